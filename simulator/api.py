@@ -244,13 +244,15 @@ def tradeoff(
     *,
     target_kv_heads: Sequence[Size] = (1,),
     families: Sequence[str] = (),
-    size_factors: Sequence[float] | None = None,
+    size_factors: Sequence[float | str] | None = None,
     training_runs: "str | Path | ScalingLaw | Studies | None" = None,
-    scale_by: "ScaleBy" = "width",
+    scale_by: "ScaleBy | None" = None,
     target_step_ms: float | None = None,
     price_per_hour: float | None = None,
     most_samples: Size | None = None,
     longest_context_tokens: Size | None = None,
+    users: Size | None = None,
+    output_tokens: Size | None = None,
     **settings: Any,
 ) -> "Tradeoff":
     """Compare a model with equally good ones that have fewer KV heads.
@@ -258,15 +260,19 @@ def tradeoff(
     Parameters
     ----------
     target_kv_heads, families
-        KV heads of the models to compare with; or their families, ``mqa``, ``gqa`` or ``mla``.
+        KV heads of the models to compare with; or their families: ``mqa``, ``gqa``, ``mla``,
+        ``gla``, ``cla`` or ``yoco``.
     scale_by
-        What makes them larger: ``width``, ``depth``, ``mlp`` or ``heads``.
+        What makes them larger: ``width``, ``depth``, ``mlp`` or ``heads``. Default: the first but
+        ``depth`` for which published runs tell the family's factor.
     size_factors, training_runs
-        Their parameters over the model's at equal quality, one for each; or a file of training
-        runs, or what ``fit_scaling_law`` or ``fit_studies`` makes of it. With neither, the paper's
-        factors apply, and those of the shipped table to ``families`` and to ``mlp`` and ``heads``.
+        Their parameters over the model's at equal quality, one for each (``paper``: 1.10 for
+        multi-query); or a file of training runs, or what ``fit_scaling_law`` or ``fit_studies``
+        makes of it. With neither, those of published runs.
     target_step_ms, most_samples, longest_context_tokens
         Longest acceptable decode step [ms]; how far to search for the crossover.
+    users, output_tokens
+        Also serve this many users who ask again at once; tokens that each sample generates, 256.
     """
     from simulator.answers.tradeoff import tradeoff as answer
 
@@ -277,6 +283,8 @@ def tradeoff(
         price_per_hour=price_per_hour,
         most_samples=most_samples,
         longest_context_tokens=longest_context_tokens,
+        users=users,
+        output_tokens=output_tokens,
     )
     question = _asked(model, gpu, settings)
     return answer(*question, families=families, scaling=training_runs, scale_by=scale_by, **limits)

@@ -277,7 +277,10 @@ def _notes(
             "which no other shares: the attention saves only reads of index keys."
         )
     elif model.latent is not None:
-        notes.append(_latent_note(setup))
+        grouped = model.latent.groups > 1
+        notes.append(_latent_note(setup, "GLA" if grouped else "MLA"))
+        if grouped and not setup.expanded:
+            notes.append("No rows are of grouped latent attention: MLA's constants stand in.")
     notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
         drafts = (
@@ -335,7 +338,7 @@ def model_notes(model: ModelShape) -> list[str]:
     return [f"{model.name}: {note}." for note in model.notes]
 
 
-def _latent_note(setup: Setup) -> str:
+def _latent_note(setup: Setup, kind: str) -> str:
     """Say in which form latent attention is computed, and what that means."""
     if setup.expanded:
         means = "expanded: the cache holds keys and values of every head."
@@ -346,11 +349,11 @@ def _latent_note(setup: Setup) -> str:
         )
     else:
         means = (
-            "absorbed: all heads of a sample share each read. With many samples the mixed form "
+            "absorbed: heads of a sample share each read. With many samples the mixed form "
             "saves arithmetic."
         )
     # Only bifurcated attention mixes: beside it, standard attention has another form.
-    return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention (MLA) is {means}"
+    return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention ({kind}) is {means}"
 
 
 def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
@@ -467,7 +470,13 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     if setup.tensor_parallel == 1:
         pass
     elif model.latent is not None and not setup.expanded:
-        notes.append("Every GPU holds a copy of the latent cache, which has no heads to split.")
+        groups = model.latent.groups
+        notes.append(
+            "Every GPU holds a copy of the latent cache, which has no heads to split."
+            if groups == 1
+            else f"The GPUs split the latent cache by its {groups} vectors (no further, copies "
+            "beyond); every GPU holds the rotary key."
+        )
     elif any(layer.kv_heads < setup.tensor_parallel for layer in model.attention_layers):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
     nodes = gpu.nodes(setup.gpus)

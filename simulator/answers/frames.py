@@ -14,11 +14,10 @@ from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.load import Curve, Request, serve
 from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_of, priced_gpus
-from simulator.answers.scaled import scale_model
+from simulator.answers.scaled import FAMILIES, scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
-from simulator.answers.tradeoff import GROUP_SIZE
 from simulator.counts.attention.registry import algorithms
 from simulator.counts.operation import STATE_KINDS
 from simulator.counts.request import last_own_tokens
@@ -34,6 +33,7 @@ from simulator.units import MILLISECOND
 if TYPE_CHECKING:
     import pandas as pd
 
+_LOSSES = ("loss_change", "loss_low", "loss_high")
 # Parts of a step; those that sharing the context changes come first.
 PARTS = (
     "attention, context",
@@ -273,8 +273,8 @@ def by_family(study: Study) -> "pd.DataFrame":
 
     Rows without ``attention`` are the shipped size factors: ``family``, ``matched_by``, ``runs``,
     ``loss_change`` with its ends, and ``kv_share`` of multi-head's KV bytes. Rows with it are the
-    study's model, made multi-head and then of each family with as many parameters, freed ones in
-    the MLP, and have ``step_ms``.
+    study's model, made multi-head and then of each family that runs tell with as many parameters,
+    freed ones in the MLP, and have ``step_ms``; their loss is that of ``matched_by``.
 
     Raises
     ------
@@ -285,25 +285,27 @@ def by_family(study: Study) -> "pd.DataFrame":
 
     factors = shipped_factors().factors
     base = study.model.with_kv_heads(study.model.heads)
+    # By family: the way of matching whose runs tell its loss, freed to the MLP if there are any.
+    losses = {
+        (factor.family): vars(factor)
+        for way in ("nothing", "heads", "mlp")
+        for factor in factors
+        if factor.matched_by == way
+    }
+    losses[base.family] = {"matched_by": "mlp", **dict.fromkeys(_LOSSES, 0.0)}
     forms = {base.family: base}
-    for number in (max(1, base.heads // GROUP_SIZE), 1, None):
-        scaled = scale_model(
-            base,
-            kv_heads=number,
-            size_factor=1.0,
-            scale_by="mlp",
-            ranks=study.setup.tensor_parallel,
-        ).model
-        forms[family_of(scaled)] = scaled
-    shares = {name: form.cache_width / base.cache_width for name, form in forms.items()}
+    for family in FAMILIES.values() if len(base.layer_groups) == 1 else ():
+        form = family(base)
+        if family_of(form) in losses:
+            ranks = study.setup.tensor_parallel
+            scaled = scale_model(base, form, size_factor=1.0, scale_by="mlp", ranks=ranks)
+            forms[family_of(form)] = scaled.model
+    shares = {name: form.cached_values / base.cached_values for name, form in forms.items()}
     told = [vars(each) | {"kv_share": each.kv_share or shares.get(each.family)} for each in factors]
-    losses = {factor.family: vars(factor) for factor in factors if factor.matched_by == "mlp"}
-    losses[base.family] = {"loss_change": 0.0, "loss_low": 0.0, "loss_high": 0.0}
     asked = [
         losses[name]
         | {
             "family": name,
-            "matched_by": "mlp",
             "kv_share": shares[name],
             "attention": attention,
             "step_ms": estimate(

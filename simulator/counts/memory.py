@@ -224,8 +224,10 @@ def _copied_bytes(model: ModelShape, setup: Setup) -> float:
         whole = sum(each.inner * each.columns for each in products if each.split == "none")
         copied += group.count * (1 - 1 / ranks) * whole * attention
         if group.attends and model.latent is not None:
-            width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
-            whole = d * width
+            inner = model.latent
+            whole = d * (inner.rope_dim + (inner.query_rank or 0))
+            vectors = inner.groups_of(ranks) - inner.groups / ranks
+            copied += group.count * vectors * d * inner.kv_rank * attention
             if model.indexer is not None and group.indexes:
                 whole += indexer_parameters(model, model.indexer)
             copied += group.count * (1 - 1 / ranks) * whole * attention

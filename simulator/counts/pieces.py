@@ -112,7 +112,7 @@ def gemm(
     bias
         Whether to add a vector of N.
     matrices
-        Weight matrices that share the input; each is multiplied by its own kernel.
+        Weight matrices that share the input, or have one each, and a kernel each.
     group
         The tensors among which the weights are, for their format; None for what nobody quantises.
     tokens
@@ -308,7 +308,7 @@ def residual_add(shard: Shard, name: str) -> list[Operation]:
     return [elementwise(name, 2 * row, row)]
 
 
-def rotary(shard: Shard, width: int, head_dim: int) -> Operation:
+def rotary(shard: Shard, width: int, head_dim: int, *, parts: int = 2) -> Operation:
     """Rotate queries and keys by their positions.
 
     Plain PyTorch does for each of the two: times cosine, negate a half, concatenate, times sine,
@@ -320,12 +320,14 @@ def rotary(shard: Shard, width: int, head_dim: int) -> Operation:
         Rotated values per token, of queries and keys together.
     head_dim
         Width of one head and of the tables.
+    parts
+        2, or 1 where a layer reads the keys of another.
     """
     row = shard.rows(width)
     if not shard.eager:
         return elementwise("rotary", row, row, kind="rotary")
-    tables = 2 * 2 * shard.positions * head_dim * shard.element_bytes
-    return elementwise("rotary", row * 5.5 + tables, row * 4.5, launches=10)
+    tables = parts * 2 * shard.positions * head_dim * shard.element_bytes
+    return elementwise("rotary", row * 5.5 + tables, row * 4.5, launches=5 * parts)
 
 
 def cache_write(shard: Shard, width: int) -> Operation:

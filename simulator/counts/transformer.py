@@ -360,7 +360,12 @@ def check_split(model: ModelShape, ranks: int) -> None:
     layers = model.attention_layers
     states = [group.state for group in model.layer_groups if group.state is not None]
     # Heads that must be split, those that may be copied instead, and their names.
-    sizes = {(layer.heads, layer.kv_heads, "heads and {} KV heads") for layer in layers}
+    sizes = {
+        (layer.heads, layer.kv_heads, "heads and {} KV heads")
+        if layer.latent is None
+        else (layer.heads, layer.latent.groups, "heads and {} latent vectors")
+        for layer in layers
+    }
     sizes |= {
         (state.v_heads, state.k_heads or state.v_heads, "state heads and {} key heads")
         for state in states
@@ -499,25 +504,26 @@ def attention_input(
     if model.qk_norm != "none":
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
-        operations.append(rotary(shard, query + key, model.head_dim))
+        parts = 2 if kv_heads else 1
+        operations.append(rotary(shard, query + key, model.head_dim, parts=parts))
     return [*operations, cache_write(shard, key + value)] if kv_heads else operations
 
 
 def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
-    """Normalise queries and keys, per head or over all heads."""
+    """Normalise queries, and keys if the layer has its own, per head or over all heads."""
     whole, width = shard.model.qk_norm == "all", shard.model.head_dim
 
     def normed(count: int) -> Operation:
         rows, row_width = (1, count * width) if whole else (count, width)
         return vector_norm(shard, "qk_norm", shard.tokens * rows, row_width)
 
-    queries, keys = normed(shard.heads), normed(kv_heads)
+    parts = [normed(count) for count in (shard.heads, kv_heads) if count]
     return elementwise(
         "qk_norm",
-        queries.bytes_read + keys.bytes_read,
-        queries.bytes_written + keys.bytes_written,
-        launches=queries.launches + keys.launches if shard.eager else 1,
-        kind=queries.kind,
+        sum(part.bytes_read for part in parts),
+        sum(part.bytes_written for part in parts),
+        launches=sum(part.launches for part in parts) if shard.eager else 1,
+        kind=parts[0].kind,
     )
 
 
@@ -662,8 +668,9 @@ def visible_tokens(
 def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
     """Return one GPU's KV heads, key width, value width and cached values per token and layer.
 
-    KV heads are split over the GPUs, and replicated if there are fewer than GPUs. A latent cache
-    (MLA) cannot be split, unless it is kept expanded.
+    KV heads are split over the GPUs, and replicated if there are fewer than GPUs; so are the
+    compressed vectors of a latent cache. The one of MLA cannot be split, unless it is kept
+    expanded, and neither can the rotary key.
 
     Parameters
     ----------
@@ -677,8 +684,9 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
         heads, widths = model.heads // ranks, latent.expanded_widths(model.latent)
         return (heads, *widths, heads * sum(widths))
     if model.latent is not None:
-        key_width, value_width = latent.absorbed_widths(model.latent)
-        return 1, key_width, value_width, model.cache_width
+        groups = model.latent.groups_of(ranks)
+        cache_width = groups * model.latent.kv_rank + model.latent.rope_dim
+        return (groups, *latent.absorbed_widths(model.latent), cache_width)
     kv_heads = max(1, model.kv_heads // ranks)
     widths = model.head_dim, model.value_width
     return (kv_heads, *widths, kv_heads * sum(widths))

@@ -282,6 +282,8 @@ def _limit(name: str, value: Any) -> Any:
         if value not in ATTENTIONS:
             raise WorkloadError(unknown("attention", str(value), ATTENTIONS))
         return value
+    if (name, value) == ("size_factors", "paper"):
+        return value
     number = name in _NUMBERS
     try:
         read = float(value) if number else read_count(value)

@@ -143,7 +143,7 @@ def _mixed_read(result: Estimate) -> Step:
     return Step(
         what="KV bytes read",
         formula="s x L x (h (nope_dim + rope_dim + value_dim) x P m_c "
-        "+ (kv_rank + rope_dim) x P b m_d)",
+        f"+ {_width_symbols(result)} x P b m_d)",
         numbers=f"{result.setup.kv_bytes:g} x {layers} x ({read})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, latent attention",
@@ -180,7 +180,9 @@ def _width_symbols(result: Estimate) -> str:
     if model.latent is None:
         return "2 g k" if model.value_width == model.head_dim else "g (k + k_v)"
     expanded = "h (nope_dim + rope_dim + value_dim)"
-    return expanded if result.setup.expanded else "(kv_rank + rope_dim)"
+    if result.setup.expanded:
+        return expanded
+    return "(kv_rank + rope_dim)" if model.latent.groups == 1 else "(groups kv_rank + rope_dim)"
 
 
 def _widths_read(result: Estimate) -> tuple[str, list[str]]:

@@ -121,7 +121,9 @@ def test_the_table_tells_the_verdict_and_the_border() -> None:
     assert f"{base / other:.2f} times as fast as llama-2-7b with standard attention" in text
     first = result.crossovers[0].borders["standard", "standard"].from_samples[0]
     assert re.search(rf"both standard\s+{first}\+", text)
-    assert "arXiv 2403.08845" in text
+    assert "multi-query, nothing put back: cla2024, gla2025, pooled over" in text
+    paper = bifurcate("tradeoff", *MODEL, "--size-factor", "paper").text
+    assert "1.100, Athiwaratkun et al., arXiv 2403.08845" in paper
 
 
 def test_scaling_gives_what_the_function_gives(runs: str, tmp_path: Path) -> None:
