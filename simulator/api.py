@@ -112,9 +112,11 @@ def plan(
     """
     from simulator.answers.plan import plan as answer
 
+    if tensor_parallel_sizes is None:
+        tensor_parallel_sizes = settings.get("tensor_parallel")
     limits = read_limits(
         target_step_ms=target_step_ms,
-        tensor_parallel_sizes=tensor_parallel_sizes or settings.get("tensor_parallel"),
+        tensor_parallel_sizes=tensor_parallel_sizes,
         attentions=attentions,
         price_per_hour=price_per_hour,
     )
@@ -197,10 +199,12 @@ def plan_load(
     targets = read_limits(
         requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms, percentile=percentile
     )
+    if tensor_parallel_sizes is None:
+        tensor_parallel_sizes = settings.get("tensor_parallel")
     limits = read_limits(
         gpus_at_most=gpus_at_most,
         most_sequences=most_sequences,
-        tensor_parallel_sizes=tensor_parallel_sizes or settings.get("tensor_parallel"),
+        tensor_parallel_sizes=tensor_parallel_sizes,
         attentions=attentions,
         price_per_hour=price_per_hour,
     )
@@ -278,6 +282,7 @@ def tradeoff(
 
     limits = read_limits(
         target_kv_heads=target_kv_heads,
+        families=families,
         size_factors=size_factors,
         target_step_ms=target_step_ms,
         price_per_hour=price_per_hour,
@@ -287,7 +292,7 @@ def tradeoff(
         output_tokens=output_tokens,
     )
     question = _asked(model, gpu, settings)
-    return answer(*question, families=families, scaling=training_runs, scale_by=scale_by, **limits)
+    return answer(*question, scaling=training_runs, scale_by=scale_by, **limits)
 
 
 def quality(

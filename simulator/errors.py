@@ -10,6 +10,10 @@ MOST_LISTED = 12
 class SimulatorError(Exception):
     """Base of every error that this package raises (exit code 1 at the command line)."""
 
+    def __str__(self) -> str:
+        """Return the message, in one line even where a name in it has several."""
+        return " ".join(super().__str__().splitlines())
+
 
 class InputError(SimulatorError, ValueError):
     """A given value has the wrong type, is malformed or impossible.

@@ -11,6 +11,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Engine
 from simulator.units import format_gib, format_tokens
 
 if TYPE_CHECKING:
@@ -35,6 +36,22 @@ _DOUBTS: dict[Verdict, str] = {
     "not known": "how far the prediction may be off is not known",
 }
 
+# What reads a shared context once today; sources and dates are on the pages.
+_SWITCHES: dict[Engine, str] = {
+    "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn, 0.32 and later nothing: "
+    "docs/how-to/vllm.md",
+    "sglang": "SGLang stores a context once, but has no switch to read it once: "
+    "docs/how-to/sglang.md",
+    "trtllm": "TensorRT-LLM has TRTLLM_ENABLE_CASCADE_MMHA=1, for beams alone: "
+    "docs/how-to/tensorrt-llm.md",
+    "none": "copy the code of docs/how-to/pytorch.md, or call FlashInfer's: "
+    "docs/how-to/flashinfer.md",
+}
+_LATENT = (
+    "no engine has a switch for latent caches (recalled); code to copy and trace: "
+    "docs/how-to/pytorch.md"
+)
+
 
 def advise(asked: "Comparison") -> str:
     """Say what to change next: how the context is stored, how it is read, or something else."""
@@ -57,6 +74,22 @@ def advise(asked: "Comparison") -> str:
         keep = "Either will do: the difference is below 2 %"
     where = _from_where(asked)
     return f"{keep}; {where}." if where else f"{keep}; {next_change(standard)}."
+
+
+def how_to_share(asked: "Comparison") -> str:
+    """Say how users of an engine read a shared context once; empty where that gains too little."""
+    bifurcated, stored = asked.bifurcated, asked.stored
+    little = stored.memory.fits and stored.step_s / bifurcated.step_s < WORTH
+    if (
+        asked.winner != "bifurcated"
+        or not bifurcated.memory.fits
+        or little
+        or no_shared_kernel(bifurcated.model, bifurcated.gpu)
+    ):
+        return ""
+    if bifurcated.model.latent is not None:
+        return _LATENT
+    return _SWITCHES[bifurcated.setup.engine]
 
 
 def next_change(result: Estimate) -> str:

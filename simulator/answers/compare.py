@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from simulator.answers.advice import advise
+from simulator.answers.advice import advise, how_to_share
+from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, latent_forms
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
@@ -26,7 +27,7 @@ MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Answer):
     """The same workload under both kinds of attention.
 
     Attributes
@@ -113,6 +114,11 @@ class Comparison:
     def advice(self) -> str:
         """What to change next, in one sentence."""
         return advise(self)
+
+    @cached_property
+    def how(self) -> str:
+        """How users of the setup's engine read a context once; empty where that gains nothing."""
+        return how_to_share(self)
 
     @property
     def both_fit(self) -> bool:

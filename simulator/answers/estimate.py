@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from simulator.answers.answer import Answer
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
@@ -18,8 +19,15 @@ from simulator.numeric import surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
-from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, Timed, running, step_time, timed_attention
+from simulator.timing.roofline import Roof
+from simulator.timing.step import (
+    StepTime,
+    Timed,
+    memory_traffic,
+    running,
+    step_time,
+    timed_attention,
+)
 from simulator.units import format_gib, format_time
 
 # The beginnings of the note about a step that does not fit, or may not.
@@ -31,7 +39,7 @@ FALLBACK_WIDTH = 192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Answer):
     """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
 
     Counts and memory are those of one GPU; tokens per second are the group's.
@@ -90,12 +98,14 @@ class Estimate:
         return self.time.bound
 
     @property
-    def cached_bytes(self) -> float:
-        """Bytes of ``totals`` that the L2 cache serves; memory serves the others. [bytes]."""
-        return sum(
-            operation.repeat * float(cached_bytes(operation, self.rates))
-            for operation in self.operations
-        )
+    def memory_traffic_bytes(self) -> float:
+        """Bytes of ``totals`` that memory serves; the L2 cache serves the others. [bytes]."""
+        return float(memory_traffic(self.operations, self.rates, self.totals))
+
+    @property
+    def memory_traffic_bytes_low(self) -> float:
+        """What memory serves at the lower end of the step's interval. [bytes]."""
+        return float(memory_traffic(self.operations, self.rates, self.totals, least=True))
 
     @cached_property
     def totals(self) -> Totals:
@@ -326,8 +336,8 @@ def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
             f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
             "times the published size, carried from other cards."
         )
-    if setup.engine != "vllm":
-        name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}[setup.engine]
+    name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM", "none": "your own loop"}.get(setup.engine)
+    if name is not None:
         yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
     elif setup.gpus > 1:
         yield "What a group's communication keeps of the memory is carried from one SGLang log."

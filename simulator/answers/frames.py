@@ -63,6 +63,8 @@ _FIGURES = (
     "flops",
     "bytes_read",
     "bytes_written",
+    "memory_traffic_bytes",
+    "memory_traffic_bytes_low",
     "kv_bytes_read",
     "memory_bytes",
     "capacity_bytes",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, memory_on
 from simulator.answers.price import HOURS_PER_MONTH, cost_per_million_tokens, price_of
 from simulator.counts.request import decode_steps
@@ -242,7 +243,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class Curve(Answer):
     """Points of a deployment over concurrency, each way to store and read the context."""
 
     request: Request

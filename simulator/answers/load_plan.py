@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil, inf
 from typing import Literal
 
+from simulator.answers.answer import Answer
 from simulator.answers.load import (
     MOST_SEQUENCES,
     Deployment,
@@ -112,7 +113,7 @@ class LoadOption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadPlan:
+class LoadPlan(Answer):
     """All ways to serve a load that were tried, each with as few replicas as it needs.
 
     Attributes
@@ -206,7 +207,9 @@ def plan_load(
                 option for each in fit for option in _options(each, targets, most / way.gpus, price)
             ]
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     ranked = sorted(options, key=_order)
 
     def first(verdict: Verdict) -> LoadOption | None:

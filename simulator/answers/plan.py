@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of
@@ -78,7 +79,7 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Answer):
     """All options, and the ones to consider first.
 
     Attributes
@@ -170,7 +171,9 @@ def plan(
                     )
                 )
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     marked = _mark_pareto(options)
     return Plan(
         target_step_s=target_step_s,

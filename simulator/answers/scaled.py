@@ -213,8 +213,6 @@ def _named(
 
 def _check(base: ModelShape, form: ModelShape, scale_by: ScaleBy) -> None:
     """Refuse models to which the rule does not apply."""
-    if scale_by not in SCALE_BY:
-        raise ModelError(f"scale_by = {scale_by!r} is not one of {', '.join(SCALE_BY)}")
     if base.latent is not None:
         raise ModelError(f"{base.name} caches a latent vector: it has no kv_heads to change")
     if base.experts is not None:

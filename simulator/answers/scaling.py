@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simulator.answers.answer import Answer
 from simulator.answers.power_law import STARTS, PowerLaw, fit_power_law
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
@@ -79,7 +80,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingLaw:
+class ScalingLaw(Answer):
     """One power law for all families, and how well it holds.
 
     Attributes

@@ -23,6 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from simulator.answers.answer import Answer
 from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
@@ -191,7 +192,7 @@ class HeldOutRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studies:
+class Studies(Answer):
     """Size factors of all families over multi-head, from many studies.
 
     Attributes

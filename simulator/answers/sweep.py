@@ -40,11 +40,20 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
 from simulator.timing.roofline import ROOFS
-from simulator.timing.step import StepTime, Timed, running, summed, timed, timed_attention
+from simulator.timing.step import (
+    StepTime,
+    Timed,
+    memory_traffic,
+    running,
+    summed,
+    timed,
+    timed_attention,
+)
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
 NAMED_AXES = (
@@ -148,6 +157,20 @@ class Sweep:
                 if not self.with_tree:
                     columns.pop("tree")
                 yield columns
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Compute every point, as a frame with the columns of the CSV."""
+        import pandas as pd
+
+        return pd.concat(map(block_frame, self.blocks()), ignore_index=True)
+
+
+def block_frame(block: Mapping[str, Any]) -> "pd.DataFrame":
+    """Return a block as a frame; ends that are not known are missing, not 0 or infinite."""
+    import pandas as pd
+
+    missing = math.nan
+    return pd.DataFrame(block).replace(math.inf, missing).replace({"speedup_low": {0.0: missing}})
 
 
 def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
@@ -320,6 +343,8 @@ def _results(
         "flops": totals.flops,
         "bytes_read": totals.bytes_read,
         "bytes_written": totals.bytes_written,
+        "memory_traffic_bytes": memory_traffic(listed, gpu_rates, totals),
+        "memory_traffic_bytes_low": memory_traffic(listed, gpu_rates, totals, least=True),
         "kv_bytes_read": totals.kv_bytes_read,
         "memory_bytes": needs.total_bytes,
         "capacity_bytes": needs.capacity_bytes,

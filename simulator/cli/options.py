@@ -252,9 +252,9 @@ EngineName = Annotated[
     choice(
         "--engine",
         panel=WORK_PANEL,
-        text="Whose meaning that share has: vLLM's, SGLang's --mem-fraction-static, or "
-        "TensorRT-LLM's free_gpu_memory_fraction. SGLang and TensorRT-LLM quantise activations in "
-        "the kernel before.",
+        text="Your engine, or none for a loop of your own: whose meaning that share has (vLLM's, "
+        "SGLang's --mem-fraction-static, TensorRT-LLM's free_gpu_memory_fraction), whose switch "
+        "compare names. SGLang and TensorRT-LLM quantise activations in the kernel before.",
         of=ENGINES,
     ),
 ]

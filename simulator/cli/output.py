@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-# Width of tables where there is no terminal.
-PLAIN_WIDTH = 140
+# Width of tables where there is no terminal, and the variable that sets another.
+PLAIN_WIDTH, WIDTH_VARIABLE = 140, "BIFURCATE_WIDTH"
 PAGES, JSON = (".html", ".htm"), ".json"
 USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
 MOST_PIXELS = 8192
@@ -126,7 +127,7 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     if rows:
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(rows[0])
+        writer.writerow(map(csv_cell, rows[0]))
         writer.writerows([csv_cell(value) for value in row.values()] for row in rows)
     return buffer.getvalue()
 
@@ -238,7 +239,10 @@ def show(view: "RenderableType", path: Path | None) -> None:
         console.print(_harmless(view, console), crop=False)
         return
     buffer = io.StringIO()
-    Console(file=buffer, width=PLAIN_WIDTH, highlight=False, no_color=True).print(view)
+    # Not COLUMNS, which a parent process that loads readline sets to 80 without being asked.
+    told = os.environ.get(WIDTH_VARIABLE, "")
+    width = int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
+    Console(file=buffer, width=width, highlight=False, no_color=True).print(view)
     write_text(printable(_trimmed(buffer.getvalue())), path)
 
 

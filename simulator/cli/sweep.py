@@ -5,7 +5,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +17,7 @@ from simulator.cli.options import (
     ScenarioName,
     Utilization,
 )
-from simulator.cli.output import CSV_FLOAT, check_parquet, say
+from simulator.cli.output import CSV_FLOAT, check_parquet, csv_cell, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 from simulator.views.columns import LARGEST_EXACT
@@ -111,16 +110,12 @@ def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
             frame.to_csv(stream, index=False, header=number == 0, float_format=CSV_FLOAT)
 
 
-def _frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Return a block as a table; ends that are not known are missing, not 0 or infinite."""
-    import pandas as pd
-
-    return pd.DataFrame(block).replace(inf, nan).replace({"speedup_low": {0.0: nan}})
-
-
 def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Convert a block's whole numbers to integers and its booleans to JSON's words."""
-    frame = _frame(block)
+    """Convert a block's whole numbers to integers, its booleans to JSON's words, and names."""
+    from simulator.answers.sweep import block_frame
+
+    texts = {name: csv_cell(value) for name, value in block.items() if isinstance(value, str)}
+    frame = block_frame(block | texts)
     for name, values in frame.select_dtypes("float").items():
         if ((values % 1 == 0) & (values.abs() <= LARGEST_EXACT)).all():
             frame[name] = values.astype("int64")
@@ -134,10 +129,12 @@ def _write_parquet(blocks: Iterator[dict[str, Any]], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from simulator.answers.sweep import block_frame
+
     writer = None
     try:
         for block in blocks:
-            table = pa.Table.from_pandas(_frame(block), preserve_index=False)
+            table = pa.Table.from_pandas(block_frame(block), preserve_index=False)
             if writer is None:
                 writer = pq.ParquetWriter(path, table.schema)
             writer.write_table(table.cast(writer.schema))

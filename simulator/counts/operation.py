@@ -86,7 +86,7 @@ class Operation:
         Floating-point operations of matrix products, two per multiply-add, as
         ``torch.utils.flop_counter`` counts them. [FLOP]
     bytes_read, bytes_written
-        Device-memory traffic that the implementation requests. [bytes]
+        What the implementation reads and writes, from device memory or L2. [bytes]
     kv_bytes_read, weight_bytes_read
         Bytes of KV cache and of weights in ``bytes_read``. [bytes]
     launches

@@ -1,7 +1,8 @@
 """The setup of a decode step: attention, formats, execution, parallelism and constants."""
 
 import reprlib
-from collections.abc import Iterable
+from math import inf
+from numbers import Integral
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
@@ -21,7 +22,7 @@ Execution = Literal["graph", "compiled", "eager"]
 Routing = Literal["balanced", "uniform", "skewed"]
 LatentForm = Literal["auto", "absorbed", "expanded", "mixed"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
-Engine = Literal["vllm", "sglang", "trtllm"]
+Engine = Literal["vllm", "sglang", "trtllm", "none"]
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
@@ -76,7 +77,8 @@ class Setup(Parallelism):
         Share of the card's memory that the process may use, in (0, 1]; 0.9 is vLLM's default.
     engine
         Whose meaning that share has: see :func:`simulator.counts.reserve.usable_bytes`; and whether
-        kernels of their own quantise activations, see :attr:`quantises_apart`.
+        kernels of their own quantise activations, see :attr:`quantises_apart`; and how its users
+        read a shared context once. ``none`` is a loop of one's own, which counts as vLLM's.
     max_batched_tokens
         Tokens of the largest prefill batch that an engine allows, for which it keeps memory. None
         takes the engine's default: see :func:`simulator.counts.reserve.batched_tokens`.
@@ -159,7 +161,7 @@ class Setup(Parallelism):
         rows under load tell: without these kernels their median errors fall from 18.4 to 16.8 and
         from 9.1 to 7.5 % (docs/serving.md), though not in every cell.
         """
-        return not self.eager and self.engine == "vllm"
+        return not self.eager and self.engine in ("vllm", "none")
 
     @property
     def activation_dtype(self) -> Dtype:
@@ -213,7 +215,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     """
     given = {name: value for name, value in settings.items() if value is not None}
     for name in ("weight_dtype", "kv_dtype"):
-        if given.get(name) == "auto":
+        if str(given.get(name)) == "auto":
             del given[name]
     hows, sizes = Setup.model_fields, Workload.model_fields
     for name in given:
@@ -245,7 +247,8 @@ _NUMBERS = (
     "success_rate",
     "size_factors",
 )
-_LISTS = ("attentions", "target_kv_heads", "size_factors", "tensor_parallel_sizes")
+_NAMES = ("attentions", "families")
+_LISTS = (*_NAMES, "target_kv_heads", "size_factors", "tensor_parallel_sizes")
 
 
 def read_limits(**given: Any) -> dict[str, Any]:
@@ -268,8 +271,11 @@ def read_limits(**given: Any) -> dict[str, Any]:
         if value is None:
             continue
         if name in _LISTS:
-            several = isinstance(value, Iterable) and not isinstance(value, str)
-            read[name] = [_limit(name, item) for item in (value if several else (value,))]
+            try:
+                several = [value] if isinstance(value, str) else list(value)
+            except TypeError:
+                several = [value]
+            read[name] = [_limit(name, item) for item in several]
         else:
             renamed, unit = _RENAMED.get(name, (name, 1))
             read[renamed] = _limit(name, value) * unit
@@ -277,22 +283,26 @@ def read_limits(**given: Any) -> dict[str, Any]:
 
 
 def _limit(name: str, value: Any) -> Any:
-    """Read one size or number, or the name of a kind of attention."""
-    if name == "attentions":
-        if value not in ATTENTIONS:
+    """Read one size or number, or the name of a kind of attention or of a family."""
+    if name in _NAMES:
+        if name == "attentions" and value not in ATTENTIONS:
             raise WorkloadError(unknown("attention", str(value), ATTENTIONS))
-        return value
+        return str(value)
     if (name, value) == ("size_factors", "paper"):
         return value
     number = name in _NUMBERS
+    wanted: Any = float if number else Integral
     try:
         read = float(value) if number else read_count(value)
     except (TypeError, ValueError):
         read = None
-    if isinstance(value, bool) or read is None or not isinstance(read, float if number else int):
-        wanted = "number" if number else "whole number, such as 8192 or 8K"
-        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a {wanted}")
+    except OverflowError:
+        read = inf
+    if isinstance(value, bool) or not isinstance(read, wanted):
+        what = "number" if number else "whole number, such as 8192 or 8K"
+        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a {what}")
     # So that everything computed from it is finite as well; NaN is not below either.
     if not abs(read) <= LARGEST_TOKENS:
-        raise WorkloadError(f"{name} = {read:g} is not a number up to {LARGEST_TOKENS:.0e}")
-    return read
+        told = reprlib.repr(value)
+        raise WorkloadError(f"{name} = {told} is not a number up to {LARGEST_TOKENS:.0e}")
+    return read if number else int(read)

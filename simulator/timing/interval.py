@@ -15,7 +15,7 @@ at published peaks. The parts of an interval:
 * Bifurcated attention, predicted from standard attention's constants, adds a spread.
 * Plain PyTorch and the host that launches it, which no kernel rows describe, have their own
   spread, from whole steps.
-* No step is faster than its bytes and FLOPs at published peaks.
+* No step is faster than its memory traffic and FLOPs at published peaks.
 
 In the ratio of two steps, the errors of products and norms and the common share of attention's
 error cancel; attention's own share and the errors of plain code and its host do not.
@@ -49,7 +49,7 @@ from simulator.timing.constants import (
 )
 from simulator.timing.request import GenerationTime
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
-from simulator.timing.step import KindTime, StepTime
+from simulator.timing.step import KindTime, StepTime, memory_traffic, running
 from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot separate: a call of decode attention also writes the new keys
@@ -157,7 +157,7 @@ class StepSums:
     total_s, device_s, host_s, collective_s
         As in :class:`~simulator.timing.step.StepTime`.
     bound_s
-        Time of its bytes or FLOPs at published peaks: see :func:`peak_bound_s`.
+        Time of its memory traffic or FLOPs at published peaks: see :func:`peak_bound_s`.
     families
         Time by kind of kernel.
     cached_s
@@ -516,7 +516,7 @@ def step_sums(
         device_s=step.device_s,
         host_s=step.host_s,
         collective_s=step.collective_s,
-        bound_s=peak_bound_s(operations, gpu_rates, totals),
+        bound_s=peak_bound_s(operations, gpu_rates, totals or total(running(operations, step))),
         families=families,
         cached_s=cached_s,
         launches=launches,
@@ -544,9 +544,7 @@ def cached_stream_s(operation: Operation, time: OperationTime, gpu_rates: Rates)
 def peak_bound_s(
     operations: Sequence[Operation], gpu_rates: Rates, totals: Totals | None = None
 ) -> Numeric:
-    """Return a lower bound of a step's time: its bytes or FLOPs at published peaks. [s].
-
-    It leaves out bytes that the L2 cache might serve.
+    """Return a lower bound of a step's time: memory traffic or FLOPs at published peaks. [s].
 
     Parameters
     ----------
@@ -558,13 +556,9 @@ def peak_bound_s(
         Sums over the operations, if they are known already.
     """
     totals = total(operations) if totals is None else totals
-    moved: Numeric = totals.bytes_read + totals.bytes_written
+    moved = memory_traffic(operations, gpu_rates, totals, least=True)
     products: dict[Dtype, list[Operation]] = {}
     for operation in operations:
-        if is_used(operation.reused_bytes):
-            moved = moved - operation.repeat * operation.reused_bytes
-        if is_used(operation.scratch_bytes):
-            moved = moved - operation.repeat * operation.scratch_bytes
         if is_used(operation.flops):
             products.setdefault(operation.dtype, []).append(operation)
     compute: Numeric = 0.0

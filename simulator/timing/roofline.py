@@ -371,12 +371,20 @@ def further_waves(operation: Operation, gpu: Rates) -> Numeric:
     return maximum(blocks / gpu.sm_count - 1, 0.0)
 
 
-def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
+def cached_bytes(operation: Operation, gpu: Rates, *, most: bool = False) -> Numeric:
     """Return the bytes of an operation that the L2 cache serves. [bytes].
 
     Of data that a later call reads again, all if their footprint fits, none if it is twice the
     cache's capacity, linear in between. Of keys stored once for many thread blocks, what L2 holds,
     and of the rest what the blocks of a wave read together, as far as they keep up.
+
+    Parameters
+    ----------
+    operation, gpu
+        One operation, and the GPU's rates.
+    most
+        Whether all blocks of a wave keep up, unless rows of the card have told: as at the lower end
+        of an interval (:func:`stored_ends_s`).
     """
     gpu = gpu.of(operation)
     cached, l2_bytes = _scratch_cached(operation, gpu), gpu.l2_bytes[operation.kind]
@@ -385,7 +393,8 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
         if operation.together_bytes is None:
             return cached + used * _left_share(footprint, l2_bytes)
         share = _held_share(footprint, l2_bytes)
-        together = operation.together_bytes * gpu.keeping_up
+        keeping_up = 1.0 if most and not gpu.keeping_up_measured else gpu.keeping_up
+        together = operation.together_bytes * keeping_up
         cached = cached + used * share + together * (1.0 - share)
     return cached
 

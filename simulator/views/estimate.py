@@ -8,6 +8,7 @@ from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import ATTENTIONS, PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
+from simulator.timing.roofline import cached_bytes
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views import columns, text
 from simulator.views.columns import Column, Row
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from simulator.answers.estimate import Estimate
     from simulator.answers.rules import RuleChoice
     from simulator.counts.operation import Operation
+    from simulator.numeric import Numeric
     from simulator.timing.roofline import OperationTime
 
 MODEL = (
@@ -62,6 +64,8 @@ STEP = (
     Column("flops", "FLOP", "totals.flops"),
     Column("bytes_read", "bytes", "totals.bytes_read"),
     Column("bytes_written", "bytes", "totals.bytes_written"),
+    Column("memory_traffic_bytes", "bytes"),
+    Column("memory_traffic_bytes_low", "bytes"),
     Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read"),
     Column("weight_bytes_read", "bytes", "totals.weight_bytes_read"),
     Column("launches", "launches", "totals.launches", "launches", spare=True),
@@ -93,17 +97,22 @@ MEMORY = (
 
 
 class TimedOperation(NamedTuple):
-    """An operation of a step, with the time of one call."""
+    """An operation of a step, with the time and the memory traffic of one call."""
 
     operation: "Operation"
     time: "OperationTime"
+    memory_traffic_bytes: "Numeric"
 
 
 def calls(result: "Estimate") -> list[TimedOperation]:
     """Return the operations of a step that this workload has and the GPU runs."""
     pairs = zip(result.operations, result.time.operations, strict=True)
     # Parts that this workload does not have (no decoded tokens, a single split) are not shown.
-    return [TimedOperation(*pair) for pair in pairs if pair[0].launches and pair[1].device_s]
+    return [
+        TimedOperation(each, time, each.bytes_moved - cached_bytes(each, result.rates))
+        for each, time in pairs
+        if each.launches and time.device_s
+    ]
 
 
 def _summed(key: str, unit: str, value: str, heading: str) -> Column:
@@ -123,6 +132,7 @@ OPERATION = (
     _summed("flops", "FLOP", "operation.flops", "FLOP"),
     _summed("bytes_read", "bytes", "operation.bytes_read", "read"),
     _summed("bytes_written", "bytes", "operation.bytes_written", "written"),
+    Column("memory_traffic_bytes", "bytes"),
     _summed("launches", "launches", "operation.launches", "launches"),
     _summed("time_ms", "ms", "time.device_s", "time"),
     Column("bound", "text", "time.bound", "bound by"),
@@ -169,6 +179,7 @@ COMPARE = (
         "break_even_samples",
         "break_even_context_tokens",
         "advice",
+        "how",
     ),
 )
 
@@ -204,7 +215,7 @@ VARIANT = (
 
 
 def estimate_object(result: "Estimate", *, explain: bool = False) -> Row:
-    """Return an estimate as the JSON object of docs/commands.md."""
+    """Return an estimate as the JSON object of docs/json.md."""
     answer = columns.as_object(ESTIMATE, result)
     return answer | {"explanation": _derivation(result)} if explain else answer
 
@@ -228,7 +239,8 @@ def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableTy
     traffic = (
         f"{format_si(moved, 'B')} moved "
         f"({format_si(float(totals.weight_bytes_read), 'B')} weights, "
-        f"{format_si(float(totals.kv_bytes_read), 'B')} KV), "
+        f"{format_si(float(totals.kv_bytes_read), 'B')} KV; L2 serves "
+        f"{format_si(moved - result.memory_traffic_bytes, 'B')}), "
         f"{format_si(float(totals.flops), 'FLOP')}, {float(totals.launches):,.0f} launches"
     )
     device = float(result.time.device_s + result.time.collective_s)
@@ -398,6 +410,7 @@ def verdict(result: "Comparison") -> list[str]:
         ),
         break_even(result),
         f"[bold]Next:[/] {result.advice}",
+        *([f"[bold]How:[/] {result.how}"] if result.how else []),
         *([] if result.rule is None else [f"[bold]Rule:[/] {rule_phrase(result.rule)}"]),
     ]
 

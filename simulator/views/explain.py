@@ -450,6 +450,7 @@ def _memory(result: Estimate) -> Step:
     needs = result.memory
     limits = {
         "vllm": "memory x share",
+        "none": "memory x share",
         "sglang": "(memory - kept) x share + workspace + kept",
         "trtllm": "memory x share + (weights + workspace + kept) x (1 - share)",
     }

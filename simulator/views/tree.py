@@ -22,7 +22,13 @@ FIGURES = (
     *columns.within(
         "result",
         columns.pick(
-            estimate.STEP, "flops", "bytes_read", "bytes_written", "kv_bytes_read", "launches"
+            estimate.STEP,
+            "flops",
+            "bytes_read",
+            "bytes_written",
+            "memory_traffic_bytes",
+            "kv_bytes_read",
+            "launches",
         ),
     ),
     *columns.pick(

@@ -306,3 +306,27 @@ def test_weights_of_4_bits_are_not_to_be_quantised_to_4_bits(dtype: str) -> None
     answer = _h100("kimi-k2", samples=1, weight_dtype=dtype, tensor_parallel=2)
     assert answer.advice.startswith("Does not fit")
     assert "weights" not in answer.advice
+
+
+def test_how_is_said_only_where_switching_gains() -> None:
+    """Nothing where standard wins or no kernel takes the model; no flag for latent caches."""
+    card = load_hardware("h200-sxm")
+    many = {"samples": 64, "context_tokens": 8192}
+    assert compare(llama_2_7b(), card, *asked(**many)).how.startswith("vLLM")
+    assert compare(llama_2_7b(), card, *asked(samples=1, context_tokens=8192)).how == ""
+    windowed = load_model("gpt-oss-20b")
+    assert compare(windowed, card, *asked(**many)).how == ""
+    shards = {"samples": 512, "context_tokens": 8192, "tensor_parallel": 8, "weight_dtype": "fp8"}
+    latent = compare(load_model("deepseek-v3"), card, *asked(**shards))
+    assert latent.winner == "bifurcated"
+    assert "no engine has a switch for latent caches" in latent.how
+
+
+def test_a_loop_of_ones_own_counts_as_vllm() -> None:
+    """``engine = none`` changes what is advised, not what is counted."""
+    ours, vllm = (
+        _estimate(mistral_7b(), samples=8, engine=engine, weight_dtype="fp8")
+        for engine in ("none", "vllm")
+    )
+    assert ours.totals == vllm.totals
+    assert ours.memory == vllm.memory

@@ -107,6 +107,7 @@ COMPARE: dict[str, Any] = {
     "break_even_samples": (int, type(None)),
     "break_even_context_tokens": (int, type(None)),
     "advice": str,
+    "how": str,
 }
 RULE = {
     "name": str,

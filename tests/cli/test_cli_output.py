@@ -113,6 +113,16 @@ def test_tables_are_plain_where_there_is_no_terminal() -> None:
         assert max(map(len, text.splitlines())) <= 140
 
 
+def test_tables_away_from_a_terminal_are_as_wide_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``BIFURCATE_WIDTH`` sets the width; what is no number does not."""
+    for told, width in (("80", 80), ("wide", 140), ("0", 140)):
+        monkeypatch.setenv("BIFURCATE_WIDTH", told)
+        lines = bifurcate("compare", *QUESTION).text.splitlines()
+        assert width - 20 < max(map(len, lines)) <= width
+
+
 def test_a_plan_says_whose_constants_it_rests_on_and_how_sure_it_is() -> None:
     """One note for fitted and carried GPUs alike, and the chosen step's interval in the answer."""
     shown = bifurcate("plan", *QUESTION, "-g", "h100", "-g", "l4", "--gpus", "1").text
@@ -252,6 +262,25 @@ def test_a_name_in_a_file_does_not_command_the_terminal(tmp_path: Path) -> None:
     table = bifurcate("gpus", "show", str(path), "--format", "csv").text
     assert "'=1+1 [31mred" in table
     assert "\x1b" not in shown + table + bifurcate("gpus", "show", "\x1b[31m").err
+
+
+def test_csv_has_no_formulas_from_any_door(tmp_path: Path) -> None:
+    """Neither in cells of a sweep, nor in columns and cells of rows that come back."""
+    shipped = Path(simulator.__file__).parents[1] / "scenarios" / "one-sample.toml"
+    model, scenario = tmp_path / "=1+1" / "config.json", tmp_path / "mine.toml"
+    model.parent.mkdir()
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 100}
+    model.write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    text = re.sub(r"(?m)^models = .*$", f"models = ['{model.parent}']", shipped.read_text())
+    scenario.write_text(text.replace('id = "one-sample"', 'id = "mine"'))
+    assert bifurcate("sweep", str(scenario)).text.splitlines()[1].startswith("'=1+1,")
+    rows, told = tmp_path / "rows.csv", tmp_path / "told.csv"
+    rows.write_text("gpu,m,n,k,dtype,latency_us,=2+2\nh100,128,4096,4096,bf16,20,=3+3\n")
+    assert bifurcate("validate", str(rows), "-o", str(told)).code == 0
+    with told.open() as stream:
+        cells = [cell for line in csv.reader(stream) for cell in line]
+    assert {"'=2+2", "'=3+3"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith("=")]
 
 
 @pytest.mark.parametrize("link", [False, True])

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from command_line import bifurcate
+from reference import section
 
 import simulator
 from simulator.views.quality import quality_object
 from simulator.views.studies import studies_object
 from simulator.views.tradeoff import scaling_object, tradeoff_object
 
-COMMANDS = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
 MODEL = ("-m", "llama-2-7b")
 RUNS = """parameters,heads,kv_heads,loss
 1.25e8,12,12,3.21
@@ -57,11 +57,8 @@ def keys_of(value: Any) -> set[str]:
 
 
 def undocumented(names: set[str], *sections: str) -> list[str]:
-    """Return the names that no section of docs/commands.md has."""
-    words = COMMANDS[COMMANDS.index("## Options that questions share") :]
-    whole = "(?ms)^## {}\n(.*?)(?=^## |\\Z)"
-    found = [re.search(whole.format(name), words) for name in sections]
-    text = "".join(match.group(1) for match in found if match)
+    """Return the names that no section of the reference pages has."""
+    text = "".join(map(section, sections))
     return sorted(name for name in names if f"`{name}`" not in text)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import bifurcate
+from reference import section
 
 pytest.importorskip("torch")
 
@@ -205,10 +206,8 @@ def test_the_time_has_an_interval_and_says_whose_constants_it_rests_on() -> None
 
 
 def test_every_json_field_is_documented() -> None:
-    """Every key of the JSON stands in the section of docs/commands.md, or in that of estimate."""
-    text = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
-    words = text[text.index("## trace\n") :].split("\n## ")[0]
-    words += text[text.index("## estimate\n") :].split("\n## ")[0]
+    """Every key of the JSON stands in the command's section, or in that of estimate."""
+    words = section("trace") + section("estimate")
     answer = bifurcate("trace", "standard_flash", "--json").json
     keys = {*answer, *answer["operations"][0], *answer["inputs"]}
     assert [key for key in sorted(keys) if f"`{key}`" not in words] == []

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 from command_line import bifurcate
+from reference import REFERENCE, section
 
 import simulator
 from simulator.cli.main import build
@@ -22,7 +23,6 @@ from simulator.inputs.scenario import load_scenario, scenario_files
 from tools import accuracy_summary, refresh
 
 CHECKOUT = Path(__file__).parents[2]
-COMMANDS = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 # What a shell block may say beside our own commands: they set up the machine or run for minutes.
 NOT_RUN = ("make ", "pip ", "git ", "python ", "source ", "#")
@@ -53,22 +53,13 @@ def tree(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
 TREE = dict(tree())
 
 
-def section(command: str) -> str:
-    """Return the section of docs/commands.md about a command or its group."""
-    found = re.search(
-        rf"^## {command.split(maxsplit=1)[0]}\n(.*?)(?=^## |\Z)", COMMANDS, re.MULTILINE | re.DOTALL
-    )
-    assert found, f"docs/commands.md has no section on {command}"
-    return found.group(1)
-
-
 def options(command: Any) -> set[str]:
     """Return every spelling of a command's options, but for --help."""
     names = {name for item in command.params for name in item.opts if name.startswith("-")}
     return names - {"-h", "--help"}
 
 
-SHARED = COMMANDS[COMMANDS.index("## Options that questions share") : COMMANDS.index("## estimate")]
+SHARED = REFERENCE.partition("## Options that questions share")[2].partition("## estimate")[0]
 
 
 @pytest.mark.parametrize("command", sorted(TREE))
@@ -76,13 +67,13 @@ def test_every_command_is_documented(command: str) -> None:
     """Every command has help text, a section, and every one of its options in it."""
     item = TREE[command]
     assert item.help, f"{command} has no help text"
-    assert command.split(maxsplit=1)[0] in re.findall(r"\[`(\w+)`\]\(#\w+\)", COMMANDS)
+    assert command.split(maxsplit=1)[0] in re.findall(r"\[`(\w+)`\]\(#\w+\)", REFERENCE)
     words = section(command)
     if " " in command:
         assert re.search(rf"`({command}|{command.split()[1]})\b", words)
     shared = SHARED if options(item) >= {"--context-tokens", "--kernel"} else ""
     missing = [name for name in options(item) if f"`{name}`" not in words + shared]
-    assert missing == [], f"docs/commands.md does not say what these of {command} do"
+    assert missing == [], f"no reference page says what these of {command} do"
 
 
 @pytest.mark.parametrize("command", sorted(TREE))
@@ -167,9 +158,9 @@ def test_every_sweep_column_is_documented() -> None:
 
 def test_tables_of_fields_are_those_of_the_answers() -> None:
     """Each has the fields, the order and the units of its columns, and words on all of them."""
-    assert len(refresh.FIELDS.findall(COMMANDS)) >= 15
-    assert refresh.described(COMMANDS) == COMMANDS, "run python tools/refresh.py"
-    for _, _, table in refresh.FIELDS.findall(COMMANDS):
+    assert len(refresh.FIELDS.findall(REFERENCE)) >= 15
+    assert refresh.described(REFERENCE) == REFERENCE, "run python tools/refresh.py"
+    for _, _, table in refresh.FIELDS.findall(REFERENCE):
         assert not re.search(r"\| *\|$", table, re.MULTILINE), table
 
 
@@ -181,9 +172,10 @@ def test_every_list_column_is_documented(group: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
-def test_shown_outputs_are_up_to_date(name: str) -> None:
+def test_shown_outputs_are_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a document shows below a command is what the command prints today."""
     text = DOCUMENTS[name]
+    monkeypatch.setenv("BIFURCATE_WIDTH", str(refresh.width_of(CHECKOUT / name)))
     for match in refresh.BLOCK.finditer(text):
         lines = match.group(2).splitlines(keepends=True)
         starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
@@ -220,11 +212,14 @@ def test_other_shell_lines_are_known() -> None:
     assert [line for line in others if not line.startswith(NOT_RUN)] == []
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", sorted({name for name, _ in blocks("python")}))
 def test_python_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every Python block of a document runs as it stands, and prints something."""
     for document, block in blocks("python"):
         if document == name:
+            if "import torch" in block:
+                pytest.importorskip("torch", reason="the example needs PyTorch")
             exec(compile(block, name, "exec"), {})  # noqa: S102 - our own documents
     assert capsys.readouterr().out.strip()
 
@@ -314,7 +309,7 @@ def test_the_readme_counts_right() -> None:
     expected = (len(profile_files()), len(presets()), len({*MODEL_TYPES, *NESTED}), len(scenarios))
     assert tuple(map(int, found.groups()[:4])) == expected
     assert found.group(5) == words[fruitless]
-    assert f"has {len(profile_files())} examples" in " ".join(COMMANDS.split())
+    assert f"has {len(profile_files())} examples" in " ".join(REFERENCE.split())
 
 
 def test_figures_of_accuracy_are_the_pages() -> None:
@@ -347,7 +342,7 @@ def test_the_summary_by_hand() -> None:
 
 def test_exit_codes_are_documented() -> None:
     """The codes of the table of exit codes are those that commands end with."""
-    codes = set(map(int, re.findall(r"^\| (\d+) \|", COMMANDS, re.MULTILINE)))
+    codes = set(map(int, re.findall(r"^\| (\d+) \|", REFERENCE, re.MULTILINE)))
     assert codes == {0, 1, 2, 3, 130}
     huge = ("-m", "llama-3.1-405b", "-g", "l4")
     assert bifurcate("estimate", *huge, "--check").code == 3

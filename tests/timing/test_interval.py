@@ -258,7 +258,7 @@ def test_a_single_sample_reads_nothing_again_in_an_array_either(samples: int) ->
 
 
 def test_no_step_is_faster_than_its_bytes_or_flops_at_published_peaks() -> None:
-    """2000 GB/s and, in bf16 and fp8, 500 and 1000 TFLOP/s; what L2 may serve takes no time."""
+    """2000 GB/s and, in bf16 and fp8, 500 and 1000 TFLOP/s; what L2 serves takes no time."""
     card = rates(round_gpu())
     read = {"name": "a", "kind": "attention", "bytes_read": 8e6, "bytes_written": 2e6}
     assert peak_bound_s([Operation(**read)], card) == pytest.approx(5e-6)

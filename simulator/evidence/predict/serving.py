@@ -14,9 +14,8 @@ these rows no better.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from simulator.counts.operation import Operation
@@ -41,6 +40,9 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Columns that rows of one group share.
 _ALIKE = [
@@ -112,7 +114,7 @@ def _group(rows: pd.DataFrame) -> Group:
         expert_parallel=int(first["expert_parallel"]) if shape.experts else 1,
         engine=library_of(str(first["framework"])) or "vllm",
     ).of(shape)
-    ratio = pd.to_numeric(rows["length_ratio"]).to_numpy(dtype=np.float64)
+    ratio = numbers(rows, "length_ratio")
     context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
     users = numbers(rows, "concurrency")
     work = Workload.grid(
