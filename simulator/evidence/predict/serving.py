@@ -36,6 +36,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup
 from simulator.inputs.workload import Workload
+from simulator.numeric import maximum
 from simulator.timing.constants import rates
 from simulator.timing.interval import uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
@@ -128,7 +129,7 @@ def _group(rows: pd.DataFrame) -> Group:
         setup=setup,
         shape=shape,
         prefill=prefill_operations(shape, setup, work.but(prompts=1)),
-        prefills=(users - 1) / np.maximum(output - 1, 1),
+        prefills=(users - 1) / maximum(output - 1, 1),
     )
 
 
