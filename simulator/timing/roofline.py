@@ -133,8 +133,7 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         time on the host.
     """
     gpu = gpu.of(operation)
-    if operation.parts > 1 and not operation.even:
-        operation = _of_fullest_part(operation)
+    operation = of_fullest_part(operation)
     if operation.kind == "quantise" and not gpu.quantises(operation.dtype):
         return OperationTime(0.0, 0.0, 0.0, 0.0, 0.0)
     eager = execution == "eager"
@@ -158,13 +157,17 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     )
 
 
-def _of_fullest_part(operation: Operation) -> Operation:
+def of_fullest_part(operation: Operation) -> Operation:
     """Return a grouped product as the GPU has it on which most tokens fall: others wait for it.
+
+    Any other operation is returned as it is.
 
     Tokens choose groups at random. The rows of a part, and the groups with rows among those that it
     holds, vary like numbers of successes, and the fullest of n parts lies as far above the mean as
     the largest of n normal variables.
     """
+    if operation.parts == 1 or operation.even:
+        return operation
     far = _largest_of(operation.parts)
     rows, visited = operation.m, operation.groups
     most_rows = rows + far * square_root(rows * (1 - 1 / operation.parts))

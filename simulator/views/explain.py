@@ -24,7 +24,13 @@ from simulator.counts.transformer import (
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
-from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
+from simulator.timing.roofline import (
+    OperationTime,
+    cached_bytes,
+    further_waves,
+    of_fullest_part,
+    overlap_power,
+)
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
 from simulator.views.text import KERNELS, fits_between, interval_phrase
@@ -332,7 +338,8 @@ def _largest(result: Estimate) -> list[tuple[Operation, OperationTime]]:
 
 
 def _operation(result: Estimate, operation: Operation, time: OperationTime) -> Step:
-    """Derive the time of one call of an operation."""
+    """Derive the time of one call of an operation, on the fullest GPU if they differ."""
+    mean, operation = operation, of_fullest_part(operation)
     roofs = [_memory_part(result, operation, time)]
     if operation.flops:
         rate = result.rates.of(operation).flops_per_s(operation.kind, operation.dtype)
@@ -350,6 +357,7 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
         path += " over PCIe" if result.gpu.over_pcie(operation.ranks) else ""
         roofs.append(f"link {format_time(float(time.link_s))} ({sent}{path})")
     calls = f", one of {operation.repeat} calls" if operation.repeat > 1 else ""
+    calls += "" if operation is mean else ", on the fullest GPU"
     return Step(
         what=f"Time of {operation.name}{calls}",
         formula=_roofline_formula(operation, time),

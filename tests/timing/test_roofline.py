@@ -18,7 +18,7 @@ from simulator.timing.constants import Rates, rates
 from simulator.timing.roofline import (
     ROOFS,
     OperationTime,
-    _of_fullest_part,
+    of_fullest_part,
     operation_time,
     overlap_power,
     overlapped,
@@ -534,8 +534,9 @@ def test_the_fullest_part_of_the_experts_is_what_draws_give(parts: int, tokens: 
         held=256 // parts,
         parts=parts,
     )
-    fullest = _of_fullest_part(mean)
+    fullest = of_fullest_part(mean)
     assert fullest.m == pytest.approx(np.mean(rows), rel=0.06)
     assert fullest.groups == pytest.approx(np.mean(visited), rel=0.06)
+    assert of_fullest_part(replace(mean, even=True)) == replace(mean, even=True)
     assert fullest.flops == pytest.approx(fullest.m / mean.m)
     assert fullest.weight_bytes_read == pytest.approx(fullest.groups / mean.groups)
