@@ -164,7 +164,8 @@ def test_models_under_load_are_what_serve_says() -> None:
             if expected:
                 assert loaded.served == expected[0].served
             assert loaded.concurrency == 4
-    long = simulator.tradeoff("llama-2-7b", users=4, samples=16, context_tokens="32K")
+    asked = {"samples": 16, "context_tokens": "32K", "kv_layout": "copies"}
+    long = simulator.tradeoff("llama-2-7b", users=4, **asked)
     held = [bool(variant.loaded) for variant in long.base.variants.values()]
     assert held == [False, True]
     assert simulator.tradeoff("llama-2-7b").base.variants["standard"].loaded is None
