@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from simulator.answers.answer import Answer
-from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of
 from simulator.counts.attention.registry import find_way
@@ -64,8 +64,12 @@ class Option:
 
     @cached_property
     def limits(self) -> Capacity:
-        """The most samples and longest context, in memory and under the target."""
-        return capacity(self.result, target_step_s=self.target_step_s)
+        """The most samples and longest context, in memory, under the target and of the model."""
+        return capacity(
+            self.result,
+            target_step_s=self.target_step_s,
+            most_context_tokens=longest_context(self.result.model, self.result.workload),
+        )
 
     @property
     def gpus(self) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 import typer
 
-from simulator.errors import OutputError
+from simulator.errors import OutputError, parted
 from simulator.resources import atomic_path
 from simulator.views.columns import LARGEST_EXACT
 
@@ -299,11 +299,29 @@ def say(message: str) -> None:
     sys.stderr.write(f"{printable(message)}\n")
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Write one line of bounded length on stderr and exit."""
-    line = printable(" ".join(message.split()))
-    if len(line) > LONGEST_ERROR:
-        # The beginning names the place, the end the way out.
-        line = f"{line[: LONGEST_ERROR - 105]} ... {line[-100:]}"
-    sys.stderr.write(f"error: {line}\n")
+def fail(message: str, code: int, *, hint: str = "", way_out: str = "") -> NoReturn:
+    """Write what is wrong and a hint on stderr, a line of bounded length each, and exit.
+
+    Parameters
+    ----------
+    message
+        What is wrong; its end may say what to do instead, which is the hint.
+    code
+        The exit code.
+    hint
+        The hint, if the message has none of its own.
+    way_out
+        The hint of those that have none.
+    """
+    what, own = (message, hint) if hint else parted(message)
+    for kind, text in (("error", what), ("hint", own or way_out)):
+        if line := printable(" ".join(text.split())):
+            sys.stderr.write(f"{kind}: {_bounded(line)}\n")
     sys.exit(code)
+
+
+def _bounded(line: str) -> str:
+    """Shorten a long line in the middle: its beginning names the place, its end the problem."""
+    if len(line) <= LONGEST_ERROR:
+        return line
+    return f"{line[: LONGEST_ERROR - 105]} ... {line[-100:]}"

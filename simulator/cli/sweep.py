@@ -1,4 +1,4 @@
-"""sweep: a scenario's grid to CSV or parquet."""
+"""sweep: the grid of a scenario or a question to CSV or parquet."""
 
 import signal
 import sys
@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import (
-    BatchedTokens,
-    Constants,
-    EngineName,
-    ScenarioName,
-    Utilization,
-)
+from simulator.cli import options as opt
+from simulator.cli.asked import asked, given, named_model, scenario_of
 from simulator.cli.output import CSV_FLOAT, check_parquet, csv_cell, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
@@ -30,46 +25,46 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 
 
+@opt.with_options(asked)
 def _sweep(
-    scenario: ScenarioName,
+    options: dict[str, Any],
+    context: typer.Context,
+    scenario: opt.QuestionScenario = None,
+    gpu: Annotated[
+        list[str] | None,
+        opt.gpu_option("GPU, as often as you like. Default: the scenario's, or h100-sxm."),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
+        opt.answer(
             "--output",
             "-o",
-            help="File to write: .csv or .parquet. Default: stdout.",
+            text="File to write: .csv or .parquet. Default: stdout.",
             metavar="FILE",
         ),
     ] = None,
-    gpu_memory_utilization: Utilization = 0.9,
-    engine: EngineName = "vllm",
-    max_batched_tokens: BatchedTokens = None,
-    constants: Constants = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many points there are, and stop.")
+        bool, opt.answer("--dry-run", text="Say how many points there are, and stop.")
     ] = False,
 ) -> None:
-    """Compute a scenario's grid, to CSV or parquet."""
+    """Compute a scenario's or a question's grid, to CSV or parquet."""
     from simulator.answers.sweep import prepare_sweep
-    from simulator.inputs.scenario import load_scenario
+    from simulator.views.text import plural
 
     if output is not None:
         if output.suffix.lower() not in SUFFIXES:
             raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
         check_parquet(output)
-    grid = prepare_sweep(
-        load_scenario(scenario),
-        constants=constants,
-        gpu_memory_utilization=gpu_memory_utilization,
-        engine=engine,
-        max_batched_tokens=max_batched_tokens,
-    )
+    name, found = named_model(scenario, given(context, options))
+    asked_for, settings = scenario_of(name, found, gpus=opt.names_in(gpu))
+    grid = prepare_sweep(asked_for, **settings)
     for reason in grid.skipped:
         say(f"skipped: {reason}")
     for note in grid.notes:
         say(note)
     if dry_run:
-        say(f"{grid.points:,} points in {len(grid.grids):,} combinations of settings")
+        combinations = plural(len(grid.grids), "combination")
+        say(f"{plural(grid.points, 'point')} in {combinations} of settings")
         return
     with _stoppable(), _progress(grid) as blocks:
         if output is None:

@@ -230,7 +230,9 @@ def _quality(
     if figure is not None:
         check_figure(figure)
     if (success_rate is None) == (counts is None):
-        raise typer.BadParameter("give either --success-rate or --counts")
+        raise typer.BadParameter(
+            "how often a sample is right is not known; give --success-rate or --counts, one of both"
+        )
     from simulator.views.quality import quality_object, quality_rows, quality_view
 
     result = api.quality(

@@ -374,7 +374,14 @@ _SYNONYMS = {"workstation": "ws", "edition": ""}
 _MEMORY = re.compile(r"(\d+)gi?b")
 _SXM = re.compile(r"sxm\d?")
 # 8xh100 and h100x8.
-_SEVERAL = re.compile(r"(?P<before>\d{1,2})\s?x.*|.*x(?P<after>\d{1,2})")
+_SEVERAL = re.compile(
+    r"(?P<before>\d{1,2})\s?x\s?(?P<card>\S.*)|(?P<name>.*\S)\s?x\s?(?P<after>\d{1,2})",
+    re.IGNORECASE,
+)
+# Chips of Apple, Google, AWS, Intel and Huawei, none of which has a profile.
+_FOREIGN = re.compile(
+    r"(apple|m[1-5]\b|tpu|v[3-7][ep]?$|trainium|trn|inferentia|gaudi|ascend|910)", re.IGNORECASE
+)
 # 192 for 180 GB, 140 for 141: makers and drivers count differently.
 _MEMORY_TOLERANCE = 0.08
 
@@ -467,16 +474,21 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     if other is not None:
         return load_profile(files[other])
     aliases = [name for card in cards.values() for name in card.names]
+    if _FOREIGN.match(text):
+        raise ProfileError(
+            f"unknown GPU {text!r}; see 'bifurcate gpus' for those of NVIDIA and AMD, or give "
+            "--gpu a profile of your own (.toml)"
+        )
+    if several := _SEVERAL.fullmatch(text):
+        one, number = several["card"] or several["name"], several["before"] or several["after"]
+        raise ProfileError(f"unknown GPU {text!r}; write -g {one} --tp {number}")
     raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out=_way_out(text)))
 
 
 def _way_out(name: str) -> str:
     """Say what to write instead of an unknown name: one GPU's, apart from their number."""
     if "," in name:
-        return "one name for each --gpu"
-    several = _SEVERAL.fullmatch(name)
-    if several:
-        return f"the name of one; --tp {several['before'] or several['after']} is their number"
+        return "one GPU here; 'bifurcate plan' tries several"
     return "see 'bifurcate gpus'"
 
 

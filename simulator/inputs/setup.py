@@ -13,7 +13,7 @@ from simulator.inputs.files import read_count, validate
 from simulator.inputs.formats import WeightFormats, WeightName, one_format
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parallelism import Parallelism
-from simulator.inputs.workload import LARGEST_TOKENS, AtLeastOne, Workload
+from simulator.inputs.workload import LARGEST_TOKENS, AtLeastOne, Workload, one_of_each
 from simulator.units import MILLISECOND
 
 Attention = Literal["standard", "bifurcated"]
@@ -110,7 +110,10 @@ class Setup(Parallelism):
     @classmethod
     def _a_share(cls, share: float) -> float:
         if not 0 < share <= 1:
-            raise ValueError("is not in (0, 1]; engines use 0.9")
+            per_cent = 1 < share <= 100  # noqa: PLR2004
+            raise ValueError(
+                f"is not in (0, 1]; {f'write {share / 100:g}' if per_cent else 'engines use 0.9'}"
+            )
         return share
 
     @property
@@ -199,7 +202,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
 
     Default formats are those of serving engines: the checkpoint's own for weights and the KV cache,
     and that of the activations for a cache that the checkpoint does not name. None counts as not
-    given, ``auto`` as the default.
+    given, ``auto`` as the default. A number of prompts without samples is a batch of single ones.
 
     Raises
     ------
@@ -225,7 +228,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     setup = validate(Setup, how, where="workload", error=WorkloadError).of(model)
     if "kv_dtype" not in given:
         setup = setup.but(kv_dtype=model.kv_dtype or setup.activation_dtype)
-    sizes_given = {key: given[key] for key in given if key in sizes}
+    sizes_given = one_of_each({key: given[key] for key in given if key in sizes})
     return setup, validate(Workload, sizes_given, where="workload", error=WorkloadError)
 
 

@@ -1,6 +1,8 @@
 """Answers about one step: an estimate, and standard against bifurcated attention."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.answers.verdict import OPEN, TIE_MARGIN
 from simulator.inputs.model import count_parameters
@@ -41,6 +43,7 @@ SIZES = tuple(name for name in Workload.model_fields if name != "tree")
 SETTINGS = tuple(name for name in Setup.model_fields if name not in PROCESS)
 WORKLOAD = (
     *(Column(name, value=f"workload.{name}") for name in SIZES),
+    Column("sequences", value="workload.sequences"),
     *(Column(name, value=f"setup.{name}") for name in SETTINGS),
     Column("tree", value=lambda result: tree_text(result.workload.tree)),
 )
@@ -66,15 +69,15 @@ STEP = (
     Column("bytes_written", "bytes", "totals.bytes_written"),
     Column("memory_traffic_bytes", "bytes"),
     Column("memory_traffic_bytes_low", "bytes"),
-    Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read"),
+    Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read", spare=True),
     Column("weight_bytes_read", "bytes", "totals.weight_bytes_read"),
     Column("launches", "launches", "totals.launches", "launches", spare=True),
-    Column("bound", "text", heading="bound by"),
+    Column("bound", "text", heading="bound by", spare=True),
 )
+# Never left out: a time without its interval is half an answer.
 WITHIN = Column(
     heading="80 % within",
     cell=lambda result: text.within_cell(result.step_low_s, result.step_high_s),
-    spare=True,
 )
 MEMORY = (
     Column("weights_bytes", "bytes"),
@@ -227,9 +230,103 @@ def _derivation(result: "Estimate") -> list[Row]:
     return explain_objects(result)
 
 
-def estimate_rows(result: "Estimate") -> list[Row]:
-    """Return each operation as a row, with the figures of one call."""
+def estimate_rows(result: "Estimate", *, whole: bool = False) -> list[Row]:
+    """Return each operation as a row, with the figures of one call; or the whole step as one."""
+    if whole:
+        step = (*ASKED, *STEP, *columns.within("memory", MEMORY))
+        return [columns.as_object(step, result)]
     return [columns.as_object(OPERATION, call) for call in calls(result)]
+
+
+def list_view(
+    sizes: Sequence[Mapping[str, int]],
+    results: Sequence[Any],
+    wanted: Sequence[Column],
+    step: Callable[[Any], "Estimate"],
+    *,
+    output_tokens: int | None = None,
+    **named: bool,
+) -> "RenderableType":
+    """Return the answers to a question with lists of sizes as one table, a row each.
+
+    Parameters
+    ----------
+    sizes
+        The values from these lists, for each answer.
+    results, wanted
+        The answers, and the columns to show of each.
+    step
+        Returns the step that an answer is about.
+    output_tokens
+        Of a whole request, as in :func:`question`.
+    named
+        Whether to name ``attention`` and ``gpu``, as in :func:`question`.
+    """
+    steps = [step(result) for result in results]
+    asked = (
+        *(
+            Column(heading=name.replace("_", " "), cell=partial(_listed_size, name=name))
+            for name in sizes[0]
+        ),
+        Column(
+            heading="sequences", cell=lambda item: f"{item[1].workload.sequences:,}", spare=True
+        ),
+    )
+    common = text.list_phrase(sizes, steps[0].workload, output_tokens)
+    return columns.stack(
+        question(steps[0], sizes=common, **named),
+        "",
+        columns.as_table(
+            (*asked, *columns.within(2, wanted)), list(zip(sizes, steps, results, strict=True))
+        ),
+        *columns.notes(text.without_shortage(note for each in steps for note in each.notes)),
+    )
+
+
+def _listed_size(item: tuple[Mapping[str, int], Any, Any], name: str) -> str:
+    """Write a size of a list."""
+    size = item[0][name]
+    return format_tokens(size) if name.endswith("tokens") else f"{size:,}"
+
+
+def estimate_list(
+    sizes: Sequence[Mapping[str, int]], results: "Sequence[Estimate]"
+) -> "RenderableType":
+    """Return several estimates as one table."""
+    wanted = (
+        *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s"),
+        *columns.pick(MEMORY, "memory", "fits", part="memory"),
+        *columns.pick(STEP, "bound by"),
+    )
+    return list_view(sizes, results, wanted, lambda result: result)
+
+
+def compare_list(
+    sizes: Sequence[Mapping[str, int]], results: "Sequence[Comparison]"
+) -> "RenderableType":
+    """Return several comparisons as one table."""
+    wanted = (
+        Column(unit="text", heading="bifurcate?", cell=lambda result: result.verdict),
+        Column(unit="ratio", heading="speed-up", value="speedup"),
+        Column(
+            heading="80 % within",
+            cell=lambda result: text.between(result.speedup_low, result.speedup_high),
+        ),
+        Column("standard", "ms", "standard.step_s", "standard"),
+        Column("bifurcated", "ms", "bifurcated.step_s", "bifurcated"),
+        Column(
+            unit="text",
+            heading="fits",
+            cell=lambda result: _which_fit(result.standard, result.bifurcated),
+        ),
+    )
+    return list_view(sizes, results, wanted, lambda result: result.bifurcated, attention=False)
+
+
+def _which_fit(standard: "Estimate", bifurcated: "Estimate") -> str:
+    """Say which of the two fits in memory."""
+    fit = [each.setup.attention for each in (standard, bifurcated) if each.memory.fits]
+    return "both" if len(fit) == len(ATTENTIONS) else fit[0] if fit else "neither"
 
 
 def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
@@ -281,6 +378,7 @@ def question(
     attention: bool = True,
     gpu: bool = True,
     output_tokens: int | None = None,
+    sizes: str = "",
 ) -> "Text":
     """Return the question as it was understood.
 
@@ -292,6 +390,8 @@ def question(
         Whether to name them; answers that compare several ones do not.
     output_tokens
         Output tokens of a whole request, shown instead of the decoded tokens at one step.
+    sizes
+        Stands for the sizes, where there are several.
     """
     model, work, setup = result.model, result.workload, result.setup
     group = f"{setup.gpus} x " if setup.gpus > 1 else ""
@@ -300,7 +400,7 @@ def question(
     return columns.line(
         (f"{model.name}{where}", "bold"),
         f"   {text.model_phrase(model)}\n",
-        f"{text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(setup)}",
+        f"{sizes or text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(setup)}",
     )
 
 
@@ -385,11 +485,11 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
     parts: list[RenderableType] = [
         question(result.standard, attention=False),
         "",
+        *verdict(result),
+        "",
         columns.as_table(
             wanted, [Compared(storage_phrase(item), item, result.standard) for item in shown]
         ),
-        "",
-        *verdict(result),
         *columns.notes(text.without_shortage(every)),
     ]
     for name in ATTENTIONS if explain else ():

@@ -1,6 +1,6 @@
 """Answers about a whole request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,11 +50,10 @@ TABLE = (
     Column(
         heading="80 % within",
         cell=lambda item: text.within_cell(item.total_low_s, item.total_high_s),
-        spare=True,
     ),
     *columns.pick(FIGURES, "first step", "last step", "tokens/s", "USD per million"),
     *(
-        replace(column, heading="fits to the end")
+        replace(column, heading="fits to end")
         for column in columns.pick(estimate.MEMORY, "fits", part="memory")
     ),
 )
@@ -90,10 +89,24 @@ def generate_view(results: Mapping[Attention, Generation]) -> "RenderableType":
     return columns.stack(
         estimate.question(first.last_step, attention=False, output_tokens=first.output_tokens),
         "",
+        *([verdict(results), ""] if len(results) > 1 else []),
         columns.as_table(TABLE, results.values()),
-        "",
-        *([verdict(results)] if len(results) > 1 else []),
         *columns.notes(text.without_shortage([*first.notes, *forms])),
+    )
+
+
+def generate_list(
+    sizes: Sequence[Mapping[str, int]], results: Sequence[Mapping[Attention, Generation]]
+) -> "RenderableType":
+    """Return several requests as one table, with a row for each kind of attention."""
+    rows = [(at, item) for at, each in zip(sizes, results, strict=True) for item in each.values()]
+    return estimate.list_view(
+        [at for at, _ in rows],
+        [item for _, item in rows],
+        TABLE,
+        lambda item: item.last_step,
+        output_tokens=rows[0][1].output_tokens,
+        attention=False,
     )
 
 

@@ -47,6 +47,7 @@ POINT = (
         "utilisation",
         value="served.utilisation",
         heading="utilisation",
+        spare=True,
         cell=lambda point: f"{point.served.utilisation:.0%}",
     ),
     Column("headroom"),
@@ -68,10 +69,10 @@ POINT = (
 WITHIN = Column(
     heading="TPOT, 80 % within",
     cell=lambda point: text.within_cell(point.low.tpot_s, point.high.tpot_s),
-    spare=True,
 )
 INPUTS = columns.without(
-    estimate.INPUTS, "attention", "kv_layout", "prompts", "decoded_tokens", "constants"
+    estimate.INPUTS,
+    *("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants"),
 )
 MEANS = (
     "TTFT and TPOT are means, unless a percentile is named. Memory bounds what is held on average; "
@@ -153,11 +154,6 @@ def serve_view(curve: Curve) -> "RenderableType":
     return columns.stack(
         _question(curve.deployments[0], curve.request, gpu=True),
         "",
-        columns.as_table(
-            (*shown[:4], WITHIN, *shown[4:], *columns.pick(POINT, "USD per million")),
-            curve.points,
-        ),
-        "",
         *(
             f"{each.attention}: up to {each.server.most:,} requests together; "
             f"{_SATURATES[each.saturates]}."
@@ -165,6 +161,11 @@ def serve_view(curve: Curve) -> "RenderableType":
             if each.server is not None
         ),
         *([f"A request does not fit: {'; '.join(unfit)}."] if unfit else []),
+        "",
+        columns.as_table(
+            (*shown[:4], WITHIN, *shown[4:], *columns.pick(POINT, "USD per million")),
+            curve.points,
+        ),
         *columns.notes(_notes(curve.deployments)),
     )
 

@@ -356,9 +356,12 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
             )
         ),
         Column("attention", "text", "variant.result.setup.attention", "attention"),
-        *columns.pick(FIGURES, "step", "prefill", part="variant"),
+        *columns.pick(FIGURES, "step", part="variant"),
+        *columns.within("variant.result", [estimate.WITHIN]),
+        *map(columns.spared, columns.pick(FIGURES, "prefill", part="variant")),
         *columns.pick(estimate.MEMORY, "memory", part="variant.result.memory"),
-        *columns.pick(REST, "most samples", "USD per million", part="variant"),
+        *map(columns.spared, columns.pick(REST, "most samples", part="variant")),
+        *columns.pick(REST, "USD per million", part="variant"),
         *columns.pick(estimate.MEMORY, "fits", part="variant.result.memory"),
     )
     loaded: list[RenderableType] = []
@@ -387,10 +390,10 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
     return columns.stack(
         estimate.question(first, attention=False),
         "",
+        *(_verdict(other, result.base) for other in result.others),
+        "",
         columns.as_table(wanted, _items(result)),
         *loaded,
-        "",
-        *(_verdict(other, result.base) for other in result.others),
         *borders,
         *columns.notes([*factors, *text.without_shortage(first.notes)]),
     )

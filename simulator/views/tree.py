@@ -147,9 +147,9 @@ def tree_view(result: TreePlan) -> "RenderableType":
     )
     wanted = (
         Column("variant", "text", heading="levels read once per node", wrap=True),
-        *columns.pick(
-            (*FIGURES, moved), "step", "speed-up", "KV read", "all bytes", "launches", "memory"
-        ),
+        *columns.pick(FIGURES, "step"),
+        *columns.within("result", [estimate.WITHIN]),
+        *columns.pick((*FIGURES, moved), "speed-up", "KV read", "all bytes", "launches", "memory"),
         Column(
             unit="text",
             heading="fits",
@@ -162,10 +162,10 @@ def tree_view(result: TreePlan) -> "RenderableType":
     return columns.stack(
         estimate.question(standard, attention=False),
         "",
+        *tree_sentences(result),
+        "",
         columns.as_table(wanted, items),
         *([f"{hidden} more choices: --format csv or --json shows all."] if hidden else []),
-        "",
-        *tree_sentences(result),
         "",
         columns.line(
             ("What splitting each level brings, the others as in the fastest choice", "bold")

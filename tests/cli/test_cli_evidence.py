@@ -172,14 +172,14 @@ def test_validate_writes_what_the_suffix_says(tmp_path: Path, suffix: str) -> No
 def test_mistakes_are_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 1, one line on stderr, nothing on stdout."""
+    """Exit code 1, a line and a hint on stderr, nothing on stdout."""
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     captured = capsys.readouterr()
     assert stop.value.code == 1
     assert captured.out == ""
     assert message in captured.err
-    assert len(captured.err.strip().splitlines()) == 1
+    assert len(captured.err.strip().splitlines()) == 2
 
 
 def test_the_figure_is_a_page_beside_the_rows(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ WORKLOAD: dict[str, Any] = {
     "decoded_tokens": int,
     "query_tokens": int,
     "accepted_tokens": Number,
+    "sequences": int,
     **PARALLELISM,
     "attention": str,
     "kernel": str,
@@ -220,7 +221,8 @@ LOAD_INPUTS: dict[str, Any] = {
     **{
         key: kind
         for key, kind in INPUTS.items()
-        if key not in ("attention", "kv_layout", "prompts", "decoded_tokens", "constants")
+        if key
+        not in ("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants")
     },
     "output_tokens": int,
     "cached_tokens": int,

@@ -223,7 +223,7 @@ def test_a_narrow_terminal_loses_no_figure() -> None:
     assert "…" not in narrow
     wide, intervals = re.subn(r"[\d.]+ to [\d.]+ ms", "", bifurcate(*question).text)
     assert intervals == 3
-    assert "Left out on this narrow terminal: 80 % within." in narrow
+    assert "Left out on this narrow terminal: bound by." in narrow
     figures = re.findall(r"[\d.,]*\d(?: [kMGT]?i?B| [mµ]s|x)?", wide)
     assert len(figures) > 30
     for figure in figures:

@@ -15,6 +15,7 @@ from command_line import bifurcate
 from reference import REFERENCE, section
 
 import simulator
+from simulator.cli.command import GROUPS, SPELLINGS
 from simulator.cli.main import build
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
@@ -88,7 +89,7 @@ def test_every_option_has_help(command: str) -> None:
 def test_no_option_is_documented_that_is_not_there() -> None:
     """Every option that the documents name is an option of some command."""
     known = {name for item in TREE.values() for name in options(item)}
-    known |= {"--help", "--version", "--install-completion", "--show-completion"}
+    known |= {"--help", "--version", "--install-completion", "--show-completion", *SPELLINGS}
     for name, text in DOCUMENTS.items():
         if name in ("README.md", "docs/commands.md"):
             named = set(re.findall(r"`(--[a-z0-9-]+)", text)) - {"--check`d"}
@@ -101,6 +102,52 @@ def test_help_is_shown(command: str) -> None:
     for flag in ("-h", "--help"):
         done = bifurcate(command, flag)
         assert done.text.startswith(f"Usage: bifurcate {command}")
+
+
+def test_the_help_lists_every_command_once_in_groups() -> None:
+    """Those of one idea stand together, and none is left out."""
+    text = bifurcate("--help").text
+    for title, names in GROUPS.items():
+        part = text.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in part.splitlines()] == list(names)
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(
+        name for name in TREE if " " not in name
+    )
+
+
+@pytest.mark.parametrize("command", ["estimate", "compare", "plan", "sweep", "report", "explore"])
+def test_the_help_of_a_question_begins_with_the_options_most_used(command: str) -> None:
+    """Model, GPU, samples, context and batch come first, then the others in groups."""
+    text = bifurcate(command, "--help").text
+    first = text.partition("The question:\n")[2].partition("\n\n")[0]
+    options = [line.split()[0].strip(",") for line in first.splitlines() if line.startswith("  -")]
+    assert options == ["-m", "-g", "-n", "--context-tokens", "--prompts"]
+    groups = ("The question:", "The model:", "The workload:", "The hardware", "The output:")
+    places = [text.index(f"\n{group}") for group in groups]
+    assert places[0] == min(places)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+# Words of examples that name files of the reader's own, and commands that take long.
+OWN_FILES = re.compile(r"runs\.csv|measured|rows\.csv|my_code|my-card|mine|\./config\.json")
+SLOW = ("report", "explore", "measure", "trace")
+
+
+@pytest.mark.parametrize("command", [name for name in TREE if " " not in name])
+def test_the_help_has_two_examples_that_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command shows two, whose options it knows; those that need nothing are answered."""
+    monkeypatch.chdir(tmp_path)
+    shown = bifurcate(command, "--help").text.partition("Examples:\n")[2].splitlines()
+    assert len(shown) == 2
+    known = {name for item in TREE if item.startswith(command) for name in options(TREE[item])}
+    for line in shown:
+        program, *words = shlex.split(line)
+        assert (program, words[0]) == ("bifurcate", command)
+        assert {word for word in words if word.startswith("--")} <= known
+        if not OWN_FILES.search(line) and command not in SLOW:
+            assert bifurcate(*words).code == 0, line
 
 
 QUESTION = ("-m", "llama-3.1-8b", "-g", "h100-sxm")

@@ -71,7 +71,7 @@ def test_an_estimate_shows_its_own_numbers(model: str, attention: str) -> None:
 def test_a_comparison_shows_its_own_numbers() -> None:
     """Every variant's step, ratio, KV bytes and memory stand in its row."""
     result = simulator.compare("llama-2-7b", samples=16, context_tokens="8K")
-    rows = {line[:29].strip(): line for line in shown(compare_view(result)).splitlines()[3:7]}
+    rows = {line[:29].strip(): line for line in shown(compare_view(result)).splitlines()[8:12]}
     assert result.copies is not None
     variants = {
         "standard, one stored context": result.standard,
@@ -338,16 +338,19 @@ def test_a_plan_without_an_answer_says_so() -> None:
 @pytest.mark.parametrize(
     ("work", "phrase"),
     [
-        ({"samples": 1, "decoded_tokens": 1}, "1 sample of an 8K-token context, 1 own token each"),
-        ({"context_tokens": 0}, "16 samples of a 0-token context, 64 own tokens each"),
-        ({"context_tokens": 18}, "16 samples of an 18-token context, 64 own tokens each"),
-        ({"context_tokens": 11264}, "16 samples of an 11K-token context, 64 own tokens each"),
-        ({"context_tokens": 1800}, "16 samples of a 1,800-token context, 64 own tokens each"),
-        ({"prompts": 4}, "16 samples of each of 4 8K-token contexts, 64 own tokens each"),
+        (
+            {"samples": 1, "decoded_tokens": 1},
+            "1 sequence from an 8K-token context, 1 own token each",
+        ),
+        ({"context_tokens": 0}, "16 sequences from a 0-token context, 64 own tokens each"),
+        ({"context_tokens": 18}, "16 sequences from an 18-token context, 64 own tokens each"),
+        ({"context_tokens": 11264}, "16 sequences from an 11K-token context, 64 own tokens each"),
+        ({"context_tokens": 1800}, "16 sequences from a 1,800-token context, 64 own tokens each"),
+        ({"prompts": 4}, "64 sequences, 16 from each of 4 8K-token contexts, 64 own tokens each"),
         (
             {"query_tokens": 3},
             (
-                "16 samples of an 8K-token context, 64 own tokens each, "
+                "16 sequences from an 8K-token context, 64 own tokens each, "
                 "3 query tokens per step, 1 accepted"
             ),
         ),
