@@ -306,7 +306,7 @@ def compare_list(
 ) -> "RenderableType":
     """Return several comparisons as one table."""
     wanted = (
-        Column(unit="text", heading="bifurcate?", cell=lambda result: result.verdict),
+        Column(unit="text", heading="faster?", cell=lambda result: result.verdict),
         Column(unit="ratio", heading="speed-up", value="speedup"),
         Column(
             heading="80 % within",
