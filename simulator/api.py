@@ -105,7 +105,8 @@ def plan(
     ----------
     gpus, tensor_parallel_sizes, attentions, target_step_ms
         What to try, by default all GPUs of known price, and ``tensor_parallel`` if given, else 1,
-        2, 4, 8; and the longest acceptable decode step [ms].
+        2, 4, 8, for experts also data-parallel groups that share them, and pipelines where none of
+        these holds the model; and the longest acceptable decode step [ms].
     prices
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """
@@ -167,6 +168,7 @@ def plan_load(
     cached_tokens: Size | None = None,
     ttft_ms: float | None = None,
     tpot_ms: float | None = None,
+    percentile: float | None = None,
     gpus_at_most: Size | None = None,
     most_sequences: Size | None = None,
     tensor_parallel_sizes: Sequence[Size] | None = None,
@@ -180,8 +182,10 @@ def plan_load(
     Parameters
     ----------
     requests_per_s, ttft_ms, tpot_ms
-        Requests that arrive in a second; the longest acceptable mean times to the first token and
-        per token after it [ms].
+        Requests that arrive in a second; the longest acceptable times to the first token and per
+        token after it [ms].
+    percentile
+        Percentage of the requests that keep to these; None for their means.
     output_tokens, cached_tokens, most_sequences
         As for :func:`serve`.
     gpus_at_most
@@ -192,7 +196,9 @@ def plan_load(
     from simulator.answers.load_plan import Targets
     from simulator.answers.load_plan import plan_load as answer
 
-    targets = read_limits(requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
+    targets = read_limits(
+        requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms, percentile=percentile
+    )
     if tensor_parallel_sizes is None:
         tensor_parallel_sizes = settings.get("tensor_parallel")
     limits = read_limits(

@@ -213,7 +213,7 @@ def _make_it_fit(result: Estimate) -> str:
         if ways
         else "no single change makes it fit: combine more GPUs, narrower formats and fewer tokens"
     )
-    where = f"{result.setup.tensor_parallel} x {result.gpu.name}"
+    where = f"{result.setup.gpus} x {result.gpu.name}"
     if needs.verdict == "too close to call":
         return f"May not fit on {where}, which is too close to call: {short} short; {found}."
     return f"Does not fit on {where}: {short} short; {found}."
@@ -224,8 +224,9 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
     setup = result.setup
     largest = max(TWO_NODES, result.gpu.link_gpus)
     for size in TENSOR_PARALLEL_SIZES:
-        if setup.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
-            yield f"{size} GPUs (--tp {size})"
+        gpus = setup.but(tensor_parallel=size).gpus
+        if setup.tensor_parallel < size and gpus <= largest and _fits(result, tensor_parallel=size):
+            yield f"{gpus} GPUs (--tp {size})"
             break
     of_weight = setup.weights.narrowest.bytes
     narrower = ("int4",) if is_low_precision(of_weight) else ("fp8", "int4")

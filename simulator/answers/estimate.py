@@ -8,7 +8,7 @@ from simulator.answers.answer import Answer
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
-from simulator.counts.transformer import check_split, decode_operations
+from simulator.counts.transformer import check_parallelism, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, Precision, is_low_precision
 from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
@@ -234,7 +234,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
         that the kernel does not support, a form of latent attention for a model without it, or a
         group without a link.
     """
-    check_split(model, setup.tensor_parallel)
+    check_parallelism(model, setup)
     if model.latent is None and setup.latent_form != "auto":
         raise WorkloadError(
             f"latent_form = {setup.latent_form}: {model.name} has no latent attention"
@@ -246,7 +246,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
         )
     if refusal := find_way(setup.kernel).refusal(model, work):
         raise WorkloadError(refusal)
-    if setup.tensor_parallel > 1 and gpu.link_bytes_per_s(setup.tensor_parallel) is None:
+    if setup.gpus > 1 and gpu.link_bytes_per_s(setup.gpus) is None:
         raise WorkloadError(f"{gpu.id} has no link in its profile: tensor_parallel must be 1")
 
 
@@ -339,7 +339,7 @@ def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
     name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM", "none": "your own loop"}.get(setup.engine)
     if name is not None:
         yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
-    elif setup.tensor_parallel > 1:
+    elif setup.gpus > 1:
         yield "What a group's communication keeps of the memory is carried from one SGLang log."
 
 
@@ -474,10 +474,12 @@ def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> st
 
 def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[str]:
     """Say what the figures mean for a tensor-parallel group."""
-    if setup.tensor_parallel == 1:
+    if setup.gpus == 1:
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
-    if model.latent is not None and not setup.expanded:
+    if setup.tensor_parallel == 1:
+        pass
+    elif model.latent is not None and not setup.expanded:
         groups = model.latent.groups
         notes.append(
             "Every GPU holds a copy of the latent cache, which has no heads to split."
@@ -487,7 +489,7 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
         )
     elif any(layer.kv_heads < setup.tensor_parallel for layer in model.attention_layers):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
-    nodes = gpu.nodes(setup.tensor_parallel)
+    nodes = gpu.nodes(setup.gpus)
     if nodes > 1:
         network = gpu.peak.network_gb_per_s_per_direction
         rate = f"{network.value:g} GB/s for each GPU" if network else "at most PCIe's rate"
@@ -496,7 +498,19 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
             f"({rate}, {network.source if network else 'not in the profile'}); no rows show such "
             "groups."
         )
-    if gpu.peak.link_gb_per_s_per_direction is not None and gpu.over_pcie(setup.tensor_parallel):
+    if setup.data_parallel > 1:
+        shared = "" if model.experts else "; without experts they share nothing, like replicas"
+        notes.append(f"The data-parallel groups step together: each waits for the fullest{shared}.")
+    if setup.expert_parallel > 1 and setup.routing != "balanced":
+        notes.append(
+            "Experts are timed on the GPU on which most tokens fall, counted on a mean one."
+        )
+    if setup.pipeline_parallel > 1:
+        notes.append(
+            f"Prompts go through the {setup.pipeline_parallel} stages in as many parts, which are "
+            "taken to be equally long; the figures of a step are sums over its parts."
+        )
+    if gpu.peak.link_gb_per_s_per_direction is not None and gpu.over_pcie(setup.gpus):
         notes.append(f"{gpu.link} joins {gpu.link_gpus} GPUs: a node's are timed at PCIe's rate.")
     return notes
 

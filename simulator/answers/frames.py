@@ -357,7 +357,7 @@ def by_gpu(study: Study) -> "pd.DataFrame":
             except WorkloadError as problem:
                 problems.append(str(problem))
                 continue
-            gpus = study.setup.tensor_parallel
+            gpus = study.setup.gpus
             price = price_of(gpu, study.usd_per_hour)
             part = part.assign(
                 gpu_name=gpu.name,

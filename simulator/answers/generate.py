@@ -153,7 +153,7 @@ def generate(
         time=time,
         last_step=last_step,
         memory=memory_on(gpu, model, setup, last, prefill=True),
-        usd_per_hour=price_per_hour(gpu, setup.tensor_parallel, usd_per_hour),
+        usd_per_hour=price_per_hour(gpu, setup.gpus, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, memory_on
-from simulator.answers.price import cost_per_million_tokens, price_of
+from simulator.answers.price import HOURS_PER_MONTH, cost_per_million_tokens, price_of
 from simulator.counts.request import decode_steps
 from simulator.counts.transformer import decode_operations, mixed_operations, prefill_operations
 from simulator.errors import WorkloadError
@@ -141,7 +141,7 @@ class Deployment:
     @property
     def gpus(self) -> int:
         """GPUs of the group."""
-        return self.alone.setup.tensor_parallel
+        return self.alone.setup.gpus
 
     @property
     def attention(self) -> Attention:
@@ -210,6 +210,24 @@ class Point:
     def tokens_per_s_per_user(self) -> float:
         """Tokens a second that a reader of one sample sees."""
         return 1 / self.served.tpot_s
+
+    @property
+    def headroom(self) -> float:
+        """Share of the most that it carries which is left."""
+        return max(0.0, 1 - self.served.utilisation)
+
+    def ttft_at(self, share: float) -> float | None:
+        """Return the time in which a share of requests have their first token, if known. [s]."""
+        return None if self.served.spread is None else self.served.spread.ttft_at(share)
+
+    def tpot_at(self, share: float) -> float | None:
+        """Return the time per output token that a share of requests keep, if known. [s]."""
+        return None if self.served.spread is None else self.served.spread.tpot_at(share)
+
+    @property
+    def usd_per_month(self) -> float | None:
+        """Price of all GPUs in a month of 730 hours, None where unknown. [USD]."""
+        return None if self.usd_per_hour is None else HOURS_PER_MONTH * self.usd_per_hour
 
     @property
     def usd_per_hour(self) -> float | None:
@@ -288,7 +306,7 @@ def deploy(
     model, gpu, setup, request
         The question. Of several forms of latent attention that of a single request is taken.
     most_sequences
-        Sequences that the engine decodes together.
+        Sequences that the engine decodes together, of each data-parallel group.
 
     Raises
     ------
@@ -303,16 +321,18 @@ def deploy(
             f"most_sequences = {most_sequences} is less than the {work.samples} samples asked"
         )
     alone = estimate(model, gpu, setup, request.halfway)
-    most = most_sequences // int(work.samples)
-    asked = np.arange(1, most + 1, dtype=np.float64)
+    most, at_once = setup.data_parallel * (most_sequences // int(work.samples)), setup.at_once
+    # As many in each stage of each group: fewer in some take as long.
+    asked = np.arange(at_once, most + at_once, at_once, dtype=np.float64)
     needs = memory_on(gpu, model, alone.setup, request.together(asked))
     held, surely = (
-        int(np.broadcast_to(fits, asked.shape).sum()) for fits in (needs.fits, needs.surely_fits)
+        min(most, at_once * int(np.broadcast_to(fits, asked.shape).sum()))
+        for fits in (needs.fits, needs.surely_fits)
     )
     limit: Limit = "sequences" if held == most else "memory"
     servers: Sequence[Server | None] = (None, None, None)
     if held:
-        servers = _servers(alone, request, asked[:held], surely)
+        servers = _servers(alone, request, asked[asked < held + at_once], held, surely)
     return Deployment(
         request=request,
         alone=alone,
@@ -324,7 +344,7 @@ def deploy(
 
 
 def _servers(
-    alone: Estimate, request: Request, together: "np.ndarray", surely: int
+    alone: Estimate, request: Request, together: "np.ndarray", held: int, surely: int
 ) -> tuple[Server, Server, Server | None]:
     """Return the times of a server, and those at the ends of their intervals."""
     import numpy as np
@@ -341,12 +361,12 @@ def _servers(
     computed = prefill_operations(model, setup, prompt, cached_tokens=stored)
     filled = step_time(computed, gpu_rates, setup.execution)
     prefill = uncertainty(computed, filled, gpu_rates, setup, known=alone.interval_known)
-    added_s = np.full(together.shape, float(filled.total_s))
-    chunks = chunk_share = np.zeros(together.shape)
+    prefill_s = np.full(together.shape, float(filled.total_s))
+    decoded_s = taken_s = np.zeros(together.shape)
     if setup.max_batched_tokens is not None:
         new = prompt.context_tokens - stored
-        room = np.maximum(setup.max_batched_tokens - work.tokens, 1.0)
-        chunks, chunk_share = np.ceil(new / room), new / room / np.ceil(new / room)
+        room = np.maximum(setup.max_batched_tokens - setup.passing(work).tokens, 1.0)
+        chunks = np.ceil(new / room)
         # Chunks of equal size, timed by the one in the middle.
         size = new / chunks
         before = stored + (new - size) / 2
@@ -359,23 +379,31 @@ def _servers(
             resident_blocks=resident,
         )
         mixed_s = step_time(mixed, gpu_rates, setup.execution).total_s
-        added_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+        prefill_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+        # What is decoded meanwhile, and the share of it that others' prompts cannot use.
+        decoded_s, taken_s = chunks * step_s, new / room * step_s
 
     def server(step_ends_s: Numeric, prefill_end_s: Numeric, most: int) -> Server:
+        def every(times_s: Numeric) -> np.ndarray:
+            of_each = np.broadcast_to(times_s, together.shape)
+            return np.repeat(of_each, setup.at_once)[:most]
+
         scale = float(prefill_end_s) / float(filled.total_s)
+        # Groups prefill side by side, and the stages of a pipeline one prompt after the other.
+        added_s = scale * prefill_s / setup.at_once
         return Server(
-            step_s=np.broadcast_to(step_ends_s, together.shape)[:most],
-            added_s=(added_s * scale)[:most],
-            chunks=chunks[:most],
-            chunk_share=chunk_share[:most],
+            step_s=every(step_ends_s),
+            added_s=every(added_s),
+            prefill_s=every(scale * prefill_s + decoded_s),
+            occupied_s=every(added_s + taken_s / setup.at_once),
+            stalls=setup.max_batched_tokens is None,
             decode_steps=request.decode_steps,
             decoded_tokens=request.output_tokens - 1,
         )
 
-    every = len(together)
     return (
-        server(step_s, filled.total_s, every),
-        server(steps.low_s, prefill.low_s, every),
+        server(step_s, filled.total_s, held),
+        server(steps.low_s, prefill.low_s, held),
         server(steps.high_s, prefill.high_s, surely) if surely and steps.known else None,
     )
 

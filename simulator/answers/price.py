@@ -20,6 +20,7 @@ from simulator.inputs.hardware import (
 from simulator.resources import readable
 
 SECONDS_PER_HOUR = 3600
+HOURS_PER_MONTH = 730
 TOKENS_PRICED = 1e6
 
 

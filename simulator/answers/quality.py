@@ -150,7 +150,7 @@ def quality(
             result,
             success,
             output_tokens,
-            price_per_hour(gpu, setup.tensor_parallel, usd_per_hour),
+            price_per_hour(gpu, setup.gpus, usd_per_hour),
         )
         for attention, result in results.items()
     }

@@ -29,6 +29,7 @@ from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario, verdict_of
 from simulator.inputs.scenario import Verdict as Expectation
@@ -63,7 +64,7 @@ NAMED_AXES = (
     "execution",
     "weight_dtype",
     "kv_dtype",
-    "tensor_parallel",
+    *Parallelism.model_fields,
     "routing",
     "routing_exponent",
     "latent_form",

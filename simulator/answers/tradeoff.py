@@ -189,7 +189,7 @@ def tradeoff(
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
     if users is not None and users < 1:
         raise WorkloadError(f"users = {users}: a load has at least 1")
-    price = price_per_hour(gpu, setup.tensor_parallel, usd_per_hour)
+    price = price_per_hour(gpu, setup.gpus, usd_per_hour)
 
     def steps(model: ModelShape) -> dict[Attention, Estimate]:
         return {

@@ -176,7 +176,7 @@ def _plan(
         float | None,
         opt.work(
             "--ttft-ms",
-            text="Under load: longest acceptable mean time to the first token.",
+            text="Under load: longest acceptable time to the first token, the mean.",
             parser=opt.number,
             metavar="MS",
         ),
@@ -185,9 +185,18 @@ def _plan(
         float | None,
         opt.work(
             "--tpot-ms",
-            text="Under load: longest acceptable mean time per output token after the first.",
+            text="Under load: longest acceptable time per output token after it, the mean.",
             parser=opt.number,
             metavar="MS",
+        ),
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        opt.work(
+            "--percentile",
+            text="Under load: percentage of requests within these times, in place of the means.",
+            parser=opt.number,
+            metavar="PERCENT",
         ),
     ] = None,
     gpus_at_most: Annotated[
@@ -208,6 +217,7 @@ def _plan(
     of_load = {
         "ttft_ms": ttft_ms,
         "tpot_ms": tpot_ms,
+        "percentile": percentile,
         "gpus_at_most": gpus_at_most,
         "cached_tokens": cached_tokens,
         "most_sequences": most_sequences,

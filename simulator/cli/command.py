@@ -85,18 +85,22 @@ SPELLINGS: Mapping[str, Sequence[str]] = {
     "--tpot": ("--target-step-ms",),
     "--target-tpot-ms": ("--target-step-ms",),
     "--enable-prefix-caching": ("--kv-layout", "shared"),
+    **dict.fromkeys(("-pp", "--pp-size"), ("--pp",)),
+    **dict.fromkeys(("-dp", "--dp-size"), ("--dp",)),
+    **dict.fromkeys(("-ep", "--ep-size"), ("--ep",)),
 }
 # Those that have no words of ours, and what to write instead.
 _CONTEXT = "--context is the length of the context, --output-len that of an output"
 _TOGETHER = "-n is the samples of one prompt, --batch-size the prompts; 'serve' and 'plan' have it"
-_GPUS = "--tp is the number of GPUs that share each layer; other parallelism is not modelled"
+_GPUS = "--tp is the number of GPUs that share each layer, times --dp groups and --pp stages"
 MEANT: Mapping[str, str] = {
     **dict.fromkeys(("--max-model-len", "--context-length"), _CONTEXT),
     **dict.fromkeys(("--max-num-seqs", "--max-running-requests"), _TOGETHER),
     **dict.fromkeys(("--num-gpus", "--gpus", "--ngpus"), _GPUS),
-    **dict.fromkeys(("-pp", "--pp-size", "--pipeline-parallel-size", "--pp"), _GPUS),
-    **dict.fromkeys(("-dp", "--dp-size", "--data-parallel-size", "--dp"), _GPUS),
-    **dict.fromkeys(("-ep", "--ep-size", "--enable-expert-parallel"), _GPUS),
+    **dict.fromkeys(
+        ("--enable-expert-parallel", "--enable-dp-attention"),
+        "--ep is the number of parts of whole experts, --dp that of groups with their own requests",
+    ),
     **dict.fromkeys(
         ("--enforce-eager", "--disable-cuda-graph"),
         "steps run as CUDA graphs; only plain PyTorch is modelled without: --execution eager",

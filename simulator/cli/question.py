@@ -237,6 +237,38 @@ def question_of(
             text="GPUs that share each layer. Default: 1.",
         ),
     ] = None,
+    data_parallel: Annotated[
+        Sizes,
+        sizes(
+            "--data-parallel-size",
+            "--data-parallel",
+            "--dp",
+            panel=HARDWARE_PANEL,
+            text="Groups of such GPUs with requests of their own, which share the experts. "
+            "Default: 1.",
+        ),
+    ] = None,
+    expert_parallel: Annotated[
+        Sizes,
+        sizes(
+            "--expert-parallel-size",
+            "--expert-parallel",
+            "--ep",
+            panel=HARDWARE_PANEL,
+            text="Parts into which whole experts are dealt out over the GPUs of all groups. "
+            "Default: 1, every GPU has a slice of each.",
+        ),
+    ] = None,
+    pipeline_parallel: Annotated[
+        Sizes,
+        sizes(
+            "--pipeline-parallel-size",
+            "--pipeline-parallel",
+            "--pp",
+            panel=HARDWARE_PANEL,
+            text="Stages, each with a part of the layers. Default: 1.",
+        ),
+    ] = None,
     routing: Annotated[
         Routing,
         choice(
@@ -281,8 +313,9 @@ def question_of(
     context_tokens, samples, prompts, tree, decoded_tokens, output_tokens, query_tokens, \
     accepted_tokens
         The sizes of a step, or of a request.
-    kernel, kv_layout, execution, dtype, quantization, kv_dtype, tensor_parallel, routing, \
-    routing_exponent, latent_form, gpu_memory_utilization, engine, max_batched_tokens, constants
+    kernel, kv_layout, execution, dtype, quantization, kv_dtype, tensor_parallel, data_parallel, \
+    expert_parallel, pipeline_parallel, routing, routing_exponent, latent_form, \
+    gpu_memory_utilization, engine, max_batched_tokens, constants
         How it is run.
     """
     if named is not None and model is not None:
@@ -310,6 +343,9 @@ def question_of(
         "weight_dtype": weights_of(dtype, quantization),
         "kv_dtype": kv_dtype,
         "tensor_parallel": tensor_parallel,
+        "data_parallel": data_parallel,
+        "expert_parallel": expert_parallel,
+        "pipeline_parallel": pipeline_parallel,
         "routing": routing,
         "routing_exponent": routing_exponent,
         "latent_form": latent_form,

@@ -91,6 +91,8 @@ class RoutedExperts:
         experts that the GPU holds.
     even
         Whether visited experts have equally many tokens.
+    parts
+        Parts into which the experts are dealt out over GPUs, of which this one holds a mean one.
     hidden, inner
         Width of a token, and this GPU's part of an expert's inner width.
     ups
@@ -107,6 +109,7 @@ class RoutedExperts:
     visited: Numeric
     held: Numeric
     even: bool
+    parts: int = 1
     hidden: Numeric
     inner: Numeric
     ups: Numeric
@@ -180,6 +183,7 @@ class RoutedExperts:
             groups=self.visited,
             held=self.held,
             even=self.even,
+            parts=self.parts,
             weights=self.stored.dtype if self.stored.dtype != self.multiplied else None,
             dtype=self.multiplied,
         )

@@ -9,7 +9,7 @@ bytes and launches several times as many kernels.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simulator.counts.operation import Kind, Operation
+from simulator.counts.operation import Kind, Operation, Route, repeated
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.formats import NAMED_FORMATS, TensorGroup, WeightFormat
 from simulator.inputs.model import LayerGroup, ModelShape
@@ -81,9 +81,12 @@ class Shard:
         """Bytes of ``width`` activations for every token. [bytes]."""
         return self.tokens * width * self.element_bytes
 
-    def split(self, width: int) -> Numeric:
-        """Return one GPU's share of a width, as a whole number if it divides."""
-        return quotient(width, self.ranks)
+    def split(self, width: int, over: int | None = None) -> Numeric:
+        """Return one GPU's share of a width, as a whole number if it divides.
+
+        ``over`` is the number of GPUs that share it, by default the tensor-parallel group's.
+        """
+        return quotient(width, self.ranks if over is None else over)
 
 
 def gemm(
@@ -366,6 +369,51 @@ def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operat
         GPUs of the group.
     """
     return _collective(name, gathered_bytes, ranks, exchanges=1)
+
+
+def all_to_all(name: str, *, sent_bytes: Numeric, ranks: int) -> list[Operation]:
+    """Return an all-to-all, in which each GPU has something for each other; nothing on one GPU.
+
+    Parameters
+    ----------
+    sent_bytes
+        What a GPU sends to all others together, as much as it receives. [bytes]
+    ranks
+        GPUs of the group.
+    """
+    if ranks == 1:
+        return []
+    return [_sent(name, sent_bytes, ranks, "all")]
+
+
+def stage_sends(shard: Shard) -> list[Operation]:
+    """Return how each stage of a pipeline passes the tokens on to the next; nothing for one stage.
+
+    Both the hidden state and the residual go on. Each GPU of a tensor-parallel group sends its
+    part, and the receivers gather the whole (vLLM's ``send_tensor_dict``).
+    """
+    sends, ranks = shard.setup.pipeline_parallel - 1, shard.ranks
+    if not sends:
+        return []
+    passed = 2 * shard.rows(shard.model.hidden_size)
+    operations = [
+        _sent("stage_send", passed / ranks, shard.setup.gpus, "next"),
+        *all_gather("stage_all_gather", gathered_bytes=passed, ranks=ranks),
+    ]
+    return repeated(operations, sends)
+
+
+def _sent(name: str, sent_bytes: Numeric, ranks: int, route: Route) -> Operation:
+    """Return messages that go straight to those whom they are for."""
+    return Operation(
+        name=name,
+        kind="collective",
+        bytes_read=sent_bytes,
+        bytes_written=sent_bytes,
+        link_bytes=sent_bytes,
+        ranks=ranks,
+        route=route,
+    )
 
 
 def _collective(

@@ -288,19 +288,28 @@ class HardwareProfile(Frozen):
         return int(self.peak.sm_count.value)
 
     def link_bytes_per_s(
-        self, gpus: int, *, share: float = 1.0, network_share: float = 1.0
+        self,
+        gpus: int,
+        *,
+        route: str = "around",
+        share: float = 1.0,
+        network_share: float = 1.0,
     ) -> float | None:
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 
         A group with more GPUs than the link joins communicates over PCIe. In a smaller group, only
         the bandwidth to its members counts. A group of several nodes adds up inside each, across
         and inside again: of each GPU's traffic ``(nodes - 1) / (gpus - 1)`` goes over the network,
-        or if the profile has none, at PCIe's rate, which no network card exceeds.
+        or if the profile has none, at PCIe's rate, which no network card exceeds. What goes from
+        each GPU to all others leaves the node in proportion to the GPUs outside; what goes on to a
+        pipeline's next stage leaves it if the stages fill several nodes.
 
         Parameters
         ----------
         gpus
             Size of the group.
+        route
+            How messages go: see :class:`simulator.counts.operation.Operation`.
         share, network_share
             Achieved shares of the published bandwidth, inside a node and between nodes.
         """
@@ -311,11 +320,16 @@ class HardwareProfile(Frozen):
             rate = pcie.value * GIGA if pcie else None
         else:
             peers = self.link_peers or 1
-            rate = link.value * GIGA * min(inside - 1, peers) / peers
+            reached = 1 if route == "next" else inside - 1
+            rate = link.value * GIGA * min(reached, peers) / peers
         network = self.peak.network_gb_per_s_per_direction or pcie
         if nodes == 1 or rate is None or network is None:
             return rate * share if nodes == 1 and rate is not None else None
-        across = (nodes - 1) / (gpus - 1)
+        across = {
+            "around": (nodes - 1) / (gpus - 1),
+            "all": (gpus - inside) / (gpus - 1),
+            "next": 1.0,
+        }[route]
         inside_s, across_s = (1 - across) / rate, across / (network.value * GIGA)
         return 1 / (inside_s / share + across_s / network_share)
 

@@ -9,9 +9,10 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from simulator.errors import WorkloadError, unknown
 from simulator.inputs.dtypes import KV_BYTES, Dtype, KvDtype, read_dtype
-from simulator.inputs.files import Frozen, read_count, validate
+from simulator.inputs.files import read_count, validate
 from simulator.inputs.formats import WeightFormats, WeightName, one_format
 from simulator.inputs.model import ModelShape
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.workload import LARGEST_TOKENS, AtLeastOne, Workload, one_of_each
 from simulator.units import MILLISECOND
 
@@ -38,7 +39,7 @@ WeightField = Annotated[WeightName, BeforeValidator(read_dtype)]
 KvDtypeField = Annotated[KvDtype, BeforeValidator(read_dtype)]
 
 
-class Setup(Frozen):
+class Setup(Parallelism):
     """How a decode step is run, apart from its sizes.
 
     Attributes
@@ -56,8 +57,8 @@ class Setup(Frozen):
     weight_dtype, kv_dtype
         Formats of weights and of the KV cache. One format of weights holds for all matrices within
         layers; ``auto`` stands for those of the checkpoint that it is a setup :meth:`of`.
-    tensor_parallel
-        GPUs over which heads and MLP columns are split.
+    tensor_parallel, data_parallel, expert_parallel, pipeline_parallel
+        How the model is laid over GPUs.
     routing
         How tokens choose a model's experts: in turn (balanced), at random (uniform), or by a power
         law (skewed).
@@ -89,7 +90,6 @@ class Setup(Frozen):
     execution: Execution = "graph"
     weight_dtype: WeightField = "bf16"
     kv_dtype: KvDtypeField = "bf16"
-    tensor_parallel: AtLeastOne = 1
     routing: Routing = "uniform"
     routing_exponent: Annotated[float, Field(allow_inf_nan=True)] = 1.2
     latent_form: LatentForm = "auto"
@@ -244,6 +244,7 @@ _NUMBERS = (
     "ttft_ms",
     "tpot_ms",
     "requests_per_s",
+    "percentile",
     "price_per_hour",
     "target_request_s",
     "success_rate",

@@ -271,8 +271,10 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
         return ""  # a bound already
     if untimed := {group.state.rule for group in model.layer_groups if group.state} - TIMED_RULES:
         return f"no rows time the recurrence of its layers ({', '.join(sorted(untimed))})"
-    if setup.tensor_parallel > MOST_GPUS:
+    if setup.gpus > MOST_GPUS:
         return f"no rows are of more than {MOST_GPUS} GPUs"
+    if setup.data_parallel > 1 or setup.pipeline_parallel > 1:
+        return "no rows are of data-parallel groups or pipelines"
     vendor = gpu_rates.gpu.vendor
     if vendor == VENDOR or gpu_rates.origin == "fitted":
         return ""

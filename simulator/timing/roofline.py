@@ -33,6 +33,7 @@ S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performa
 multicore architectures", CACM 52(4), 2009.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from math import inf, log2
 from typing import Literal, NamedTuple
@@ -132,6 +133,7 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         time on the host.
     """
     gpu = gpu.of(operation)
+    operation = of_fullest_part(operation)
     if operation.kind == "quantise" and not gpu.quantises(operation.dtype):
         return OperationTime(0.0, 0.0, 0.0, 0.0, 0.0)
     eager = execution == "eager"
@@ -153,6 +155,49 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         host_s=operation.launches * gpu.host_s_per_launch if eager else 0.0,
         overlap=gpu.overlap[operation.kind],
     )
+
+
+def of_fullest_part(operation: Operation) -> Operation:
+    """Return a grouped product as the GPU has it on which most tokens fall: others wait for it.
+
+    Any other operation is returned as it is.
+
+    Tokens choose groups at random. The rows of a part, and the groups with rows among those that it
+    holds, vary like numbers of successes, and the fullest of n parts lies as far above the mean as
+    the largest of n normal variables.
+    """
+    if operation.parts == 1 or operation.even:
+        return operation
+    far = _largest_of(operation.parts)
+    rows, visited = operation.m, operation.groups
+    most_rows = rows + far * square_root(rows * (1 - 1 / operation.parts))
+    spread = square_root(visited * maximum(1 - visited / operation.held, 0.0))
+    more, more_groups = (
+        most_rows / rows,
+        minimum(1 + far * spread / visited, operation.held / visited),
+    )
+    weights = operation.weight_bytes_read
+    return replace(
+        operation,
+        flops=operation.flops * more,
+        bytes_read=(operation.bytes_read - weights) * more + weights * more_groups,
+        bytes_written=operation.bytes_written * more,
+        weight_bytes_read=weights * more_groups,
+        m=most_rows,
+        groups=visited * more_groups,
+    )
+
+
+@lru_cache
+def _largest_of(variables: int) -> float:
+    """Return the expected largest of some standard normal variables (Blom, 1958).
+
+    >>> round(_largest_of(2), 2), round(_largest_of(8), 2), round(_largest_of(64), 2)
+    (0.59, 1.43, 2.34)
+    """
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf((variables - 3 / 8) / (variables + 1 / 4))
 
 
 def overlapped(first: Numeric, second: Numeric, power: float) -> Numeric:
@@ -202,8 +247,11 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
         seconds = seconds + operation.splits * gpu.split_s
     if is_used(operation.link_bytes):
         nodes = gpu.gpu.nodes(operation.ranks)
-        around_s = _hops(operation.ranks / nodes) * gpu.hop_s + _hops(nodes) * gpu.network_hop_s
-        seconds = seconds + operation.exchanges * around_s
+        inside, across = _hops(operation.ranks / nodes), _hops(nodes)
+        if operation.route != "around":
+            inside, across = 1.0, min(across, 1.0)
+        passed_s = inside * gpu.hop_s + across * gpu.network_hop_s
+        seconds = seconds + operation.exchanges * passed_s
     return seconds
 
 
@@ -398,7 +446,7 @@ def _link_s(operation: Operation, gpu: Rates) -> Numeric:
     if not is_used(operation.link_bytes):
         return 0.0
     ranks = operation.ranks
-    seconds = operation.link_bytes / gpu.link_bytes_per_s(ranks)
+    seconds = operation.link_bytes / gpu.link_bytes_per_s(ranks, operation.route)
     if operation.exchanges == 2 and gpu.gpu.nodes(ranks) == 1:  # noqa: PLR2004
         whole_s = seconds * ranks / 2
         seconds = minimum(whole_s, seconds + gpu.exchange_s)

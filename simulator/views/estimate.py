@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.answers.verdict import OPEN, TIE_MARGIN
 from simulator.inputs.model import count_parameters
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import ATTENTIONS, PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
@@ -35,6 +36,8 @@ MODEL = (
     ),
 )
 GPU = Column("gpu", value="gpu.id")
+PARALLELISM = tuple(Column(name, value=f"setup.{name}") for name in Parallelism.model_fields)
+GROUP = Column(heading="group", cell=lambda result: result.setup.words or "1")
 # The sizes and the setup of a question, in the order of the columns.
 SIZES = tuple(name for name in Workload.model_fields if name != "tree")
 SETTINGS = tuple(name for name in Setup.model_fields if name not in PROCESS)
@@ -391,7 +394,7 @@ def question(
         Stands for the sizes, where there are several.
     """
     model, work, setup = result.model, result.workload, result.setup
-    group = f"{setup.tensor_parallel} x " if setup.tensor_parallel > 1 else ""
+    group = f"{setup.gpus} x " if setup.gpus > 1 else ""
     where = f" on {group}{result.gpu.name}" if gpu else ""
     how = f"{setup.attention}, " if attention else ""
     return columns.line(

@@ -24,7 +24,13 @@ from simulator.counts.transformer import (
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
-from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
+from simulator.timing.roofline import (
+    OperationTime,
+    cached_bytes,
+    further_waves,
+    of_fullest_part,
+    overlap_power,
+)
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
 from simulator.views.text import KERNELS, fits_between, interval_phrase
@@ -94,7 +100,7 @@ def explain_lines(result: Estimate) -> "list[RenderableType]":
 
 def _kv_read(result: Estimate) -> list[Step]:
     """Derive the KV bytes read, for kernels that read each cached token once."""
-    work = result.workload
+    work = result.setup.passing(result.workload)
     read = float(result.totals.kv_bytes_read)
     once = find_way(result.setup.kernel).kv_formula(result.setup)
     drafts = any(operation.name.endswith(DRAFT) for operation in result.operations)
@@ -198,7 +204,7 @@ def _widths_read(result: Estimate) -> tuple[str, list[str]]:
 
 def _values_read(result: Estimate, per_layer: str) -> tuple[str, str]:
     """Return the cached values that all layers read per prompt, in symbols and in numbers."""
-    work, symbols = result.workload, _width_symbols(result)
+    work, symbols = result.setup.passing(result.workload), _width_symbols(result)
     context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
     layer_kinds = attending(result.model, *ATTENDED)
     factor, widths = _widths_read(result)
@@ -225,7 +231,7 @@ def _weights_read(result: Estimate) -> Step:
     model = result.model
     count = count_parameters(model)
     active = f" ({count.active:,} active for one token)" if count.active != count.total else ""
-    gpus = f"{result.setup.tensor_parallel} GPU{'s' if result.setup.tensor_parallel > 1 else ''}"
+    gpus = f"{result.setup.gpus} GPU{'s' if result.setup.gpus > 1 else ''}"
     return Step(
         what="Weight bytes read",
         formula="each matrix once, visited experts only, table rows of the tokens at work",
@@ -237,7 +243,7 @@ def _weights_read(result: Estimate) -> Step:
 
 def _attention_flops(result: Estimate) -> Step:
     """Derive the FLOPs of attention."""
-    model, work = result.model, result.workload
+    model, work = result.model, result.setup.passing(result.workload)
     flops = sum(
         operation.flops * operation.repeat
         for operation in result.operations
@@ -332,7 +338,8 @@ def _largest(result: Estimate) -> list[tuple[Operation, OperationTime]]:
 
 
 def _operation(result: Estimate, operation: Operation, time: OperationTime) -> Step:
-    """Derive the time of one call of an operation."""
+    """Derive the time of one call of an operation, on the fullest GPU if they differ."""
+    mean, operation = operation, of_fullest_part(operation)
     roofs = [_memory_part(result, operation, time)]
     if operation.flops:
         rate = result.rates.of(operation).flops_per_s(operation.kind, operation.dtype)
@@ -350,6 +357,7 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
         path += " over PCIe" if result.gpu.over_pcie(operation.ranks) else ""
         roofs.append(f"link {format_time(float(time.link_s))} ({sent}{path})")
     calls = f", one of {operation.repeat} calls" if operation.repeat > 1 else ""
+    calls += "" if operation is mean else ", on the fullest GPU"
     return Step(
         what=f"Time of {operation.name}{calls}",
         formula=_roofline_formula(operation, time),

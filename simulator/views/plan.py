@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from simulator.answers.capacity import longest_context
 from simulator.answers.estimate import Estimate, memory_notes, model_notes
 from simulator.answers.plan import Option, Plan
+from simulator.inputs.parallelism import Parallelism
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
@@ -46,6 +47,7 @@ LIMITS = (
 OPTION = (
     Column("gpu", "text", "result.gpu.id", "GPU"),
     Column("gpus", heading="n"),
+    *columns.within("result", (*estimate.PARALLELISM, estimate.GROUP)),
     Column("attention", "text", heading="attention"),
     *columns.within(
         "result",
@@ -97,7 +99,7 @@ SHOWN = (
 def plan_object(result: Plan) -> Row:
     """Return a plan as a JSON object; options are rows, best first."""
     inputs = columns.as_object(
-        columns.without(estimate.INPUTS, "gpu", "attention", "tensor_parallel"),
+        columns.without(estimate.INPUTS, "gpu", "attention", *Parallelism.model_fields),
         result.options[0].result,
     )
     # Bifurcated options always store one context.
@@ -134,13 +136,16 @@ def plan_view(result: Plan) -> "RenderableType":
     shown = result.options[:MOST_OPTIONS_SHOWN]
     hidden = len(result.options) - len(shown)
     standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)
+    grouped = any(option.gpus > option.result.setup.tensor_parallel for option in shown)
+    group = columns.pick(OPTION, "group") if grouped else ()
+    shown_columns = (*SHOWN[:2], *group, *SHOWN[2:])
     return columns.stack(
         estimate.question(result.options[0].result, attention=False, gpu=False),
         "",
         *_sentences(result),
         _fewest_sentence(result),
         "",
-        columns.as_table((*SHOWN, standing), shown),
+        columns.as_table((*shown_columns, standing), shown),
         *([f"{hidden} more options: --format csv or --json shows all."] if hidden else []),
         *columns.notes(
             [
@@ -242,7 +247,7 @@ def _sentences(result: Plan) -> "list[Text]":
         fastest = min(good, key=lambda option: option.result.step_s)
         return [
             columns.line(
-                f"Fastest that {target}: {fastest.gpus} x {fastest.result.gpu.id}, "
+                f"Fastest that {target}: {_where(fastest)}, "
                 f"{fastest.attention}. No comparable price is known; give --prices "
                 "or --price-per-hour."
             )
@@ -251,13 +256,20 @@ def _sentences(result: Plan) -> "list[Text]":
     return [
         columns.line(
             (f"Cheapest that {target}: ", "bold"),
-            (f"{best.gpus} x {best.result.gpu.id}, {best.attention}", "bold cyan"),
+            (f"{_where(best)}, {best.attention}", "bold cyan"),
             f", {format_time(best.result.step_s)} per step "
             f"({text.interval_phrase(best.result.step_low_s, best.result.step_high_s)}), "
             f"{text.money(best.usd_per_hour, 2)} USD/h ({_told(best)}), "
             f"{text.money(best.usd_per_million_tokens, 3)} USD per million tokens.",
         )
     ]
+
+
+def _where(option: Option) -> str:
+    """Say which GPUs an option has, and how the model is laid over them unless by heads alone."""
+    setup = option.result.setup
+    laid = f" ({setup.words})" if setup.gpus > setup.tensor_parallel else ""
+    return f"{option.gpus} x {option.result.gpu.id}{laid}"
 
 
 def _told(option: Option) -> str:
@@ -268,7 +280,7 @@ def _told(option: Option) -> str:
 def _nearest(option: Option) -> "Text":
     """Say which option is nearest to the target."""
     item = option.result
-    where = f"{option.gpus} x {item.gpu.id}, {option.attention}"
+    where = f"{_where(option)}, {option.attention}"
     if item.memory.fits:
         step = text.interval_phrase(item.step_low_s, item.step_high_s)
         return columns.line(

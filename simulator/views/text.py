@@ -174,7 +174,8 @@ def settings_phrase(setup: Setup) -> str:
     mixed = " with " in formats
     if setup.kv_dtype != (setup.activation_dtype if mixed else formats):
         formats += f" {'and' if mixed else 'with'} {setup.kv_dtype} KV"
-    return f"{setup.kernel} kernel, {setup.execution}, {formats}"
+    laid = f", {setup.words}" if setup.gpus > setup.tensor_parallel else ""
+    return f"{setup.kernel} kernel, {setup.execution}, {formats}{laid}"
 
 
 def interval_phrase(low_s: float, high_s: float) -> str:

@@ -95,6 +95,8 @@ def test_cheapest_and_fastest_are_of_those_that_will_do() -> None:
     good = [choice for choice in found.choices if choice.will_do]
     assert {choice.name for choice in good} == {"h100-sxm", "b200-sxm", "mi300x"}
     assert found.fastest.best.step_s == min(choice.best.step_s for choice in good)
+    priced = [choice.usd_per_hour for choice in good if choice.comparable]
+    assert found.cheapest.usd_per_hour == min(price for price in priced if price is not None)
     assert decision(CODE, "v100-sxm2-16gb").cheapest is None
     assert decision(CODE, "h100-sxm", target_step_s=1e-4).fastest is None
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from builders import ROUND_CONSTANTS, asked, gpu, llama_2_7b, mistral_7b
+from builders import ROUND_CONSTANTS, asked, deepseek_v3, gpu, llama_2_7b, mistral_7b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -205,3 +205,34 @@ def test_what_does_not_fit_has_no_server() -> None:
     found = deploy(mistral_7b(), small, setup, request)
     assert found.server is None
     assert not at_rate(found, 1.0).carried
+
+
+def test_groups_and_stages_prefill_side_by_side() -> None:
+    """2 groups x 2 stages: a prefill adds a quarter of the time that its own token waits."""
+    setup, request = _request(data_parallel=2, pipeline_parallel=2)
+    server = deploy(mistral_7b(), CARD, setup, request).server
+    assert server is not None
+    prefill = step_time(
+        prefill_operations(mistral_7b(), setup, request.halfway), rates(CARD), setup.execution
+    )
+    assert server.prefill_s[0] == pytest.approx(prefill.total_s)
+    assert server.added_s == pytest.approx(server.prefill_s / 4)
+    assert server.occupied_s == pytest.approx(server.added_s)
+    # 4 requests step as one does: one in each stage of each group.
+    assert server.step_s[:4] == pytest.approx([server.step_s[0]] * 4)
+    assert server.step_s[4] > server.step_s[3]
+
+
+def test_a_data_parallel_group_of_latent_caches_holds_more_requests() -> None:
+    """DeepSeek-V3 on 8 H200: caches that are not copied leave room for six times the requests."""
+    most = []
+    for how in ({"tensor_parallel": 8}, {"data_parallel": 8, "expert_parallel": 8}):
+        setup, request = _request(context_tokens=8192, **how)
+        setup = setup.but(weight_dtype="fp8", gpu_memory_utilization=0.95)
+        found = deploy(
+            deepseek_v3(), load_hardware("h200-sxm"), setup, request, most_sequences=10**4
+        )
+        assert found.server is not None
+        assert found.limit == "memory"
+        most.append(found.server.most)
+    assert most[1] > 3 * most[0]

@@ -292,6 +292,7 @@ UNDERSTOOD: list[tuple[tuple[str, ...], str]] = [
     (("llama-3.1-8b", "--quantization", "gptq"), "graph, int4 with bf16 KV"),
     (("llama-3.1-8b", "--enable-prefix-caching"), "standard, one stored context"),
     (("llama-3.1-8b", "-g", "a6000"), "llama-3.1-8b on RTX A6000"),
+    (("llama-3.1-8b", "--pp-size", "2"), "llama-3.1-8b on 2 x H100"),
     (("llama-3.1-8b", "--context", "4,096"), "16 sequences from a 4K-token context"),
 ]
 HINTED: list[tuple[tuple[str, ...], str]] = [
@@ -310,11 +311,12 @@ HINTED: list[tuple[tuple[str, ...], str]] = [
     (("llama-3.1-8b", "--max-model-len", "8K"), "--context is the length"),
     (("llama-3.1-8b", "--max-num-seqs", "8"), "-n is the samples of one prompt"),
     (("llama-3.1-8b", "--enforce-eager"), "--execution eager"),
-    (("llama-3.1-8b", "--pipeline-parallel-size", "2"), "--tp is the number of GPUs"),
+    (("llama-3.1-8b", "--num-gpus", "2"), "--tp is the number of GPUs"),
+    (("deepseek-v3", "--enable-expert-parallel"), "--ep is the number of parts"),
     (("llama-3.1-8b", "--samples", "2", "--n", "4"), "2 times"),
     (("llama-3.1-8b", "--gpu-memory-utilization", "90%"), "write 0.9"),
     (("llama-3.1-8b", "--context", "8KB"), "write 8192, 8K (8192) or 8k (8000)"),
-    (("llama-3.1-8b", "--dtpye", "fp8"), "did you mean --dtype"),
+    (("llama-3.1-8b", "--dtpye", "fp8"), "or --dtype"),
 ]
 
 

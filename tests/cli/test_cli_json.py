@@ -20,6 +20,9 @@ MEMORY = {
     "fits": bool,
     "memory_verdict": str,
 }
+PARALLELISM = dict.fromkeys(
+    ("tensor_parallel", "data_parallel", "expert_parallel", "pipeline_parallel"), int
+)
 WORKLOAD: dict[str, Any] = {
     "context_tokens": int,
     "samples": int,
@@ -28,13 +31,13 @@ WORKLOAD: dict[str, Any] = {
     "query_tokens": int,
     "accepted_tokens": Number,
     "sequences": int,
+    **PARALLELISM,
     "attention": str,
     "kernel": str,
     "kv_layout": str,
     "execution": str,
     "weight_dtype": str,
     "kv_dtype": str,
-    "tensor_parallel": int,
     "routing": str,
     "routing_exponent": Number,
     "latent_form": str,
@@ -64,6 +67,7 @@ OPERATION = {
     "flops": Number,
     "bytes_read": Number,
     "bytes_written": Number,
+    "memory_traffic_bytes": Number,
     "launches": int,
     "time_ms": float,
     "bound": str,
@@ -81,6 +85,8 @@ ESTIMATE: dict[str, Any] = {
     "flops": int,
     "bytes_read": Number,
     "bytes_written": Number,
+    "memory_traffic_bytes": Number,
+    "memory_traffic_bytes_low": Number,
     "kv_bytes_read": Number,
     "weight_bytes_read": Number,
     "launches": int,
@@ -153,6 +159,7 @@ GENERATE: dict[str, Any] = {
 OPTION: dict[str, Any] = {
     "gpu": str,
     "gpus": int,
+    **PARALLELISM,
     "attention": str,
     "step_ms": float,
     "step_ms_low": float,
@@ -183,9 +190,7 @@ OPTION: dict[str, Any] = {
 PLAN: dict[str, Any] = {
     "schema_version": int,
     "inputs": {
-        key: kind
-        for key, kind in INPUTS.items()
-        if key not in ("gpu", "attention", "tensor_parallel")
+        key: kind for key, kind in INPUTS.items() if key not in ("gpu", "attention", *PARALLELISM)
     },
     "target_step_ms": OptionalNumber,
     "cheapest": OPTION,
@@ -209,8 +214,10 @@ POINT: dict[str, Any] = {
     "requests_per_s": float,
     "requests_decoding": Number,
     "utilisation": float,
+    "headroom": float,
     "saturates": str,
     "usd_per_hour": OptionalNumber,
+    "usd_per_month": OptionalNumber,
     "usd_per_million_tokens": OptionalNumber,
 }
 LOAD_INPUTS: dict[str, Any] = {
@@ -235,20 +242,28 @@ LOAD_OPTION: dict[str, Any] = {
     "missed": str,
     "gpu": str,
     "gpus": int,
-    "tensor_parallel": int,
+    **PARALLELISM,
     "replicas": int,
     **{key: kind for key, kind in POINT.items() if key != "concurrency"},
+    **dict.fromkeys(
+        [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
+        OptionalNumber,
+    ),
     "price": (str, type(None)),
     "price_source": (str, type(None)),
     "price_comparable": bool,
     "constants": str,
+    "launch": str,
 }
 LOAD_PLAN: dict[str, Any] = {
     "schema_version": int,
-    "inputs": {
-        key: kind for key, kind in LOAD_INPUTS.items() if key not in ("gpu", "tensor_parallel")
+    "inputs": {key: kind for key, kind in LOAD_INPUTS.items() if key not in ("gpu", *PARALLELISM)},
+    "targets": {
+        "requests_per_s": float,
+        "ttft_ms": OptionalNumber,
+        "tpot_ms": OptionalNumber,
+        "percentile": OptionalNumber,
     },
-    "targets": {"requests_per_s": float, "ttft_ms": OptionalNumber, "tpot_ms": OptionalNumber},
     "cheapest": LOAD_OPTION,
     "cheapest_maybe": LOAD_OPTION,
     "options": [LOAD_OPTION],
@@ -444,6 +459,8 @@ def test_a_plan_for_a_load_has_the_documented_fields() -> None:
     )
     for item in answer["options"]:
         assert item["gpus"] == item["tensor_parallel"] * item["replicas"]
+        assert item["headroom"] == pytest.approx(max(0.0, 1 - item["utilisation"]))
+        assert item["usd_per_month"] == pytest.approx(730 * item["usd_per_hour"])
         if item["verdict"] == "meets":
             assert item["tpot_ms_high"] <= 10
         assert item["tokens_per_s"] == pytest.approx(40 * 128)

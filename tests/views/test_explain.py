@@ -47,6 +47,7 @@ WORKLOADS: tuple[dict[str, Any], ...] = (
     {"query_tokens": 4, "kernel": "ideal"},
     {"tensor_parallel": 8, "context_tokens": 100, "decoded_tokens": 200},
     {"execution": "eager"},
+    {"data_parallel": 2, "pipeline_parallel": 3, "prompts": 14, "samples": 3},
 )
 
 

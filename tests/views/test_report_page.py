@@ -222,7 +222,7 @@ def test_what_fits_nowhere_is_said() -> None:
     read = Page(page("mla-deepseek-v3"))
     assert "neither fits in memory" in read.words
     assert "badge" not in {found.get("class") for found in read.named("span")}
-    assert "Cheapest per million tokens" not in read.words
+    assert "USD/h" not in read.words
 
 
 def test_every_assumption_is_there() -> None:

@@ -55,7 +55,7 @@ MEMORY_HEADS = (
 def case_line(decision: Decision) -> Html:
     """Say which case a part is about."""
     work, setup = decision.case.workload, decision.case.setup
-    group = f", {setup.tensor_parallel} GPUs to a group" if setup.tensor_parallel > 1 else ""
+    group = f", {setup.gpus} GPUs to a group" if setup.gpus > 1 else ""
     return tag(
         "p",
         f"{text.model_phrase(decision.case.model)}; {text.samples_phrase(work)}; "
@@ -232,9 +232,12 @@ def tiles(decision: Decision) -> Html:
         cost = cheapest.usd_per_million_tokens(best.setup.attention)
         facts.append(
             (
-                "Cheapest per million tokens",
-                f"{text.money(cost, 3)} USD",
-                f"{words.group_name(best)}, {best.setup.attention}",
+                "Cheapest",
+                f"{text.money(cheapest.usd_per_hour, 2)} USD/h",
+                (
+                    f"{words.group_name(best)}, {best.setup.attention}; "
+                    f"{text.money(cost, 3)} USD per million tokens"
+                ),
             )
         )
     return tag(
@@ -301,7 +304,7 @@ def step_section(decision: Decision) -> Html:
             ]
         )
     place = words.group_name(standard)
-    each = " (of each GPU)" if standard.setup.tensor_parallel > 1 else ""
+    each = " (of each GPU)" if standard.setup.gpus > 1 else ""
     return tag(
         "div",
         table(

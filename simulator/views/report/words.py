@@ -193,5 +193,5 @@ def standing(choice: Choice) -> str:
 
 def group_name(result: Estimate) -> str:
     """Name the GPU, and how many of them if there are several."""
-    size = result.setup.tensor_parallel
+    size = result.setup.gpus
     return f"{size} x {result.gpu.name}" if size > 1 else result.gpu.name
