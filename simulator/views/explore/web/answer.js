@@ -352,7 +352,7 @@ function showFooter(ignored) {
       ),
       ...own.notes.map((note) => paragraph(note)),
       paragraph(
-        `Scenario ${data.scenario.id}: ${data.scenario.title}. Of its whole grid it expects: ${data.scenario.expected}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
+        `Scenario ${data.scenario.id} (${data.scenario.title}); of its whole grid it expects: ${data.scenario.expected}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
       ),
       paragraph(
         `Computed here, offline, by the simulator's own equations, written down by version ${data.version} when the page was made: the same as bifurcate compare, to rounding.`,
