@@ -417,10 +417,10 @@ CONSTANTS: dict[str, Definition] = {
         rows="end-to-end batches of one sequence",
     ),
     "module_us": _time(
-        meaning="time that a library's attention module takes beyond the kernels counted here",
+        meaning="time that a library's timed code takes beyond the kernels counted here",
         needs=None,
         fit={None: (0.1, 300, 10)},
-        rows="whole attention modules of few tokens",
+        rows="whole attention modules, or products, of few tokens",
     ),
     "sparse_module_us": _time(
         meaning="time that a module of sparse attention takes beyond the kernels counted here",
