@@ -55,13 +55,14 @@ def is_typical(row: "pd.Series[Any]") -> bool:
 
     FlashInfer's CUTLASS kernels are four to five times slower than others on Hopper. Of 4-bit
     products on Blackwell only FlashInfer's TensorRT-LLM kernels count: engines choose them, and
-    serving rows of DeepSeek agree with these and not with CUTLASS's, which take twice as long.
+    serving rows of DeepSeek agree with these and not with CUTLASS's, which take twice as long, as
+    does Marlin for experts in MXFP4.
     TensorRT-LLM's for few tokens run with many as well; 4-bit weights of questions multiply
     activations of 16 bits.
     """
     kernel = expert_kernel(row)
     architecture = profile(str(row["gpu_id"])).architecture
-    if row["dtype"] == "nvfp4" and architecture.startswith("Blackwell"):
+    if row["dtype"] in ("nvfp4", "mxfp4") and architecture.startswith("Blackwell"):
         return kernel == "flashinfer_trtllm"
     slow = kernel == "min_latency" or (
         kernel == "flashinfer_cutlass" and architecture.startswith("Hopper")
