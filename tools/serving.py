@@ -18,6 +18,7 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
+from tools.spread import FIT_LICENCE
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "serving.md"
 COVERAGE = 80
@@ -28,8 +29,6 @@ SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.6, 1)
 LEAST_ROWS, POOR = 8, 0.15
 # Rows up to so many input tokens for each output token are those of the goal with prefill.
 LONGEST_INPUT = 8
-# Rows of other licences test, and fit nothing.
-FIT_LICENCE = "Apache-2.0"
 HEAD = "| rows | count | median | 90th percentile | bias | step alone: median | inside | high / low |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 INTRODUCTION = """# How accurate are times under load?
@@ -42,7 +41,7 @@ rows are part of this project, and no constant is fitted to them. What is predic
 with the step at the mean context of a request, and constants of questions: those of kernels, which no serving row has changed. Where clients draw lengths from 0.8 to 1.0
 of the nominal ones, lengths are 0.9 of these. Errors are |predicted / measured - 1|; the bias is their median with its sign. *Step alone* leaves the prefill of other requests out.
 *Inside* is the share of times in their {coverage} % intervals, *high / low* the median ratio of their ends. The source marks rows with little prefill as *clean*.
-A configuration may have been measured on several days; each counts. Experts are counted as split like heads, also where an engine keeps whole experts on each GPU.
+A configuration may have been measured on several days; each counts. Where an engine deals out whole experts over its GPUs, the step is that of the busiest GPU.
 """
 
 # Causes of poor cells: what was found by comparing rows, or what is known of the engine's kernels.

@@ -9,8 +9,8 @@ of visited experts are read, so the routing decides the bytes:
   aiconfigurator's measured rows (``power_law`` with exponents of 1.01 and 1.2); between 0.01 and 2
   if there are fewer visits than experts.
 
-The last is in closed form: with the mean load of a visit n k / count, an expert is visited if its
-load is at least ``VISITED_LOAD``; the share of experts above a threshold is an integral of the
+Skewed routing is in closed form: with the mean load of a visit n k / count, an expert is visited if
+its load is at least ``VISITED_LOAD``; the share of experts above a threshold is an integral of the
 density.
 """
 
@@ -21,7 +21,7 @@ from simulator.counts.pieces import FLOAT_BYTES, INDEX_BYTES, elementwise, quant
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.formats import WeightFormat
 from simulator.inputs.setup import Routing
-from simulator.numeric import Numeric, maximum, minimum, where
+from simulator.numeric import Numeric, maximum, minimum, square_root, where
 
 # The expected visits from which an expert counts as visited. Loads that are rounded to whole visits
 # say 0.5; aiconfigurator then hands out the visits lost by rounding to further experts. With this
@@ -76,6 +76,40 @@ def visited_experts(
     threshold = VISITED_LOAD * mean * count / maximum(visits, VISITED_LOAD)
     above = (most**first - minimum(maximum(threshold, least), most) ** first) / share
     return minimum(visits, maximum(minimum(per_token, visits), count * above))
+
+
+def busiest(visited: Numeric, pairs: Numeric, held: Numeric, parts: int) -> tuple[Numeric, Numeric]:
+    """Return the distinct experts and the pairs of the busiest part of a layer's experts.
+
+    A step waits for it. Where tokens choose at random, the numbers of each part are nearly normal:
+    v of its h experts visited, with variance v (1 - v / h), and p pairs, with variance
+    p (1 - 1 / parts). The largest of several is so many standard deviations above the mean as Blom
+    says (Statistical estimates and transformed beta-variables, 1958).
+
+    Parameters
+    ----------
+    visited, pairs
+        Means of a part: distinct experts, and pairs of a token and an expert.
+    held
+        Experts of a part.
+    parts
+        Parts among which whole experts are dealt out.
+
+    Examples
+    --------
+    >>> [round(number, 1) for number in busiest(3.8, 4, 32, 8)]
+    [6.4, 6.7]
+    >>> busiest(3.8, 4, 32, 1)
+    (3.8, 4)
+    """
+    if parts == 1:
+        return visited, pairs
+    from statistics import NormalDist
+
+    deviations = NormalDist().inv_cdf((parts - 0.375) / (parts + 0.25))
+    spread = square_root(maximum(visited * (1 - visited / held), 0.0))
+    most = pairs + deviations * square_root(pairs * (1 - 1 / parts))
+    return minimum(visited + deviations * spread, held), most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

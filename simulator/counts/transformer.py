@@ -19,7 +19,7 @@ from simulator.counts.attention.tree import (
     shared_tokens,
     visible_levels,
 )
-from simulator.counts.experts import RoutedExperts, visited_experts
+from simulator.counts.experts import RoutedExperts, busiest, visited_experts
 from simulator.counts.operation import Kind, Operation, repeated
 from simulator.counts.pieces import (
     FLOAT_BYTES,
@@ -944,7 +944,7 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     """Return a mixture of experts: router, routed experts, and the expert that all tokens share."""
     model, setup = shard.model, shard.setup
-    choices = experts.count + experts.zero
+    choices, parts = experts.count + experts.zero, setup.expert_parallel
     weighed = experts.count / choices if experts.zero else 1
     visited = weighed * visited_experts(
         choices,
@@ -953,15 +953,19 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         routing=setup.routing,
         exponent=setup.routing_exponent,
     )
+    even, held = setup.routing == "balanced", experts.count // parts
+    visited, pairs = visited / parts, shard.tokens * experts.weighed_per_token / parts
+    if not even:
+        visited, pairs = busiest(visited, pairs, held, parts)
     routed = RoutedExperts(
         tokens=shard.tokens,
         count=choices,
-        pairs=shard.tokens * experts.weighed_per_token,
+        pairs=pairs,
         visited=visited,
-        held=experts.count,
-        even=setup.routing == "balanced",
+        held=held,
+        even=even,
         hidden=experts.latent_size or model.hidden_size,
-        inner=shard.split(experts.intermediate_size),
+        inner=shard.split(experts.intermediate_size * parts),
         ups=2 if model.gated_mlp else 1,
         bias=experts.expert_bias,
         activations=shard.dtype,

@@ -56,6 +56,9 @@ class Setup(Frozen):
         layers; ``auto`` stands for those of the checkpoint that it is a setup :meth:`of`.
     tensor_parallel
         GPUs over which heads and MLP columns are split.
+    expert_parallel
+        Parts into which whole experts are dealt out over these GPUs; those of one part split the
+        columns of its experts. The step is that of the busiest part.
     routing
         How tokens choose a model's experts: in turn (balanced), at random (uniform), or by a power
         law (skewed).
@@ -87,6 +90,7 @@ class Setup(Frozen):
     weight_dtype: WeightField = "bf16"
     kv_dtype: KvDtypeField = "bf16"
     tensor_parallel: AtLeastOne = 1
+    expert_parallel: AtLeastOne = 1
     routing: Routing = "uniform"
     routing_exponent: Annotated[float, Field(allow_inf_nan=True)] = 1.2
     latent_form: LatentForm = "auto"

@@ -369,7 +369,7 @@ CONSTANTS: dict[str, Definition] = {
     "split_k_us": _time(
         meaning="time of splitting a product's inner dimension over thread blocks",
         needs=("m",),
-        fit={None: (0.05, 20)},
+        fit={None: (0.05, 100)},
         rows="products with a long inner dimension and few columns",
     ),
     "l2_gb_per_s": _rate(

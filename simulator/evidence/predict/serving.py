@@ -42,7 +42,10 @@ from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
 
 # Columns that rows of one group share.
-_ALIKE = ["gpu_id", "framework", "model", "weights_dtype", "kv_dtype", "tensor_parallel"]
+_ALIKE = [
+    *("gpu_id", "framework", "model", "weights_dtype", "kv_dtype"),
+    *("tensor_parallel", "expert_parallel"),
+]
 # Columns of what is not predicted, with the largest value that is, and what it says.
 _OTHERWISE = {
     "speculative": (0, "speculative decoding"),
@@ -61,6 +64,8 @@ def prepare(rows: pd.DataFrame) -> Prepared:
             beyond = pd.to_numeric(rows[name], errors="coerce") > most
             skipped.update(dict.fromkeys(rows.index[beyond], f"{what} is not predicted"))
     groups: list[Group] = []
+    given = rows["expert_parallel"] if "expert_parallel" in rows else pd.Series(1, rows.index)
+    rows = rows.assign(expert_parallel=pd.to_numeric(given).fillna(1).clip(lower=1))
     for _, part in rows.drop(index=list(skipped)).groupby(_ALIKE, sort=True):
         try:
             groups.append(_group(part))
@@ -102,6 +107,7 @@ def _group(rows: pd.DataFrame) -> Group:
         weight_dtype=weights_asked(shape, str(first["weights_dtype"])),
         kv_dtype=str(first["kv_dtype"]),
         tensor_parallel=ranks,
+        expert_parallel=int(first["expert_parallel"]) if shape.experts else 1,
         engine=library_of(str(first["framework"])) or "vllm",
     ).of(shape)
     ratio = pd.to_numeric(rows["length_ratio"]).to_numpy(dtype=np.float64)
@@ -154,10 +160,13 @@ class ServingGroup(Group):
         gpu_rates = rates(gpu, choice, variants=self.variants)
         return self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
 
-    def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
+    def interval(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, served: bool = True
+    ) -> Ends | None:
         """Return the interval of each time, None where no rows tell it. [s].
 
-        The errors of step and prefill add up: both are of the same kernels.
+        The errors of step and prefill add up: both are of the same kernels and the same engine,
+        whose own spread counts unless ``served`` is false.
         """
         gpu_rates = rates(gpu, choice, variants=self.variants)
         if self.setup is None or unknown_regime(self.shape, gpu_rates, self.setup):
@@ -165,7 +174,7 @@ class ServingGroup(Group):
         low, high = self.column(0.0), self.column(0.0)
         for operations, times in ((self.operations, 1.0), (self.prefill, self.prefills)):
             step = step_time(operations, gpu_rates, self.execution)
-            found = uncertainty(operations, step, gpu_rates, self.setup)
+            found = uncertainty(operations, step, gpu_rates, self.setup, served=served)
             low, high = low + times * found.low_s, high + times * found.high_s
         return self.column(low), self.column(high)
 
