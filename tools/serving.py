@@ -18,7 +18,7 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
-from tools.spread import FIT_LICENCE
+from tools.spread import FIT_LICENCE, LONGEST_INPUT
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "serving.md"
 COVERAGE = 80
@@ -27,14 +27,12 @@ CONCURRENCY = (0, 4, 8, 16, 32, 64, 128, 10**9)
 SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.6, 1)
 # A poor cell has at least so many rows, and such a median error.
 LEAST_ROWS, POOR = 8, 0.15
-# Rows up to so many input tokens for each output token are those of the goal with prefill.
-LONGEST_INPUT = 8
 HEAD = "| rows | count | median | 90th percentile | bias | step alone: median | inside | high / low |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 INTRODUCTION = """# How accurate are times under load?
 
 Written by `python tools/serving.py` on {date} from {rows:,} runs of whole engines under load that public projects measured; nobody's
-rows are part of this project, and no constant is fitted to them. What is predicted is the time per output token (TPOT) of a client that keeps N requests in flight:
+rows are part of this project, and no constant is fitted to them; the spread of engines' steps, part of intervals, is. What is predicted is the time per output token (TPOT) of a client that keeps N requests in flight:
 
     TPOT = step(N) + (N - 1) x prefill of one prompt / output tokens
 

@@ -46,8 +46,9 @@ LEAST_TELLING, HALF = 20, 0.5
 # The parts of a kernel's time, in the order of the fit's coefficients.
 PARTS = ("fixed", "streaming", "cached")
 
-# Rows of other licences test, and teach nothing.
-FIT_LICENCE = "Apache-2.0"
+# Rows of other licences test, and teach nothing; nor do those of more input tokens for each output
+# token, which depend on how requests arrive.
+FIT_LICENCE, LONGEST_INPUT = "Apache-2.0", 8
 # Kernels of the paper's tables, and their names in questions.
 PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
@@ -276,14 +277,14 @@ def _code_spread(code: Code, late: "np.ndarray") -> Spread:
 
 
 def serving_errors(measurements: Measurements) -> pd.DataFrame:
-    """Return errors of serving runs and the ends of their kernels' intervals, as ratios.
+    """Return measured times of serving runs and the ends of their kernels' intervals.
 
-    Of NVIDIA's GPUs, and of rows whose licence lets us learn from them. ``weight`` makes each GPU,
-    engine, model and format count alike.
+    All as ratios to predicted times: ``ratio``, ``low`` and ``high``. Of NVIDIA's GPUs, and of rows
+    with little prefill whose licence lets us learn from them.
     """
-    table = measurements.tables.get("serving", pd.DataFrame())
+    table = measurements.tables.get("serving")
     frames = []
-    for group in prepare(table, "serving").groups if len(table) else ():
+    for group in prepare(table, "serving").groups if table is not None else ():
         gpu, rows = profile(group.gpu_id), table.loc[group.index]
         ends = cast("ServingGroup", group).interval(gpu, served=False)
         if ends is None or gpu.vendor != VENDOR:
@@ -294,9 +295,8 @@ def serving_errors(measurements: Measurements) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame()
     joined = pd.concat(frames)
-    joined = joined[joined["licence"] == FIT_LICENCE]
-    cells = joined.groupby(["gpu_id", "framework", "model", "weights_dtype"])["ratio"]
-    return joined.assign(weight=1 / cells.transform("size"))
+    short = joined["input_len"] <= LONGEST_INPUT * joined["output_len"]
+    return joined[short & (joined["licence"] == FIT_LICENCE)]
 
 
 def engine_spread(errors: pd.DataFrame) -> Spread:
@@ -307,14 +307,13 @@ def engine_spread(errors: pd.DataFrame) -> Spread:
     if not len(errors):
         return Spread()
     late = errors["ratio"] - 1
-    sides = {"below": (-late, 1 - errors["low"]), "above": (late, errors["high"] - 1)}
-    order = errors["weight"]
     ends = {}
-    for side, (off, kernels) in sides.items():
+    for side, off, kernels in (
+        ("below", -late, 1 - errors["low"]),
+        ("above", late, errors["high"] - 1),
+    ):
         missing = np.sqrt((off.clip(lower=0) ** 2 - kernels**2).clip(lower=0))
-        ranked = missing.sort_values()
-        held = order[ranked.index].cumsum() / order.sum()
-        ends[f"streaming_{side}"] = _rounded(float(ranked[held >= HIGH].iloc[0]))
+        ends[f"streaming_{side}"] = _rounded(float(missing.quantile(HIGH)))
     return Spread(**ends)
 
 

@@ -62,7 +62,7 @@ def test_engines_spread_what_their_kernels_do_not() -> None:
     The 90th percentile counts as held: root(0.5^2 - 0.3^2) above and root(0.4^2 - 0.3^2) below.
     """
     ratio = [1.5] * 11 + [0.6] * 11 + [1.0] * 78
-    errors = pd.DataFrame({"ratio": ratio, "low": 0.7, "high": 1.3, "weight": 1.0})
+    errors = pd.DataFrame({"ratio": ratio, "low": 0.7, "high": 1.3})
     found = spread.engine_spread(errors)
     assert found.streaming_above == pytest.approx(0.4)
     assert found.streaming_below == pytest.approx(0.07**0.5, abs=1e-3)
