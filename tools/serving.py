@@ -44,9 +44,8 @@ A configuration may have been measured on several days; each counts. Where an en
 
 # Causes of poor cells: what was found by comparing rows, or what is known of the engine's kernels.
 CAUSES = {
-    ("b200-sxm", "sglang", "deepseek-v3", "fp8"): "single products with scales of blocks take 12 to 18 µs on B200 in the rows that their constants come from, whatever their size; the engine's take less. Four sequences show it most.",
+    ("b200-sxm", "trtllm", "deepseek-v3", "fp8"): "2 to 4 ms are missing from every step, whatever the concurrency, and more so with whole experts on each GPU; on H200 as well, at four sequences. SGLang's steps on the same cards have no such gap: the engine adds it.",
     ("h100-sxm", "sglang", "qwen3-32b", "bf16"): "runs in lockstep: all lengths are equal, and SGLang prefills every waiting prompt before it decodes, so requests begin and end together. Their TTFT is (N + 1) / 2 prefills, as in lockstep, and a request sees only half of the others' prefills while it decodes: with half of the second term the median error is 5 %.",
-    ("h100-sxm", "vllm", "gpt-oss-120b", "nvfp4"): "4-bit experts have the mean constants of several kernels; with those of Marlin's, which vLLM runs on Hopper, the bias is 1 %.",
     ("h200-sxm", "sglang", "llama-3.1-8b", "fp8"): "a third is missing from steps of a few ms, and prefill of others is seen at six tenths: equal lengths, partly in lockstep.",
     ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "less prefill than the concurrency says: the second term is seen at a fifth, and TTFT is a tenth of what N equal requests would wait. The rows do not say how requests arrived, or whether prompts were cached.",
     ("mi300x", "sglang", "deepseek-v3", "fp8"): "early versions, slower than later ones, and constants carried from NVIDIA's cards; no interval is given, and no constant taken from them.",

@@ -53,7 +53,9 @@ BLOCK_WIDTH = 128
 # Rows and columns of tiles: three of the libraries' sizes, which predict unseen products as well
 # as six.
 TILES = ((64, 64), (128, 128), (256, 128))
-# A tile of fewer rows than this multiplies only its own rows.
+# Those of grouped products: libraries also have one for experts with few rows.
+GROUPED_TILES = ((16, 128), *TILES)
+# A tile of no more rows than this multiplies only those that it has.
 LEAST_ROWS = 64
 # Numbers of blocks that may share the inner dimension of a tile.
 SPLITS = (2, 8)
@@ -451,12 +453,12 @@ def _grouped_s(operation: Operation, gpu: Rates) -> Numeric:
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / gpu.sm_count
     waits = (operation.k + GROUPED_START_K) / (GROUPED_K + GROUPED_START_K)
     shortest: Numeric = inf
-    for rows, columns in TILES:
+    for rows, columns in GROUPED_TILES:
         if operation.even:
             down = groups * ceil_div(rows_each, rows)
         else:
             down = maximum(groups, operation.m / rows + groups / 2)
-        multiplied = minimum(rows_each, rows) if rows == LEAST_ROWS else rows
+        multiplied = minimum(rows_each, rows) if rows <= LEAST_ROWS else rows
         tile_s = 2 * columns * operation.k * multiplied / rate
         tile_s = tile_s + gpu.block_s[operation.kind] * waits
         waves = _twice_waves(down * ceil_div(operation.n, columns), gpu.sm_count) / 2
