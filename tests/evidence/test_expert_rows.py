@@ -48,10 +48,10 @@ def row(tokens: int, shape: tuple[int, int, int, int], **more: Any) -> dict[str,
 def made(path: Path, constants: dict[str, float]) -> Measurements:
     """Return rows that the timing model made with these constants, and 2 % noise."""
     rows = [
-        row(4**i, shape, tensor_parallel=ranks)
+        row(2**i, shape, tensor_parallel=ranks)
         for shape in SHAPES
         for ranks in (1, 4)
-        for i in range(8)
+        for i in range(15)
     ]
     table = load([written(path, rows)]).tables["moe"]
     card = with_constants(load_hardware(CARD).model_copy(update={"fitted": {}}), constants)

@@ -57,15 +57,16 @@ _BITS = 8
 
 
 def prepare(rows: pd.DataFrame) -> Prepared:
-    """Turn serving rows into a group for each GPU, engine, model, format and number of GPUs."""
+    """Turn serving rows into a group for each GPU, engine, model, format and parallelism."""
     skipped: dict[Any, str] = {}
+    told = rows["expert_parallel"] if "expert_parallel" in rows else pd.Series(1, rows.index)
+    parts = pd.to_numeric(told, errors="coerce").fillna(1).clip(lower=1)  # 0: not told
+    rows = rows.assign(expert_parallel=parts.astype(int))
     for name, (most, what) in _OTHERWISE.items():
         if name in rows:
             beyond = pd.to_numeric(rows[name], errors="coerce") > most
             skipped.update(dict.fromkeys(rows.index[beyond], f"{what} is not predicted"))
     groups: list[Group] = []
-    given = rows["expert_parallel"] if "expert_parallel" in rows else pd.Series(1, rows.index)
-    rows = rows.assign(expert_parallel=pd.to_numeric(given).fillna(1).clip(lower=1))
     for _, part in rows.drop(index=list(skipped)).groupby(_ALIKE, sort=True):
         try:
             groups.append(_group(part))
