@@ -282,9 +282,9 @@ def serving_errors(measurements: Measurements) -> pd.DataFrame:
     All as ratios to predicted times: ``ratio``, ``low`` and ``high``. Of NVIDIA's GPUs, and of rows
     with little prefill whose licence lets us learn from them.
     """
-    table = measurements.tables.get("serving")
+    table = measurements.tables.get("serving", pd.DataFrame())
     frames = []
-    for group in prepare(table, "serving").groups if table is not None else ():
+    for group in prepare(table, "serving").groups if len(table) else ():
         gpu, rows = profile(group.gpu_id), table.loc[group.index]
         ends = cast("ServingGroup", group).interval(gpu, served=False)
         if ends is None or gpu.vendor != VENDOR:
