@@ -34,6 +34,7 @@ WORKLOAD: dict[str, Any] = {
     "weight_dtype": str,
     "kv_dtype": str,
     "tensor_parallel": int,
+    "expert_parallel": int,
     "routing": str,
     "routing_exponent": Number,
     "latent_form": str,
