@@ -159,8 +159,8 @@ class Setup(Frozen):
         """Whether activations are quantised by kernels of their own.
 
         Plain PyTorch never quantises. In SGLang and TensorRT-LLM the kernel before does, as far as
-        rows under load tell: without these kernels their median errors fall from 18.4 to 16.8 and
-        from 9.1 to 7.5 % (docs/serving.md), though not in every cell.
+        rows under load tell: without these kernels their median errors fall from 15.1 to 14.1 and
+        from 9.9 to 7.8 % (docs/serving.md), though not in every cell.
         """
         return not self.eager and self.engine == "vllm"
 
