@@ -22,7 +22,7 @@ DEV := $(VENV)/.dev-installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: gallery help demo test fuzz oldest check lint types imports format bench accuracy predictions clean
+.PHONY: gallery help demo test fuzz oldest pythons audit check lint types imports format bench accuracy predictions clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,8 @@ help:
 	@echo "  make format       let ruff rewrite the code"
 	@echo "  make fuzz         try FUZZ hostile inputs (10000) in each test of tests/fuzz, FUZZ_S seconds at most"
 	@echo "  make oldest       run every test with the oldest packages allowed, in .venv-oldest"
+	@echo "  make pythons      run every test with each of PYTHONS that is installed, in .venv-NAME"
+	@echo "  make audit        look the pinned packages up in PyPI's list of vulnerabilities (pip-audit)"
 	@echo "  make bench        measure start-up and sweep speed on this machine"
 	@echo "  make accuracy     write docs/accuracy.md and the spreads of intervals from measured rows (ROWS=folder)"
 	@echo "  make predictions  show which predictions changed, and store them as they are now"
@@ -73,6 +75,20 @@ fuzz: $(DEV)
 # Every test with the oldest packages that pyproject.toml allows.
 oldest:
 	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt EXTRAS=calibrate,parquet
+
+# Every test with other versions of Python: make pythons PYTHONS="python3.13 /opt/python3.14/bin/python3"
+PYTHONS ?= python3.12 python3.13 python3.14
+pythons:
+	@for python in $(PYTHONS); do \
+	  command -v "$$python" >/dev/null || { echo "make: no $$python here"; continue; }; \
+	  $(MAKE) test PYTHON="$$python" VENV=".venv-$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" \
+	    EXTRAS=calibrate,parquet || exit 1; done
+
+# In an environment of its own. Strict: a package that cannot be looked up is a failure.
+audit:
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && \
+	  .venv-audit/bin/python -m pip --quiet --disable-pip-version-check install pip-audit; }
+	@.venv-audit/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off -r $(CONSTRAINTS)
 
 bench: $(CORE)
 	@$(BIN)/python benchmarks/startup.py

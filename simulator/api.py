@@ -105,15 +105,18 @@ def plan(
     ----------
     gpus, tensor_parallel_sizes, attentions, target_step_ms
         What to try, by default all GPUs of known price, and ``tensor_parallel`` if given, else 1,
-        2, 4, 8; and the longest acceptable decode step [ms].
+        2, 4, 8, for experts also data-parallel groups that share them, and pipelines where none of
+        these holds the model; and the longest acceptable decode step [ms].
     prices
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """
     from simulator.answers.plan import plan as answer
 
+    if tensor_parallel_sizes is None:
+        tensor_parallel_sizes = settings.get("tensor_parallel")
     limits = read_limits(
         target_step_ms=target_step_ms,
-        tensor_parallel_sizes=tensor_parallel_sizes or settings.get("tensor_parallel"),
+        tensor_parallel_sizes=tensor_parallel_sizes,
         attentions=attentions,
         price_per_hour=price_per_hour,
     )
@@ -165,6 +168,7 @@ def plan_load(
     cached_tokens: Size | None = None,
     ttft_ms: float | None = None,
     tpot_ms: float | None = None,
+    percentile: float | None = None,
     gpus_at_most: Size | None = None,
     most_sequences: Size | None = None,
     tensor_parallel_sizes: Sequence[Size] | None = None,
@@ -178,8 +182,10 @@ def plan_load(
     Parameters
     ----------
     requests_per_s, ttft_ms, tpot_ms
-        Requests that arrive in a second; the longest acceptable mean times to the first token and
-        per token after it [ms].
+        Requests that arrive in a second; the longest acceptable times to the first token and per
+        token after it [ms].
+    percentile
+        Percentage of the requests that keep to these; None for their means.
     output_tokens, cached_tokens, most_sequences
         As for :func:`serve`.
     gpus_at_most
@@ -190,11 +196,15 @@ def plan_load(
     from simulator.answers.load_plan import Targets
     from simulator.answers.load_plan import plan_load as answer
 
-    targets = read_limits(requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms)
+    targets = read_limits(
+        requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms, percentile=percentile
+    )
+    if tensor_parallel_sizes is None:
+        tensor_parallel_sizes = settings.get("tensor_parallel")
     limits = read_limits(
         gpus_at_most=gpus_at_most,
         most_sequences=most_sequences,
-        tensor_parallel_sizes=tensor_parallel_sizes or settings.get("tensor_parallel"),
+        tensor_parallel_sizes=tensor_parallel_sizes,
         attentions=attentions,
         price_per_hour=price_per_hour,
     )
@@ -238,13 +248,15 @@ def tradeoff(
     *,
     target_kv_heads: Sequence[Size] = (1,),
     families: Sequence[str] = (),
-    size_factors: Sequence[float] | None = None,
+    size_factors: Sequence[float | str] | None = None,
     training_runs: "str | Path | ScalingLaw | Studies | None" = None,
-    scale_by: "ScaleBy" = "width",
+    scale_by: "ScaleBy | None" = None,
     target_step_ms: float | None = None,
     price_per_hour: float | None = None,
     most_samples: Size | None = None,
     longest_context_tokens: Size | None = None,
+    users: Size | None = None,
+    output_tokens: Size | None = None,
     **settings: Any,
 ) -> "Tradeoff":
     """Compare a model with equally good ones that have fewer KV heads.
@@ -252,28 +264,35 @@ def tradeoff(
     Parameters
     ----------
     target_kv_heads, families
-        KV heads of the models to compare with; or their families, ``mqa``, ``gqa`` or ``mla``.
+        KV heads of the models to compare with; or their families: ``mqa``, ``gqa``, ``mla``,
+        ``gla``, ``cla`` or ``yoco``.
     scale_by
-        What makes them larger: ``width``, ``depth``, ``mlp`` or ``heads``.
+        What makes them larger: ``width``, ``depth``, ``mlp`` or ``heads``. Default: the first but
+        ``depth`` for which published runs tell the family's factor.
     size_factors, training_runs
-        Their parameters over the model's at equal quality, one for each; or a file of training
-        runs, or what ``fit_scaling_law`` or ``fit_studies`` makes of it. With neither, the paper's
-        factors apply, and those of the shipped table to ``families`` and to ``mlp`` and ``heads``.
+        Their parameters over the model's at equal quality, one for each (``paper``: 1.10 for
+        multi-query); or a file of training runs, or what ``fit_scaling_law`` or ``fit_studies``
+        makes of it. With neither, those of published runs.
     target_step_ms, most_samples, longest_context_tokens
         Longest acceptable decode step [ms]; how far to search for the crossover.
+    users, output_tokens
+        Also serve this many users who ask again at once; tokens that each sample generates, 256.
     """
     from simulator.answers.tradeoff import tradeoff as answer
 
     limits = read_limits(
         target_kv_heads=target_kv_heads,
+        families=families,
         size_factors=size_factors,
         target_step_ms=target_step_ms,
         price_per_hour=price_per_hour,
         most_samples=most_samples,
         longest_context_tokens=longest_context_tokens,
+        users=users,
+        output_tokens=output_tokens,
     )
     question = _asked(model, gpu, settings)
-    return answer(*question, families=families, scaling=training_runs, scale_by=scale_by, **limits)
+    return answer(*question, scaling=training_runs, scale_by=scale_by, **limits)
 
 
 def quality(

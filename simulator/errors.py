@@ -1,14 +1,27 @@
 """The package's errors as one small tree; each message is one line that a user can act on."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 # The most names that a message lists.
 MOST_LISTED = 12
+# A version's number is a word of its own: llama3.1 is llama 3.1.
+_WORDS = re.compile(r"[a-z]+|\d+")
+# How the part of a message begins that says what to do instead.
+_WAY_OUT = re.compile(
+    r"; (?=(?:did you mean|is '.*' a misspelling|known|write|give|see|use|set|check|leave|name|add"
+    r"|choose|repair|run|take|it can be|it has|engines use|-g)\b)"
+    r"|\. (?=To show one)|: (?=pip install)"
+)
 
 
 class SimulatorError(Exception):
     """Base of every error that this package raises (exit code 1 at the command line)."""
+
+    def __str__(self) -> str:
+        """Return the message, in one line even where a name in it has several."""
+        return " ".join(super().__str__().splitlines())
 
 
 class InputError(SimulatorError, ValueError):
@@ -54,6 +67,16 @@ class OwnFileWarning(UserWarning):
     """A file of the user's own is left out, or says what can hardly be true."""
 
 
+def parted(message: str) -> tuple[str, str]:
+    """Split a message into what is wrong and what to do instead, which may be nothing.
+
+    >>> parted("unknown GPU 'l41'; did you mean 'l4'? (see 'bifurcate gpus')")
+    ("unknown GPU 'l41'", "did you mean 'l4'? (see 'bifurcate gpus')")
+    """
+    found = _WAY_OUT.search(message)
+    return (message[: found.start()], message[found.end() :]) if found else (message, "")
+
+
 def nearest(value: str, known: Iterable[str]) -> str | None:
     """Return the known name closest to ``value``, or None if none is close.
 
@@ -87,9 +110,26 @@ def unknown(
     --------
     >>> unknown("GPU", "h100sxm", ["h100-sxm", "l4"])
     "unknown GPU 'h100sxm'; did you mean 'h100-sxm'?"
+    >>> unknown("model", "llama", ["llama-65b", "gemma-2b", "llama-2-7b"])
+    "unknown model 'llama'; did you mean one of llama-65b, llama-2-7b?"
     """
     names = list(known)
-    guess = nearest(value, [*names, *aliases])
-    listed = ", ".join(sorted(names)[:MOST_LISTED]) + (" ..." if len(names) > MOST_LISTED else "")
-    hint = f"did you mean {guess!r}?" if guess else f"known: {listed}"
+    family = _family(value, names)
+    if len(family) > 1:
+        hint = f"did you mean one of {_listed(family)}?"
+    elif guess := family[0] if family else nearest(value, [*names, *aliases]):
+        hint = f"did you mean {guess!r}?"
+    else:
+        hint = f"known: {_listed(sorted(names))}"
     return f"unknown {what} {value!r}; {hint}" + (f" ({way_out})" if way_out else "")
+
+
+def _family(value: str, names: Iterable[str]) -> list[str]:
+    """Return the names that begin with these words: of what a person meant, the known kinds."""
+    words = _WORDS.findall(value.lower())
+    return [name for name in names if words and _WORDS.findall(name.lower())[: len(words)] == words]
+
+
+def _listed(names: Sequence[str]) -> str:
+    """List the first of many names."""
+    return ", ".join(names[:MOST_LISTED]) + (" ..." if len(names) > MOST_LISTED else "")

@@ -350,9 +350,10 @@ def latent_shape(
     ----------
     widths
         Those without rotary part, with it, of the latent vector and of values: ``nope``, ``rope``,
-        ``rank``, ``value``.
+        ``rank``, ``value``; and the number of ``groups``.
     """
     latent = LatentAttention(
+        groups=widths.get("groups", 1),
         kv_rank=widths["rank"],
         rope_dim=widths["rope"],
         nope_dim=widths["nope"],
@@ -421,6 +422,7 @@ def model_shapes(draw: st.DrawFn, *, latent: bool = True) -> ModelShape:
         changes["latent"] = LatentAttention(
             kv_rank=draw(st.sampled_from([32, 512])),
             rope_dim=draw(st.sampled_from([16, 64])),
+            groups=draw(st.sampled_from([1, kv_heads])),
             query_rank=draw(st.sampled_from([None, 48])),
             nope_dim=32,
             value_dim=draw(st.sampled_from([32, 64])),

@@ -24,6 +24,17 @@ class Done:
         return json.loads(self.out, parse_constant=_refuse)
 
     @property
+    def told(self) -> str:
+        """What it said of a mistake: the line that says it and the hint below, as one line."""
+        assert self.out == ""
+        assert self.err.endswith("\n")
+        line, hint = (line for line in self.err.splitlines() if not line.startswith("note: "))
+        assert line.startswith("error: ")
+        assert hint.startswith("hint: ")
+        assert "Traceback" not in line
+        return f"{line}; {hint.removeprefix('hint: ')}"
+
+    @property
     def text(self) -> str:
         """What it printed, from a run that must succeed."""
         assert self.code == 0, self.err

@@ -106,11 +106,21 @@ class Run:
 
 @dataclass(frozen=True)
 class Seen:
-    """What requests saw after a warm-up of a fifth: means of a run."""
+    """What each request of a run saw after a warm-up of a fifth."""
 
-    ttft_s: float
-    tpot_s: float
+    ttfts_s: np.ndarray
+    tpots_s: np.ndarray
     requests_per_s: float
+
+    @property
+    def ttft_s(self) -> float:
+        """Mean time to the first token. [s]."""
+        return float(self.ttfts_s.mean())
+
+    @property
+    def tpot_s(self) -> float:
+        """Mean time per token after it. [s]."""
+        return float(self.tpots_s.mean())
 
 
 def seen(run: Run) -> Seen:
@@ -118,8 +128,8 @@ def seen(run: Run) -> Seen:
     kept = run.done[len(run.done) // 5 :]
     steps = run.engine.steps
     return Seen(
-        ttft_s=float(np.mean([request.first - request.arrived for request in kept])),
-        tpot_s=float(np.mean([(request.ended - request.first) / steps for request in kept])),
+        ttfts_s=np.array([request.first - request.arrived for request in kept]),
+        tpots_s=np.array([(request.ended - request.first) / steps for request in kept]),
         requests_per_s=(len(kept) - 1) / (kept[-1].ended - kept[0].ended),
     )
 

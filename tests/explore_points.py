@@ -30,7 +30,7 @@ ANSWER = """(state) => {
     step.roofs.link, step.interval.low, step.interval.high,
   ];
   const words = (step) => [step.bound, step.memory.fits, step.memory.verdict];
-  const steps = [result.standard, result.shared, result.bifurcated];
+  const steps = [result.standard, result.stored, result.bifurcated];
   const sure = engine.ratioInterval(result.standard, result.bifurcated);
   return {
     numbers: [...steps.flatMap(columns), result.speedup, result.kv_io_ratio, sure.low, sure.high],

@@ -32,7 +32,7 @@ PAGE = """# Gallery
 
 Written by `python tools/gallery.py`: every figure of [`bifurcate plot`](commands.md#plot), each drawn by the command under it from a
 [scenario](scenarios.md). Titles are computed from the data; footers say what the figure rests on. Vermilion dashes are standard attention,
-orange dots standard attention over one stored context, a solid blue line bifurcated attention, in every figure.
+a solid blue line bifurcated attention, in every figure.
 
 {figures}
 """

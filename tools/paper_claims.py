@@ -7,6 +7,8 @@ their source. ``python tools/paper_claims.py --pictures`` redraws its pictures (
 browser).
 """
 
+import contextlib
+import io
 import re
 import sys
 import tempfile
@@ -29,8 +31,13 @@ from tools.size_factors import PATH as FACTORS
 
 PATH = Path(__file__).resolve().parent.parent / "docs" / "paper_claims.md"
 PICTURES = {
-    "paper_latency.svg": "latency-samples -m llama-2-7b --context 8K",
-    "paper_equal_quality.svg": "equal-quality -m paper-1b-mha -g a100-sxm-40gb --context 2K",
+    "paper_latency.svg": (
+        "plot latency-samples -m llama-2-7b --context 8K --kv-layout copies --width 1300 -o"
+    ),
+    "paper_equal_quality.svg": (
+        "tradeoff -m paper-1b-mha -g a100-sxm-40gb --context 2K -n 16 --kv-layout copies "
+        "--size-factor paper --figure"
+    ),
 }
 BLOCK = re.compile(r"^```console\n.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -139,7 +146,7 @@ def predicted_ms() -> Mapping[tuple[bool, Code, int], float]:
 
 
 def _compare(model: str, gpu: str, samples: int) -> Comparison:
-    """Return an engine's step at 8192 tokens."""
+    """Return an engine's step at 8192 tokens, over one stored context."""
     return simulator.compare(model, gpu, samples=samples, context_tokens=8192)
 
 
@@ -177,9 +184,12 @@ def factor(family: str, matched_by: str) -> PooledFactor:
 def _factor_rows() -> str:
     """Tabulate the size factors of families that this project counts."""
     lines = []
-    for family in ("multi-query", "multi-group", "MLA"):
+    known = {(each.family, each.matched_by): each for each in shipped_factors().factors}
+    for family in ("multi-query", "multi-group", "MLA", "GLA-2", "MQA-CLA2"):
         for matched_by in ("nothing", "mlp", "heads"):
-            each = factor(family, matched_by)
+            each = known.get((family, matched_by))
+            if each is None:
+                continue
             papers = ", ".join(f"{name} {value:.2f}" for name, value in each.papers.items())
             lines.append(
                 f"| {family}, {FREED[matched_by]} | {each.runs} | {each.size_factor:.2f} ({each.low:.2f} to "
@@ -262,8 +272,9 @@ def draw() -> None:
 
     for name, question in PICTURES.items():
         path = PATH.parent / name
-        words = ["plot", *question.split(), "-o", str(path), "--width", "1300"]
-        build("plot")(args=words, standalone_mode=False)
+        command, *words = [*question.split(), str(path)]
+        with contextlib.redirect_stdout(io.StringIO()):
+            build(command)(args=[command, *words], standalone_mode=False)
         # The repository has no blanks at the end of a file.
         path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n", encoding="utf-8")
 

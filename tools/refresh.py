@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Pages that are generated whole, except docs/accuracy.md, which needs measured rows.
 GENERATORS = (cascade_rule, published_signs, paper_claims)
 # Units that are kinds of values, and their descriptions in the documents.
+NARROW, WIDE = 80, 140
 UNITS = {"text": "", "ratio": "", "launches": "", "bool": "true or false"}
 FIELDS = re.compile(r"^<!-- fields of (\S+)\.(\w+) -->\n((?:\|.*\n)+)", re.MULTILINE)
 BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
@@ -28,7 +29,12 @@ BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
 def documents() -> list[Path]:
     """Return the documents that may contain commands."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def width_of(path: Path) -> int:
+    """Return the width of the outputs in a document: what a newcomer reads fits a small window."""
+    return NARROW if path.name in ("README.md", "tutorial.md") else WIDE
 
 
 def commands(text: str) -> list[str]:
@@ -37,7 +43,7 @@ def commands(text: str) -> list[str]:
     return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-def output_of(command: str) -> str:
+def output_of(command: str, *, width: int) -> str:
     """Run a documented command away from the checkout and return what it prints."""
     words = shlex.split(command)
     if words[0] != "bifurcate":
@@ -46,7 +52,7 @@ def output_of(command: str) -> str:
         done = subprocess.run(  # noqa: S603 - our own command, from our own docs
             [sys.executable, "-m", "simulator", *words[1:]],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "BIFURCATE_WIDTH": str(width)},
             capture_output=True,
             text=True,
             check=False,
@@ -54,11 +60,12 @@ def output_of(command: str) -> str:
     return done.stdout + done.stderr
 
 
-def refreshed(text: str) -> str:
-    """Return a document with current fields and outputs of commands."""
+def refreshed(text: str, *, width: int = WIDE) -> str:
+    """Return a document with current fields and outputs of commands, so many characters wide."""
 
     def rewrite(match: re.Match[str]) -> str:
-        parts = [f"$ {command}\n{output_of(command)}" for command in commands(match.group(0))]
+        asked = commands(match.group(0))
+        parts = [f"$ {command}\n{output_of(command, width=width)}" for command in asked]
         return match.group(1) + "\n".join(parts) + match.group(3)
 
     return BLOCK.sub(rewrite, accuracy_summary.summarised(described(text)))
@@ -71,7 +78,7 @@ def described(text: str) -> str:
 
 def _table(module: str, name: str, old: str) -> str:
     """Return a table of fields; fields that share a row keep it, with its description."""
-    rows = [re.split(r" *\| *", line.strip("| \n")) for line in old.splitlines()[2:]]
+    rows = [re.split(r" *\| *", line.strip()[1:-1].strip(" ")) for line in old.splitlines()[2:]]
     words = {key: row[-1] for row in rows for key in re.findall(r"`(\w+)`", row[0])}
     together: list[tuple[list[str], str, str]] = []
     for column in getattr(importlib.import_module(module), name):
@@ -110,7 +117,7 @@ def main() -> None:
                 path.write_text(text, encoding="utf-8")
     for path in documents():
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        new = refreshed(text)
+        new = refreshed(text, width=width_of(path))
         if new != text:
             stale.append(path.relative_to(ROOT))
             if "--check" not in sys.argv:

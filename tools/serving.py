@@ -34,12 +34,12 @@ INTRODUCTION = """# How accurate are times under load?
 Written by `python tools/serving.py` on {date} from {rows:,} runs of whole engines under load that public projects measured; nobody's
 rows are part of this project, and no constant is fitted to them; the spread of engines' steps, part of intervals, is. What is predicted is the time per output token (TPOT) of a client that keeps N requests in flight:
 
-    TPOT = step(N) + (N - 1) x prefill of one prompt / output tokens
+    TPOT = step(N) + (N - 1) x prefill of one prompt / (output tokens - 1)
 
 with the step at the mean context of a request, and constants of questions: those of kernels, which no serving row has changed. Where clients draw lengths from 0.8 to 1.0
 of the nominal ones, lengths are 0.9 of these. Errors are |predicted / measured - 1|; the bias is their median with its sign. *Step alone* leaves the prefill of other requests out.
 *Inside* is the share of times in their {coverage} % intervals, *high / low* the median ratio of their ends. The source marks rows with little prefill as *clean*.
-A configuration may have been measured on several days; each counts. Where an engine deals out whole experts over its GPUs, the step is that of the busiest GPU.
+A configuration may have been measured on several days; each counts. Where an engine deals out whole experts, the step waits for the GPU on which most tokens fall.
 """
 
 # Causes of poor cells: what was found by comparing rows, or what is known of the engine's kernels.

@@ -17,7 +17,8 @@ PATH = Path(__file__).resolve().parent.parent / "simulator" / "answers" / "size_
 HEAD = """\
 # Parameters of a family's models over multi-head's at equal loss, and their loss over multi-head's
 # at equal size, minus 1; low and high are the ends of 95 % intervals. kv_share: KV bytes over
-# multi-head's. papers: each one's own size factor. matched_by: where the parameters went that the
+# multi-head's. papers: each one's own size factor. lines: of its runs in ../shared/training/
+# training_runs.csv, which has a source for each. matched_by: where the parameters went that the
 # smaller cache frees. Written by tools/size_factors.py; the method: simulator/answers/studies.py.
 """
 DIGITS = 5
@@ -27,6 +28,8 @@ def _value(value: object) -> str:
     """Write a value of an inline table."""
     if isinstance(value, float):
         return repr(round(value, DIGITS))
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, dict):
         return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
@@ -59,13 +62,30 @@ def toml(result: Studies, sources: dict[str, str]) -> str:
         "median_error": result.median_error,
         "largest_error": max(abs(left.error) for left in result.left_out),
     }
-    exponents = {each.paper: each.value for each in result.exponents if each.own}
+    exponents = {each.paper: [each.value, each.stderr] for each in result.exponents if each.own}
+    of_tokens = {
+        each.paper: [each.of_tokens, each.of_tokens_stderr]
+        for each in result.exponents
+        if each.of_tokens is not None
+    }
+    held_out: dict[str, list[float]] = {}
+    for each in result.held_out:
+        held_out.setdefault(each.run.study, []).append(each.error)
+    foretold = {study: [min(errors), max(errors)] for study, errors in held_out.items()}
     lines = [HEAD]
     lines += [f"{key} = {_value(value)}\n" for key, value in summary.items()]
     lines += ["# Each factor that another paper has too, predicted without its paper.\n"]
     lines += [f"left_out = {_value(left_out)}\n"]
-    lines += ["# -d ln L / d ln N of the papers whose sizes tell it; others take the mean.\n"]
+    lines += [
+        "# -d ln L / d ln N and its standard error, where sizes tell it; others take the mean.\n"
+    ]
     lines += [f"exponents = {_value(exponents)}\n"]
+    lines += ["# -d ln L / d ln D at equal size, and its standard error.\n"]
+    lines += [f"token_exponents = {_value(of_tokens)}\n"]
+    lines += [
+        "# The largest size of each set with three, from the smaller ones: least and most error.\n"
+    ]
+    lines += [f"held_out = {_value(foretold)}\n"]
     lines += ["factors = [\n", *(_row(factor) for factor in result.factors), "]\n"]
     lines += ["\n[sources]\n", *(f"{key} = {_value(text)}\n" for key, text in sources.items())]
     return "".join(lines)

@@ -11,6 +11,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Engine
 from simulator.units import format_gib, format_tokens
 
 if TYPE_CHECKING:
@@ -35,38 +36,60 @@ _DOUBTS: dict[Verdict, str] = {
     "not known": "how far the prediction may be off is not known",
 }
 
+# What reads a shared context once today; sources and dates are on the pages.
+_SWITCHES: dict[Engine, str] = {
+    "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn, 0.32 and later nothing: "
+    "docs/how-to/vllm.md",
+    "sglang": "SGLang stores a context once, but has no switch to read it once: "
+    "docs/how-to/sglang.md",
+    "trtllm": "TensorRT-LLM has TRTLLM_ENABLE_CASCADE_MMHA=1, for beams alone: "
+    "docs/how-to/tensorrt-llm.md",
+    "none": "copy the code of docs/how-to/pytorch.md, or call FlashInfer's: "
+    "docs/how-to/flashinfer.md",
+}
+_LATENT = (
+    "no engine has a switch for latent caches (recalled); code to copy and trace: "
+    "docs/how-to/pytorch.md"
+)
+
 
 def advise(asked: "Comparison") -> str:
-    """Say what to change next.
-
-    Where storing the context once, as paged caches do, is all of the gain, that is the change to
-    make: an engine that pages its cache has made it already.
-    """
-    standard, stored, bifurcated = asked.standard, asked.shared_storage, asked.bifurcated
+    """Say what to change next: how the context is stored, how it is read, or something else."""
+    standard, bifurcated = asked.standard, asked.bifurcated
     if not bifurcated.memory.fits:
         return _make_it_fit(bifurcated)
     if asked.nothing_shared:
         return f"Give a context, without which nothing is shared; else {next_change(standard)}."
-    if asked.verdict in _DOUBTS and asked.winner != "tie":
+    wins = asked.winner == "bifurcated"
+    barred = no_shared_kernel(bifurcated.model, bifurcated.gpu) if wins else ""
+    if asked.verdict in _DOUBTS and asked.winner != "tie" and not barred:
         return (
             f"Measure both before you choose: {asked.winner} attention should be faster, but "
             f"{_DOUBTS[asked.verdict]}."
         )
-    if asked.winner == "bifurcated":
-        barred = no_shared_kernel(bifurcated.model, bifurcated.gpu)
-        gain = stored.step_s / bifurcated.step_s
-        if stored.memory.fits and (barred or gain < WORTH or asked.verdict_over_stored != "yes"):
-            return _store_once(stored, asked.verdict_over_stored, gain, barred)
-        lead = "Switch to bifurcated attention"
-        if not standard.memory.fits:
-            other = "context copies do" if stored.memory.fits else "standard does"
-            lead += f", which fits where {other} not"
-        return f"{lead}; then {next_change(bifurcated)}."
+    if wins:
+        return _share(asked)
     keep = "Keep standard attention"
     if asked.winner == "tie":
         keep = "Either will do: the difference is below 2 %"
     where = _from_where(asked)
     return f"{keep}; {where}." if where else f"{keep}; {next_change(standard)}."
+
+
+def how_to_share(asked: "Comparison") -> str:
+    """Say how users of an engine read a shared context once; empty where that gains too little."""
+    bifurcated, stored = asked.bifurcated, asked.stored
+    little = stored.memory.fits and stored.step_s / bifurcated.step_s < WORTH
+    if (
+        asked.winner != "bifurcated"
+        or not bifurcated.memory.fits
+        or little
+        or no_shared_kernel(bifurcated.model, bifurcated.gpu)
+    ):
+        return ""
+    if bifurcated.model.latent is not None:
+        return _LATENT
+    return _SWITCHES[bifurcated.setup.engine]
 
 
 def next_change(result: Estimate) -> str:
@@ -101,24 +124,44 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     return ""
 
 
-def _store_once(stored: Estimate, verdict: Verdict, gain: float, barred: str) -> str:
-    """Say that storing the context once is the change to make, and why reading it once is not.
+def why_stored_is_enough(asked: "Comparison") -> str:
+    """Say that storing the context once is enough, where bifurcated attention wins; empty if not.
 
-    ``gain`` is its time over that of bifurcated attention, ``verdict`` whether that is certain,
-    and ``barred`` says why no engine reads the context once; empty if some may.
+    It is where reading it once gains little more, or no engine does. Who keeps copies then stores
+    the context once, as paged engines do already.
     """
+    stored, bifurcated = asked.stored, asked.bifurcated
+    barred = no_shared_kernel(bifurcated.model, bifurcated.gpu)
+    gain, verdict = stored.step_s / bifurcated.step_s, asked.verdict_over_stored
+    if not stored.memory.fits or not (barred or gain < WORTH or verdict != "yes"):
+        return ""
+    lead, reading = "Store the context once, as paged caches do", "reading it once as well"
+    if stored is asked.standard:
+        lead, reading = "Keep standard attention", "reading the context once"
     if verdict == "no":
-        more = "reading it once as well gains nothing more"
-    elif barred:
+        return f"{lead}; {reading} gains nothing more"
+    if barred:
         likely = "would be" if verdict == "yes" else "may be"
-        more = f"reading it once as well {likely} {gain:.2f} times as fast, but {barred}"
-    elif verdict != "yes":
-        more = f"whether reading it once as well gains more is {verdict}"
-    else:
-        more = (
-            f"reading it once as well is {gain:.2f} times as fast, too little to change kernels for"
-        )
-    return f"Store the context once, as paged caches do; {more}. Then {next_change(stored)}."
+        return f"{lead}; {reading} {likely} {gain:.2f} times as fast, but {barred}"
+    if verdict != "yes":
+        return f"{lead}; whether {reading} gains more is {verdict}"
+    return f"{lead}; {reading} is {gain:.2f} times as fast, too little to change kernels for"
+
+
+def _share(asked: "Comparison") -> str:
+    """Say what to do where bifurcated attention wins: read the context once, or only store it."""
+    standard, stored, bifurcated = asked.standard, asked.stored, asked.bifurcated
+    if enough := why_stored_is_enough(asked):
+        return f"{enough}. Then {next_change(stored)}."
+    lead = "Switch to bifurcated attention"
+    alone = "storing the context once alone, as paged caches do,"
+    if not standard.memory.fits:
+        lead += ", which fits where standard does not"
+        if stored.memory.fits:
+            lead += f" ({alone} fits too)"
+    elif stored is not standard:
+        lead += f" ({alone} is {standard.step_s / stored.step_s:.2f} times as fast)"
+    return f"{lead}; then {next_change(bifurcated)}."
 
 
 def _spare_bytes(result: Estimate) -> str:
@@ -170,7 +213,7 @@ def _make_it_fit(result: Estimate) -> str:
         if ways
         else "no single change makes it fit: combine more GPUs, narrower formats and fewer tokens"
     )
-    where = f"{result.setup.tensor_parallel} x {result.gpu.name}"
+    where = f"{result.setup.gpus} x {result.gpu.name}"
     if needs.verdict == "too close to call":
         return f"May not fit on {where}, which is too close to call: {short} short; {found}."
     return f"Does not fit on {where}: {short} short; {found}."
@@ -181,8 +224,9 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
     setup = result.setup
     largest = max(TWO_NODES, result.gpu.link_gpus)
     for size in TENSOR_PARALLEL_SIZES:
-        if setup.tensor_parallel < size <= largest and _fits(result, tensor_parallel=size):
-            yield f"{size} GPUs (--tp {size})"
+        gpus = setup.but(tensor_parallel=size).gpus
+        if setup.tensor_parallel < size and gpus <= largest and _fits(result, tensor_parallel=size):
+            yield f"{gpus} GPUs (--tp {size})"
             break
     of_weight = setup.weights.narrowest.bytes
     narrower = ("int4",) if is_low_precision(of_weight) else ("fp8", "int4")

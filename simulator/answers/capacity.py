@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from simulator.answers.estimate import Estimate, memory_on
 from simulator.answers.search import largest
+from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import LARGEST_COUNT, Workload
 from simulator.timing.step import decode_time
 
@@ -30,15 +31,23 @@ class Capacity:
     longest_context_tokens_in_time: int | None
 
 
-def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacity:
+def capacity(
+    result: Estimate,
+    *,
+    target_step_s: float | None = None,
+    most_context_tokens: int = LARGEST_COUNT,
+) -> Capacity:
     """Find the limits around an estimate: samples and context are each grown alone.
 
     Parameters
     ----------
     target_step_s
         Longest acceptable decode step. [s]
+    most_context_tokens
+        Where the search for the longest context ends.
     """
     model, setup = result.model, result.setup
+    ends = {"samples": LARGEST_COUNT, "context_tokens": most_context_tokens}
 
     def at(field: str, value: int) -> Workload:
         return result.workload.but(**{field: value})
@@ -47,7 +56,7 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
         def fits(value: int) -> bool:
             return bool(getattr(memory_on(result.gpu, model, setup, at(field, value)), how))
 
-        return largest(fits, low=low, high=LARGEST_COUNT)
+        return largest(fits, low=low, high=ends[field])
 
     def in_time(field: str, value: int) -> bool:
         if target_step_s is None:
@@ -71,3 +80,17 @@ def capacity(result: Estimate, *, target_step_s: float | None = None) -> Capacit
         most_samples_in_time=samples_in_time,
         longest_context_tokens_in_time=context_in_time,
     )
+
+
+def longest_context(model: ModelShape, work: Workload) -> int:
+    """Return the longest context worth asking about: what the model was made for.
+
+    Each sample's decoded tokens count against it; a longer context is taken if it is the question.
+
+    >>> from simulator.inputs.presets import load_model
+    >>> longest_context(load_model("llama-2-7b"), Workload(context_tokens=1024))
+    4032
+    """
+    if model.max_context_tokens is None:
+        return LARGEST_COUNT
+    return max(model.max_context_tokens - work.decoded_tokens, work.context_tokens)

@@ -1,11 +1,12 @@
 """Standard against bifurcated attention: which is faster, where it breaks even, what to change."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from simulator.answers.advice import advise
+from simulator.answers.advice import advise, how_to_share
+from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, latent_forms
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
@@ -14,7 +15,7 @@ from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.counts.transformer import around_attention
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import KvLayout, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
 from simulator.timing.step import Spent, timed, timed_attention
@@ -26,16 +27,14 @@ MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(Answer):
     """The same workload under both kinds of attention.
 
     Attributes
     ----------
     standard
-        With the workload's own ``kv_layout``: by default one context copy per sample.
-    shared_storage
-        Standard attention over one stored context, as paged pools with prefix caching keep it:
-        memory is saved, reads are not.
+        With the question's own ``kv_layout``: by default over one stored context, as paged engines
+        keep it. That saves memory, not reads.
     bifurcated
         One stored context, read once for all samples.
     speedup
@@ -49,8 +48,6 @@ class Comparison:
         The faster one that fits; ``tie`` below 2 % difference.
     verdict
         Whether to bifurcate: ``yes`` or ``no`` where the whole interval says so.
-    verdict_over_stored
-        The same against ``shared_storage`` instead of ``standard``.
     forms
         The setups from which bifurcated attention takes the fastest; more than one for a latent
         cache.
@@ -59,7 +56,6 @@ class Comparison:
     """
 
     standard: Estimate
-    shared_storage: Estimate
     bifurcated: Estimate
     speedup: float
     speedup_low: float
@@ -67,9 +63,31 @@ class Comparison:
     kv_io_ratio: float
     winner: Winner
     verdict: Verdict
-    verdict_over_stored: Verdict
     forms: tuple[Setup, ...]
     rule: RuleChoice | None = None
+
+    @cached_property
+    def stored(self) -> Estimate:
+        """Standard attention over one stored context: ``standard`` itself, by default."""
+        return self.standard if self.standard.setup.rereads else self._standard("shared")
+
+    @cached_property
+    def copies(self) -> Estimate | None:
+        """Standard attention with a context copy for each sample, as contiguous caches keep it.
+
+        None where ``standard`` is not over one stored context.
+        """
+        return self._standard("copies") if self.standard.setup.rereads else None
+
+    @property
+    def speedup_over_copies(self) -> float | None:
+        """The step time with these copies over bifurcated's, or None."""
+        return None if self.copies is None else self.copies.step_s / self.bifurcated.step_s
+
+    @property
+    def verdict_over_stored(self) -> Verdict:
+        """Whether to bifurcate if one context is stored already."""
+        return _verdict(self.stored, self.bifurcated)[0]
 
     @cached_property
     def break_even_samples(self) -> int | None:
@@ -97,6 +115,16 @@ class Comparison:
         """What to change next, in one sentence."""
         return advise(self)
 
+    @cached_property
+    def how(self) -> str:
+        """How users of the setup's engine read a context once; empty where that gains nothing."""
+        return how_to_share(self)
+
+    @property
+    def both_fit(self) -> bool:
+        """Whether the speed-up is over something that can run."""
+        return bool(self.standard.memory.fits and self.bifurcated.memory.fits)
+
     @property
     def nothing_shared(self) -> bool:
         """Whether there is no context: what differs are the kernels, not the reads."""
@@ -106,6 +134,11 @@ class Comparison:
     def interval_known(self) -> bool:
         """Whether rows tell how far both times may be off."""
         return self.standard.interval_known and self.bifurcated.interval_known
+
+    def _standard(self, layout: KvLayout) -> Estimate:
+        """Return the step under standard attention in another layout."""
+        asked = self.standard
+        return estimate(asked.model, asked.gpu, asked.setup.but(kv_layout=layout), asked.workload)
 
     def _gain(self, field: str) -> Callable[[int], float]:
         """Return the speed-up as a function of one size, all else equal."""
@@ -152,27 +185,12 @@ def compare(
     """
     if rule is not None:
         find_rule(rule)  # an unknown name, before anything is computed
-    setup, once = setup.under("standard"), setup.under("bifurcated")
-    standard, shared_storage, bifurcated = (
-        estimate(model, gpu, how, work) for how in (setup, setup.but(kv_layout="shared"), once)
-    )
-
+    once = setup.under("bifurcated")
+    standard = estimate(model, gpu, setup.under("standard"), work)
+    bifurcated = estimate(model, gpu, once, work)
     verdict, low, high = _verdict(standard, bifurcated)
-    over_stored, *_ = _verdict(shared_storage, bifurcated)
-    rule_choice = None
-    if rule is not None:
-        cascade = estimate(model, gpu, once, read_once(work)) if work.tree else bifurcated
-        rule_choice = choose(
-            rule,
-            shared_storage,
-            bifurcated,
-            cascade,
-            ours=_winner(shared_storage, bifurcated),
-            verdict=over_stored,
-        )
-    return Comparison(
+    compared = Comparison(
         standard=standard,
-        shared_storage=shared_storage,
         bifurcated=bifurcated,
         speedup=standard.step_s / bifurcated.step_s,
         speedup_low=low,
@@ -180,10 +198,20 @@ def compare(
         kv_io_ratio=kv_io_ratio(standard, bifurcated),
         winner=_winner(standard, bifurcated),
         verdict=verdict,
-        verdict_over_stored=over_stored,
         forms=tuple(latent_forms(model, once)),
-        rule=rule_choice,
     )
+    if rule is None:
+        return compared
+    cascade = estimate(model, gpu, once, read_once(work)) if work.tree else bifurcated
+    choice = choose(
+        rule,
+        compared.stored,
+        bifurcated,
+        cascade,
+        ours=_winner(compared.stored, bifurcated),
+        verdict=compared.verdict_over_stored,
+    )
+    return replace(compared, rule=choice)
 
 
 def kv_io_ratio(standard: Estimate, bifurcated: Estimate) -> float:

@@ -59,7 +59,7 @@ class Choice:
     @property
     def usd_per_hour(self) -> float | None:
         """Price of the whole group, None where unknown. [USD]."""
-        gpus = self.comparison.standard.setup.tensor_parallel
+        gpus = self.comparison.standard.setup.gpus
         return None if self.price is None else self.price.value * gpus
 
     @property
@@ -140,9 +140,9 @@ class Decision:
 
     @property
     def cheapest(self) -> Choice | None:
-        """The qualifying choice with the lowest cost per token, at a comparable price."""
+        """The qualifying choice with the least comparable price per hour, the faster of equals."""
         priced = [choice for choice in self.choices if choice.will_do and choice.comparable]
-        return min(priced, key=_cost, default=None)
+        return min(priced, key=lambda each: (each.usd_per_hour, each.best.step_s), default=None)
 
     @property
     def fastest(self) -> Choice | None:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from simulator.answers.answer import Answer
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
-from simulator.counts.transformer import check_split, decode_operations
+from simulator.counts.transformer import check_parallelism, decode_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, Precision, is_low_precision
 from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
@@ -18,8 +19,15 @@ from simulator.numeric import surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
-from simulator.timing.roofline import Roof, cached_bytes
-from simulator.timing.step import StepTime, Timed, running, step_time, timed_attention
+from simulator.timing.roofline import Roof
+from simulator.timing.step import (
+    StepTime,
+    Timed,
+    memory_traffic,
+    running,
+    step_time,
+    timed_attention,
+)
 from simulator.units import format_gib, format_time
 
 # The beginnings of the note about a step that does not fit, or may not.
@@ -31,7 +39,7 @@ FALLBACK_WIDTH = 192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class Estimate(Answer):
     """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
 
     Counts and memory are those of one GPU; tokens per second are the group's.
@@ -90,12 +98,14 @@ class Estimate:
         return self.time.bound
 
     @property
-    def cached_bytes(self) -> float:
-        """Bytes of ``totals`` that the L2 cache serves; memory serves the others. [bytes]."""
-        return sum(
-            operation.repeat * float(cached_bytes(operation, self.rates))
-            for operation in self.operations
-        )
+    def memory_traffic_bytes(self) -> float:
+        """Bytes of ``totals`` that memory serves; the L2 cache serves the others. [bytes]."""
+        return float(memory_traffic(self.operations, self.rates, self.totals))
+
+    @property
+    def memory_traffic_bytes_low(self) -> float:
+        """What memory serves at the lower end of the step's interval. [bytes]."""
+        return float(memory_traffic(self.operations, self.rates, self.totals, least=True))
 
     @cached_property
     def totals(self) -> Totals:
@@ -224,7 +234,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
         that the kernel does not support, a form of latent attention for a model without it, or a
         group without a link.
     """
-    check_split(model, setup.tensor_parallel)
+    check_parallelism(model, setup)
     if model.latent is None and setup.latent_form != "auto":
         raise WorkloadError(
             f"latent_form = {setup.latent_form}: {model.name} has no latent attention"
@@ -236,7 +246,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
         )
     if refusal := find_way(setup.kernel).refusal(model, work):
         raise WorkloadError(refusal)
-    if setup.tensor_parallel > 1 and gpu.link_bytes_per_s(setup.tensor_parallel) is None:
+    if setup.gpus > 1 and gpu.link_bytes_per_s(setup.gpus) is None:
         raise WorkloadError(f"{gpu.id} has no link in its profile: tensor_parallel must be 1")
 
 
@@ -277,7 +287,10 @@ def _notes(
             "which no other shares: the attention saves only reads of index keys."
         )
     elif model.latent is not None:
-        notes.append(_latent_note(setup))
+        grouped = model.latent.groups > 1
+        notes.append(_latent_note(setup, "GLA" if grouped else "MLA"))
+        if grouped and not setup.expanded:
+            notes.append("No rows are of grouped latent attention: MLA's constants stand in.")
     notes.append(_routing_note(model, setup))
     if work.query_tokens > 1:
         drafts = (
@@ -323,10 +336,10 @@ def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
             f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
             "times the published size, carried from other cards."
         )
-    if setup.engine != "vllm":
-        name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM"}[setup.engine]
+    name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM", "none": "your own loop"}.get(setup.engine)
+    if name is not None:
         yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
-    elif setup.tensor_parallel > 1:
+    elif setup.gpus > 1:
         yield "What a group's communication keeps of the memory is carried from one SGLang log."
 
 
@@ -335,7 +348,7 @@ def model_notes(model: ModelShape) -> list[str]:
     return [f"{model.name}: {note}." for note in model.notes]
 
 
-def _latent_note(setup: Setup) -> str:
+def _latent_note(setup: Setup, kind: str) -> str:
     """Say in which form latent attention is computed, and what that means."""
     if setup.expanded:
         means = "expanded: the cache holds keys and values of every head."
@@ -346,11 +359,11 @@ def _latent_note(setup: Setup) -> str:
         )
     else:
         means = (
-            "absorbed: all heads of a sample share each read. With many samples the mixed form "
+            "absorbed: heads of a sample share each read. With many samples the mixed form "
             "saves arithmetic."
         )
     # Only bifurcated attention mixes: beside it, standard attention has another form.
-    return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention (MLA) is {means}"
+    return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention ({kind}) is {means}"
 
 
 def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
@@ -461,14 +474,22 @@ def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> st
 
 def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[str]:
     """Say what the figures mean for a tensor-parallel group."""
-    if setup.tensor_parallel == 1:
+    if setup.gpus == 1:
         return []
     notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
-    if model.latent is not None and not setup.expanded:
-        notes.append("Every GPU holds a copy of the latent cache, which has no heads to split.")
+    if setup.tensor_parallel == 1:
+        pass
+    elif model.latent is not None and not setup.expanded:
+        groups = model.latent.groups
+        notes.append(
+            "Every GPU holds a copy of the latent cache, which has no heads to split."
+            if groups == 1
+            else f"The GPUs split the latent cache by its {groups} vectors (no further, copies "
+            "beyond); every GPU holds the rotary key."
+        )
     elif any(layer.kv_heads < setup.tensor_parallel for layer in model.attention_layers):
         notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
-    nodes = gpu.nodes(setup.tensor_parallel)
+    nodes = gpu.nodes(setup.gpus)
     if nodes > 1:
         network = gpu.peak.network_gb_per_s_per_direction
         rate = f"{network.value:g} GB/s for each GPU" if network else "at most PCIe's rate"
@@ -477,7 +498,19 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
             f"({rate}, {network.source if network else 'not in the profile'}); no rows show such "
             "groups."
         )
-    if gpu.peak.link_gb_per_s_per_direction is not None and gpu.over_pcie(setup.tensor_parallel):
+    if setup.data_parallel > 1:
+        shared = "" if model.experts else "; without experts they share nothing, like replicas"
+        notes.append(f"The data-parallel groups step together: each waits for the fullest{shared}.")
+    if setup.expert_parallel > 1 and setup.routing != "balanced":
+        notes.append(
+            "Experts are timed on the GPU on which most tokens fall, counted on a mean one."
+        )
+    if setup.pipeline_parallel > 1:
+        notes.append(
+            f"Prompts go through the {setup.pipeline_parallel} stages in as many parts, which are "
+            "taken to be equally long; the figures of a step are sums over its parts."
+        )
+    if gpu.peak.link_gb_per_s_per_direction is not None and gpu.over_pcie(setup.gpus):
         notes.append(f"{gpu.link} joins {gpu.link_gpus} GPUs: a node's are timed at PCIe's rate.")
     return notes
 

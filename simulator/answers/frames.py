@@ -14,18 +14,17 @@ from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.load import Curve, Request, serve
 from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_of, priced_gpus
-from simulator.answers.scaled import scale_model
+from simulator.answers.scaled import FAMILIES, scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_grid
-from simulator.answers.tradeoff import GROUP_SIZE
 from simulator.counts.attention.registry import algorithms
 from simulator.counts.operation import STATE_KINDS
 from simulator.counts.request import last_own_tokens
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Key, rates
 from simulator.timing.interval import CACHE_READERS
@@ -34,6 +33,7 @@ from simulator.units import MILLISECOND
 if TYPE_CHECKING:
     import pandas as pd
 
+_LOSSES = ("loss_change", "loss_low", "loss_high")
 # Parts of a step; those that sharing the context changes come first.
 PARTS = (
     "attention, context",
@@ -63,6 +63,8 @@ _FIGURES = (
     "flops",
     "bytes_read",
     "bytes_written",
+    "memory_traffic_bytes",
+    "memory_traffic_bytes_low",
     "kv_bytes_read",
     "memory_bytes",
     "capacity_bytes",
@@ -95,11 +97,9 @@ def grid(
     -------
     pandas.DataFrame
         The question's columns; ``asked``, whether the point is the question's own; ``variant``
-        (``standard``, ``bifurcated``, and ``shared_storage`` where the question stores a context
-        copy for each sample); the figures of a sweep, and
-        ``target_step_ms`` (NaN without a target) [ms]; ``speedup``
-        over standard attention and ``kv_io_ratio`` to it. ``speedup_low``, ``speedup_high`` and
-        ``verdict`` compare bifurcated with standard attention in that storage.
+        (``standard`` or ``bifurcated``); the figures of a sweep, and ``target_step_ms`` (NaN
+        without a target) [ms]; ``speedup`` over standard attention and ``kv_io_ratio`` to it;
+        ``both_fit``. ``speedup_low``, ``speedup_high`` and ``verdict`` are the pair's.
 
     Raises
     ------
@@ -113,22 +113,10 @@ def grid(
     check_workload(model, gpu, setup, work)
     if work.tree and "context_tokens" in numeric:
         raise WorkloadError("the context of a prefix tree has no single length to vary")
-    layouts = [(setup, {"standard": "standard", "bifurcated": "bifurcated"})]
-    if setup.copies:
-        layouts.append((setup.but(kv_layout="shared"), {"standard": "shared_storage"}))
-    parts = []
-    for layout, names in layouts:
-        block = compare_grid(
-            Grid(model=model, gpu=gpu, setup=layout, workload=work, axes={}),
-            _numeric(work, numeric),
-        )
-        parts += [_long(block, attention, name) for attention, name in names.items()]
-    frame = pd.concat(parts, ignore_index=True)
-    standard = frame[frame["variant"] == "standard"]
-    for column, source in (("speedup", "step_ms"), ("kv_io_ratio", "kv_bytes_read")):
-        times = len(frame) // len(standard)
-        base = pd.concat([standard[source]] * times, ignore_index=True)
-        frame[column] = (base / frame[source]).fillna(1.0)
+    block = compare_grid(
+        Grid(model=model, gpu=gpu, setup=setup, workload=work, axes={}), _numeric(work, numeric)
+    )
+    frame = pd.concat([_long(block, name) for name in ATTENTIONS], ignore_index=True)
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
     frame["asked"] = _asked(frame, study.workload)
@@ -145,19 +133,21 @@ def _numeric(work: Workload, varied: Mapping[str, Sequence[int]]) -> dict[str, A
     }
 
 
-def _long(block: Mapping[str, Any], attention: str, variant: str) -> "pd.DataFrame":
+def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
     """Return one kind of attention of a block as rows."""
     import pandas as pd
 
     prefixes = tuple(f"{name}_" for name in ATTENTIONS)
-    drop = ("speedup", "kv_io_ratio", "winner")  # these are of each row, not of each pair
     shared = {
         name: values
         for name, values in block.items()
-        if not name.startswith(prefixes) and name not in drop
+        if not name.startswith(prefixes) and name != "winner"
     }
+    if attention == "standard":
+        shared |= {"speedup": 1.0, "kv_io_ratio": 1.0}
+    both = block["standard_fits"] & block["bifurcated_fits"]
     figures = {name: block[f"{attention}_{name}"] for name in _FIGURES}
-    return pd.DataFrame({**shared, "variant": variant, **figures})
+    return pd.DataFrame({**shared, "variant": attention, **figures, "both_fit": both})
 
 
 def _asked(frame: "pd.DataFrame", work: Workload) -> "pd.Series[bool]":
@@ -285,8 +275,8 @@ def by_family(study: Study) -> "pd.DataFrame":
 
     Rows without ``attention`` are the shipped size factors: ``family``, ``matched_by``, ``runs``,
     ``loss_change`` with its ends, and ``kv_share`` of multi-head's KV bytes. Rows with it are the
-    study's model, made multi-head and then of each family with as many parameters, freed ones in
-    the MLP, and have ``step_ms``.
+    study's model, made multi-head and then of each family that runs tell with as many parameters,
+    freed ones in the MLP, and have ``step_ms``; their loss is that of ``matched_by``.
 
     Raises
     ------
@@ -297,25 +287,27 @@ def by_family(study: Study) -> "pd.DataFrame":
 
     factors = shipped_factors().factors
     base = study.model.with_kv_heads(study.model.heads)
+    # By family: the way of matching whose runs tell its loss, freed to the MLP if there are any.
+    losses = {
+        (factor.family): vars(factor)
+        for way in ("nothing", "heads", "mlp")
+        for factor in factors
+        if factor.matched_by == way
+    }
+    losses[base.family] = {"matched_by": "mlp", **dict.fromkeys(_LOSSES, 0.0)}
     forms = {base.family: base}
-    for number in (max(1, base.heads // GROUP_SIZE), 1, None):
-        scaled = scale_model(
-            base,
-            kv_heads=number,
-            size_factor=1.0,
-            scale_by="mlp",
-            ranks=study.setup.tensor_parallel,
-        ).model
-        forms[family_of(scaled)] = scaled
-    shares = {name: form.cache_width / base.cache_width for name, form in forms.items()}
+    for family in FAMILIES.values() if len(base.layer_groups) == 1 else ():
+        form = family(base)
+        if family_of(form) in losses:
+            ranks = study.setup.tensor_parallel
+            scaled = scale_model(base, form, size_factor=1.0, scale_by="mlp", ranks=ranks)
+            forms[family_of(form)] = scaled.model
+    shares = {name: form.cached_values / base.cached_values for name, form in forms.items()}
     told = [vars(each) | {"kv_share": each.kv_share or shares.get(each.family)} for each in factors]
-    losses = {factor.family: vars(factor) for factor in factors if factor.matched_by == "mlp"}
-    losses[base.family] = {"loss_change": 0.0, "loss_low": 0.0, "loss_high": 0.0}
     asked = [
         losses[name]
         | {
             "family": name,
-            "matched_by": "mlp",
             "kv_share": shares[name],
             "attention": attention,
             "step_ms": estimate(
@@ -375,7 +367,7 @@ def by_gpu(study: Study) -> "pd.DataFrame":
             except WorkloadError as problem:
                 problems.append(str(problem))
                 continue
-            gpus = study.setup.tensor_parallel
+            gpus = study.setup.gpus
             price = price_of(gpu, study.usd_per_hour)
             part = part.assign(
                 gpu_name=gpu.name,
@@ -435,7 +427,7 @@ def of_curve(curve: Curve) -> "pd.DataFrame":
     import pandas as pd
 
     columns = {
-        "variant": [point.deployment.variant for point in curve.points],
+        "variant": [point.deployment.attention for point in curve.points],
         "concurrency": [point.concurrency for point in curve.points],
         "ttft_ms": [point.served.ttft_s / MILLISECOND for point in curve.points],
         "tpot_ms": [point.served.tpot_s / MILLISECOND for point in curve.points],
@@ -483,21 +475,13 @@ def operations(study: Study) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    results = {"standard": study.estimate("standard"), "bifurcated": study.estimate("bifurcated")}
-    standard = study.setup.under("standard")
-    if standard.copies:
-        results["shared_storage"] = estimate(
-            study.model, study.gpu, standard.but(kv_layout="shared"), study.workload
-        )
-    return pd.DataFrame(
-        [row for variant, result in results.items() for row in _rows(variant, result)]
-    )
+    return pd.DataFrame([row for name in ATTENTIONS for row in _rows(study.estimate(name))])
 
 
-def _rows(variant: str, result: Estimate) -> list[dict[str, Any]]:
+def _rows(result: Estimate) -> list[dict[str, Any]]:
     """Return a row per operation, and one for the time the GPU waits for the host."""
     time = result.time
-    step = {"variant": variant, "step_ms": result.step_s / MILLISECOND}
+    step = {"variant": result.setup.attention, "step_ms": result.step_s / MILLISECOND}
     step["fits"] = bool(result.memory.fits)
     rows = []
     for operation, seconds in zip(result.operations, time.operations, strict=True):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from simulator.answers.answer import Answer
 from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, estimate, fits_note, memory_on
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.counts.memory import Memory, prefill_tokens_at_once
@@ -19,7 +20,7 @@ MOST_OUTPUT_TOKENS = 10**7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generation:
+class Generation(Answer):
     """One request: every sample of every prompt generates ``output_tokens``.
 
     Attributes
@@ -152,7 +153,7 @@ def generate(
         time=time,
         last_step=last_step,
         memory=memory_on(gpu, model, setup, last, prefill=True),
-        usd_per_hour=price_per_hour(gpu, setup.tensor_parallel, usd_per_hour),
+        usd_per_hour=price_per_hour(gpu, setup.gpus, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,
     )

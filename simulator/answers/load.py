@@ -1,17 +1,18 @@
 """A deployment under load: from requests a second, or users, to latency and throughput."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, memory_on
-from simulator.answers.price import cost_per_million_tokens, price_of
+from simulator.answers.price import HOURS_PER_MONTH, cost_per_million_tokens, price_of
 from simulator.counts.request import decode_steps
 from simulator.counts.transformer import decode_operations, mixed_operations, prefill_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Attention, Setup
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.tree import Level
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
@@ -23,12 +24,6 @@ from simulator.timing.step import step_time
 if TYPE_CHECKING:
     import numpy as np
 
-Variant = Literal["standard", "shared_storage", "bifurcated"]
-VARIANT_WORDS: Mapping[Variant, str] = {
-    "standard": "standard",
-    "shared_storage": "standard, one stored context",
-    "bifurcated": "bifurcated",
-}
 Limit = Literal["memory", "sequences"]
 # Sequences that an engine decodes together: vLLM's max_num_seqs on cards of 70 GiB (recalled).
 MOST_SEQUENCES = 1024
@@ -127,9 +122,6 @@ class Deployment:
 
     Attributes
     ----------
-    variant
-        How contexts are stored and read: a copy for each sample, one that each sample reads, or one
-        that is read once for all samples.
     alone
         The decode step of a single request.
     server, fastest, slowest
@@ -139,7 +131,6 @@ class Deployment:
         What limits the requests decoded together: memory, or the engine's most sequences.
     """
 
-    variant: Variant
     request: Request
     alone: Estimate
     server: Server | None
@@ -150,12 +141,12 @@ class Deployment:
     @property
     def gpus(self) -> int:
         """GPUs of the group."""
-        return self.alone.setup.tensor_parallel
+        return self.alone.setup.gpus
 
     @property
-    def words(self) -> str:
-        """The variant in words."""
-        return VARIANT_WORDS[self.variant]
+    def attention(self) -> Attention:
+        """Kind of attention."""
+        return self.alone.setup.attention
 
     @property
     def tokens_of_request(self) -> int:
@@ -221,6 +212,24 @@ class Point:
         return 1 / self.served.tpot_s
 
     @property
+    def headroom(self) -> float:
+        """Share of the most that it carries which is left."""
+        return max(0.0, 1 - self.served.utilisation)
+
+    def ttft_at(self, share: float) -> float | None:
+        """Return the time in which a share of requests have their first token, if known. [s]."""
+        return None if self.served.spread is None else self.served.spread.ttft_at(share)
+
+    def tpot_at(self, share: float) -> float | None:
+        """Return the time per output token that a share of requests keep, if known. [s]."""
+        return None if self.served.spread is None else self.served.spread.tpot_at(share)
+
+    @property
+    def usd_per_month(self) -> float | None:
+        """Price of all GPUs in a month of 730 hours, None where unknown. [USD]."""
+        return None if self.usd_per_hour is None else HOURS_PER_MONTH * self.usd_per_hour
+
+    @property
     def usd_per_hour(self) -> float | None:
         """Price of all GPUs, None where unknown. [USD]."""
         return None if self.price is None else self.price.value * self.gpus
@@ -234,7 +243,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Curve:
+class Curve(Answer):
     """Points of a deployment over concurrency, each way to store and read the context."""
 
     request: Request
@@ -251,16 +260,16 @@ def deployments(
     attentions: Sequence[Attention],
     most_sequences: int = MOST_SEQUENCES,
 ) -> list[Deployment]:
-    """Return a model on a GPU under each way to store and read the context.
+    """Return a model on a GPU under each kind of attention.
 
-    Where nothing is shared (one sample and no tree) there is one way, standard attention.
+    Where nothing is shared (one sample and no tree) there is one, standard attention.
 
     Parameters
     ----------
     model, gpu, setup, request
         The question.
     attentions
-        Kinds of attention to try. Standard attention is also tried over one stored context.
+        Kinds of attention to try.
     most_sequences
         Sequences that the engine decodes together.
 
@@ -269,19 +278,13 @@ def deployments(
     WorkloadError
         If it cannot run that way.
     """
-    ways: dict[Variant, Setup] = {}
-    if "standard" in attentions:
-        ways["standard"] = setup.under("standard")
-        if setup.kv_layout == "copies":
-            ways["shared_storage"] = setup.under("standard").but(kv_layout="shared")
-    if "bifurcated" in attentions:
-        ways["bifurcated"] = setup.under("bifurcated")
     work = request.workload
-    if work.samples == 1 and len(work.tree) <= 1 and "standard" in ways:
-        ways = {"standard": ways["standard"]}
+    if work.samples == 1 and len(work.tree) <= 1 and "standard" in attentions:
+        attentions = ("standard",)
     return [
-        deploy(model, gpu, way, request, variant=variant, most_sequences=most_sequences)
-        for variant, way in ways.items()
+        deploy(model, gpu, setup.under(attention), request, most_sequences=most_sequences)
+        for attention in ATTENTIONS
+        if attention in attentions
     ]
 
 
@@ -291,7 +294,6 @@ def deploy(
     setup: Setup,
     request: Request,
     *,
-    variant: Variant,
     most_sequences: int = MOST_SEQUENCES,
 ) -> Deployment:
     """Time a model on a GPU as a server of requests.
@@ -303,10 +305,8 @@ def deploy(
     ----------
     model, gpu, setup, request
         The question. Of several forms of latent attention that of a single request is taken.
-    variant
-        The name of this way to store and read the context.
     most_sequences
-        Sequences that the engine decodes together.
+        Sequences that the engine decodes together, of each data-parallel group.
 
     Raises
     ------
@@ -321,18 +321,19 @@ def deploy(
             f"most_sequences = {most_sequences} is less than the {work.samples} samples asked"
         )
     alone = estimate(model, gpu, setup, request.halfway)
-    most = most_sequences // int(work.samples)
-    asked = np.arange(1, most + 1, dtype=np.float64)
+    most, at_once = setup.data_parallel * (most_sequences // int(work.samples)), setup.at_once
+    # As many in each stage of each group: fewer in some take as long.
+    asked = np.arange(at_once, most + at_once, at_once, dtype=np.float64)
     needs = memory_on(gpu, model, alone.setup, request.together(asked))
     held, surely = (
-        int(np.broadcast_to(fits, asked.shape).sum()) for fits in (needs.fits, needs.surely_fits)
+        min(most, at_once * int(np.broadcast_to(fits, asked.shape).sum()))
+        for fits in (needs.fits, needs.surely_fits)
     )
     limit: Limit = "sequences" if held == most else "memory"
     servers: Sequence[Server | None] = (None, None, None)
     if held:
-        servers = _servers(alone, request, asked[:held], surely)
+        servers = _servers(alone, request, asked[asked < held + at_once], held, surely)
     return Deployment(
-        variant=variant,
         request=request,
         alone=alone,
         server=servers[0],
@@ -343,7 +344,7 @@ def deploy(
 
 
 def _servers(
-    alone: Estimate, request: Request, together: "np.ndarray", surely: int
+    alone: Estimate, request: Request, together: "np.ndarray", held: int, surely: int
 ) -> tuple[Server, Server, Server | None]:
     """Return the times of a server, and those at the ends of their intervals."""
     import numpy as np
@@ -361,12 +362,12 @@ def _servers(
     computed = prefill_operations(model, setup, prompt, cached_tokens=stored)
     filled = step_time(computed, gpu_rates, setup.execution)
     prefill = uncertainty(computed, filled, gpu_rates, setup, known=known, served=True)
-    added_s = np.full(together.shape, float(filled.total_s))
-    chunks = chunk_share = np.zeros(together.shape)
+    prefill_s = np.full(together.shape, float(filled.total_s))
+    decoded_s = taken_s = np.zeros(together.shape)
     if setup.max_batched_tokens is not None:
         new = prompt.context_tokens - stored
-        room = np.maximum(setup.max_batched_tokens - work.tokens, 1.0)
-        chunks, chunk_share = np.ceil(new / room), new / room / np.ceil(new / room)
+        room = np.maximum(setup.max_batched_tokens - setup.passing(work).tokens, 1.0)
+        chunks = np.ceil(new / room)
         # Chunks of equal size, timed by the one in the middle.
         size = new / chunks
         before = stored + (new - size) / 2
@@ -379,23 +380,31 @@ def _servers(
             resident_blocks=resident,
         )
         mixed_s = step_time(mixed, gpu_rates, setup.execution).total_s
-        added_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+        prefill_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+        # What is decoded meanwhile, and the share of it that others' prompts cannot use.
+        decoded_s, taken_s = chunks * step_s, new / room * step_s
 
     def server(step_ends_s: Numeric, prefill_end_s: Numeric, most: int) -> Server:
+        def every(times_s: Numeric) -> np.ndarray:
+            of_each = np.broadcast_to(times_s, together.shape)
+            return np.repeat(of_each, setup.at_once)[:most]
+
         scale = float(prefill_end_s) / float(filled.total_s)
+        # Groups prefill side by side, and the stages of a pipeline one prompt after the other.
+        added_s = scale * prefill_s / setup.at_once
         return Server(
-            step_s=np.broadcast_to(step_ends_s, together.shape)[:most],
-            added_s=(added_s * scale)[:most],
-            chunks=chunks[:most],
-            chunk_share=chunk_share[:most],
+            step_s=every(step_ends_s),
+            added_s=every(added_s),
+            prefill_s=every(scale * prefill_s + decoded_s),
+            occupied_s=every(added_s + taken_s / setup.at_once),
+            stalls=setup.max_batched_tokens is None,
             decode_steps=request.decode_steps,
             decoded_tokens=request.output_tokens - 1,
         )
 
-    every = len(together)
     return (
-        server(step_s, filled.total_s, every),
-        server(steps.low_s, prefill.low_s, every),
+        server(step_s, filled.total_s, held),
+        server(steps.low_s, prefill.low_s, held),
         server(steps.high_s, prefill.high_s, surely) if surely and steps.known else None,
     )
 

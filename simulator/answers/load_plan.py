@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, inf
 from typing import Literal
 
+from simulator.answers.answer import Answer
 from simulator.answers.load import (
     MOST_SEQUENCES,
-    NOTHING,
     Deployment,
     Point,
     Request,
     at_rate,
     deployments,
 )
-from simulator.answers.plan import DEFAULT_TENSOR_PARALLEL_SIZES
+from simulator.answers.plan import layouts
 from simulator.answers.price import price_of
 from simulator.answers.search import smallest
 from simulator.counts.attention.registry import find_way
@@ -27,8 +28,7 @@ Verdict = Literal["meets", "maybe", "no"]
 VERDICTS: tuple[Verdict, ...] = ("meets", "maybe", "no")
 # The beginning of what is said of deployments on which a request does not fit.
 UNFIT = "a request does not fit on "
-# Replicas tried where the GPUs are not limited.
-MOST_REPLICAS = 10**5
+HUNDRED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +40,15 @@ class Targets:
     requests_per_s
         Requests that arrive in a second, at random.
     ttft_s, tpot_s
-        The longest acceptable mean time to the first token, and per token after it; None for any.
+        The longest acceptable time to the first token, and per token after it; None for any.
+    percentile
+        The percentage of the requests that are to keep to them; None where their mean is.
     """
 
     requests_per_s: float
     ttft_s: float | None = None
     tpot_s: float | None = None
+    percentile: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is not positive.
@@ -63,13 +66,24 @@ class Targets:
         for name, value in shown.items():
             if value is not None and not 0 < value < float("inf"):
                 raise WorkloadError(f"{name} = {value:g} is not positive and finite")
+        if self.percentile is not None and not 0 < self.percentile < HUNDRED:
+            raise WorkloadError(f"percentile = {self.percentile:g} is not between 0 and 100")
 
     def missed(self, served: Served) -> tuple[str, ...]:
         """Return what is missed: the load, or TTFT and TPOT."""
         if served.utilisation >= 1:
             return ("load",)
-        limits = (("TTFT", served.ttft_s, self.ttft_s), ("TPOT", served.tpot_s, self.tpot_s))
-        return tuple(name for name, found, most in limits if most is not None and found > most)
+        kept: dict[str, bool] = {}
+        if self.percentile is None:
+            kept["TTFT"] = self.ttft_s is None or served.ttft_s <= self.ttft_s
+            kept["TPOT"] = self.tpot_s is None or served.tpot_s <= self.tpot_s
+        elif served.spread is None:
+            kept["percentiles not known"] = self.ttft_s is None and self.tpot_s is None
+        else:
+            share = self.percentile / HUNDRED
+            kept["TTFT"] = self.ttft_s is None or served.spread.ttft_share(self.ttft_s) >= share
+            kept["TPOT"] = self.tpot_s is None or served.spread.tpot_at(share) <= self.tpot_s
+        return tuple(name for name, is_kept in kept.items() if not is_kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +98,8 @@ class LoadOption:
         ``meets`` if the targets are met at the upper end of the interval of the times, ``no`` if
         they are missed at the lower end, else ``maybe``.
     missed
-        What is missed at the end that decides: the load, TTFT or TPOT; empty if it meets all.
+        What is missed at the end that decides: the load, TTFT or TPOT, or percentiles that are not
+        known; empty if it meets all.
     """
 
     point: Point
@@ -98,7 +113,7 @@ class LoadOption:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadPlan:
+class LoadPlan(Answer):
     """All ways to serve a load that were tried, each with as few replicas as it needs.
 
     Attributes
@@ -130,14 +145,15 @@ def plan_load(
     targets: Targets,
     *,
     gpus_at_most: int | None = None,
-    tensor_parallel_sizes: Sequence[int] = DEFAULT_TENSOR_PARALLEL_SIZES,
+    tensor_parallel_sizes: Sequence[int] | None = None,
     attentions: Sequence[Attention] = ATTENTIONS,
     most_sequences: int = MOST_SEQUENCES,
     usd_per_hour: float | None = None,
 ) -> LoadPlan:
-    """Find the replicas that each GPU, tensor-parallel size and kind of attention needs.
+    """Find the replicas that each GPU, way to lay the model over GPUs, and attention needs.
 
-    Requests are split evenly over the replicas, at random.
+    Requests are split evenly over the replicas, at random. The ways are those of
+    :func:`~simulator.answers.plan.layouts`.
 
     Parameters
     ----------
@@ -158,21 +174,22 @@ def plan_load(
         If the kernel is unknown, or nothing could be tried.
     """
     find_way(setup.kernel)  # an unknown name is an error, not an option to skip
-    most = MOST_REPLICAS if gpus_at_most is None else gpus_at_most
+    most = inf if gpus_at_most is None else gpus_at_most
     options: list[LoadOption] = []
     skipped: dict[str, None] = {}
-    for gpu in dict.fromkeys(gpu.id for gpu in gpus):
-        profile = next(item for item in gpus if item.id == gpu)
-        price = price_of(profile, usd_per_hour)
-        for size in dict.fromkeys(tensor_parallel_sizes):
-            if size > most:
-                skipped[f"{size} GPUs of a group are more than gpus_at_most = {most}"] = None
+    for gpu in {gpu.id: gpu for gpu in gpus}.values():
+        price, held = price_of(gpu, usd_per_hour), False
+        for way in layouts(model, setup, tensor_parallel_sizes):
+            if held and way.pipeline_parallel > setup.pipeline_parallel:
+                break
+            if way.gpus > most:
+                skipped[f"{way.gpus} GPUs of a group are more than gpus_at_most = {most}"] = None
                 continue
             try:
-                found = deployments(
+                ways = deployments(
                     model,
-                    profile,
-                    setup.but(tensor_parallel=size),
+                    gpu,
+                    way,
                     request,
                     attentions=attentions,
                     most_sequences=most_sequences,
@@ -180,15 +197,19 @@ def plan_load(
             except WorkloadError as error:
                 skipped[str(error)] = None
                 continue
-            unfit = [each.words for each in found if each.server is None]
+            fit = [each for each in ways if each.server is not None]
+            unfit = [each.attention for each in ways if each.server is None]
             if unfit:
-                which = "" if len(unfit) == len(found) else f" ({', '.join(unfit)})"
-                skipped[f"{UNFIT}{size} x {gpu}{which}"] = None
-            for each in found:
-                if each.server is not None:
-                    options += _options(each, targets, most // size, price)
+                which = f" ({', '.join(unfit)})" if fit else ""
+                skipped[f"{UNFIT}{way.gpus} x {gpu.id}{which}"] = None
+            held = held or bool(fit)
+            options += [
+                option for each in fit for option in _options(each, targets, most / way.gpus, price)
+            ]
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     ranked = sorted(options, key=_order)
 
     def first(verdict: Verdict) -> LoadOption | None:
@@ -205,11 +226,12 @@ def plan_load(
 
 
 def _options(
-    deployment: Deployment, targets: Targets, most_replicas: int, price: Price | None
+    deployment: Deployment, targets: Targets, most_replicas: float, price: Price | None
 ) -> list[LoadOption]:
     """Return a deployment with the fewest replicas that surely meet the targets, and that may.
 
-    Those that may meet them as predicted, or at least at the lower end of the interval.
+    Those that may meet them as predicted. More replicas than one for two requests in flight are
+    never tried: they would hardly be faster than a request that has one to itself.
     """
 
     def with_replicas(replicas: int) -> LoadOption:
@@ -218,26 +240,31 @@ def _options(
         verdict: Verdict = "no" if hopeless else "maybe" if missed else "meets"
         return LoadOption(point=point, verdict=verdict, missed=hopeless or missed)
 
-    def fewest(server: Server | None) -> LoadOption | None:
-        def met(replicas: int) -> bool:
-            served = open_loop(server, targets.requests_per_s / replicas) if server else NOTHING
-            return not targets.missed(served)
+    def most_of(server: Server) -> int:
+        in_flight = targets.requests_per_s * server.alone_s
+        carrying = ceil(targets.requests_per_s / server.capacity_per_s)
+        return max(1, int(min(most_replicas, max(carrying, in_flight / 2))))
 
-        if not met(most_replicas):
+    def fewest(server: Server | None) -> LoadOption | None:
+        if server is None:
             return None
-        return with_replicas(smallest(met, low=1, high=most_replicas) or most_replicas)
+
+        def met(replicas: int) -> bool:
+            return not targets.missed(open_loop(server, targets.requests_per_s / replicas))
+
+        high = most_of(server)
+        low = min(high, ceil(targets.requests_per_s / server.capacity_per_s))
+        enough = smallest(met, low=low, high=high)
+        return None if enough is None else with_replicas(enough)
 
     surely = fewest(deployment.slowest)
-    may = fewest(deployment.server) or fewest(deployment.fastest)
-    found = [option for option in (surely, may) if option is not None]
+    found = [option for option in (surely, fewest(deployment.server)) if option is not None]
     if len(found) == 2 and found[0].point.replicas <= found[1].point.replicas:  # noqa: PLR2004
         found.pop()
-    if found:
+    if found or deployment.server is None:
         return found
-    carrying = smallest(
-        lambda replicas: with_replicas(replicas).point.carried, low=1, high=most_replicas
-    )
-    return [with_replicas(carrying or most_replicas)]
+    carrying = ceil(targets.requests_per_s / deployment.server.capacity_per_s)
+    return [with_replicas(min(carrying, most_of(deployment.server)))]
 
 
 def _order(option: LoadOption) -> tuple[int, bool, float, float]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.answer import Answer
+from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of
 from simulator.counts.attention.registry import find_way
@@ -14,6 +15,8 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
 
+# Stages of the pipelines over several nodes that are tried for a model that one node does not hold.
+STAGES = (2, 4)
 DEFAULT_TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 
 
@@ -61,13 +64,17 @@ class Option:
 
     @cached_property
     def limits(self) -> Capacity:
-        """The most samples and longest context, in memory and under the target."""
-        return capacity(self.result, target_step_s=self.target_step_s)
+        """The most samples and longest context, in memory, under the target and of the model."""
+        return capacity(
+            self.result,
+            target_step_s=self.target_step_s,
+            most_context_tokens=longest_context(self.result.model, self.result.workload),
+        )
 
     @property
     def gpus(self) -> int:
         """GPUs in the group."""
-        return self.result.setup.tensor_parallel
+        return self.result.setup.gpus
 
     @property
     def attention(self) -> Attention:
@@ -76,16 +83,16 @@ class Option:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Answer):
     """All options, and the ones to consider first.
 
     Attributes
     ----------
     options
-        Every GPU, tensor-parallel size and kind of attention tried: those that meet the target,
-        cheapest per token first, and after them those whose price is of another kind; then those
-        that fit, fastest first; then the rest, those that lack the least memory first. In each of
-        these, options whose interval is not known come last.
+        Every GPU, way to lay the model over GPUs, and kind of attention tried: those that meet the
+        target, cheapest per token first, and after them those whose price is of another kind; then
+        those that fit, fastest first; then the rest, those that lack the least memory first. In
+        each of these, options whose interval is not known come last.
     cheapest
         The option with the lowest comparable price per hour that meets the target, if possible one
         whose interval is known and that surely fits; None if there is none.
@@ -109,11 +116,11 @@ def plan(
     work: Workload,
     *,
     target_step_s: float | None = None,
-    tensor_parallel_sizes: Sequence[int] = DEFAULT_TENSOR_PARALLEL_SIZES,
+    tensor_parallel_sizes: Sequence[int] | None = None,
     attentions: Sequence[Attention] = ATTENTIONS,
     usd_per_hour: float | None = None,
 ) -> Plan:
-    """Try GPUs, tensor-parallel sizes and kinds of attention on a workload.
+    """Try GPUs, ways to lay a model over them, and kinds of attention on a workload.
 
     Parameters
     ----------
@@ -124,7 +131,8 @@ def plan(
     attentions
         Kinds of attention to try.
     tensor_parallel_sizes
-        Tensor-parallel sizes to try; those that do not divide the model's heads are skipped.
+        Tensor-parallel sizes to try; those that do not divide the model's heads are skipped. None
+        tries what :func:`layouts` returns.
     usd_per_hour
         Price of one GPU, for every GPU tried, instead of the profiles' own.
 
@@ -135,7 +143,7 @@ def plan(
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3} is not positive")
-    if any(size < 1 for size in tensor_parallel_sizes):
+    if any(size < 1 for size in tensor_parallel_sizes or ()):
         raise WorkloadError("tensor_parallel_sizes: at least 1 GPU shares a layer")
     find_way(setup.kernel)  # an unknown name is an error, not an option to skip
     # The same card may be given twice under different names.
@@ -143,8 +151,10 @@ def plan(
     options: list[Option] = []
     skipped: list[str] = []
     for gpu in gpus:
-        for size in dict.fromkeys(tensor_parallel_sizes):
-            split = setup.but(tensor_parallel=size)
+        held = False
+        for split in layouts(model, setup, tensor_parallel_sizes):
+            if held and split.pipeline_parallel > setup.pipeline_parallel:
+                break
             try:
                 check_workload(model, gpu, split, work)
             except WorkloadError as error:
@@ -155,6 +165,7 @@ def plan(
             for attention in attentions:
                 result = estimate(model, gpu, split.under(attention), work)
                 in_time = target_step_s is None or result.step_s <= target_step_s
+                held = held or bool(result.memory.fits)
                 options.append(
                     Option(
                         result=result,
@@ -164,7 +175,9 @@ def plan(
                     )
                 )
     if not options:
-        raise WorkloadError("nothing to plan with: " + ("; ".join(skipped) or "no GPU given"))
+        raise WorkloadError(
+            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
+        )
     marked = _mark_pareto(options)
     return Plan(
         target_step_s=target_step_s,
@@ -173,6 +186,36 @@ def plan(
         fewest_gpus={gpu.id: _fewest(marked, gpu.id) for gpu in gpus},
         skipped=tuple(skipped),
     )
+
+
+def layouts(model: ModelShape, setup: Setup, sizes: Sequence[int] | None = None) -> list[Setup]:
+    """Return the ways to lay a model over GPUs that are to be tried, pipelines last.
+
+    Tensor parallelism of each size. Unless sizes are given, or the setup says how: for experts also
+    data-parallel groups of one GPU that share them, and pipelines of nodes, for models that the
+    largest group does not hold.
+
+    Parameters
+    ----------
+    model, setup
+        What is decoded, and how.
+    sizes
+        GPUs of a tensor-parallel group.
+    """
+    tried = DEFAULT_TENSOR_PARALLEL_SIZES if sizes is None else sizes
+    ways = [setup.but(tensor_parallel=size) for size in dict.fromkeys(tried)]
+    if sizes is not None or setup.gpus > setup.tensor_parallel:
+        return ways
+    alone = setup.but(tensor_parallel=1)
+    if model.experts is not None:
+        count = model.experts.count
+        ways += [
+            alone.but(data_parallel=size, expert_parallel=size)
+            for size in tried
+            if size > 1 and count % size == 0
+        ]
+    largest = setup.but(tensor_parallel=tried[-1])
+    return [*ways, *(largest.but(pipeline_parallel=stages) for stages in STAGES)]
 
 
 def _order(option: Option) -> tuple[bool, bool, bool, bool, float, float]:

@@ -3,8 +3,9 @@
     L(N, f) = E + A (N / F_f)^(-alpha)
 
 E is the irreducible loss, alpha the exponent, and F_f the size factor of a family: how much larger
-its models must be for the same loss as the reference's, whose F is 1. The form is that of
-Hoffmann et al., arXiv 2203.15556, equation 2, at a fixed amount of data (recalled).
+its models must be for the same loss as the reference's, whose F is 1. Where runs differ in training
+tokens D, the law is joint, with another term B D^(-beta). The form is that of Hoffmann et al.,
+arXiv 2203.15556, equation 2 (recalled), at a fixed amount of data without the last term.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 # The constants that all families share: E, A and alpha.
 SHARED = 3
+# beta where too few numbers of tokens tell it: Hoffmann et al., appendix D.3 (recalled).
+TOKEN_EXPONENT = 0.28
+LEAST_TOKEN_COUNTS = 3
 # Limits that no fit of trained models has come near.
 EXPONENTS = (1e-3, 3.0)
 LARGEST_SHIFT = 7.0
@@ -43,10 +47,17 @@ LEAST_SPARE = 3
 
 
 class Problem:
-    """Residuals as a function of E, log_reducible, alpha and the shifts; the least loss is 1."""
+    """Residuals as a function of E, log_reducible, alpha and the shifts; the least loss is 1.
+
+    A joint law has two constants more at the end: ln of its term in tokens, and beta unless fixed.
+    """
 
     def __init__(
-        self, parameters: "np.ndarray", losses: "np.ndarray", families: "np.ndarray"
+        self,
+        parameters: "np.ndarray",
+        losses: "np.ndarray",
+        families: "np.ndarray",
+        tokens: "np.ndarray | None" = None,
     ) -> None:
         import numpy as np
 
@@ -59,13 +70,22 @@ class Problem:
         self.losses = np.asarray(losses, dtype=float) / self.least
         self.families = np.asarray(families, dtype=int)
         shifts = int(self.families.max())
-        self.rows, self.constants = len(self.sizes), SHARED + shifts
+        self.of_shifts = slice(SHARED, SHARED + shifts)
+        self.tokens, self.center_tokens, self.free_tokens = None, None, 0
+        if tokens is not None:
+            self.center_tokens = float(np.exp(np.log(tokens).mean()))
+            self.tokens = np.log(tokens) - np.log(self.center_tokens)
+            self.free_tokens = 2 if len(np.unique(tokens)) >= LEAST_TOKEN_COUNTS else 1
+        self.rows = len(self.sizes)
+        self.constants = SHARED + shifts + self.free_tokens
         self.spare = self.rows - self.constants
         # One column per shift: which runs it moves.
         self.moved = (self.families[:, None] == np.arange(1, shifts + 1)).astype(float)
         # E stays below every loss.
-        self.low = np.array([0.0, -50.0, EXPONENTS[0], *([-LARGEST_SHIFT] * shifts)])
-        self.high = np.array([LARGEST_SHARE, 50.0, EXPONENTS[1], *([LARGEST_SHIFT] * shifts)])
+        terms = np.array([(-50.0, 50.0), EXPONENTS])
+        moves = np.tile([-LARGEST_SHIFT, LARGEST_SHIFT], (shifts, 1))
+        limits = np.vstack([[(0.0, LARGEST_SHARE)], terms, moves, terms[: self.free_tokens]])
+        self.low, self.high = limits.T
 
     def start(self, share: float, alpha: float) -> "np.ndarray":
         """Return a starting point: the level that fits E and alpha, without shifts."""
@@ -73,44 +93,61 @@ class Problem:
 
         irreducible = float(np.clip(share, 1e-3, 0.999))
         exponent = float(np.clip(alpha, 2 * EXPONENTS[0], EXPONENTS[1] / 2))
-        level = np.median(np.log(self.losses - irreducible) + exponent * self.sizes)
-        return np.array([irreducible, level, exponent, *np.zeros(self.constants - SHARED)])
+        own = [np.log((1 - irreducible) / 4), TOKEN_EXPONENT][: self.free_tokens]
+        moves = np.zeros(self.constants - SHARED - len(own))
+        point = np.array([irreducible, 0.0, exponent, *moves, *own])
+        left = np.maximum(self.losses - irreducible - self._of_tokens(point), 1e-3)
+        point[1] = np.median(np.log(left) + exponent * self.sizes)
+        return point
 
     def residuals(self, point: "np.ndarray") -> "np.ndarray":
         """Return ln(predicted / observed) of every run."""
         import numpy as np
 
-        return np.asarray(np.log(point[0] + self._reducible(point)) - np.log(self.losses))
+        predicted = point[0] + self._reducible(point) + self._of_tokens(point)
+        return np.asarray(np.log(predicted) - np.log(self.losses))
 
     def jacobian(self, point: "np.ndarray") -> "np.ndarray":
         """Return how the residuals change with each constant."""
         import numpy as np
 
-        reducible = self._reducible(point)
-        share = (reducible / (point[0] + reducible))[:, None]
-        size = (self.sizes - self.moved @ point[SHARED:])[:, None]
-        return np.hstack(
-            [
-                1 / (point[0] + reducible)[:, None],
-                share,
-                -share * size,
-                share * point[2] * self.moved,
-            ]
-        )
+        reducible, of_tokens = self._reducible(point), self._of_tokens(point)
+        predicted = (point[0] + reducible + of_tokens)[:, None]
+        share = reducible[:, None] / predicted
+        size = (self.sizes - self.moved @ point[self.of_shifts])[:, None]
+        columns = [1 / predicted, share, -share * size, share * point[2] * self.moved]
+        if self.tokens is not None:
+            of_share = of_tokens[:, None] / predicted
+            columns += [of_share, -of_share * self.tokens[:, None]][: self.free_tokens]
+        return np.hstack(columns)
 
     def fall(self, point: "np.ndarray") -> float:
         """Return by how much ln L of the reference falls over the fitted sizes."""
         import numpy as np
 
         ends = np.array([self.sizes.min(), self.sizes.max()])
-        first, last = point[0] + np.exp(point[1] - point[2] * ends)
+        rest = point[0] + (np.exp(point[self.of_shifts.stop]) if self.free_tokens else 0)
+        first, last = rest + np.exp(point[1] - point[2] * ends)
         return float(np.log(first / last))
 
-    def _reducible(self, point: "np.ndarray") -> "np.ndarray":
-        """Return each run's predicted loss minus E."""
+    def beta(self, point: "np.ndarray") -> float:
+        """Return the exponent of tokens, fixed or fitted."""
+        return float(point[-1]) if self.free_tokens > 1 else TOKEN_EXPONENT
+
+    def _of_tokens(self, point: "np.ndarray") -> "np.ndarray":
+        """Return each run's predicted term in tokens, 0 where the law has none."""
         import numpy as np
 
-        size = self.sizes - self.moved @ point[SHARED:]
+        if self.tokens is None:
+            return np.zeros(self.rows)
+        level = point[self.of_shifts.stop] - self.beta(point) * self.tokens
+        return np.asarray(np.exp(np.clip(level, -200, 200)))
+
+    def _reducible(self, point: "np.ndarray") -> "np.ndarray":
+        """Return each run's predicted term in size."""
+        import numpy as np
+
+        size = self.sizes - self.moved @ point[self.of_shifts]
         return np.asarray(np.exp(np.clip(point[1] - point[2] * size, -200, 200)))
 
 
@@ -130,8 +167,11 @@ class PowerLaw:
         ln F of each family, the reference's 0 first.
     center_parameters
         The size at which ``log_reducible`` is given.
+    log_of_tokens, token_exponent, center_tokens
+        ln of the term in tokens at ``center_tokens``, and beta; None unless the law is joint.
     covariance
-        Of E, log_reducible, alpha and all shifts but the first; E's is 0 where E is fixed at 0.
+        Of E, log_reducible, alpha, all shifts but the first, log_of_tokens, and beta unless it is
+        fixed; E's is 0 where E is fixed at 0.
     residuals
         ln(predicted / observed) of each run.
     spread
@@ -152,6 +192,9 @@ class PowerLaw:
     exponent: float
     shifts: "np.ndarray"
     center_parameters: float
+    log_of_tokens: float | None
+    token_exponent: float | None
+    center_tokens: float | None
     covariance: "np.ndarray"
     residuals: "np.ndarray"
     spread: float
@@ -168,18 +211,49 @@ class PowerLaw:
 
         return np.sqrt(np.diag(self.covariance))
 
-    def loss(self, parameters: Any, family: Any = 0) -> Any:
-        """Return the predicted loss of models of a family, by its number."""
+    @property
+    def token_exponent_stderr(self) -> float | None:
+        """The standard error of beta, None where it is fixed or there is none."""
+        fixed = len(self.covariance) < SHARED + len(self.shifts) + 1
+        return None if fixed else float(self.stderr[-1])
+
+    def loss(self, parameters: Any, family: Any = 0, tokens: Any = None) -> Any:
+        """Return the predicted loss of models of a family, by its number.
+
+        Parameters
+        ----------
+        parameters, family
+            Sizes, and the family's number or one for each.
+        tokens
+            Of a joint law, the training tokens; None for ``center_tokens``.
+        """
         import numpy as np
 
         size = np.log(np.asarray(parameters) / self.center_parameters) - self.shifts[family]
-        return self.irreducible_loss + np.exp(self.log_reducible - self.exponent * size)
+        return self._unavoidable(tokens) + np.exp(self.log_reducible - self.exponent * size)
 
-    def size(self, loss: Any, family: Any = 0) -> Any:
-        """Return the parameters at which a family has a loss; infinite where it never has."""
+    def _unavoidable(self, tokens: Any) -> Any:
+        """Return what no size removes: E and the term in tokens."""
         import numpy as np
 
-        above = np.asarray(loss, dtype=float) - self.irreducible_loss
+        if self.log_of_tokens is None or self.center_tokens is None or self.token_exponent is None:
+            return self.irreducible_loss
+        beyond = 0.0 if tokens is None else np.log(np.asarray(tokens) / self.center_tokens)
+        return self.irreducible_loss + np.exp(self.log_of_tokens - self.token_exponent * beyond)
+
+    def size(self, loss: Any, family: Any = 0, tokens: Any = None) -> Any:
+        """Return the parameters at which a family has a loss; infinite where it never has.
+
+        Parameters
+        ----------
+        loss
+            The loss.
+        family, tokens
+            As for :meth:`loss`.
+        """
+        import numpy as np
+
+        above = np.asarray(loss, dtype=float) - self._unavoidable(tokens)
         with np.errstate(divide="ignore", over="ignore"):
             size = (self.log_reducible - np.log(np.maximum(above, 0))) / self.exponent
             return np.exp(size + self.shifts[family]) * self.center_parameters
@@ -190,6 +264,7 @@ def fit_power_law(
     losses: "np.ndarray",
     families: "np.ndarray",
     *,
+    tokens: "np.ndarray | None" = None,
     starts: Sequence[tuple[float, float]] = STARTS,
 ) -> PowerLaw:
     """Fit the law.
@@ -201,6 +276,8 @@ def fit_power_law(
     families
         The number of each run's family; 0 is the reference, and no number up to the largest is
         missing.
+    tokens
+        Training tokens of each run, for a joint law; they must not follow from the sizes.
     starts
         Starting points of the search: E as a share of the least loss, and the exponent.
 
@@ -211,7 +288,7 @@ def fit_power_law(
         or scipy is missing.
     """
     optimize, stats = import_scipy()
-    problem = Problem(parameters, losses, families)
+    problem = Problem(parameters, losses, families, tokens)
     if problem.spare < 1:
         raise MeasurementError(
             f"{problem.rows} runs cannot tell {problem.constants} constants and how sure they are: "
@@ -234,8 +311,13 @@ def fit_power_law(
         irreducible_loss=0.0 if held else float(best[0]) * problem.least,
         log_reducible=float(best[1] + np.log(problem.least)),
         exponent=float(best[2]),
-        shifts=np.concatenate([[0.0], best[SHARED:]]),
+        shifts=np.concatenate([[0.0], best[problem.of_shifts]]),
         center_parameters=problem.center,
+        log_of_tokens=float(best[problem.of_shifts.stop] + np.log(problem.least))
+        if problem.free_tokens
+        else None,
+        token_exponent=problem.beta(best) if problem.free_tokens else None,
+        center_tokens=problem.center_tokens,
         covariance=covariance * np.outer(units, units),
         residuals=residuals,
         spread=spread,
@@ -346,12 +428,12 @@ def _drifts(
     """
     import numpy as np
 
-    families = problem.constants - SHARED + 1
+    families = problem.moved.shape[1] + 1
     drifts, errors = np.zeros(families), np.zeros(families)
     if families == 1 or problem.spare - (families - 1) < LEAST_SPARE:
         return drifts, errors
     own = problem.jacobian(best)
-    wide = np.hstack([own, own[:, SHARED:] * problem.sizes[:, None]])
+    wide = np.hstack([own, own[:, problem.of_shifts] * problem.sizes[:, None]])
     scaled = (residuals / (CAUCHY_SCALE * spread)) ** 2
     weights = 1 / (1 + scaled)
     normal = np.linalg.pinv((wide * weights[:, None]).T @ wide)

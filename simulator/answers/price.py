@@ -1,6 +1,5 @@
 """Prices of a GPU hour and of a million tokens."""
 
-import math
 import reprlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 from simulator.errors import WorkloadError
 from simulator.inputs.files import read_toml
 from simulator.inputs.hardware import (
+    LARGEST_FIGURE,
+    SMALLEST_FIGURE,
     GpuLike,
     HardwareProfile,
     Price,
@@ -19,6 +20,7 @@ from simulator.inputs.hardware import (
 from simulator.resources import readable
 
 SECONDS_PER_HOUR = 3600
+HOURS_PER_MONTH = 730
 TOKENS_PRICED = 1e6
 
 
@@ -68,7 +70,7 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
         gpu = load_hardware(name)
         if gpu.id in own:
             raise WorkloadError(f"{path}: {name}: {gpu.id} has a price already")
-        price = _own_price(float(value), name, source=str(path))
+        price = _own_price(value, name, source=str(path))
         own[gpu.id] = gpu.model_copy(update={"price_usd_per_hour": price})
     if not own:
         raise WorkloadError(f"{path} has no price; write lines such as h100-sxm = 2.1")
@@ -77,9 +79,11 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
 
 def _own_price(value: float, name: str, *, source: str) -> Price:
     """Return a price that the user gave."""
-    if not 0 <= value < math.inf:
-        raise WorkloadError(f"{name} = {value} is not a price in USD")
-    return Price(value=value, source=source)
+    # Within these limits all that is computed of it is finite.
+    if value and not SMALLEST_FIGURE <= value <= LARGEST_FIGURE:
+        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a price in USD")
+    # A source has three letters at least; a file's name may have fewer.
+    return Price(value=float(value), source=source if source[2:] else f"./{source}")
 
 
 def price_of(gpu: HardwareProfile, usd_per_hour: float | None = None) -> Price | None:

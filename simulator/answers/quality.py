@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from simulator.answers.answer import Answer
 from simulator.answers.crossover import grid_of, log_steps
 from simulator.answers.estimate import Estimate, estimate, memory_on
 from simulator.answers.generate import check_begins
@@ -74,7 +75,7 @@ class Affordable:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quality:
+class Quality(Answer):
     """pass@k against latency under both kinds of attention.
 
     Attributes
@@ -149,7 +150,7 @@ def quality(
             result,
             success,
             output_tokens,
-            price_per_hour(gpu, setup.tensor_parallel, usd_per_hour),
+            price_per_hour(gpu, setup.gpus, usd_per_hour),
         )
         for attention, result in results.items()
     }

@@ -1,13 +1,13 @@
-"""A model with another number of KV heads or a latent cache, scaled to be as good as before."""
+"""A model of another family of attention, scaled to be as good as before."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from simulator.errors import ModelError
 from simulator.inputs.files import validate
-from simulator.inputs.model import LatentAttention, ModelShape, count_parameters
+from simulator.inputs.model import LatentAttention, LayerGroup, ModelShape, count_parameters
 from simulator.units import MEGA
 
 ScaleBy = Literal["width", "depth", "mlp", "heads"]
@@ -23,6 +23,10 @@ MLP_STEPS = (256, 128, 64)
 HIDDEN_STEP = 128
 # Widths and depths are tried up to this many times the base's.
 LARGEST_GROWTH = 4
+# Query heads for each KV head of gqa; public runs have three to fifteen.
+GROUP_SIZE = 4
+# Tokens that the windows of YOCO's first half see (arXiv 2405.05254, recalled).
+YOCO_WINDOW = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +53,20 @@ class ScaledModel:
 
 def scale_model(
     base: ModelShape,
+    form: ModelShape,
     *,
-    kv_heads: int | None,
     size_factor: float,
     scale_by: ScaleBy = "width",
     ranks: int = 1,
 ) -> ScaledModel:
-    """Change a model's number of KV heads, and scale it to be as good as before.
+    """Scale a model of another family to be as good as before.
 
     Parameters
     ----------
     base
         The model to match.
-    kv_heads
-        KV heads of the scaled model; None gives it a latent cache, as of :func:`with_latent_cache`.
+    form
+        The base with the other family's attention, as of :func:`with_heads` or ``FAMILIES``.
     size_factor
         Its parameters over those of the base.
     scale_by
@@ -81,17 +85,17 @@ def scale_model(
     Examples
     --------
     >>> from simulator.inputs.presets import load_model
-    >>> larger = scale_model(load_model("llama-2-7b"), kv_heads=1, size_factor=1.1)
+    >>> llama = load_model("llama-2-7b")
+    >>> larger = scale_model(llama, with_heads(llama, 1), size_factor=1.1)
     >>> larger.model.hidden_size, larger.model.heads, larger.model.intermediate_size
     (4608, 36, 13056)
     """
-    _check(base, kv_heads, scale_by)
+    _check(base, form, scale_by)
     target = size_factor * count_parameters(base).total
-    start = with_latent_cache(base) if kv_heads is None else base
-    for grid in _grids(start, scale_by):
+    for grid in _grids(form, scale_by):
         near = [
-            (_disproportion(model, start, scale_by), abs(_size_error(model, target)), index, model)
-            for index, model in enumerate(_candidates(start, kv_heads, target, grid, ranks))
+            (_disproportion(model, form, scale_by), abs(_size_error(model, target)), index, model)
+            for index, model in enumerate(_candidates(form, target, grid, ranks))
         ]
         good = [item for item in near if item[0] <= SHAPE_TOLERANCE and item[1] <= SIZE_TOLERANCE]
         if good:
@@ -102,17 +106,23 @@ def scale_model(
                 parameters=count_parameters(model).total,
             )
     raise ModelError(
-        f"{base.name}: no {scale_by} with round sizes gives {_kv_phrase(kv_heads)} and "
+        f"{base.name}: no {scale_by} with round sizes gives {_kv_phrase(form)} and "
         f"{target / MEGA:,.0f} M parameters within {SIZE_TOLERANCE:.0%}; "
         f"try another of {', '.join(SCALE_BY)}, or another size factor"
     )
 
 
-def with_latent_cache(base: ModelShape) -> ModelShape:
-    """Return the same model with multi-head latent attention.
+def with_heads(base: ModelShape, kv_heads: int) -> ModelShape:
+    """Return the same model with so many KV heads, which its scaled query heads will suit."""
+    return base.but(kv_heads=kv_heads)
 
-    Its sizes follow DeepSeek-V2's: a KV vector four heads wide and a rotary key half a head wide
-    beside the heads' own keys and values; queries are not compressed (arXiv 2405.04434, recalled).
+
+def with_latent_cache(base: ModelShape, groups: int = 1) -> ModelShape:
+    """Return the same model with latent attention, multi-head or of several groups.
+
+    Its sizes follow DeepSeek-V2's: KV vectors four heads wide together and a rotary key half a head
+    wide beside the heads' own keys and values; queries are not compressed (arXiv 2405.04434,
+    recalled). GLA-2 divides the width over two vectors (arXiv 2505.21487).
 
     Examples
     --------
@@ -123,11 +133,69 @@ def with_latent_cache(base: ModelShape) -> ModelShape:
     """
     width = base.head_dim
     latent = LatentAttention(
-        kv_rank=4 * width, rope_dim=width // 2, nope_dim=width, value_dim=width
+        kv_rank=4 * width // groups,
+        rope_dim=width // 2,
+        groups=groups,
+        nope_dim=width,
+        value_dim=width,
     )
-    return base.model_copy(
-        update={"kv_heads": base.heads, "head_dim": width + width // 2, "latent": latent}
+    return base.but(kv_heads=base.heads, head_dim=width + width // 2, latent=latent)
+
+
+def sharing_caches(base: ModelShape, layers: int = 2) -> ModelShape:
+    """Return the same model with each cache shared by some layers (CLA, arXiv 2405.12981).
+
+    Raises
+    ------
+    ModelError
+        If its layers are of several kinds.
+    """
+    group = _only_group(base)
+    own = math.ceil(group.count / layers)
+    return _grouped(base, group.but(count=own), group.but(count=group.count - own, kv="earlier"))
+
+
+def caching_once(base: ModelShape) -> ModelShape:
+    """Return the same model with windows in its first half and one cache for its second (YOCO).
+
+    The first layer of the second half projects to the keys and values of all (arXiv 2405.05254).
+
+    Raises
+    ------
+    ModelError
+        If its layers are of several kinds.
+    """
+    group = _only_group(base)
+    half = group.count // 2
+    return _grouped(
+        base,
+        group.but(count=half, window=YOCO_WINDOW),
+        group.but(count=1),
+        group.but(count=group.count - half - 1, kv="earlier"),
     )
+
+
+def _only_group(base: ModelShape) -> LayerGroup:
+    """Return the one kind of layers whose caches may be shared."""
+    if len(base.layer_groups) > 1:
+        raise ModelError(f"{base.name} has layers of several kinds: they cannot share caches")
+    return base.layer_groups[0]
+
+
+def _grouped(base: ModelShape, *groups: LayerGroup) -> ModelShape:
+    """Return the same model with its layers in these groups, as far as they have layers."""
+    return base.but(layer_groups=tuple(group for group in groups if group.count))
+
+
+# What makes a model one of the families that counts know, at the same width and depth.
+FAMILIES: Mapping[str, Callable[[ModelShape], ModelShape]] = {
+    "mqa": lambda base: with_heads(base, 1),
+    "gqa": lambda base: with_heads(base, max(1, base.heads // GROUP_SIZE)),
+    "mla": with_latent_cache,
+    "gla": lambda base: with_latent_cache(base, groups=2),
+    "cla": lambda base: sharing_caches(with_heads(base, 1)),
+    "yoco": caching_once,
+}
 
 
 def _named(
@@ -137,17 +205,14 @@ def _named(
     name = base.name.removesuffix(f" with {base.kv_heads} KV heads")
     return model.model_copy(
         update={
-            "name": f"{name} x {size_factor:.2f} with "
-            f"{_kv_phrase(None if model.latent else model.kv_heads)}",
+            "name": f"{name} x {size_factor:.2f} with {_kv_phrase(model)}",
             "source": f"{base.name}, scaled by {scale_by}; not a trained model",
         }
     )
 
 
-def _check(base: ModelShape, kv_heads: int | None, scale_by: ScaleBy) -> None:
+def _check(base: ModelShape, form: ModelShape, scale_by: ScaleBy) -> None:
     """Refuse models to which the rule does not apply."""
-    if scale_by not in SCALE_BY:
-        raise ModelError(f"scale_by = {scale_by!r} is not one of {', '.join(SCALE_BY)}")
     if base.latent is not None:
         raise ModelError(f"{base.name} caches a latent vector: it has no kv_heads to change")
     if base.experts is not None:
@@ -156,17 +221,20 @@ def _check(base: ModelShape, kv_heads: int | None, scale_by: ScaleBy) -> None:
         )
     if any(group.sizes for group in base.layer_groups):
         raise ModelError(f"{base.name} has layers of different sizes: no rule scales them")
-    if scale_by == "depth" and len(base.layer_groups) > 1:
+    if scale_by == "depth" and len(form.layer_groups) > 1:
         raise ModelError(f"{base.name} has layers of several kinds: scale it by width")
-    if scale_by in ("depth", "mlp") and kv_heads is not None:
-        base.with_kv_heads(kv_heads)  # its error names the valid numbers
+    if scale_by in ("depth", "mlp") and form.latent is None:
+        base.with_kv_heads(form.kv_heads)  # its error names the valid numbers
 
 
-def _kv_phrase(kv_heads: int | None) -> str:
-    """Write the number of KV heads."""
-    if kv_heads is None:
-        return "a latent cache"
-    return "1 KV head" if kv_heads == 1 else f"{kv_heads} KV heads"
+def _kv_phrase(form: ModelShape) -> str:
+    """Write what is cached."""
+    if form.latent is not None:
+        groups = form.latent.groups
+        return "a latent cache" if groups == 1 else f"a latent cache of {groups} groups"
+    heads = "1 KV head" if form.kv_heads == 1 else f"{form.kv_heads} KV heads"
+    own = sum(group.count for group in form.layer_groups if group.kv == "own")
+    return heads if own == form.layers else f"{heads} in {own} of {form.layers} layers"
 
 
 def _size_error(model: ModelShape, target: float) -> float:
@@ -212,27 +280,28 @@ def _grids(base: ModelShape, scale_by: ScaleBy) -> Iterator[_Grid]:
                 yield _Grid(scale_by=scale_by, heads=head_step, mlp=mlp_step, tied=tied)
 
 
-def _candidates(
-    base: ModelShape, kv_heads: int | None, target: float, grid: _Grid, ranks: int
-) -> Iterator[ModelShape]:
+def _candidates(base: ModelShape, target: float, grid: _Grid, ranks: int) -> Iterator[ModelShape]:
     """Yield a model for each width or depth, its MLP as near the wanted size as steps allow."""
     if grid.scale_by == "mlp":
-        yield from _with_mlp(base, kv_heads, target, grid, {})
+        yield from _with_mlp(base, target, grid, {})
         return
     if grid.scale_by == "depth":
         for layers in range(1, LARGEST_GROWTH * base.layers + 1):
             groups = (base.layer_groups[0].model_copy(update={"count": layers}),)
             changes = {"layers": layers, "layer_groups": groups}
-            yield from _with_mlp(base, kv_heads, target, grid, changes)
+            yield from _with_mlp(base, target, grid, changes)
         return
     # Every KV head serves equally many query heads; every GPU of a group has equally many.
-    step = math.lcm(grid.heads, kv_heads or 1, ranks)
+    shared = base.kv_heads if base.latent is None else base.latent.groups
+    step = math.lcm(grid.heads, shared, ranks)
     for heads in range(step, LARGEST_GROWTH * base.heads + 1, step):
         only_heads = grid.scale_by == "heads"
         widths = (base.hidden_size,) if only_heads else _hidden_sizes(base, heads, tied=grid.tied)
         for hidden_size in widths:
             changes = {"heads": heads, "hidden_size": hidden_size}
-            yield from _with_mlp(base, kv_heads, target, grid, changes)
+            if base.latent is not None:  # every head has its own keys and values behind it
+                changes["kv_heads"] = heads
+            yield from _with_mlp(base, target, grid, changes)
 
 
 def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
@@ -252,12 +321,10 @@ def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
 
 
 def _with_mlp(
-    base: ModelShape, kv_heads: int | None, target: float, grid: _Grid, changes: dict[str, Any]
+    base: ModelShape, target: float, grid: _Grid, changes: dict[str, Any]
 ) -> Iterator[ModelShape]:
     """Yield the model whose MLP width brings it nearest to the wanted size, if near enough."""
-    # Behind a latent cache every head has its own keys and values.
-    own = kv_heads or changes.get("heads", base.heads)
-    plain = base.model_copy(update={**changes, "kv_heads": own, "intermediate_size": 0})
+    plain = base.but(**changes, intermediate_size=0)
     inner = plain.model_copy(update={"intermediate_size": grid.mlp})
     least = count_parameters(plain).total
     one = count_parameters(inner).total - least

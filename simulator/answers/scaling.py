@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simulator.answers.answer import Answer
 from simulator.answers.power_law import STARTS, PowerLaw, fit_power_law
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
@@ -13,7 +14,7 @@ from simulator.inputs.csv_files import (
     RefusedRow,
     Rows,
     TrainingRun,
-    are_one_set,
+    are_one_law,
     families_of,
     read_training_runs,
 )
@@ -79,7 +80,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingLaw:
+class ScalingLaw(Answer):
     """One power law for all families, and how well it holds.
 
     Attributes
@@ -129,10 +130,10 @@ def fit_scaling_law(
         If the file cannot be read, its runs are not of one set or too few, or scipy is missing.
     """
     table = read_training_runs(training_runs)
-    if not are_one_set(table.rows):
+    if not are_one_law(table.rows):
         raise MeasurementError(
-            f"{table.path}: runs that differ in study, metric or tokens are not one law; "
-            "'bifurcate scaling' and fit_studies() compare them set by set"
+            f"{table.path}: runs that differ in study or metric, or in tokens that follow from the "
+            "size, are not one law; 'bifurcate scaling' and fit_studies() compare them set by set"
         )
     kept, order, notes = _kept(table)
     runs = [run for run, _ in kept]
@@ -191,13 +192,15 @@ def _kept(
 def _fit(
     runs: Sequence[TrainingRun], numbers: Sequence[int], starts: Sequence[tuple[float, float]]
 ) -> PowerLaw:
-    """Fit the law to runs of numbered families."""
+    """Fit the law to runs of numbered families, a joint one if they differ in tokens."""
     import numpy as np
 
+    tokens = [run.tokens or 0.0 for run in runs]
     return fit_power_law(
         np.array([run.parameters for run in runs]),
         np.array([run.loss for run in runs]),
         np.array(numbers),
+        tokens=np.array(tokens) if len(set(tokens)) > 1 else None,
         starts=starts,
     )
 
@@ -234,13 +237,15 @@ def _hold_out(
     pairs = list(zip(runs, numbers, strict=True))
     left = [(run, of) for run, of in pairs if run.parameters == largest[of]]
     rest = [(run, of) for run, of in pairs if run.parameters != largest[of]]
+    if len({run.tokens for run, _ in rest}) == 1 < len({run.tokens for run in runs}):
+        return None
     try:
         law = _fit([run for run, _ in rest], [of for _, of in rest], starts)
     except MeasurementError:
         return None
     return HeldOut(
         runs=tuple(run for run, _ in left),
-        predicted=tuple(float(law.loss(run.parameters, of)) for run, of in left),
+        predicted=tuple(float(law.loss(run.parameters, of, run.tokens)) for run, of in left),
     )
 
 
@@ -253,6 +258,11 @@ def _doubts(law: PowerLaw, laws: Sequence[FamilyLaw], runs: Sequence[TrainingRun
         doubts.append(
             f"The irreducible loss, {law.irreducible_loss:.3g}, is not known to better than "
             f"{law.stderr[0]:.2g}: a wider range of sizes would tell."
+        )
+    if law.token_exponent is not None and law.token_exponent_stderr is None:
+        doubts.append(
+            f"Two numbers of tokens do not tell their exponent: β = {law.token_exponent:g} is that "
+            "of Hoffmann et al., arXiv 2203.15556 (recalled)."
         )
     for law_of, drift, error in zip(laws, law.drifts, law.drift_errors, strict=True):
         if abs(drift) > max(LEAST_DRIFT, DRIFT_DOUBT * law.quantile * error) and error:
@@ -273,5 +283,6 @@ def predicted_losses(fitted: ScalingLaw) -> "np.ndarray":
     """Return the law's loss at each run."""
     import numpy as np
 
-    parameters = np.array([run.parameters for run in fitted.runs])
-    return np.asarray(fitted.law.loss(parameters, np.array(fitted.families)))
+    parameters, tokens = np.array([(run.parameters, run.tokens or 0) for run in fitted.runs]).T
+    joint = None if fitted.law.center_tokens is None else tokens
+    return np.asarray(fitted.law.loss(parameters, np.array(fitted.families), joint))

@@ -1,4 +1,4 @@
-"""How much larger a model with fewer KV heads must be to be as good: F(g), and its source."""
+"""How much larger a model of another family must be to be as good: F, and its source."""
 
 import math
 import tomllib
@@ -14,9 +14,6 @@ from simulator.inputs.csv_files import Matching
 from simulator.inputs.model import ModelShape
 
 Origin = Literal["paper", "assumed", "fitted", "interpolated", "given", "studies"]
-# Families of models that counts know, as training runs name them.
-LATENT = "MLA"
-
 # Athiwaratkun et al., arXiv 2403.08845, sections 5.1 and 5.2: a multi-query model about 10 %
 # larger is as good as a multi-head one, and F = 1.1 in the study of latency.
 PAPER_SIZE_FACTOR = 1.10
@@ -66,19 +63,26 @@ def given_factor(value: float) -> SizeFactor:
     return SizeFactor(value=value, low=None, high=None, origin="given", source="given by the user")
 
 
-def paper_factor(base: ModelShape, kv_heads: int) -> SizeFactor:
+def paper_factor(base: ModelShape, form: ModelShape) -> SizeFactor:
     """Return the factor by the paper's two ends, 1 for multi-head and 1.10 for multi-query.
 
     Between them, ln F is assumed to grow by the same amount with each halving of the KV heads.
+
+    Raises
+    ------
+    ModelError
+        If the other model differs in more than KV heads.
 
     Examples
     --------
     >>> from simulator.inputs.presets import load_model
     >>> llama = load_model("llama-2-7b")
-    >>> [round(paper_factor(llama, g).value, 3) for g in (32, 8, 1)]
+    >>> [round(paper_factor(llama, llama.but(kv_heads=g)).value, 3) for g in (32, 8, 1)]
     [1.0, 1.039, 1.1]
     """
-    start, end = position(base, base.kv_heads), position(base, kv_heads)
+    if family_of(form) not in _BY_HEADS:
+        raise ModelError(f"the paper has no size factor of {family_of(form)}; give it")
+    start, end = position(base), position(form)
     value = PAPER_SIZE_FACTOR ** (end - start)
     if {round(start, 9), round(end, 9)} <= {0.0, 1.0}:
         return SizeFactor(value=value, low=None, high=None, origin="paper", source=PAPER)
@@ -92,23 +96,22 @@ def paper_factor(base: ModelShape, kv_heads: int) -> SizeFactor:
     )
 
 
-def fitted_factor(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> SizeFactor:
+def fitted_factor(scaling: ScalingLaw, base: ModelShape, form: ModelShape) -> SizeFactor:
     """Return the factor by a fitted law; ln F is interpolated between its families.
 
     Parameters
     ----------
     scaling
         The law.
-    base, kv_heads
-        The model to match, and the KV heads of the other.
+    base, form
+        The model to match, and it with the other's attention.
 
     Raises
     ------
     ModelError
-        If the base's or the wanted number of KV heads lies outside the families fitted.
+        If either is of no family fitted, nor between two of them by its KV heads.
     """
-    start = _weights(scaling, base, base.kv_heads)
-    end = _weights(scaling, base, kv_heads)
+    start, end = _weights(scaling, base), _weights(scaling, form)
     difference = [ours - theirs for ours, theirs in zip(end, start, strict=True)]
     shift = sum(
         weight * float(value) for weight, value in zip(difference, scaling.law.shifts, strict=True)
@@ -155,37 +158,75 @@ def shipped_factors() -> FactorTable:
     )
 
 
+# Families that KV heads alone tell apart, as training runs name them.
+_BY_HEADS = {REFERENCE: "MHA", "multi-group": "GQA", "multi-query": "MQA"}
+
+
 def family_of(model: ModelShape) -> str:
-    """Return the family of a model as training runs name it."""
-    return LATENT if model.latent is not None else model.family
+    """Return the family of a model as training runs name it.
+
+    >>> from simulator.answers.scaled import FAMILIES
+    >>> from simulator.inputs.presets import load_model
+    >>> [family_of(form(load_model("llama-2-7b"))) for form in FAMILIES.values()]
+    ['multi-query', 'multi-group', 'MLA', 'GLA-2', 'MQA-CLA2', 'YOCO']
+    """
+    if model.latent is not None:
+        return "MLA" if model.latent.groups == 1 else f"GLA-{model.latent.groups}"
+    kept = sum(group.count for group in model.layer_groups if group.kv != "earlier")
+    if kept == model.layers or model.family not in _BY_HEADS:
+        return model.family
+    if any(group.window for group in model.layer_groups):
+        return "YOCO"
+    number = model.kv_heads if model.family == "multi-group" else ""
+    return f"{_BY_HEADS[model.family]}{number}-CLA{round(model.layers / kept)}"
 
 
 def pooled_factor(
-    table: FactorTable, base: ModelShape, family: str, matched_by: Matching
+    table: FactorTable, base: ModelShape, form: ModelShape, matched_by: Matching
 ) -> SizeFactor:
     """Return the factor of a family, for parameters that its smaller cache frees put there.
 
     If the base is not multi-head, it is the quotient of two factors, as if their errors had nothing
-    in common, so that its interval is too wide rather than too narrow.
+    in common, so that its interval is too wide rather than too narrow. Groups of different numbers
+    are one family: between them, ln F is assumed to be a part of multi-query's, as for
+    :func:`paper_factor`.
+
+    Parameters
+    ----------
+    table
+        The factors.
+    base, form
+        The model to match, and it with the other's attention.
+    matched_by
+        Where the parameters go.
 
     Raises
     ------
     ModelError
         If the table has no such family.
     """
-    own = family_of(base)
-    wanted = _pooled(table, family, matched_by)
-    known = None if own == REFERENCE else _pooled(table, own, matched_by)
-    shift = math.log(wanted.size_factor) - (math.log(known.size_factor) if known else 0.0)
-    reach = math.hypot(*(_reach(each) for each in (wanted, known) if each is not None))
-    papers = sorted({*wanted.papers, *(known.papers if known else ())})
-    over = "" if known is None else f" over {own}"
+    own, family = family_of(base), family_of(form)
+    what = family
+    origin: Origin = "studies"
+    # The weights of families in ln F: the other's less the base's, where neither is the reference.
+    weights = {
+        name: float(weight) for name, weight in ((family, 1), (own, -1)) if name != REFERENCE
+    }
+    if own == family == "multi-group":
+        weights, origin = {"multi-query": position(form) - position(base)}, "assumed"
+        what = "assumed: a part of multi-query's ln F, the same for each halving of the KV heads"
+    elif own != REFERENCE:
+        what = f"{family} over {own}"
+    terms = [(weight, _pooled(table, name, matched_by)) for name, weight in weights.items()]
+    shift = sum(weight * math.log(each.size_factor) for weight, each in terms)
+    reach = math.hypot(*(weight * math.log(each.high / each.low) / 2 for weight, each in terms))
+    papers = sorted({paper for _, each in terms for paper in each.papers})
     return SizeFactor(
         value=math.exp(shift),
         low=math.exp(shift - reach),
         high=math.exp(shift + reach),
-        origin="studies",
-        source=f"{family}{over}, {_FREED[matched_by]}: {', '.join(papers)}, {table.source}",
+        origin=origin,
+        source=f"{what}, {_FREED[matched_by]}: {', '.join(papers)}, {table.source}",
     )
 
 
@@ -199,57 +240,40 @@ _FREED = {
 
 def _pooled(table: FactorTable, family: str, matched_by: Matching) -> PooledFactor:
     """Find a family in a table."""
-    if family == REFERENCE:
-        return PooledFactor(
-            family=family,
-            matched_by=matched_by,
-            papers={},
-            runs=0,
-            size_factor=1.0,
-            low=1.0,
-            high=1.0,
-            loss_change=0.0,
-            loss_low=0.0,
-            loss_high=0.0,
-            kv_share=1.0,
-        )
     for factor in table.factors:
         if (factor.family, factor.matched_by) == (family, matched_by):
             return factor
-    names = ", ".join(each.family for each in table.factors if each.matched_by == matched_by)
+    others = " or ".join(_FREED[each.matched_by] for each in table.factors if each.family == family)
     raise ModelError(
-        f"no size factor of {family} is {table.source} with {_FREED[matched_by]} "
-        f"(there are {names or 'none'}); give the size factor"
+        f"no size factor of {family} is {table.source} with {_FREED[matched_by]}"
+        f"{f' (but with {others})' if others else ''}; give the size factor"
     )
 
 
-def _reach(factor: PooledFactor) -> float:
-    """Return the half width of the interval of ln F."""
-    return math.log(factor.high / factor.low) / 2
-
-
-def position(model: ModelShape, kv_heads: int) -> float:
-    """Return where a number of KV heads lies between multi-head (0) and multi-query (1)."""
+def position(model: ModelShape) -> float:
+    """Return where a model's KV heads lie between multi-head (0) and multi-query (1)."""
     if model.heads == 1:
         return 0.0
-    return math.log(model.heads / kv_heads) / math.log(model.heads)
+    return math.log(model.heads / model.kv_heads) / math.log(model.heads)
 
 
-def _weights(scaling: ScalingLaw, base: ModelShape, kv_heads: int) -> list[float]:
+def _weights(scaling: ScalingLaw, model: ModelShape) -> list[float]:
     """Return the interpolation weights of the families: only the two nearest have any."""
-    wanted = position(base, kv_heads)
-    places = [law.family.position(base.heads) for law in scaling.laws]
+    wanted, family = position(model), family_of(model)
+    by_heads = family in _BY_HEADS
+    places = [law.family.position(model.heads) for law in scaling.laws]
     weights = [0.0] * len(places)
-    for index, place in enumerate(places):
-        if abs(place - wanted) < SAME:
+    for index, (place, law) in enumerate(zip(places, scaling.laws, strict=True)):
+        if law.family.name == family or (by_heads and abs(place - wanted) < SAME):
             weights[index] = 1.0
             return weights
     below = [index for index, place in enumerate(places) if place < wanted]
     above = [index for index, place in enumerate(places) if wanted < place < math.inf]
-    if not (below and above):
+    if not (below and above and by_heads):
         names = ", ".join(law.family.name for law in scaling.laws)
+        sides = f"on both sides of {model.kv_heads} KV heads of {model.heads}"
         raise ModelError(
-            f"{scaling.source} has no runs on both sides of {kv_heads} KV heads of {base.heads} "
+            f"{scaling.source} has no runs {sides if by_heads else f'of {family}'} "
             f"(families fitted: {names}); give the size factor"
         )
     first = max(below, key=lambda index: places[index])
@@ -265,5 +289,5 @@ def _spread_of(weights: list[float], scaling: ScalingLaw) -> float:
 
     from simulator.answers.power_law import SHARED
 
-    vector = np.array(weights)
-    return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[SHARED:, SHARED:] @ vector)))
+    vector, shifts = np.array(weights), slice(SHARED, SHARED + len(weights))
+    return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[shifts, shifts] @ vector)))

@@ -6,7 +6,9 @@ Runs of one study, metric and number of tokens are a set. Within a set, near the
 
 beta is the paper's exponent, and d_f what a family changes in ln L at equal size, so its size
 factor is F = exp(d_f / beta). The law is a straight line in logarithms, because few public studies
-have the sizes that an irreducible loss needs; beta is the slope at their sizes.
+have the sizes that an irreducible loss needs; beta is the slope at their sizes. Sets of a paper
+that differ in tokens keep levels of their own. Where these have models of one size and family,
+such pairs tell the exponent of tokens, -d ln L / d ln D: gamma.
 
 Families of different papers are pooled by random effects (DerSimonian and Laird 1986; one variance
 between papers for all families, as for subgroups in Borenstein et al. 2009, chapter 19; both
@@ -15,12 +17,13 @@ recalled).
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from simulator.answers.answer import Answer
 from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
@@ -46,20 +49,27 @@ SAME_SIZE = 1.25
 
 @dataclass(frozen=True, kw_only=True)
 class Exponent:
-    """The slope -d ln L / d ln N of a paper.
+    """The slopes of ln L in ln N, and in ln D, of a paper.
 
     Attributes
     ----------
+    value
+        -d ln L / d ln N.
     stderr
         Its standard error; where it is pooled, with the differences between papers.
     own
         Whether the paper's own sizes tell it; else it is pooled from papers whose do.
+    of_tokens, of_tokens_stderr
+        -d ln L / d ln D at equal size, None unless the paper has models of one size and family
+        after different numbers of tokens.
     """
 
     paper: str
     value: float
     stderr: float
     own: bool
+    of_tokens: float | None = None
+    of_tokens_stderr: float | None = None
 
 
 class Key(NamedTuple):
@@ -75,6 +85,8 @@ class StudyEffect:
 
     Attributes
     ----------
+    lines
+        Lines of its runs in the file.
     log_factor, log_factor_stderr
         ln F against multi-head, and its standard error.
     log_loss, log_loss_stderr
@@ -85,12 +97,17 @@ class StudyEffect:
 
     paper: str
     key: Key
-    runs: int
+    lines: tuple[int, ...]
     log_factor: float
     log_factor_stderr: float
     log_loss: float
     log_loss_stderr: float
     kv_share: float | None
+
+    @property
+    def runs(self) -> int:
+        """Number of its runs."""
+        return len(self.lines)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +118,8 @@ class PooledFactor:
     ----------
     papers
         Each paper's own F.
-    runs
-        Runs of the family, in all papers.
+    runs, lines
+        Runs of the family, in all papers, and their lines in the file.
     size_factor, low, high
         F against multi-head, the mean over papers, and its 95 % interval.
     loss_change, loss_low, loss_high
@@ -115,6 +132,7 @@ class PooledFactor:
     matched_by: Matching
     papers: Mapping[str, float]
     runs: int
+    lines: Sequence[int]
     size_factor: float
     low: float
     high: float
@@ -154,7 +172,27 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studies:
+class HeldOutRun:
+    """A model of its set's largest size, predicted from the smaller ones.
+
+    Attributes
+    ----------
+    predicted
+        Its loss by the set's own line through them.
+    """
+
+    run: TrainingRun
+    family: str
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over observed loss, minus 1."""
+        return self.predicted / self.run.loss - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studies(Answer):
     """Size factors of all families over multi-head, from many studies.
 
     Attributes
@@ -168,6 +206,8 @@ class Studies:
         Standard deviation of ln F between papers.
     inconsistency
         I^2: the share of the variance of ln F over papers that runs' errors do not explain.
+    held_out
+        The models of the largest size of every set with three, predicted from the smaller ones.
     left_out
         Each factor that another paper has too, predicted without its paper.
     """
@@ -181,6 +221,7 @@ class Studies:
     run_spread: float
     between: float
     inconsistency: float
+    held_out: tuple[HeldOutRun, ...]
     left_out: tuple[LeftOut, ...]
     refused: tuple[RefusedRow, ...]
     notes: tuple[str, ...]
@@ -220,6 +261,7 @@ def fit_studies(training_runs: str | Path) -> Studies:
         run_spread=fit.run_spread,
         between=fit.between,
         inconsistency=fit.inconsistency,
+        held_out=tuple(_hold_out(runs)),
         left_out=_leave_out(runs, fit, table.path),
         refused=table.refused,
         notes=tuple(_notes(runs, fit)),
@@ -367,17 +409,58 @@ def _exponents(papers: Sequence[str], runs: Sequence[_Run], source: str) -> list
         raise MeasurementError(
             f"{source}: no set has {LEAST_SIZES} sizes of one number of tokens and a loss that "
             "falls with size: there is no exponent (where the size of a model sets its tokens, "
-            "leave out the column tokens)"
+            "leave out the column tokens: F is then of models whose tokens grow with them)"
         )
     values = [(value, error) for value, error in own.values()]
     between, *_ = _between([(None, value, error) for value, error in values])
     mean, error = _mean(values, between)
-    return [
-        Exponent(paper=paper, value=own[paper][0], stderr=own[paper][1], own=True)
-        if paper in own
-        else Exponent(paper=paper, value=mean, stderr=math.hypot(error, between), own=False)
-        for paper in papers
+    exponents = []
+    for paper in papers:
+        value, doubt = own.get(paper, (mean, math.hypot(error, between)))
+        of_tokens = _of_tokens([item for item in runs if item.run.paper == paper], value)
+        exponents.append(
+            Exponent(
+                paper=paper,
+                value=value,
+                stderr=doubt,
+                own=paper in own,
+                of_tokens=of_tokens[0],
+                of_tokens_stderr=of_tokens[1],
+            )
+        )
+    return exponents
+
+
+def _of_tokens(runs: Sequence[_Run], exponent: float) -> tuple[float | None, float | None]:
+    """Return a paper's exponent of tokens and its standard error, None if runs do not tell.
+
+    By models alike in metric, family, matching and, within ``SAME_SIZE``, size. Small differences
+    in size are taken out with the exponent of size.
+    """
+    import numpy as np
+
+    known = sorted((item for item in runs if item.run.tokens), key=lambda item: item.run.parameters)
+    if not known:
+        return None, None
+    sizes = [0]
+    for smaller, larger in pairwise(known):
+        sizes.append(sizes[-1] + (larger.run.parameters > SAME_SIZE * smaller.run.parameters))
+    alike = [
+        (item.run.metric, item.family, item.run.matched_by, size)
+        for item, size in zip(known, sizes, strict=False)
     ]
+    groups = np.array([[each == group for each in alike] for group in set(alike)], dtype=float)
+    apart = np.eye(len(known)) - np.linalg.pinv(groups) @ groups
+    log_tokens = apart @ np.log([item.run.tokens or 1.0 for item in known])
+    both = np.log([[item.run.loss, item.run.parameters] for item in known])
+    losses = apart @ both @ [1.0, exponent]
+    spread = float(log_tokens @ log_tokens)
+    spare = len(known) - len(groups) - 1
+    if spread < LEAST_SPREAD or spare < 1:
+        return None, None
+    slope = float(log_tokens @ losses) / spread
+    rest = losses - slope * log_tokens
+    return -slope, max(LEAST_SPREAD, math.sqrt(float(rest @ rest) / spare / spread))
 
 
 def _slope(runs: Sequence[_Run]) -> tuple[float, float] | None:
@@ -446,7 +529,7 @@ class _Block:
 
     exponent: Exponent
     keys: tuple[Key, ...]
-    counts: tuple[int, ...]
+    lines: tuple[tuple[int, ...], ...]
     log_losses: tuple[float, ...]
     log_sizes: tuple[float, ...]
     variances: tuple[float, ...]
@@ -476,7 +559,10 @@ class _Block:
         return cls(
             exponent=exponent,
             keys=tuple(Key(family, matched_by) for family in families),
-            counts=tuple(sum(item.family == name for item in own) for name in families),
+            lines=tuple(
+                tuple(sorted(item.run.line for item in own if item.family == name))
+                for name in families
+            ),
             log_losses=tuple(solution[last, 0].tolist()),
             log_sizes=tuple(solution[last, 1].tolist()),
             variances=tuple(np.diag(inverse)[last].tolist()),
@@ -495,7 +581,7 @@ class _Block:
             StudyEffect(
                 paper=self.exponent.paper,
                 key=key,
-                runs=count,
+                lines=lines,
                 log_factor=loss / slope + size,
                 log_factor_stderr=math.hypot(
                     spread * math.sqrt(variance) / slope, loss * doubt / slope**2
@@ -504,9 +590,9 @@ class _Block:
                 log_loss_stderr=math.hypot(spread * math.sqrt(variance), size * doubt),
                 kv_share=share,
             )
-            for key, count, loss, size, variance, share in zip(
+            for key, lines, loss, size, variance, share in zip(
                 self.keys,
-                self.counts,
+                self.lines,
                 self.log_losses,
                 self.log_sizes,
                 self.variances,
@@ -599,6 +685,7 @@ def _pool(fit: _Fit) -> tuple[PooledFactor, ...]:
                 matched_by=key.matched_by,
                 papers={effect.paper: math.exp(effect.log_factor) for effect in own},
                 runs=sum(effect.runs for effect in own),
+                lines=tuple(line for effect in own for line in effect.lines),
                 size_factor=math.exp(factor),
                 low=math.exp(factor - reach),
                 high=math.exp(factor + reach),
@@ -609,6 +696,28 @@ def _pool(fit: _Fit) -> tuple[PooledFactor, ...]:
             )
         )
     return tuple(sorted(pooled, key=lambda item: (item.matched_by, item.size_factor)))
+
+
+def _hold_out(runs: Sequence[_Run]) -> Iterator[HeldOutRun]:
+    """Predict the largest size of every set with enough sizes from its smaller ones."""
+    import numpy as np
+
+    for of_set in dict.fromkeys(item.set for item in runs):
+        own = [item for item in runs if item.set == of_set]
+        largest = max(item.size for item in own)
+        if largest + 1 < LEAST_SIZES:
+            continue
+        rest = [item for item in own if item.size < largest]
+        known = {item.family for item in rest}
+        left = [item for item in own if item.size == largest and item.family in known]
+        # One design for both, so that they have the same columns.
+        design, _ = _design([*rest, *left], [of_set] * len([*rest, *left]))
+        sizes = np.log([item.run.parameters for item in [*rest, *left]])
+        design = np.column_stack([design, sizes])
+        losses = np.log([item.run.loss for item in rest])
+        line = np.linalg.pinv(design[: len(rest)]) @ losses
+        for item, loss in zip(left, np.exp(design[len(rest) :] @ line).tolist(), strict=True):
+            yield HeldOutRun(run=item.run, family=item.family, predicted=loss)
 
 
 def _leave_out(runs: Sequence[_Run], fit: _Fit, source: str) -> tuple[LeftOut, ...]:
@@ -650,6 +759,17 @@ def _notes(runs: Sequence[_Run], fit: _Fit) -> list[str]:
     if borrowed:
         notes.append(
             f"Too few sizes for an exponent of their own, so the pooled one: {', '.join(borrowed)}."
+        )
+    alone = [
+        exponent.paper
+        for exponent in fit.exponents
+        if exponent.of_tokens is None
+        and len({item.run.tokens for item in runs if item.run.paper == exponent.paper}) > 1
+    ]
+    if alone:
+        notes.append(
+            "Sets that differ in tokens have levels of their own, without models of one size and "
+            f"family that would tell what tokens do: {', '.join(alone)}."
         )
     used = {(effect.paper, effect.key) for effect in fit.effects}
     unused = [

@@ -29,6 +29,7 @@ from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.files import validate
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario, verdict_of
 from simulator.inputs.scenario import Verdict as Expectation
@@ -39,11 +40,20 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
 from simulator.timing.roofline import ROOFS
-from simulator.timing.step import StepTime, Timed, running, summed, timed, timed_attention
+from simulator.timing.step import (
+    StepTime,
+    Timed,
+    memory_traffic,
+    running,
+    summed,
+    timed,
+    timed_attention,
+)
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
 NAMED_AXES = (
@@ -54,7 +64,7 @@ NAMED_AXES = (
     "execution",
     "weight_dtype",
     "kv_dtype",
-    "tensor_parallel",
+    *Parallelism.model_fields,
     "routing",
     "routing_exponent",
     "latent_form",
@@ -147,6 +157,20 @@ class Sweep:
                 if not self.with_tree:
                     columns.pop("tree")
                 yield columns
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Compute every point, as a frame with the columns of the CSV."""
+        import pandas as pd
+
+        return pd.concat(map(block_frame, self.blocks()), ignore_index=True)
+
+
+def block_frame(block: Mapping[str, Any]) -> "pd.DataFrame":
+    """Return a block as a frame; ends that are not known are missing, not 0 or infinite."""
+    import pandas as pd
+
+    missing = math.nan
+    return pd.DataFrame(block).replace(math.inf, missing).replace({"speedup_low": {0.0: missing}})
 
 
 def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
@@ -319,6 +343,8 @@ def _results(
         "flops": totals.flops,
         "bytes_read": totals.bytes_read,
         "bytes_written": totals.bytes_written,
+        "memory_traffic_bytes": memory_traffic(listed, gpu_rates, totals),
+        "memory_traffic_bytes_low": memory_traffic(listed, gpu_rates, totals, least=True),
         "kv_bytes_read": totals.kv_bytes_read,
         "memory_bytes": needs.total_bytes,
         "capacity_bytes": needs.capacity_bytes,
@@ -381,8 +407,11 @@ class GridSummary:
         The answer for the whole grid, decided as the scenario's own.
     decided
         Number of points by verdict.
+    both_fit
+        Points that fit under both kinds of attention.
     least, most
-        The points with the smallest and the largest speed-up, as columns of the sweep.
+        The points with the smallest and the largest speed-up, as columns of the sweep: of those
+        where both fit, if there are any.
     rows
         Every point; empty if there are more than ``MOST_POINTS_LISTED``.
     skipped
@@ -393,6 +422,7 @@ class GridSummary:
     gained: int
     standard_fits: int
     bifurcated_fits: int
+    both_fit: int
     verdict: Expectation
     decided: Mapping[Verdict, int]
     least: Mapping[str, Any]
@@ -414,11 +444,14 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
     SimulatorError
         If a model or GPU is unknown, or nothing can run.
     """
+    import numpy as np
+
     grid = prepare_sweep(scenario, **settings)
     speedups: list[float] = []
     fits = dict.fromkeys(ATTENTIONS, 0)
     decided = dict.fromkeys(VERDICTS, 0)
     extremes: list[Mapping[str, Any]] = []
+    both_fit = 0
     rows: list[Mapping[str, Any]] = []
     for block in grid.blocks():
         here = block["speedup"]
@@ -427,7 +460,11 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
             fits[name] += int(block[f"{name}_fits"].sum())
         for verdict in VERDICTS:
             decided[verdict] += int((block["verdict"] == verdict).sum())
-        extremes += [_row(block, int(here.argmin())), _row(block, int(here.argmax()))]
+        both = block["standard_fits"] & block["bifurcated_fits"]
+        both_fit += int(both.sum())
+        # Each the first in the order of the speed-up, after those that fit both ways.
+        ends = (int(np.lexsort((order, ~both))[0]) for order in (here, -here))
+        extremes += [_row(block, end) for end in ends]
         if grid.points <= MOST_POINTS_LISTED:
             rows += [_row(block, index) for index in range(len(here))]
     return GridSummary(
@@ -435,13 +472,19 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
         gained=sum(speedup >= GAIN_SPEEDUP for speedup in speedups),
         standard_fits=fits["standard"],
         bifurcated_fits=fits["bifurcated"],
+        both_fit=both_fit,
         verdict=verdict_of(speedups),
         decided=decided,
-        least=min(extremes, key=lambda row: float(row["speedup"])),
-        most=max(extremes, key=lambda row: float(row["speedup"])),
+        least=min(extremes, key=lambda row: (_unfit(row), row["speedup"])),
+        most=min(extremes, key=lambda row: (_unfit(row), -row["speedup"])),
         rows=tuple(rows),
         skipped=grid.skipped,
     )
+
+
+def _unfit(row: Mapping[str, Any]) -> bool:
+    """Return whether one kind of attention does not fit at a point."""
+    return not all(row[f"{name}_fits"] for name in ATTENTIONS)
 
 
 def _row(block: Mapping[str, Any], index: int) -> dict[str, Any]:

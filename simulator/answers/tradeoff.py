@@ -1,17 +1,18 @@
-"""Models of equal quality with fewer KV heads, and when the larger one is faster."""
+"""Models of equal quality with smaller caches, and when the larger one is faster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.price import cost_per_million_tokens, price_per_hour
-from simulator.answers.scaled import ScaleBy, scale_model
+from simulator.answers.load import Point, Request, at_concurrency, deployments
+from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
+from simulator.answers.scaled import FAMILIES, SCALE_BY, ScaleBy, scale_model, with_heads
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
 from simulator.answers.size_factor import (
-    LATENT,
     FactorTable,
     SizeFactor,
     fitted_factor,
@@ -20,10 +21,10 @@ from simulator.answers.size_factor import (
     pooled_factor,
     shipped_factors,
 )
-from simulator.answers.studies import REFERENCE, Studies, fit_studies
+from simulator.answers.studies import Studies, fit_studies
 from simulator.counts.transformer import prefill_operations
-from simulator.errors import WorkloadError, unknown
-from simulator.inputs.csv_files import Matching, are_one_set, read_training_runs
+from simulator.errors import ModelError, WorkloadError, unknown
+from simulator.inputs.csv_files import Matching, are_one_law, read_training_runs
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
@@ -38,10 +39,10 @@ FREED: Mapping[ScaleBy, Matching] = {
     "mlp": "mlp",
     "heads": "heads",
 }
-# Families that counts know: multi-query, grouped-query and latent attention.
-FAMILIES = ("mqa", "gqa", "mla")
-# Query heads for each KV head of gqa; public runs have three to fifteen.
-GROUP_SIZE = 4
+# Ways to scale in the order in which they are tried, where none is asked for.
+WAYS: tuple[ScaleBy, ...] = ("width", "mlp", "heads")
+# The word for the factor of the paper's own case: multi-query 1.10 times multi-head.
+PAPER_CASE = "paper"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,8 @@ class Contender:
     speedup, speedup_low, speedup_high
         The base's step time under the same attention over this one's, and its interval; errors of
         matrix products count as common to both models.
+    loaded
+        A server of it under as many users as asked; None if none were, or no request fits.
     """
 
     result: Estimate
@@ -70,6 +73,7 @@ class Contender:
     speedup: float
     speedup_low: float
     speedup_high: float
+    loaded: Point | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tradeoff:
+class Tradeoff(Answer):
     """Equally good models side by side.
 
     Attributes
@@ -111,6 +115,8 @@ class Tradeoff:
         The law behind the size factors; None where they are of no single set of runs.
     target_step_s
         Longest acceptable decode step, None for any. [s]
+    users
+        Users that each model serves as well, None if none.
     """
 
     base: Candidate
@@ -118,6 +124,7 @@ class Tradeoff:
     crossovers: tuple[Crossover, ...]
     scaling: ScalingLaw | None
     target_step_s: float | None
+    users: int | None = None
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -133,13 +140,15 @@ def tradeoff(
     *,
     target_kv_heads: Sequence[int] = (1,),
     families: Sequence[str] = (),
-    size_factors: Sequence[float] = (),
+    size_factors: Sequence[float | str] = (),
     scaling: ScalingLaw | Studies | str | Path | None = None,
-    scale_by: ScaleBy = "width",
+    scale_by: ScaleBy | None = None,
     target_step_s: float | None = None,
     most_samples: int = MOST_SAMPLES,
     longest_context_tokens: int = LONGEST_CONTEXT,
     usd_per_hour: float | None = None,
+    users: int | None = None,
+    output_tokens: int = 256,
 ) -> Tradeoff:
     """Compare a model with equally good ones that have other numbers of KV heads.
 
@@ -152,20 +161,24 @@ def tradeoff(
     target_kv_heads
         KV heads of each model to compare with.
     families
-        Families to compare with instead: ``mqa``, ``gqa`` (four query heads for each KV head) or
-        ``mla``.
+        Families to compare with instead: ``mqa``, ``gqa`` (four query heads for each KV head),
+        ``mla``, ``gla`` (two groups), ``cla`` (multi-query, two layers to a cache) or ``yoco``.
     size_factors
-        Parameters of each over the base's at equal quality; if none, those of ``scaling``. Without
-        either, those of the shipped table for ``families`` and for what ``scale_by`` does with
-        freed parameters, and the paper's for ``target_kv_heads`` where that is nothing.
+        Parameters of each over the base's at equal quality, or ``paper`` for the paper's 1.10; if
+        none, those of ``scaling``. Without either, those of the shipped table, by family and by
+        what ``scale_by`` does with freed parameters.
     scale_by
-        What makes the other models larger; see :func:`~simulator.answers.scaled.scale_model`.
+        What makes the other models larger; see :func:`~simulator.answers.scaled.scale_model`. None
+        takes the first of ``WAYS`` for which runs tell the family's factor.
     target_step_s
         Longest acceptable decode step, for the most samples and longest context. [s]
     most_samples, longest_context_tokens
         How far to search for the crossover.
     usd_per_hour
         Price of one GPU instead of the profile's own. [USD/h]
+    users, output_tokens
+        Also serve this many users, who ask again as soon as they have their answer: requests of one
+        of the work's prompts with its samples, which generate so many tokens each.
 
     Raises
     ------
@@ -174,7 +187,9 @@ def tradeoff(
     """
     if target_step_s is not None and not target_step_s > 0:
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
-    price = price_per_hour(gpu, setup.tensor_parallel, usd_per_hour)
+    if users is not None and users < 1:
+        raise WorkloadError(f"users = {users}: a load has at least 1")
+    price = price_per_hour(gpu, setup.gpus, usd_per_hour)
 
     def steps(model: ModelShape) -> dict[Attention, Estimate]:
         return {
@@ -185,7 +200,15 @@ def tradeoff(
     base_steps = steps(base)
     if scaling is not None and not isinstance(scaling, (ScalingLaw, Studies)):
         scaling = fit_runs(scaling)
-    wanted = _wanted(base, target_kv_heads, families)
+    forms = _forms(base, target_kv_heads, families)
+
+    def served(model: ModelShape, attention: Attention) -> Point | None:
+        if users is None:
+            return None
+        request = Request.of(work, output_tokens)
+        found, *_ = deployments(model, gpu, setup, request, attentions=[attention])
+        price = price_of(gpu, usd_per_hour)
+        return None if found.server is None else at_concurrency(found, users, price=price)
 
     def _candidate(
         model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
@@ -197,26 +220,33 @@ def tradeoff(
             parameters=count_parameters(model).total,
             size_error=error,
             variants={
-                attention: _variant(result, base_steps[attention], target_step_s, price)
+                attention: _variant(
+                    result,
+                    base_steps[attention],
+                    target_step_s,
+                    price,
+                    served(model, attention),
+                )
                 for attention, result in results.items()
             },
         )
 
     first = _candidate(base)
     others = []
-    table = None
-    if isinstance(scaling, Studies):
-        table = FactorTable.of(scaling)
-    elif scaling is None and (families or FREED[scale_by] != "nothing"):
-        table = shipped_factors()
     law = scaling if isinstance(scaling, ScalingLaw) else None
-    factors = _factors(base, wanted, size_factors, law or table, FREED[scale_by])
-    for number, factor in zip(wanted, factors, strict=True):
+    known = law or (FactorTable.of(scaling) if isinstance(scaling, Studies) else shipped_factors())
+    if size_factors and len(size_factors) != len(forms):
+        raise WorkloadError(
+            f"{len(size_factors)} size factors for {len(forms)} models: give one for each"
+        )
+    asked: Sequence[float | str | None] = size_factors or [None] * len(forms)
+    for form, given in zip(forms, asked, strict=True):
+        factor, way = _factor(base, form, given, known, scale_by)
         scaled = scale_model(
             base,
-            kv_heads=number,
+            form,
             size_factor=factor.value,
-            scale_by=scale_by,
+            scale_by=way,
             ranks=setup.tensor_parallel,
         )
         others.append(_candidate(scaled.model, factor, scaled.size_error))
@@ -238,6 +268,7 @@ def tradeoff(
         ),
         scaling=law,
         target_step_s=target_step_s,
+        users=users,
     )
 
 
@@ -249,15 +280,15 @@ def fit_runs(training_runs: str | Path) -> ScalingLaw | Studies:
     MeasurementError
         As for ``fit_scaling_law`` and ``fit_studies``.
     """
-    if are_one_set(read_training_runs(training_runs).rows):
+    if are_one_law(read_training_runs(training_runs).rows):
         return fit_scaling_law(training_runs)
     return fit_studies(training_runs)
 
 
-def _wanted(
+def _forms(
     base: ModelShape, target_kv_heads: Sequence[int], families: Sequence[str]
-) -> list[int | None]:
-    """Return the KV heads of each model to compare with, None for a latent cache.
+) -> list[ModelShape]:
+    """Return the base with the attention of each model to compare with.
 
     Raises
     ------
@@ -267,69 +298,53 @@ def _wanted(
     for name in families:
         if name not in FAMILIES:
             raise WorkloadError(unknown("family", name, FAMILIES))
-    numbers = {"mqa": 1, "gqa": max(1, base.heads // GROUP_SIZE), "mla": None}
-    wanted = [numbers[name] for name in families] or list(target_kv_heads)
-    if not wanted:
-        raise WorkloadError("no number of KV heads to compare with was given")
-    for number in wanted:
-        if number is None:
-            continue
+    for number in () if families else target_kv_heads:
         if number < 1:
             raise WorkloadError(f"a model has at least 1 KV head, not {number}")
-        if number == base.kv_heads:
-            raise WorkloadError(
-                f"{base.name} itself has kv_heads = {number}: compare it with another number, "
-                f"or start from a model with more (kv_heads = {base.heads} makes it multi-head)"
-            )
         if number > base.heads:
             raise WorkloadError(
                 f"{number} KV heads are more than the {base.heads} heads of {base.name}"
             )
-    return wanted
+    forms = [FAMILIES[name](base) for name in families]
+    forms = forms or [with_heads(base, number) for number in target_kv_heads]
+    if not forms:
+        raise WorkloadError("no number of KV heads to compare with was given")
+    if base in forms:
+        raise WorkloadError(
+            f"{base.name} itself has kv_heads = {base.kv_heads}: compare it with another number, "
+            f"or start from a model with more (kv_heads = {base.heads} makes it multi-head)"
+        )
+    return forms
 
 
-def _family(kv_heads: int | None, heads: int) -> str:
-    """Return the family of a number of KV heads as training runs name it."""
-    if kv_heads is None:
-        return LATENT
-    if kv_heads == heads:
-        return REFERENCE
-    return "multi-query" if kv_heads == 1 else "multi-group"
-
-
-def _factors(
+def _factor(
     base: ModelShape,
-    wanted: Sequence[int | None],
-    size_factors: Sequence[float],
-    known: ScalingLaw | FactorTable | None,
-    matched_by: Matching,
-) -> list[SizeFactor]:
-    """Return the size factor of each model to compare with; without data, the paper's.
+    form: ModelShape,
+    given: float | str | None,
+    known: ScalingLaw | FactorTable,
+    scale_by: ScaleBy | None,
+) -> tuple[SizeFactor, ScaleBy]:
+    """Return the size factor of a model to compare with, and what it is scaled by.
 
     Raises
     ------
     SimulatorError
-        If there is not one factor for each, or the data do not tell one.
+        If the data do not tell the factor, or what is given is none.
     """
-    if size_factors:
-        if len(size_factors) != len(wanted):
-            raise WorkloadError(
-                f"{len(size_factors)} size factors for {len(wanted)} numbers of KV heads: "
-                "give one for each"
-            )
-        return [given_factor(value) for value in size_factors]
-    factors = []
-    for number in wanted:
-        if isinstance(known, FactorTable):
-            family = _family(number, base.heads)
-            factors.append(pooled_factor(known, base, family, matched_by))
-        elif number is None:
-            raise WorkloadError("runs of one set tell no factor of latent caches; give it")
-        elif known is None:
-            factors.append(paper_factor(base, number))
-        else:
-            factors.append(fitted_factor(known, base, number))
-    return factors
+    if scale_by is not None and scale_by not in SCALE_BY:
+        raise WorkloadError(unknown("scale_by", str(scale_by), SCALE_BY))
+    if given is not None:
+        named = paper_factor(base, form) if isinstance(given, str) else given_factor(given)
+        return named, scale_by or WAYS[0]
+    if isinstance(known, ScalingLaw):
+        return fitted_factor(known, base, form), scale_by or WAYS[0]
+    problems = []
+    for way in WAYS if scale_by is None else (scale_by,):
+        try:
+            return pooled_factor(known, base, form, FREED[way]), way
+        except ModelError as problem:
+            problems.append(problem)
+    raise problems[0]
 
 
 def _variant(
@@ -337,6 +352,7 @@ def _variant(
     base: Estimate,
     target_step_s: float | None,
     usd_per_hour: float | None,
+    loaded: Point | None,
 ) -> Contender:
     """Return prefill, limits, price and speed-up over the base for one variant."""
     prefill = step_time(
@@ -359,4 +375,5 @@ def _variant(
         speedup=base.step_s / result.step_s,
         speedup_low=low,
         speedup_high=high,
+        loaded=loaded,
     )

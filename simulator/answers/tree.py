@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from operator import itemgetter
 
+from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, latent_forms
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import Verdict, verdict_of
@@ -81,7 +82,7 @@ class LevelRule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TreePlan:
+class TreePlan(Answer):
     """Every way to read a tree, and the best one.
 
     Attributes

@@ -1,6 +1,8 @@
 """estimate, compare, generate, plan, serve and tree."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -9,10 +11,12 @@ from simulator.answers.rules import RULES
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import DEFAULT_OUTPUT_TOKENS, Question, with_question
-from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.setup import ATTENTIONS, Attention
 
 if TYPE_CHECKING:
     from simulator.answers.generate import Generation
+
+Answer = TypeVar("Answer")
 
 
 @with_question
@@ -25,15 +29,24 @@ def _estimate(
     check: opt.Check = False,
 ) -> None:
     """Estimate one decode step: time, bytes, memory, what binds."""
-    from simulator.views.estimate import estimate_object, estimate_rows, estimate_view
-
-    result = api.estimate(**question.settings(gpu=gpu, attention=attention))
-    output.write(
-        table=lambda: estimate_view(result, explain=explain),
-        json_object=lambda: estimate_object(result, explain=explain),
-        rows=lambda: estimate_rows(result),
+    from simulator.views.estimate import (
+        estimate_list,
+        estimate_object,
+        estimate_rows,
+        estimate_view,
     )
-    _check(check, result.memory.fits)
+
+    results = _answers(question, api.estimate, gpu=gpu, attention=attention)
+    _write(
+        output,
+        question,
+        results,
+        table=partial(estimate_view, explain=explain),
+        listed=estimate_list,
+        json_object=partial(estimate_object, explain=explain),
+        rows=partial(estimate_rows, whole=len(results) > 1),
+    )
+    _check(check, all(result.memory.fits for result in results))
 
 
 @with_question
@@ -54,15 +67,20 @@ def _compare(
     check: opt.Check = False,
 ) -> None:
     """Compare standard with bifurcated attention, and advise."""
-    from simulator.views.estimate import compare_object, compare_rows, compare_view
+    from simulator.views.estimate import compare_list, compare_object, compare_rows, compare_view
 
-    result = api.compare(rule=rule, **question.settings(gpu=gpu))
-    output.write(
-        table=lambda: compare_view(result, explain=explain),
-        json_object=lambda: compare_object(result, explain=explain),
-        rows=lambda: compare_rows(result),
+    results = _answers(question, api.compare, gpu=gpu, rule=rule)
+    _write(
+        output,
+        question,
+        results,
+        table=partial(compare_view, explain=explain),
+        listed=compare_list,
+        json_object=partial(compare_object, explain=explain),
+        rows=compare_rows,
     )
-    _check(check, result.standard.memory.fits or result.bifurcated.memory.fits)
+    fits = (item.standard.memory.fits or item.bifurcated.memory.fits for item in results)
+    _check(check, all(fits))
 
 
 @with_question
@@ -75,29 +93,46 @@ def _generate(
     check: opt.Check = False,
 ) -> None:
     """Follow a whole request: prefill, every step, cost."""
-    from simulator.views.generate import generate_object, generate_rows, generate_view
+    from simulator.views.generate import (
+        generate_list,
+        generate_object,
+        generate_rows,
+        generate_view,
+    )
 
     if question.decoded_tokens is not None:
         raise typer.BadParameter(
-            "--decoded-tokens is a step's; generate follows every step to the last of "
-            "--output-tokens"
+            "--decoded-tokens is a step's, and generate follows every step; give --output-tokens"
         )
-    results: dict[str, Generation] = {
-        name: api.generate(
-            output_tokens=DEFAULT_OUTPUT_TOKENS
-            if question.output_tokens is None
-            else question.output_tokens,
-            price_per_hour=price_per_hour,
-            **question.settings(gpu=gpu, attention=name),
-        )
-        for name in ([attention] if attention else ATTENTIONS)
-    }
-    output.write(
-        table=lambda: generate_view(results),
-        json_object=lambda: generate_object(results),
-        rows=lambda: generate_rows(results),
+
+    def requests(each: Question) -> "dict[Attention, Generation]":
+        limits = {
+            "output_tokens": each.output_tokens or DEFAULT_OUTPUT_TOKENS,
+            "price_per_hour": price_per_hour,
+        }
+        return {
+            kind: api.generate(**each.settings(gpu=gpu, attention=kind, **limits))
+            for kind in ([attention] if attention else ATTENTIONS)
+        }
+
+    results = [requests(each) for each in question.each]
+    _write(
+        output,
+        question,
+        results,
+        table=generate_view,
+        listed=generate_list,
+        json_object=generate_object,
+        rows=generate_rows,
     )
-    _check(check, any(result.memory.fits for result in results.values()))
+    _check(check, all(any(item.memory.fits for item in each.values()) for each in results))
+
+
+def _group(text: str) -> int:
+    """Read a number of GPUs, and tell it from the name of one."""
+    if text[:1].isalpha():
+        raise typer.BadParameter(f"{text!r} is no number of GPUs; -g names a GPU: -g {text}")
+    return opt.count(text)
 
 
 @with_question
@@ -115,7 +150,7 @@ def _plan(
         opt.work(
             "--gpus",
             text="Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
-            parser=opt.count,
+            parser=_group,
             metavar="SIZE",
         ),
     ] = None,
@@ -141,7 +176,7 @@ def _plan(
         float | None,
         opt.work(
             "--ttft-ms",
-            text="Under load: longest acceptable mean time to the first token.",
+            text="Under load: longest acceptable time to the first token, the mean.",
             parser=opt.number,
             metavar="MS",
         ),
@@ -150,9 +185,18 @@ def _plan(
         float | None,
         opt.work(
             "--tpot-ms",
-            text="Under load: longest acceptable mean time per output token after the first.",
+            text="Under load: longest acceptable time per output token after it, the mean.",
             parser=opt.number,
             metavar="MS",
+        ),
+    ] = None,
+    percentile: Annotated[
+        float | None,
+        opt.work(
+            "--percentile",
+            text="Under load: percentage of requests within these times, in place of the means.",
+            parser=opt.number,
+            metavar="PERCENT",
         ),
     ] = None,
     gpus_at_most: Annotated[
@@ -164,7 +208,7 @@ def _plan(
     check: opt.Check = False,
 ) -> None:
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
-    from simulator.views.plan import plan_object, plan_rows, plan_view
+    from simulator.views.plan import plan_list, plan_object, plan_rows, plan_view
 
     if tensor_parallel_sizes and question.tensor_parallel is not None:
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
@@ -173,12 +217,13 @@ def _plan(
     of_load = {
         "ttft_ms": ttft_ms,
         "tpot_ms": tpot_ms,
+        "percentile": percentile,
         "gpus_at_most": gpus_at_most,
         "cached_tokens": cached_tokens,
         "most_sequences": most_sequences,
     }
     tried = {
-        "gpus": gpu,
+        "gpus": opt.names_in(gpu) or None,
         "tensor_parallel_sizes": tensor_parallel_sizes,
         "attentions": attention,
         "price_per_hour": price_per_hour,
@@ -200,16 +245,20 @@ def _plan(
         if value is not None:
             flag = {"most_sequences": "max_num_seqs"}.get(name, name).replace("_", "-")
             raise typer.BadParameter(f"--{flag} is of a load; give --requests-per-s")
-    result = api.plan(target_step_ms=target_step_ms, **question.settings(**tried))
-    output.write(
-        table=lambda: plan_view(result),
-        json_object=lambda: plan_object(result),
-        rows=lambda: plan_rows(result),
+    results = _answers(question, api.plan, target_step_ms=target_step_ms, **tried)
+    _write(
+        output,
+        question,
+        results,
+        table=plan_view,
+        listed=plan_list,
+        json_object=plan_object,
+        rows=plan_rows,
     )
     if output.format == "csv":
-        for reason in result.skipped:
+        for reason in dict.fromkeys(reason for result in results for reason in result.skipped):
             say(f"skipped: {reason}")
-    _check(check, any(option.meets_target for option in result.options))
+    _check(check, all(any(option.meets_target for option in result.options) for result in results))
 
 
 def _plan_load(output: Output, *, check: bool, **asked: Any) -> None:
@@ -282,6 +331,39 @@ def _tree(
         rows=lambda: tree_rows(result),
     )
     _check(check, result.best.result.memory.fits)
+
+
+def _answers(question: Question, ask: Callable[..., Answer], **changes: Any) -> list[Answer]:
+    """Answer the question for each combination of its lists."""
+    return [ask(**each.settings(**changes)) for each in question.each]
+
+
+def _write(
+    output: Output,
+    question: Question,
+    results: Sequence[Answer],
+    *,
+    table: Callable[[Answer], Any],
+    listed: Callable[[Sequence[Mapping[str, int]], Sequence[Answer]], Any],
+    json_object: Callable[[Answer], Any],
+    rows: Callable[[Answer], list[dict[str, Any]]],
+) -> None:
+    """Write the answer to a question, or those to its lists of sizes.
+
+    Parameters
+    ----------
+    table, json_object, rows
+        Functions that make each form of one answer.
+    listed
+        Makes one table of several answers, given the sizes of each.
+    """
+    alone = len(results) == 1
+    sizes = [each.listed for each in question.each]
+    output.write(
+        table=lambda: table(results[0]) if alone else listed(sizes, results),
+        json_object=lambda: json_object(results[0]) if alone else list(map(json_object, results)),
+        rows=lambda: [row for result in results for row in rows(result)],
+    )
 
 
 def _check(asked: bool, holds: object) -> None:

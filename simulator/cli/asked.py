@@ -1,15 +1,19 @@
-"""The options of a question given with a scenario: they replace the scenario's settings."""
+"""A scenario from the command line: by name with its settings replaced, or made of a question."""
 
 import inspect
-from collections.abc import Mapping
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simulator.cli.options import GpuName, ModelName
-from simulator.cli.question import question_of
+from simulator.cli.options import DEFAULT_GPU, ModelNames, names_in
+from simulator.cli.question import question_of, weights_of
 from simulator.counts.request import last_own_tokens
+from simulator.errors import ScenarioError, unknown
 from simulator.inputs.setup import PROCESS
+
+if TYPE_CHECKING:
+    from simulator.inputs.scenario import Scenario
 
 # Options of a question that describe a model by its sizes.
 OWN_MODEL = (
@@ -21,8 +25,6 @@ OWN_MODEL = (
     "intermediate_size",
     "vocab_size",
 )
-# Options that a scenario names differently.
-_FIELDS = {"dtype": "weight_dtype"}
 
 
 def asked(**values: Any) -> dict[str, Any]:
@@ -30,7 +32,15 @@ def asked(**values: Any) -> dict[str, Any]:
     return values
 
 
-asked.__signature__ = inspect.signature(question_of)  # type: ignore[attr-defined]
+def _signature() -> inspect.Signature:
+    """Return the options of a question, with several models, and without the argument for one."""
+    options = dict(inspect.signature(question_of).parameters)
+    del options["named"]
+    options["model"] = options["model"].replace(annotation=ModelNames)
+    return inspect.Signature(list(options.values()))
+
+
+asked.__signature__ = _signature()  # type: ignore[attr-defined]
 
 
 def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,50 +52,94 @@ def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def scenario_key(option: str) -> str | None:
-    """Return the key in a scenario's file that corresponds to an option of a question.
+def named_model(name: str | None, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Return a scenario's name and a question's options, where the name may be that of a model.
 
-    >>> scenario_key("--input-len"), scenario_key("-g"), scenario_key("--layers")
-    ('context_tokens under [workload]', 'gpus', None)
+    Parameters
+    ----------
+    name
+        The command's argument.
+    options
+        The options of a question, among them ``model``, a list of names or None.
     """
-    described = {"model": ModelName, "gpu": GpuName}
-    described |= {
-        name: parameter.annotation
-        for name, parameter in inspect.signature(question_of).parameters.items()
-    }
-    for name, annotation in described.items():
-        info = get_args(annotation)[1]
-        # Typer keeps the first name of an annotated option in the place of its default.
-        if option in (info.default, *info.param_decls) and name not in (*OWN_MODEL, *PROCESS):
-            field = _FIELDS.get(name, name)
-            return f"{field}s" if field in ("model", "gpu") else f"{field} under [workload]"
-    return None
+    from simulator.inputs.presets import find_preset, presets
+    from simulator.inputs.scenario import scenario_files
+
+    if name is None or name.endswith(".toml") or name.lower() in scenario_files():
+        return name, options
+    if find_preset(name) is None and "/" not in name and not name.endswith(".json"):
+        raise ScenarioError(
+            unknown(
+                "scenario or model",
+                name,
+                scenario_files(),
+                aliases=presets(),
+                way_out="see 'bifurcate scenarios' and 'bifurcate models'",
+            )
+        )
+    if options.get("model"):
+        raise typer.BadParameter(f"unexpected {name!r}: the model is {options['model'][0]!r}")
+    return None, {**options, "model": [name]}
 
 
-def changes_of(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the changes to a scenario, and the settings that a scenario does not have.
+def scenario_of(
+    name: str | None,
+    options: Mapping[str, Any],
+    *,
+    gpus: Sequence[str] | None,
+    **changes: Any,
+) -> "tuple[Scenario, dict[str, Any]]":
+    """Return the scenario that is asked about, and the settings that a scenario does not have.
+
+    Parameters
+    ----------
+    name
+        Of a scenario, whose settings the options replace; None to make one of the options.
+    options
+        The options of a question that were given.
+    gpus
+        GPUs instead of the scenario's.
+    changes
+        Further keys of a scenario's workload; None leaves one unchanged.
 
     Raises
     ------
     BadParameter
-        If an option describes a model by its sizes; a scenario names its models.
+        If there is no model, or an option describes one by its sizes.
     """
-    for name in options:
-        if name in OWN_MODEL:
+    from simulator.answers.study import asked_scenario, narrowed
+    from simulator.inputs.scenario import load_scenario
+
+    for option in options:
+        if option in OWN_MODEL:
             raise typer.BadParameter(
-                f"--{name.replace('_', '-')} describes a model; give it without a scenario"
+                f"--{option.replace('_', '-')}: pages and grids name their models; give --model, a "
+                "preset or a config.json"
             )
-    changes = {
-        _FIELDS.get(name, name): value for name, value in options.items() if name not in PROCESS
-    }
-    settings = {name: options[name] for name in PROCESS if name in options}
+    given_values = dict(options)
+    settings = {key: given_values.pop(key) for key in PROCESS if key in given_values}
+    formats = [given_values.pop(key, None) for key in ("dtype", "quantization")]
+    changes |= {**given_values, "weight_dtype": weights_of(*formats)}
     if "model" in changes:
-        changes["model"] = (changes["model"],)
+        changes["model"] = tuple(names_in(changes["model"]))
     if "output_tokens" in changes:
-        last = last_own_tokens(
+        sizes = [
             changes["output_tokens"],
             changes.get("query_tokens", 1),
             changes.get("accepted_tokens", 1),
+        ]
+        if any(isinstance(size, tuple) for size in sizes):
+            raise typer.BadParameter(
+                "--output-tokens says which step a grid is about; give one value, and one of "
+                "--query-tokens"
+            )
+        changes.setdefault("decoded_tokens", last_own_tokens(*sizes))
+    if name is not None:
+        cards = tuple(gpus) if gpus else None
+        return narrowed(load_scenario(name), {**changes, "gpu": cards}), settings
+    if not changes.get("model"):
+        raise typer.BadParameter(
+            "nothing is asked; give a scenario (see 'bifurcate scenarios'), or a model and its "
+            "sizes: llama-3.1-8b -n 1,4,16 --context 4K,8K"
         )
-        changes.setdefault("decoded_tokens", last)
-    return changes, settings
+    return asked_scenario(changes, gpus or [DEFAULT_GPU]), settings

@@ -5,28 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from simulator.cli import options as opt
-from simulator.cli.main import Command
+from simulator.cli.command import Catalogue, Command
 from simulator.cli.output import Output, say
 from simulator.errors import SimulatorError, unknown
 from simulator.resources import readable
 
 CHECK_FOUND = 1
-
-
-class Catalogue(TyperGroup):
-    """A group that explains how to show an item when its name is given as a command."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
-        """Find the command, or suggest the one that was probably meant."""
-        try:
-            return super().resolve_command(ctx, args)
-        except typer.TyperException as error:
-            if "Did you mean" not in error.message:
-                error.message += f" To show one: {ctx.command_path} show {args[0]}"
-            raise
 
 
 @opt.with_output

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 Rows = Annotated[
     list[Path],
     typer.Argument(
-        help="Files of measured rows (.csv or .parquet), or folders of them.", metavar="ROWS..."
+        help="Files of measured rows (.csv or .parquet), folders of them, or sample: synthetic "
+        "rows that ship.",
+        metavar="ROWS...",
     ),
 ]
 KeepSuspect = Annotated[
@@ -110,10 +112,25 @@ def _needs(*packages: str) -> None:
         )
 
 
+def _of(gpu: str | None) -> str:
+    """Name the GPU whose rows are asked for, if one is."""
+    from simulator.inputs.hardware import load_hardware
+
+    return f" of {load_hardware(gpu).id}" if gpu else ""
+
+
 def _say_refused(measurements: "Measurements") -> None:
-    """List the rows that are refused, or kept although they are physically impossible."""
+    """List the rows that are left out, refused, or kept although they are impossible."""
     from simulator.views.text import plural
 
+    others = measurements.of_others
+    if others:
+        named = [f"{name} ({count:,})" for name, count in others.items()]
+        more = f" and {len(named) - MOST_LISTED} more" if len(named) > MOST_LISTED else ""
+        say(
+            f"left out: {plural(sum(others.values()), 'row')} of other GPUs: "
+            f"{', '.join(named[:MOST_LISTED])}{more}"
+        )
     for rows, what in (
         (measurements.refused, "refused"),
         (measurements.suspect, "kept though suspect"),
@@ -278,7 +295,6 @@ def _validate(
     from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load
-    from simulator.inputs.hardware import load_hardware
     from simulator.views.text import plural
 
     _check_suffix(output, SUFFIXES)
@@ -288,16 +304,21 @@ def _validate(
     measurements = load(rows, gpu=gpu, keep_suspect=keep_suspect)
     _say_refused(measurements)
     result = checking.validate(measurements, gpu=card, choice=constants)
+    if card is not None and result.constants and card.id not in result.constants:
+        raise MeasurementError(
+            f"no row is of {card.id}, the profile of --calibration; say with --gpu whose it is: "
+            f"{', '.join(sorted(result.constants))}"
+        )
     for reason, count in sorted(result.skipped.items()):
         say(f"skipped {plural(count, 'row')}: {reason}")
-    if gpu is not None and not len(result.rows):
-        say(f"no rows of {load_hardware(gpu).id} could be predicted")
     if output is not None and output.suffix != ".html":
         _write(result, measurements, output)
         output = None
     for path in (output, figure):
-        if path is not None:
+        if path is not None and len(result.rows):
             _draw(result, card, path)
+    if not len(result.rows):
+        raise MeasurementError(f"no row{_of(gpu)} could be predicted")
     report = summaries.summarise(result, measurements)
 
     def table() -> Any:

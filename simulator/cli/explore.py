@@ -1,54 +1,43 @@
-"""explore: one offline page with sliders and menus for a scenario."""
+"""explore: one offline page with sliders and menus for a scenario or a question."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from simulator.cli import options as opt
+from simulator.cli.asked import asked, given, named_model, scenario_of
 from simulator.cli.output import PAGES, say, write_text
 from simulator.errors import OutputError
 
 
+@opt.with_options(asked)
 def _explore(
-    scenario: opt.ScenarioName,
+    options: dict[str, Any],
+    context: typer.Context,
+    scenario: opt.QuestionScenario = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write: .html.", metavar="FILE")
+        Path, opt.answer("--output", "-o", text="File to write: .html.", metavar="FILE")
     ] = Path("explore.html"),
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Model to offer, as often as you like. Default: the scenario's and a dozen more.",
-            metavar="MODEL",
-            autocompletion=opt.complete_models,
-        ),
-    ] = None,
     gpu: Annotated[
         list[str] | None,
-        opt.gpu_option(
-            "GPU to offer, as often as you like. Default: the scenario's, then all others."
-        ),
+        opt.gpu_option("GPU to offer, as often as you like. Default: the scenario's, then all."),
     ] = None,
-    gpu_memory_utilization: opt.Utilization = 0.9,
-    constants: opt.Constants = "auto",
 ) -> None:
     """Write a page with sliders and menus that answers at once."""
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a page goes to .html")
-    from simulator.inputs.scenario import load_scenario
     from simulator.views.explore.menu import menu
     from simulator.views.explore.page import page
     from simulator.views.text import plural
 
-    offer = menu(
-        load_scenario(scenario),
-        models=model or (),
-        gpus=gpu or (),
-        constants=constants,
-        gpu_memory_utilization=gpu_memory_utilization,
-    )
+    name, found = named_model(scenario, given(context, options))
+    gpus = opt.names_in(gpu)
+    offered_models = () if name is None else opt.names_in(found.pop("model", ()))
+    start, settings = scenario_of(name, found, gpus=gpus if name is None else ())
+    for unknown in settings.keys() - {"constants", "gpu_memory_utilization"}:
+        raise typer.BadParameter(f"--{unknown.replace('_', '-')}: the page has no such setting")
+    offer = menu(start, models=offered_models, gpus=gpus, **settings)
     for reason in offer.skipped:
         say(f"skipped: {reason}")
     write_text(page(offer), output)

@@ -3,17 +3,15 @@
 import os
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from typer.core import TyperCommand, TyperOption
 
+from simulator.cli.command import COMMANDS, Command, Commands, hint_of
 from simulator.cli.output import fail, say, write_any_encoding
-from simulator.errors import OutputError, SimulatorError
+from simulator.errors import SimulatorError
 
 HELP = """\
 What will a decode step cost, and does reading the shared context once pay off?
@@ -27,130 +25,17 @@ MISUSED = 2
 # The exit code that shells and Typer use for a program ended by Ctrl-C.
 INTERRUPTED = 130
 
-# What people who know an engine's options look for.
-_CONTEXT, _SAMPLES = "--context is the length of the context", "-n is the number of samples"
-_GPUS = "--tp is the number of GPUs that share each layer; other parallelism is not modelled"
-MEANT = {
-    **dict.fromkeys(("--max-model-len", "--seq-len", "--prompt-len", "--ctx"), _CONTEXT),
-    **dict.fromkeys(("--max-num-seqs", "--n", "--best-of"), _SAMPLES),
-    **dict.fromkeys(("--num-gpus", "--gpus", "-t"), _GPUS),
-    **dict.fromkeys(("--pipeline-parallel-size", "--data-parallel-size"), _GPUS),
-    **dict.fromkeys(("--tpot", "--target-tpot-ms"), "--target-step-ms is the longest step"),
-    "--enable-prefix-caching": "--kv-layout shared stores the context once",
-    "--enforce-eager": "--execution eager is plain PyTorch",
-}
-# The options that some take for commands, and other spellings of one.
-SAID_OTHERWISE = {"help": "--help", "version": "--version", "-v": "--version", "-V": "--version"}
-
-# Options that name a file to write.
-OUTPUTS = ("output", "figure")
+# What some type for the option that prints the version.
+VERSION = ("version", "-v", "-V")
 
 # If set, a bug of ours shows its traceback.
 DEBUG_VARIABLE = "BIFURCATE_DEBUG"
-
-# The module of each command, in the order of the help. Only the requested command is loaded and
-# built, because the options of all the others would take longer than the answer.
-COMMANDS = {
-    **dict.fromkeys(("estimate", "compare", "generate", "plan", "serve"), "answers"),
-    **dict.fromkeys(("scaling", "tradeoff", "quality"), "tradeoff"),
-    "tree": "answers",
-    **{name: name for name in ("sweep", "explore", "plot", "report", "measure", "trace")},
-    **dict.fromkeys(("calibrate", "validate"), "evidence"),
-    **dict.fromkeys(("models", "gpus", "scenarios"), "catalogues"),
-}
-
-
-class Command(TyperCommand):
-    """A command that refuses a second value of an option that takes one."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the command line, after checking that none of it would be ignored."""
-        if ctx.resilient_parsing:
-            return super().parse_args(ctx, args)
-        self._check(ctx, args)
-        rest = super().parse_args(ctx, args)
-        _check_outputs(ctx.params)
-        return rest
-
-    def _check(self, ctx: Any, args: list[str]) -> None:
-        """Refuse a second value of an option that takes one, and explain options of a scenario."""
-        try:
-            _, spare, order = self.make_parser(ctx).parse_args(list(args))
-        except typer.TyperException as error:
-            # Typer's class of an unknown option has no public name; it alone has possibilities.
-            unknown_option = hasattr(error, "possibilities")
-            needs_scenario = any(item.name == "scenario" and item.required for item in self.params)
-            if unknown_option and needs_scenario:
-                _explain_option(error, str(self.name), args)
-            elif unknown_option:
-                _say_meant(error)
-            raise
-        if spare and any(item.name == "model" for item in self.params):
-            raise typer.BadParameter(
-                f"unexpected {' '.join(spare)!r}: -m names a model, and a name with spaces stands "
-                "in quotes"
-            )
-        for item, times in Counter(order).items():
-            single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
-            if single and times > 1:
-                raise typer.BadParameter(
-                    f"{item.opts[0]} takes one value and is given {times} times"
-                )
-
-
-def _check_outputs(values: Mapping[str, Any]) -> None:
-    """Refuse to write over a file that the command reads.
-
-    Raises
-    ------
-    OutputError
-        If an output is one of the inputs.
-    """
-    # Older versions of Typer make paths of texts only later.
-    outputs = [Path(values[name]) for name in OUTPUTS if isinstance(values.get(name), str | Path)]
-    outputs = [path for path in outputs if path.is_file()]
-    for name, value in values.items() if outputs else ():
-        for item in value if isinstance(value, list | tuple) else [value]:
-            if name in OUTPUTS or not isinstance(item, str | Path):
-                continue
-            for path in outputs:
-                if any(read.exists() and read.samefile(path) for read in _reads(Path(item), path)):
-                    raise OutputError(f"cannot write {path}: it is an input; name another file")
-
-
-def _reads(given: Path, output: Path) -> Iterable[Path]:
-    """Return the files that an input stands for, among them the output if it is one."""
-    if not given.is_dir():
-        return [given]
-    rows = [given / output.name] if output.suffix in (".csv", ".parquet") else []
-    return [given / "config.json", *rows]
-
-
-def _say_meant(error: Any) -> None:
-    """Say which of our options an engine's option corresponds to, if one does."""
-    if meant := MEANT.get(error.option_name):
-        error.possibilities = None
-        error.message += f": {meant}"
-
-
-def _explain_option(error: Any, command: str, args: Sequence[str]) -> None:
-    """Say which scenario key corresponds to an option of a question."""
-    from simulator.cli.asked import scenario_key
-    from simulator.inputs.scenario import scenario_files
-
-    if key := scenario_key(error.option_name):
-        files = scenario_files()
-        named = next((str(files[word]) for word in args if word in files), "a scenario's file")
-        error.possibilities = None
-        error.message += (
-            f": {command} takes all but a few settings from a scenario, by name or file; "
-            f"set {key} in a copy of {named} and give the copy's path"
-        )
 
 
 def build(command: str | None = None) -> typer.Typer:
     """Return the whole command line, or one with a single command."""
     app = typer.Typer(
+        cls=Commands,
         help=HELP,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -186,27 +71,52 @@ def _warn(message: Warning | str, *_: object, **__: object) -> None:
     say(f"warning: {message}")
 
 
-def _misuse(error: typer.TyperException, words: Sequence[str]) -> str:
-    """Say what cannot be read of a command line."""
-    message = error.format_message().removeprefix("Invalid value: ")
-    option = SAID_OTHERWISE.get(words[0] if words else "")
-    return f"{message.rstrip('.')}; did you mean {option!r}?" if option else message
+def _options(words: Sequence[str]) -> list[str]:
+    """Return a command line with options in place of the commands ``help`` and ``version``.
+
+    >>> _options(["help", "compare"]), _options(["version"])
+    (['compare', '--help'], ['--version'])
+    """
+    if words and words[0] == "help":
+        return [*words[1:], "--help"]
+    return ["--version", *words[1:]] if words and words[0] in VERSION else [*words]
+
+
+def _way_out(word: str) -> str:
+    """Return the hint of errors that have none of their own, by the first word typed."""
+    if word and word not in COMMANDS and not word.startswith("-"):
+        from simulator.inputs.presets import find_preset
+
+        if find_preset(word):
+            return f"a command comes first: bifurcate compare {word}"
+    of_command = f"{word} " if word in COMMANDS else ""
+    return f"'bifurcate {of_command}--help' says what can be asked"
+
+
+def _misuse(error: typer.TyperException) -> tuple[str, str]:
+    """Say what cannot be read of a command line, and the hint, if there is one."""
+    hint = hint_of(error)
+    message = error.message if hint else error.format_message()
+    what, _, guess = message.removeprefix("Invalid value: ").partition(" Did you mean ")
+    return what.rstrip("."), f"did you mean {guess}" if guess else hint
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 answered, 1 error, 2 wrong usage, 3 check failed."""
     if sys.stdout is None:
         fail("cannot write the answer: stdout is closed", 1)
-    words = sys.argv[1:] if arguments is None else arguments
+    words = _options(sys.argv[1:] if arguments is None else arguments)
+    way_out = _way_out(words[0] if words else "")
     write_any_encoding()
     warnings.showwarning = cast("Any", _warn)
     try:
         app = build(words[0] if words else None)
-        code = app(args=arguments, prog_name="bifurcate", standalone_mode=False)
+        code = app(args=words, prog_name="bifurcate", standalone_mode=False)
     except typer.TyperException as error:
-        fail(_misuse(error, words), error.exit_code)
+        what, hint = _misuse(error)
+        fail(what, error.exit_code, hint=hint, way_out=way_out)
     except SimulatorError as error:
-        fail(str(error), 1)
+        fail(str(error), 1, way_out=way_out)
     except BrokenPipeError:
         # The reader of our output is gone (as with head); Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -219,9 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if os.environ.get(DEBUG_VARIABLE):
             raise
         fail(
-            f"a bug of ours, not of yours: {type(error).__name__}: {error} "
-            f"({DEBUG_VARIABLE}=1 shows where)",
+            f"a bug of ours, not of yours: {type(error).__name__}: {error}",
             1,
+            hint=f"{DEBUG_VARIABLE}=1 shows where",
         )
     if code == INTERRUPTED:
         fail("interrupted", INTERRUPTED)

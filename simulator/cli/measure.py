@@ -272,13 +272,16 @@ def _dry_run(
     result = preview(plan, gpu=rates, device=device, done=done)
 
     def table() -> Any:
-        from rich.console import Group
+        from simulator.views.columns import Column, FittedTable, notes, stack
 
-        from simulator.views.columns import Column, FittedTable
-
-        names = ("variants", "fastest", "slowest", "memory", "fits")
-        columns = [Column(unit="text", heading="group"), *(Column(heading=name) for name in names)]
-        return Group(result.title, "", FittedTable(columns=columns, rows=result.lines))
+        names = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
+        columns = [Column(unit="text", heading="shape"), *(Column(heading=name) for name in names)]
+        return stack(
+            result.title,
+            "",
+            FittedTable(columns=columns, rows=result.lines),
+            *notes(["--json and --format csv list every cell."]),
+        )
 
     output.write(table=table, json_object=result.as_object, rows=lambda: result.rows)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from simulator.cli.command import OUTPUT_PANEL
 from simulator.cli.output import FORMATS, Format, Output, output_of
 from simulator.errors import nearest
 from simulator.inputs.dtypes import KV_DTYPES
@@ -25,12 +26,16 @@ from simulator.inputs.setup import (
 from simulator.units import parse_count
 
 DEFAULT_GPU = "h100-sxm"
-_PER_CENT = re.compile(r"(\d{1,3}(?:\.\d+)?) ?%")
+# Groups of three digits, as in 16,384, which may also be a list of two.
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+# A number with a unit that the option has in its name.
+_WITH_UNIT = re.compile(r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?")
 # The exit code when --check finds that memory or the target is exceeded.
 CHECK_FAILED = 3
 
 
-MODEL_PANEL, WORK_PANEL, OUTPUT_PANEL = "The model", "The workload", "The answer"
+MODEL_PANEL, WORK_PANEL = "The model", "The workload"
+HARDWARE_PANEL = "The hardware, and what runs on it"
 
 
 def count(text: str) -> int:
@@ -41,13 +46,39 @@ def count(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def counts(text: str | int) -> int | tuple[int, ...]:
+    """Read a size for an option that takes a list as well, such as 1,4,16.
+
+    >>> counts("8K"), counts("1,4,16"), counts("4K, 8K"), counts("4,096")
+    (8192, (1, 4, 16), (4096, 8192), 4096)
+    """
+    text = str(text)
+    parts = text.split(",")
+    if len(parts) == 1 or any(part.startswith("0") for part in parts[1:]):
+        return count(text)
+    if _THOUSANDS.fullmatch(text):
+        raise typer.BadParameter(
+            f"{text!r} may be one number or a list; write {text.replace(',', '')!r} or "
+            f"{text.replace(',', ', ')!r}"
+        )
+    values = tuple(count(part.strip()) for part in parts)
+    if len(set(values)) < len(values):
+        raise typer.BadParameter(f"{text!r} lists a size twice")
+    return values
+
+
+def names_in(texts: Sequence[str] | None) -> list[str]:
+    """Return the names in an option that may be repeated, or list several with commas."""
+    return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
+
+
 def number(text: str) -> float:
     """Read a number for an option."""
     try:
         return float(text)
     except ValueError:
-        part = _PER_CENT.fullmatch(text)
-        hint = f"; write {float(part[1]) / 100:g}" if part else ""
+        part = _WITH_UNIT.fullmatch(text)
+        hint = f"; write {float(part[1]) * (0.01 if part[2] == '%' else 1):g}" if part else ""
         raise typer.BadParameter(f"{text!r} is not a number{hint}") from None
 
 
@@ -93,6 +124,7 @@ def option(*names: str, panel: str, text: str, **more: Any) -> Any:
 
 on_model = partial(option, panel=MODEL_PANEL)
 work = partial(option, panel=WORK_PANEL)
+hardware = partial(option, panel=HARDWARE_PANEL)
 answer = partial(option, panel=OUTPUT_PANEL)
 
 
@@ -131,9 +163,16 @@ def size(*names: str, panel: str, text: str) -> Any:
     return option(*names, panel=panel, text=text, parser=count, metavar="SIZE")
 
 
+def sizes(*names: str, panel: str, text: str) -> Any:
+    """Return the description of an option that is a size or a list of sizes, for a table."""
+    return option(*names, panel=panel, text=text, parser=counts, metavar="SIZE[,SIZE...]")
+
+
 def gpu_option(text: str) -> Any:
     """Return the description of an option that names GPUs."""
-    return work("--gpu", "--hardware", "-g", text=text, metavar="GPU", autocompletion=complete_gpus)
+    return hardware(
+        "--gpu", "--hardware", "-g", text=text, metavar="GPU", autocompletion=complete_gpus
+    )
 
 
 def target_option(text: str) -> Any:
@@ -151,21 +190,27 @@ ModelName = Annotated[
         autocompletion=complete_models,
     ),
 ]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(help="The same as --model.", metavar="MODEL", autocompletion=complete_models),
+]
+ModelNames = Annotated[
+    list[str] | None,
+    on_model(
+        "--model",
+        "-m",
+        text="Model, as in 'bifurcate models'; as often as you like.",
+        metavar="MODEL",
+        autocompletion=complete_models,
+    ),
+]
 GpuName = Annotated[str, gpu_option("GPU (see 'bifurcate gpus') or a profile's path.")]
 QuestionScenario = Annotated[
     str | None,
     typer.Argument(
-        help="Scenario (see 'bifurcate scenarios') or a TOML file; options given with it "
-        "replace its own. Or no scenario, and the options of a question.",
-        metavar="[SCENARIO]",
-        autocompletion=complete_scenarios,
-    ),
-]
-ScenarioName = Annotated[
-    str,
-    typer.Argument(
-        help="Scenario (see 'bifurcate scenarios') or a TOML file.",
-        metavar="SCENARIO",
+        help="Scenario (see 'bifurcate scenarios') or a TOML file; options replace its own. "
+        "Or a model, and the options of a question.",
+        metavar="SCENARIO|MODEL",
         autocompletion=complete_scenarios,
     ),
 ]
@@ -177,7 +222,7 @@ AttentionName = Annotated[
 ]
 PricePerHour = Annotated[
     float | None,
-    work(
+    hardware(
         "--price-per-hour",
         text="Price of one GPU in USD per hour, instead of the profile's.",
         parser=number,
@@ -233,14 +278,14 @@ Constants = Annotated[
     ConstantsChoice,
     choice(
         "--constants",
-        panel=WORK_PANEL,
+        panel=HARDWARE_PANEL,
         text="Constants of the timing model: the best known, those of other cards, or bare peaks.",
         of=CONSTANTS_CHOICES,
     ),
 ]
 Utilization = Annotated[
     float,
-    work(
+    hardware(
         "--gpu-memory-utilization",
         text="Share of the card's memory that may be used.",
         parser=number,
@@ -251,10 +296,10 @@ EngineName = Annotated[
     Engine,
     choice(
         "--engine",
-        panel=WORK_PANEL,
-        text="Whose meaning that share has: vLLM's, SGLang's --mem-fraction-static, or "
-        "TensorRT-LLM's free_gpu_memory_fraction. SGLang and TensorRT-LLM quantise activations in "
-        "the kernel before.",
+        panel=HARDWARE_PANEL,
+        text="Your engine, or none for a loop of your own: whose meaning that share has (vLLM's, "
+        "SGLang's --mem-fraction-static, TensorRT-LLM's free_gpu_memory_fraction), whose switch "
+        "compare names. SGLang and TensorRT-LLM quantise activations in the kernel before.",
         of=ENGINES,
     ),
 ]
@@ -263,7 +308,7 @@ BatchedTokens = Annotated[
     size(
         "--max-batched-tokens",
         "--max-num-batched-tokens",
-        panel=WORK_PANEL,
+        panel=HARDWARE_PANEL,
         text="Tokens of the largest prefill batch, for which engines keep memory. Default: 8192 on "
         "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
     ),

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 import typer
 
-from simulator.errors import OutputError
+from simulator.errors import OutputError, parted
 from simulator.resources import atomic_path
 from simulator.views.columns import LARGEST_EXACT
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 Format = Literal["table", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
-# Width of tables where there is no terminal.
-PLAIN_WIDTH = 140
+# Width of tables where there is no terminal, and the variable that sets another.
+PLAIN_WIDTH, WIDTH_VARIABLE = 140, "BIFURCATE_WIDTH"
 PAGES, JSON = (".html", ".htm"), ".json"
 USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
 MOST_PIXELS = 8192
@@ -126,7 +127,7 @@ def csv_text(rows: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     if rows:
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(rows[0])
+        writer.writerow(map(csv_cell, rows[0]))
         writer.writerows([csv_cell(value) for value in row.values()] for row in rows)
     return buffer.getvalue()
 
@@ -238,7 +239,10 @@ def show(view: "RenderableType", path: Path | None) -> None:
         console.print(_harmless(view, console), crop=False)
         return
     buffer = io.StringIO()
-    Console(file=buffer, width=PLAIN_WIDTH, highlight=False, no_color=True).print(view)
+    # Not COLUMNS, which a parent process that loads readline sets to 80 without being asked.
+    told = os.environ.get(WIDTH_VARIABLE, "")
+    width = int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
+    Console(file=buffer, width=width, highlight=False, no_color=True).print(view)
     write_text(printable(_trimmed(buffer.getvalue())), path)
 
 
@@ -295,11 +299,29 @@ def say(message: str) -> None:
     sys.stderr.write(f"{printable(message)}\n")
 
 
-def fail(message: str, code: int) -> NoReturn:
-    """Write one line of bounded length on stderr and exit."""
-    line = printable(" ".join(message.split()))
-    if len(line) > LONGEST_ERROR:
-        # The beginning names the place, the end the way out.
-        line = f"{line[: LONGEST_ERROR - 105]} ... {line[-100:]}"
-    sys.stderr.write(f"error: {line}\n")
+def fail(message: str, code: int, *, hint: str = "", way_out: str = "") -> NoReturn:
+    """Write what is wrong and a hint on stderr, a line of bounded length each, and exit.
+
+    Parameters
+    ----------
+    message
+        What is wrong; its end may say what to do instead, which is the hint.
+    code
+        The exit code.
+    hint
+        The hint, if the message has none of its own.
+    way_out
+        The hint of those that have none.
+    """
+    what, own = (message, hint) if hint else parted(message)
+    for kind, text in (("error", what), ("hint", own or way_out)):
+        if line := printable(" ".join(text.split())):
+            sys.stderr.write(f"{kind}: {_bounded(line)}\n")
     sys.exit(code)
+
+
+def _bounded(line: str) -> str:
+    """Shorten a long line in the middle: its beginning names the place, its end the problem."""
+    if len(line) <= LONGEST_ERROR:
+        return line
+    return f"{line[: LONGEST_ERROR - 105]} ... {line[-100:]}"

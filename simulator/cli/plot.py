@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.asked import asked, changes_of, given
+from simulator.cli.asked import OWN_MODEL, asked, given, named_model, scenario_of
 from simulator.cli.output import (
     USUAL_HEIGHT,
     USUAL_WIDTH,
@@ -75,46 +75,36 @@ def _plot(
         write_text("\n".join(lines) + "\n", None)
         return
     if figure is None:
-        raise typer.BadParameter("give a FIGURE; 'bifurcate plot --list' names them")
+        raise typer.BadParameter("no figure is named; see 'bifurcate plot --list'")
     kind(figure)
     path = output or Path(f"{figure}.html")
     check_figure(path, width, height)
-    if scenario is None:
-        study = _of_question(options, gpu or [opt.DEFAULT_GPU], price_per_hour)
-    else:
-        study = _of_scenario(scenario, given(context, options), gpu, price_per_hour)
+    name, found = named_model(scenario, given(context, options))
+    study = _study(name, found, opt.names_in(gpu), price_per_hour)
     drawn = draw(figure, study)
     write_figure(drawn, path, width, height)
     say(f"wrote {path}: {drawn.layout.meta['finding']}")
 
 
-def _of_question(options: dict[str, Any], gpus: Sequence[str], price: float | None) -> "Study":
-    """Return the study around a question's options."""
-    from simulator.answers.study import DEFAULT_OUTPUT_TOKENS, Study
+def _study(
+    name: str | None, options: dict[str, Any], gpus: Sequence[str], price: float | None
+) -> "Study":
+    """Return the study of a scenario, or of a question, whose model may be one of its own."""
+    from simulator.answers.study import DEFAULT_OUTPUT_TOKENS, Study, study_scenario
     from simulator.inputs.hardware import load_hardware
 
-    question = question_of(**options)
+    if name is not None or not any(option in OWN_MODEL for option in options):
+        found, settings = scenario_of(name, options, gpus=gpus)
+        return study_scenario(found, usd_per_hour=price, **settings)
+    question = question_of(**options | {"model": None})
     return Study(
         models=(question.model,),
-        gpus=tuple(load_hardware(name) for name in gpus),
+        gpus=tuple(load_hardware(name) for name in gpus or [opt.DEFAULT_GPU]),
         setup=question.setup,
         workload=question.workload,
         output_tokens=question.output_tokens or DEFAULT_OUTPUT_TOKENS,
         usd_per_hour=price,
     )
-
-
-def _of_scenario(
-    name: str, options: dict[str, Any], gpus: Sequence[str] | None, price: float | None
-) -> "Study":
-    """Return the study of a scenario, with its settings replaced by the given options."""
-    from simulator.answers.study import narrowed, study_scenario
-    from simulator.inputs.scenario import load_scenario
-
-    changes, settings = changes_of(options)
-    changes["gpu"] = tuple(gpus) if gpus else None
-    found = narrowed(load_scenario(name), changes)
-    return study_scenario(found, usd_per_hour=price, **settings)
 
 
 # The commands of this module.

@@ -4,17 +4,21 @@ Names follow the serving engines where possible: ``--input-len``, ``--num-sample
 ``--tensor-parallel-size``, ``--kv-cache-dtype``, ``--gpu-memory-utilization``.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Annotated, Any
 
 import typer
 
 from simulator.cli.options import (
+    HARDWARE_PANEL,
     MODEL_PANEL,
     WORK_PANEL,
     BatchedTokens,
     Constants,
     EngineName,
+    ModelArgument,
     ModelName,
     Utilization,
     choice,
@@ -25,11 +29,12 @@ from simulator.cli.options import (
     option,
     output_options,
     size,
+    sizes,
     with_options,
 )
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
-from simulator.inputs.dtypes import KV_DTYPES
+from simulator.inputs.dtypes import KV_DTYPES, read_dtype
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import (
@@ -48,13 +53,16 @@ from simulator.inputs.workload import Workload
 
 # Of whole requests.
 DEFAULT_OUTPUT_TOKENS = 256
+# A size, or several; Typer takes no union of types.
+Sizes = Any
 
 
 def question_of(
+    named: ModelArgument = None,
     model: ModelName = None,
     kv_heads: Annotated[
-        int | None,
-        size("--kv-heads", panel=MODEL_PANEL, text="Replace the model's number of KV heads."),
+        Sizes,
+        sizes("--kv-heads", panel=MODEL_PANEL, text="Replace the model's number of KV heads."),
     ] = None,
     assume: Annotated[
         str | None,
@@ -86,8 +94,8 @@ def question_of(
         int | None, size("--vocab-size", panel=MODEL_PANEL, text="Without --model: vocabulary.")
     ] = None,
     context_tokens: Annotated[
-        int | None,
-        size(
+        Sizes,
+        sizes(
             "--context-tokens",
             "--context",
             "--input-len",
@@ -96,22 +104,23 @@ def question_of(
         ),
     ] = None,
     samples: Annotated[
-        int | None,
-        size(
+        Sizes,
+        sizes(
             "--samples",
             "--num-samples",
             "-n",
             panel=WORK_PANEL,
-            text="Sequences sampled from each context. Default: 16; of a request under load 1.",
+            text="Sequences sampled from each context. Default: 16; with --batch-size, and of a "
+            "request under load, 1.",
         ),
     ] = None,
     prompts: Annotated[
-        int | None,
-        size(
+        Sizes,
+        sizes(
             "--prompts",
             "--batch-size",
             panel=WORK_PANEL,
-            text="Distinct contexts decoded together. Default: 1.",
+            text="Distinct contexts decoded together; alone, that many sequences. Default: 1.",
         ),
     ] = None,
     tree: Annotated[
@@ -125,8 +134,8 @@ def question_of(
         ),
     ] = None,
     decoded_tokens: Annotated[
-        int | None,
-        size(
+        Sizes,
+        sizes(
             "--decoded-tokens",
             "--decoded",
             panel=WORK_PANEL,
@@ -134,8 +143,8 @@ def question_of(
         ),
     ] = None,
     output_tokens: Annotated[
-        int | None,
-        size(
+        Sizes,
+        sizes(
             "--output-tokens",
             "--output-len",
             panel=WORK_PANEL,
@@ -144,7 +153,7 @@ def question_of(
         ),
     ] = None,
     query_tokens: Annotated[
-        int, size("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step.")
+        Sizes, sizes("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step.")
     ] = 1,
     accepted_tokens: Annotated[
         float,
@@ -160,7 +169,7 @@ def question_of(
         str,
         choice(
             "--kernel",
-            panel=WORK_PANEL,
+            panel=HARDWARE_PANEL,
             text="Attention kernel, or that of an engine.",
             of=tuple(WAYS),
         ),
@@ -179,7 +188,7 @@ def question_of(
         Execution,
         choice(
             "--execution",
-            panel=WORK_PANEL,
+            panel=HARDWARE_PANEL,
             text="CUDA graph as engines use, compiled, or plain eager PyTorch.",
             of=EXECUTIONS,
         ),
@@ -189,10 +198,19 @@ def question_of(
         option(
             "--dtype",
             "--weight-dtype",
-            "--quantization",
-            panel=WORK_PANEL,
+            panel=HARDWARE_PANEL,
             text=f"Format of all matrices in layers: {', '.join(WEIGHT_NAMES)}. auto, the default: "
             "the checkpoint's own.",
+            metavar="FORMAT",
+            autocompletion=complete_weights,
+        ),
+    ] = None,
+    quantization: Annotated[
+        str | None,
+        option(
+            "--quantization",
+            panel=HARDWARE_PANEL,
+            text="The same; beside it --dtype may name a format of 16 bits, as in engines.",
             metavar="FORMAT",
             autocompletion=complete_weights,
         ),
@@ -202,7 +220,7 @@ def question_of(
         option(
             "--kv-dtype",
             "--kv-cache-dtype",
-            panel=WORK_PANEL,
+            panel=HARDWARE_PANEL,
             text=f"Format of the KV cache: {', '.join(KV_DTYPES)}, auto. Default: what the "
             "checkpoint states, else that of the activations.",
             metavar="FORMAT",
@@ -210,20 +228,52 @@ def question_of(
         ),
     ] = None,
     tensor_parallel: Annotated[
-        int | None,
-        size(
+        Sizes,
+        sizes(
             "--tensor-parallel-size",
             "--tensor-parallel",
             "--tp",
-            panel=WORK_PANEL,
+            panel=HARDWARE_PANEL,
             text="GPUs that share each layer. Default: 1.",
+        ),
+    ] = None,
+    data_parallel: Annotated[
+        Sizes,
+        sizes(
+            "--data-parallel-size",
+            "--data-parallel",
+            "--dp",
+            panel=HARDWARE_PANEL,
+            text="Groups of such GPUs with requests of their own, which share the experts. "
+            "Default: 1.",
+        ),
+    ] = None,
+    expert_parallel: Annotated[
+        Sizes,
+        sizes(
+            "--expert-parallel-size",
+            "--expert-parallel",
+            "--ep",
+            panel=HARDWARE_PANEL,
+            text="Parts into which whole experts are dealt out over the GPUs of all groups. "
+            "Default: 1, every GPU has a slice of each.",
+        ),
+    ] = None,
+    pipeline_parallel: Annotated[
+        Sizes,
+        sizes(
+            "--pipeline-parallel-size",
+            "--pipeline-parallel",
+            "--pp",
+            panel=HARDWARE_PANEL,
+            text="Stages, each with a part of the layers. Default: 1.",
         ),
     ] = None,
     routing: Annotated[
         Routing,
         choice(
             "--routing",
-            panel=WORK_PANEL,
+            panel=HARDWARE_PANEL,
             text="How tokens choose a model's experts: in turn, at random, or by a power law.",
             of=ROUTINGS,
         ),
@@ -232,7 +282,7 @@ def question_of(
         float,
         option(
             "--routing-exponent",
-            panel=WORK_PANEL,
+            panel=HARDWARE_PANEL,
             text="Exponent of skewed routing, between 1 and 2.",
             parser=number,
             metavar="POWER",
@@ -242,7 +292,7 @@ def question_of(
         LatentForm,
         choice(
             "--latent-form",
-            panel=WORK_PANEL,
+            panel=HARDWARE_PANEL,
             text="Latent attention (MLA): absorbed, expanded to every head, or mixed: shared "
             "context expanded, own tokens absorbed. auto takes the faster of absorbed and mixed.",
             of=LATENT_FORMS,
@@ -257,16 +307,20 @@ def question_of(
 
     Parameters
     ----------
-    model, kv_heads, assume, layers, hidden_size, heads, head_dim, intermediate_size, vocab_size
+    named, model, kv_heads, assume, layers, hidden_size, heads, head_dim, intermediate_size, \
+    vocab_size
         The model: by its name, or its sizes.
     context_tokens, samples, prompts, tree, decoded_tokens, output_tokens, query_tokens, \
     accepted_tokens
         The sizes of a step, or of a request.
-    kernel, kv_layout, execution, dtype, kv_dtype, tensor_parallel, routing, routing_exponent, \
-    latent_form, gpu_memory_utilization, engine, max_batched_tokens, constants
+    kernel, kv_layout, execution, dtype, quantization, kv_dtype, tensor_parallel, data_parallel, \
+    expert_parallel, pipeline_parallel, routing, routing_exponent, latent_form, \
+    gpu_memory_utilization, engine, max_batched_tokens, constants
         How it is run.
     """
-    flags = {
+    if named is not None and model is not None:
+        raise typer.BadParameter(f"unexpected {named!r}: the model is {model!r}")
+    shapes = {
         "layers": layers,
         "hidden_size": hidden_size,
         "heads": heads,
@@ -274,39 +328,87 @@ def question_of(
         "intermediate_size": intermediate_size,
         "vocab_size": vocab_size,
     }
-    shape = _model(model, kv_heads, assume, flags)
-    setup, workload = ask(
-        shape,
-        context_tokens=context_tokens,
-        samples=samples,
-        prompts=prompts,
-        tree=tree,
-        decoded_tokens=_decoded(decoded_tokens, output_tokens, query_tokens, accepted_tokens),
-        query_tokens=query_tokens,
-        accepted_tokens=accepted_tokens,
-        kernel=kernel,
-        kv_layout=kv_layout,
-        execution=execution,
-        weight_dtype=dtype,
-        kv_dtype=kv_dtype,
-        tensor_parallel=tensor_parallel,
-        routing=routing,
-        routing_exponent=routing_exponent,
-        latent_form=latent_form,
-        gpu_memory_utilization=gpu_memory_utilization,
-        engine=engine,
-        max_batched_tokens=max_batched_tokens,
-        constants=constants,
+    settings = {
+        "context_tokens": context_tokens,
+        "samples": samples,
+        "prompts": prompts,
+        "tree": tree,
+        "decoded_tokens": decoded_tokens,
+        "output_tokens": output_tokens,
+        "query_tokens": query_tokens,
+        "accepted_tokens": accepted_tokens,
+        "kernel": kernel,
+        "kv_layout": kv_layout,
+        "execution": execution,
+        "weight_dtype": weights_of(dtype, quantization),
+        "kv_dtype": kv_dtype,
+        "tensor_parallel": tensor_parallel,
+        "data_parallel": data_parallel,
+        "expert_parallel": expert_parallel,
+        "pipeline_parallel": pipeline_parallel,
+        "routing": routing,
+        "routing_exponent": routing_exponent,
+        "latent_form": latent_form,
+        "gpu_memory_utilization": gpu_memory_utilization,
+        "engine": engine,
+        "max_batched_tokens": max_batched_tokens,
+        "constants": constants,
+        "kv_heads": kv_heads,
+    }
+    lists = {name: value for name, value in settings.items() if isinstance(value, tuple)}
+    chosen = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+    name = named if model is None else model
+    asked = tuple(_single(name, assume, shapes, **settings | sizes) for sizes in chosen)
+    every = tuple(replace(each, listed=sizes) for each, sizes in zip(asked, chosen, strict=True))
+    return replace(every[0], each=every)
+
+
+def _single(
+    model: str | None,
+    assume: str | None,
+    shapes: Mapping[str, int | None],
+    *,
+    kv_heads: int | None,
+    decoded_tokens: int | None,
+    output_tokens: int | None,
+    **settings: Any,
+) -> "Question":
+    """Return the question of one value for every size."""
+    shape = _model(model, kv_heads, assume, shapes)
+    decoded = _decoded(
+        decoded_tokens, output_tokens, settings["query_tokens"], settings["accepted_tokens"]
     )
+    setup, workload = ask(shape, decoded_tokens=decoded, **settings)
     return Question(
         model=shape,
         setup=setup,
         workload=workload,
-        samples=samples,
+        samples=settings["samples"],
         output_tokens=output_tokens,
         decoded_tokens=decoded_tokens,
-        tensor_parallel=tensor_parallel,
+        tensor_parallel=settings["tensor_parallel"],
     )
+
+
+def weights_of(dtype: str | None, quantization: str | None) -> str | None:
+    """Return the format of the weights that --dtype and --quantization name together.
+
+    Raises
+    ------
+    BadParameter
+        If they name two.
+
+    Examples
+    --------
+    >>> weights_of("bf16", None), weights_of("half", "fp8"), weights_of(None, "awq")
+    ('bf16', 'fp8', 'awq')
+    """
+    unquantised = ("auto", "bf16", "fp16", quantization)
+    if quantization is not None and dtype is not None and read_dtype(dtype) not in unquantised:
+        raise typer.BadParameter(
+            f"--dtype {dtype} and --quantization {quantization} are two formats; give one of both"
+        )
+    return quantization or dtype
 
 
 def _decoded(
@@ -325,7 +427,7 @@ def _decoded(
 
 
 def _model(
-    name: str | None, kv_heads: int | None, assume: str | None, flags: dict[str, int | None]
+    name: str | None, kv_heads: int | None, assume: str | None, flags: Mapping[str, int | None]
 ) -> ModelShape:
     """Return the model that the options describe."""
     from simulator.inputs.presets import find_preset, load_model, model_from_flags
@@ -334,8 +436,8 @@ def _model(
     if name is None:
         if not {"layers", "hidden_size", "heads"} <= given.keys():
             raise typer.BadParameter(
-                "give --model, or at least --layers, --hidden-size and --heads "
-                "(e.g. --model llama-3.1-8b; see 'bifurcate models')"
+                "no model is named; give one, as in 'bifurcate compare llama-3.1-8b', or --layers, "
+                "--hidden-size and --heads; 'bifurcate models' lists those with names"
             )
         return model_from_flags(kv_heads=kv_heads, **given)
     if given:
@@ -354,6 +456,10 @@ class Question:
     ----------
     samples, output_tokens, decoded_tokens, tensor_parallel
         Their values, None where not given.
+    listed
+        Its value of each size that is given as a list.
+    each
+        The questions for all combinations of these values, the last size fastest.
     """
 
     model: ModelShape
@@ -363,9 +469,22 @@ class Question:
     output_tokens: int | None
     decoded_tokens: int | None
     tensor_parallel: int | None
+    listed: Mapping[str, int] = field(default_factory=dict)
+    each: "tuple[Question, ...]" = ()
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """Return the question as the keywords of the functions of :mod:`simulator.api`."""
+        """Return the question as the keywords of the functions of :mod:`simulator.api`.
+
+        Raises
+        ------
+        BadParameter
+            If it is several.
+        """
+        if len(self.each) > 1:
+            raise typer.BadParameter(
+                f"{' and '.join(self.listed)}: one value here; give lists to compare, estimate, "
+                "generate, plan, sweep, plot, report or explore"
+            )
         settings = self.setup.model_dump() | self.workload.model_dump()
         return {"model": self.model, **settings, **changes}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.asked import OWN_MODEL, asked, changes_of, given
+from simulator.cli.asked import asked, given, named_model, scenario_of
 from simulator.cli.output import PAGES, say
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def _report(
     options: dict[str, Any],
     context: typer.Context,
+    scenario: opt.QuestionScenario = None,
     output: Annotated[
         Path, opt.answer("--output", "-o", text="Page to write: .html.", metavar="FILE")
-    ],
-    scenario: opt.QuestionScenario = None,
+    ] = Path("report.html"),
     gpu: Annotated[
         list[str] | None,
         opt.gpu_option(
@@ -39,17 +39,20 @@ def _report(
     price_per_hour: opt.PricePerHour = None,
     date: Annotated[str, opt.answer("--date", text="Date to print.", metavar="TEXT")] = "",
 ) -> None:
-    """Write one offline page that answers a scenario."""
+    """Write one offline page that answers a scenario or a question."""
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(PAGES)}")
-    found = given(context, options)
-    _check_named(scenario, found)
+    name, found = named_model(scenario, given(context, options))
+    gpus = opt.names_in(gpu) or None
+    asked_for, settings = scenario_of(name, found, gpus=gpus, target_step_ms=target_step_ms)
     # Check the folder first, because the page takes seconds.
     with atomic_path(output) as temporary:
         page = _page(
-            scenario,
+            asked_for,
+            settings,
+            name,
             found,
-            gpus=gpu,
+            gpus=gpus,
             target_step_ms=target_step_ms,
             usd_per_hour=price_per_hour,
             output=output,
@@ -59,21 +62,9 @@ def _report(
     say(f"wrote {output}")
 
 
-def _check_named(scenario: str | None, options: Mapping[str, Any]) -> None:
-    """Refuse a question whose model has no name that readers could look up."""
-    for name in options:
-        if name in OWN_MODEL:
-            raise typer.BadParameter(
-                f"--{name.replace('_', '-')}: a report names its model; give --model, a preset or "
-                "a config.json"
-            )
-    if scenario is None and "model" not in options:
-        raise typer.BadParameter(
-            "give a SCENARIO (see 'bifurcate scenarios'), or a question with --model"
-        )
-
-
 def _page(
+    scenario: "Scenario",
+    settings: Mapping[str, Any],
     name: str | None,
     options: Mapping[str, Any],
     *,
@@ -85,19 +76,13 @@ def _page(
 ) -> str:
     """Answer a scenario with some settings changed, or a question, and return the page."""
     from simulator import __version__
-    from simulator.answers.study import asked_scenario, narrowed, study_scenario
+    from simulator.answers.study import study_scenario
     from simulator.answers.sweep import summarise
     from simulator.inputs.files import read_text
-    from simulator.inputs.scenario import find_scenario, load_scenario
+    from simulator.inputs.scenario import find_scenario
     from simulator.views.report.drawings import drawings
     from simulator.views.report.page import Report, report_page
 
-    changes, settings = changes_of(options)
-    changes["target_step_ms"] = target_step_ms
-    if name is None:
-        scenario = asked_scenario(changes, gpus or [opt.DEFAULT_GPU])
-    else:
-        scenario = narrowed(load_scenario(name), {**changes, "gpu": gpus})
     study = study_scenario(scenario, usd_per_hour=usd_per_hour, **settings)
     decisions = _decisions(
         scenario,
@@ -109,7 +94,6 @@ def _page(
     )
     others = {"price_per_hour": usd_per_hour, "date": date or None}
     words = [] if name is None else [name]
-    as_it_is = name is not None and gpus is None and not changes.keys() - {"target_step_ms"}
     return report_page(
         Report(
             scenario=scenario,
@@ -122,7 +106,11 @@ def _page(
                 {**options, "gpu": gpus, "target_step_ms": target_step_ms, **others},
                 output,
             ),
-            sweep=shlex.join(["bifurcate", "sweep", *words, "-o", "grid.csv"]) if as_it_is else "",
+            sweep=_command(
+                ["bifurcate", "sweep", *words], {**options, "gpu": gpus}, Path("grid.csv")
+            )
+            if scenario.points > 1
+            else "",
             scenario_text="" if name is None else read_text(find_scenario(name), ScenarioError),
             version=__version__,
             date=date,
@@ -152,7 +140,8 @@ def _command(start: Sequence[str], options: Mapping[str, object], output: Path) 
     """Return the command that makes this page, with the options that were given."""
     words = list(start)
     for name, value in options.items():
-        for item in value if isinstance(value, list | tuple) else [value]:
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        for item in text if isinstance(text, list) else [text]:
             if item is not None:
                 words += [f"--{name.replace('_', '-')}", str(item)]
     return shlex.join([*words, "-o", str(output)])

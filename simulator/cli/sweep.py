@@ -1,24 +1,18 @@
-"""sweep: a scenario's grid to CSV or parquet."""
+"""sweep: the grid of a scenario or a question to CSV or parquet."""
 
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from simulator.cli.options import (
-    BatchedTokens,
-    Constants,
-    EngineName,
-    ScenarioName,
-    Utilization,
-)
-from simulator.cli.output import CSV_FLOAT, check_parquet, say
+from simulator.cli import options as opt
+from simulator.cli.asked import asked, given, named_model, scenario_of
+from simulator.cli.output import CSV_FLOAT, check_parquet, csv_cell, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 from simulator.views.columns import LARGEST_EXACT
@@ -31,46 +25,46 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 
 
+@opt.with_options(asked)
 def _sweep(
-    scenario: ScenarioName,
+    options: dict[str, Any],
+    context: typer.Context,
+    scenario: opt.QuestionScenario = None,
+    gpu: Annotated[
+        list[str] | None,
+        opt.gpu_option("GPU, as often as you like. Default: the scenario's, or h100-sxm."),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
+        opt.answer(
             "--output",
             "-o",
-            help="File to write: .csv or .parquet. Default: stdout.",
+            text="File to write: .csv or .parquet. Default: stdout.",
             metavar="FILE",
         ),
     ] = None,
-    gpu_memory_utilization: Utilization = 0.9,
-    engine: EngineName = "vllm",
-    max_batched_tokens: BatchedTokens = None,
-    constants: Constants = "auto",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say how many points there are, and stop.")
+        bool, opt.answer("--dry-run", text="Say how many points there are, and stop.")
     ] = False,
 ) -> None:
-    """Compute a scenario's grid, to CSV or parquet."""
+    """Compute a scenario's or a question's grid, to CSV or parquet."""
     from simulator.answers.sweep import prepare_sweep
-    from simulator.inputs.scenario import load_scenario
+    from simulator.views.text import plural
 
     if output is not None:
         if output.suffix.lower() not in SUFFIXES:
             raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
         check_parquet(output)
-    grid = prepare_sweep(
-        load_scenario(scenario),
-        constants=constants,
-        gpu_memory_utilization=gpu_memory_utilization,
-        engine=engine,
-        max_batched_tokens=max_batched_tokens,
-    )
+    name, found = named_model(scenario, given(context, options))
+    asked_for, settings = scenario_of(name, found, gpus=opt.names_in(gpu))
+    grid = prepare_sweep(asked_for, **settings)
     for reason in grid.skipped:
         say(f"skipped: {reason}")
     for note in grid.notes:
         say(note)
     if dry_run:
-        say(f"{grid.points:,} points in {len(grid.grids):,} combinations of settings")
+        combinations = plural(len(grid.grids), "combination")
+        say(f"{plural(grid.points, 'point')} in {combinations} of settings")
         return
     with _stoppable(), _progress(grid) as blocks:
         if output is None:
@@ -111,16 +105,12 @@ def _write_csv(blocks: Iterator[dict[str, Any]], path: Path | None) -> None:
             frame.to_csv(stream, index=False, header=number == 0, float_format=CSV_FLOAT)
 
 
-def _frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Return a block as a table; ends that are not known are missing, not 0 or infinite."""
-    import pandas as pd
-
-    return pd.DataFrame(block).replace(inf, nan).replace({"speedup_low": {0.0: nan}})
-
-
 def _csv_frame(block: dict[str, Any]) -> "pd.DataFrame":
-    """Convert a block's whole numbers to integers and its booleans to JSON's words."""
-    frame = _frame(block)
+    """Convert a block's whole numbers to integers, its booleans to JSON's words, and names."""
+    from simulator.answers.sweep import block_frame
+
+    texts = {name: csv_cell(value) for name, value in block.items() if isinstance(value, str)}
+    frame = block_frame(block | texts)
     for name, values in frame.select_dtypes("float").items():
         if ((values % 1 == 0) & (values.abs() <= LARGEST_EXACT)).all():
             frame[name] = values.astype("int64")
@@ -134,10 +124,12 @@ def _write_parquet(blocks: Iterator[dict[str, Any]], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from simulator.answers.sweep import block_frame
+
     writer = None
     try:
         for block in blocks:
-            table = pa.Table.from_pandas(_frame(block), preserve_index=False)
+            table = pa.Table.from_pandas(block_frame(block), preserve_index=False)
             if writer is None:
                 writer = pq.ParquetWriter(path, table.schema)
             writer.write_table(table.cast(writer.schema))

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import typer
 
 from simulator import api
-from simulator.answers.scaled import SCALE_BY, ScaleBy
-from simulator.answers.scaling import fit_scaling_law
-from simulator.answers.studies import fit_studies
-from simulator.answers.tradeoff import FAMILIES, fit_runs
+from simulator.answers.scaled import FAMILIES, SCALE_BY, ScaleBy
+from simulator.answers.studies import Studies
+from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, say, write_figure
 from simulator.cli.question import Question, with_question
-from simulator.inputs.csv_files import RefusedRow, are_one_set, read_training_runs
+from simulator.inputs.csv_files import RefusedRow
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -41,38 +40,25 @@ def _scaling(
     """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
         check_figure(figure)
-    if not are_one_set(read_training_runs(training_runs).rows):
-        _studies(output, training_runs, figure)
-        return
-    from simulator.views import tradeoff as view
-
-    result = fit_scaling_law(training_runs)
+    result = fit_runs(training_runs)
     _say_refused(str(training_runs), result.refused)
-    if figure is not None:
-        from simulator.views.plots.scaling import scaling_figure
-
-        _draw(scaling_figure(result), figure)
-    output.write(
-        table=lambda: view.scaling_view(result),
-        json_object=lambda: view.scaling_object(result),
-        rows=lambda: view.run_rows(result),
-    )
-
-
-def _studies(output: Output, training_runs: Path, figure: Path | None) -> None:
-    """Pool the size factors of runs that are of several sets."""
-    from simulator.views import studies as view
-
-    result = fit_studies(training_runs)
-    _say_refused(str(training_runs), result.refused)
-    if figure is not None:
+    shown: tuple[Callable[[Any], Any], ...]
+    if isinstance(result, Studies):
         from simulator.views.plots.loss_kv import studies_figure
+        from simulator.views.studies import factor_rows, studies_object, studies_view
 
-        _draw(studies_figure(result), figure)
+        shown = studies_view, studies_object, factor_rows, studies_figure
+    else:
+        from simulator.views.plots.scaling import scaling_figure
+        from simulator.views.tradeoff import run_rows, scaling_object, scaling_view
+
+        shown = scaling_view, scaling_object, run_rows, scaling_figure
+    if figure is not None:
+        _draw(shown[3](result), figure)
     output.write(
-        table=lambda: view.studies_view(result),
-        json_object=lambda: view.studies_object(result),
-        rows=lambda: view.factor_rows(result),
+        table=lambda: shown[0](result),
+        json_object=lambda: shown[1](result),
+        rows=lambda: shown[2](result),
     )
 
 
@@ -99,13 +85,13 @@ def _tradeoff(
         ),
     ] = None,
     size_factor: Annotated[
-        list[float] | None,
+        list[str] | None,
         opt.on_model(
             "--size-factor",
-            text="Its parameters over the model's at equal quality; one per --target-kv-heads. "
-            "Default: that of --runs, else the paper's or, by --family and --scale-by, that of "
-            "published runs.",
-            parser=opt.number,
+            text="Its parameters over the model's at equal quality, one for each model; 'paper' is "
+            "the paper's (multi-query 1.10). Default: that of --runs, else that of published runs, "
+            "by family and --scale-by.",
+            parser=lambda text: text if text == PAPER_CASE else opt.number(text),
             metavar="F",
         ),
     ] = None,
@@ -118,14 +104,15 @@ def _tradeoff(
         ),
     ] = None,
     scale_by: Annotated[
-        ScaleBy,
+        ScaleBy | None,
         opt.choice(
             "--scale-by",
             panel=opt.MODEL_PANEL,
-            text="What makes the other models larger.",
+            text="What makes the other models larger. Default: width, or the first of mlp and "
+            "heads if published runs of the family are matched so alone.",
             of=SCALE_BY,
         ),
-    ] = SCALE_BY[0],
+    ] = None,
     target_step_ms: opt.TargetStep = None,
     most_samples: Annotated[
         int | None,
@@ -143,6 +130,14 @@ def _tradeoff(
             text="Longest context to look for it at. Default: 128K.",
         ),
     ] = None,
+    users: Annotated[
+        int | None,
+        opt.size(
+            "--users",
+            panel=opt.WORK_PANEL,
+            text="Also serve this many users, who ask again as soon as they have their answer.",
+        ),
+    ] = None,
     price_per_hour: opt.PricePerHour = None,
     part: Annotated[
         Part,
@@ -150,7 +145,7 @@ def _tradeoff(
     ] = PARTS[0],
     figure: opt.FigurePath = None,
 ) -> None:
-    """Compare models of equal quality with fewer KV heads."""
+    """Compare models of equal quality with smaller caches."""
     if figure is not None:
         check_figure(figure)
     from simulator.views import tradeoff as view
@@ -171,6 +166,8 @@ def _tradeoff(
         target_step_ms=target_step_ms,
         most_samples=most_samples,
         longest_context_tokens=longest_context,
+        users=users,
+        output_tokens=question.output_tokens,
         price_per_hour=price_per_hour,
         **question.settings(gpu=gpu),
     )
@@ -233,7 +230,9 @@ def _quality(
     if figure is not None:
         check_figure(figure)
     if (success_rate is None) == (counts is None):
-        raise typer.BadParameter("give either --success-rate or --counts")
+        raise typer.BadParameter(
+            "how often a sample is right is not known; give --success-rate or --counts, one of both"
+        )
     from simulator.views.quality import quality_object, quality_rows, quality_view
 
     result = api.quality(

@@ -21,7 +21,7 @@ from simulator.counts.pieces import FLOAT_BYTES, INDEX_BYTES, elementwise, quant
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.formats import WeightFormat
 from simulator.inputs.setup import Routing
-from simulator.numeric import Numeric, maximum, minimum, square_root, where
+from simulator.numeric import Numeric, maximum, minimum, where
 
 # The expected visits from which an expert counts as visited. Loads that are rounded to whole visits
 # say 0.5; aiconfigurator then hands out the visits lost by rounding to further experts. With this
@@ -78,40 +78,6 @@ def visited_experts(
     return minimum(visits, maximum(minimum(per_token, visits), count * above))
 
 
-def busiest(visited: Numeric, pairs: Numeric, held: Numeric, parts: int) -> tuple[Numeric, Numeric]:
-    """Return the distinct experts and the pairs of the busiest part of a layer's experts.
-
-    A step waits for it. Where tokens choose at random, the numbers of each part are nearly normal:
-    v of its h experts visited, with variance v (1 - v / h), and p pairs, with variance
-    p (1 - 1 / parts). The largest of several is so many standard deviations above the mean as Blom
-    says (Statistical estimates and transformed beta-variables, 1958).
-
-    Parameters
-    ----------
-    visited, pairs
-        Means of a part: distinct experts, and pairs of a token and an expert.
-    held
-        Experts of a part.
-    parts
-        Parts among which whole experts are dealt out.
-
-    Examples
-    --------
-    >>> [round(number, 1) for number in busiest(3.8, 4, 32, 8)]
-    [6.4, 6.7]
-    >>> busiest(3.8, 4, 32, 1)
-    (3.8, 4)
-    """
-    if parts == 1:
-        return visited, pairs
-    from statistics import NormalDist
-
-    deviations = NormalDist().inv_cdf((parts - 0.375) / (parts + 0.25))
-    spread = square_root(maximum(visited * (1 - visited / held), 0.0))
-    most = pairs + deviations * square_root(pairs * (1 - 1 / parts))
-    return minimum(visited + deviations * spread, held), most
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutedExperts:
     """The routed experts of a layer on one GPU, and the tokens that visit them.
@@ -125,6 +91,8 @@ class RoutedExperts:
         experts that the GPU holds.
     even
         Whether visited experts have equally many tokens.
+    parts
+        Parts into which the experts are dealt out over GPUs, of which this one holds a mean one.
     hidden, inner
         Width of a token, and this GPU's part of an expert's inner width.
     ups
@@ -141,6 +109,7 @@ class RoutedExperts:
     visited: Numeric
     held: Numeric
     even: bool
+    parts: int = 1
     hidden: Numeric
     inner: Numeric
     ups: Numeric
@@ -214,6 +183,7 @@ class RoutedExperts:
             groups=self.visited,
             held=self.held,
             even=self.even,
+            parts=self.parts,
             weights=self.stored.dtype if self.stored.dtype != self.multiplied else None,
             dtype=self.multiplied,
         )

@@ -20,7 +20,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import ModelShape, count_parameters, indexer_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, maximum
+from simulator.numeric import Numeric, ceil_div, maximum
 
 LOGIT_BYTES = 4  # sampling works on float32 logits
 
@@ -143,24 +143,51 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
     """Bytes of the weights on one GPU: every group of tensors in its own format.
 
     Towers that encode images or sound have 16 bits. Every rank holds its shard, and a copy of what
-    cannot be split.
+    cannot be split. Of a pipeline, the fullest stage: the first has the embedding, the last the
+    head.
     """
-    count, ranks, formats = count_parameters(model), setup.tensor_parallel, setup.weights
+    stage = fullest_stage(model, setup.pipeline_parallel)
+    count, ranks, formats = count_parameters(stage), setup.tensor_parallel, setup.weights
     wide = DTYPE_BYTES[setup.activation_dtype]
     dense = count.mlp - count.experts - count.shared_experts - count.routing
     shards = (
         (count.attention - count.state) * formats.of("attention").bytes
         + count.state * formats.of("state").bytes
         + dense * formats.of("mlp").bytes
-        + count.experts * formats.of("experts").bytes
+        + count.experts * formats.of("experts").bytes / setup.data_parallel
         + count.shared_experts * formats.of("shared_experts").bytes
         + count.routing * wide
-        + count.embedding * formats.of("embedding").bytes
-        + count.head * formats.of("head").bytes
-        # vLLM shards towers like the decoder unless --mm-encoder-tp-mode is data (recalled).
-        + model.tower_parameters * wide
     )
-    return shards / ranks + _copied_bytes(model, setup) + count.norms * wide
+    # vLLM shards towers like the decoder unless --mm-encoder-tp-mode is data (recalled).
+    first = count.embedding * formats.of("embedding").bytes + model.tower_parameters * wide
+    last = count.head * formats.of("head").bytes
+    shards += first + last if stage is model else max(first, last)
+    return shards / ranks + _copied_bytes(stage, setup) + count.norms * wide
+
+
+def fullest_stage(model: ModelShape, stages: int) -> ModelShape:
+    """Return the layers of the fullest stage of a pipeline.
+
+    It has an equal share of the layers of each kind, rounded up, as if the kinds were spread evenly
+    over the model.
+
+    Parameters
+    ----------
+    model
+        The whole model.
+    stages
+        Number of stages.
+    """
+    if stages == 1:
+        return model
+    groups = tuple(
+        group.but(
+            count=ceil_div(group.count, stages),
+            distinct=group.distinct and min(group.distinct, ceil_div(group.count, stages)),
+        )
+        for group in model.layer_groups
+    )
+    return model.but(layers=sum(group.count for group in groups), layer_groups=groups)
 
 
 def draft_bytes(model: ModelShape, setup: Setup) -> float:
@@ -197,8 +224,10 @@ def _copied_bytes(model: ModelShape, setup: Setup) -> float:
         whole = sum(each.inner * each.columns for each in products if each.split == "none")
         copied += group.count * (1 - 1 / ranks) * whole * attention
         if group.attends and model.latent is not None:
-            width = model.latent.kv_rank + model.latent.rope_dim + (model.latent.query_rank or 0)
-            whole = d * width
+            inner = model.latent
+            whole = d * (inner.rope_dim + (inner.query_rank or 0))
+            vectors = inner.groups_of(ranks) - inner.groups / ranks
+            copied += group.count * vectors * d * inner.kv_rank * attention
             if model.indexer is not None and group.indexes:
                 whole += indexer_parameters(model, model.indexer)
             copied += group.count * (1 - 1 / ranks) * whole * attention
@@ -261,8 +290,10 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     One context copy per sample for the layout ``copies`` under standard attention, else one for
     all; each node of a tree once. A layer with a sliding window keeps only the window. The mixed
     form of latent attention keeps the shared context twice: compressed and expanded. Layers with a
-    state keep one for every sequence.
+    state keep one for every sequence. Of a pipeline, the fullest stage; of
+    several data-parallel groups, the fullest.
     """
+    model, work = fullest_stage(model, setup.pipeline_parallel), setup.held(work)
     values: Numeric = 0
     index_keys: Numeric = 0
     attending = [group for group in model.layer_groups if group.attends]
@@ -307,7 +338,7 @@ def workspace_bytes(
     Two hidden vectors, the widest MLP tensor and the logits of every token, and the attention
     kernel's workspace: its logits, a rebuilt or repeated cache, or split-KV partials.
     """
-    tokens = work.tokens
+    tokens = setup.passing(work).tokens
     element = DTYPE_BYTES[setup.activation_dtype]
     inner = model.widest_mlp
     if model.experts is not None:
@@ -348,7 +379,7 @@ def prefill_workspace_bytes(
     element = DTYPE_BYTES[setup.activation_dtype]
     inner = max(_attention_values(model, setup), _mlp_values(model, setup))
     hidden = (3 if setup.eager else 2) * model.hidden_size
-    logits = work.prompts * model.vocab_size * LOGIT_BYTES
+    logits = setup.held(work).prompts * model.vocab_size * LOGIT_BYTES
     return maximum(tokens * element * (hidden + inner), logits)
 
 

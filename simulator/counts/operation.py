@@ -35,6 +35,8 @@ Kind = Literal[
     "collective",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# How messages between GPUs go: see ``Operation.route``.
+Route = Literal["around", "all", "next"]
 # The kind whose constants and spreads stand in for those that a kind lacks.
 KIN: dict[Kind, Kind] = {
     "experts": "gemm",
@@ -84,7 +86,7 @@ class Operation:
         Floating-point operations of matrix products, two per multiply-add, as
         ``torch.utils.flop_counter`` counts them. [FLOP]
     bytes_read, bytes_written
-        Device-memory traffic that the implementation requests. [bytes]
+        What the implementation reads and writes, from device memory or L2. [bytes]
     kv_bytes_read, weight_bytes_read
         Bytes of KV cache and of weights in ``bytes_read``. [bytes]
     launches
@@ -111,6 +113,9 @@ class Operation:
         Of a grouped product: the groups into which its M rows are divided, each with its own
         weights (visited experts), those that there are (the GPU's experts), and whether groups have
         equally many rows; 0 if it is a plain one.
+    parts
+        Of a grouped product: the parts of equal size into which all groups are dealt out over GPUs.
+        The counts are the mean of the parts; the time is that of the fullest.
     weights
         Stored format of the weights, if the kernel expands them to ``dtype`` on the chip; None if
         they have that format.
@@ -119,6 +124,9 @@ class Operation:
     exchanges
         How often the parts of a collective's message go around: twice in an all-reduce, which first
         adds them up.
+    route
+        How the messages go: around all GPUs of the group, from each to all others, or from those of
+        a pipeline's stage to the next.
     reused_bytes, reused_footprint_bytes
         Traffic that the L2 cache serves if it can hold the footprint: one context read again for
         every sample. [bytes]
@@ -162,10 +170,12 @@ class Operation:
     groups: Numeric = 0
     held: Numeric = 0
     even: bool = False
+    parts: int = 1
     weights: Dtype | None = None
     link_bytes: Numeric = 0
     ranks: int = 1
     exchanges: int = 1
+    route: Route = "around"
     reused_bytes: Numeric = 0
     reused_footprint_bytes: Numeric = 0
     together_bytes: Numeric | None = None

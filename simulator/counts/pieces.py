@@ -9,7 +9,7 @@ bytes and launches several times as many kernels.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simulator.counts.operation import Kind, Operation
+from simulator.counts.operation import Kind, Operation, Route, repeated
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.formats import NAMED_FORMATS, TensorGroup, WeightFormat
 from simulator.inputs.model import LayerGroup, ModelShape
@@ -81,9 +81,13 @@ class Shard:
         """Bytes of ``width`` activations for every token. [bytes]."""
         return self.tokens * width * self.element_bytes
 
-    def split(self, width: int) -> float:
-        """Return one GPU's share of a width, as a whole number if it divides."""
-        return width // self.ranks if width % self.ranks == 0 else width / self.ranks
+    def split(self, width: int, over: int | None = None) -> float:
+        """Return one GPU's share of a width, as a whole number if it divides.
+
+        ``over`` is the number of GPUs that share it, by default the tensor-parallel group's.
+        """
+        ranks = over or self.ranks
+        return width // ranks if width % ranks == 0 else width / ranks
 
 
 def gemm(
@@ -108,7 +112,7 @@ def gemm(
     bias
         Whether to add a vector of N.
     matrices
-        Weight matrices that share the input; each is multiplied by its own kernel.
+        Weight matrices that share the input, or have one each, and a kernel each.
     group
         The tensors among which the weights are, for their format; None for what nobody quantises.
     tokens
@@ -304,7 +308,7 @@ def residual_add(shard: Shard, name: str) -> list[Operation]:
     return [elementwise(name, 2 * row, row)]
 
 
-def rotary(shard: Shard, width: int, head_dim: int) -> Operation:
+def rotary(shard: Shard, width: int, head_dim: int, *, parts: int = 2) -> Operation:
     """Rotate queries and keys by their positions.
 
     Plain PyTorch does for each of the two: times cosine, negate a half, concatenate, times sine,
@@ -316,12 +320,14 @@ def rotary(shard: Shard, width: int, head_dim: int) -> Operation:
         Rotated values per token, of queries and keys together.
     head_dim
         Width of one head and of the tables.
+    parts
+        2, or 1 where a layer reads the keys of another.
     """
     row = shard.rows(width)
     if not shard.eager:
         return elementwise("rotary", row, row, kind="rotary")
-    tables = 2 * 2 * shard.positions * head_dim * shard.element_bytes
-    return elementwise("rotary", row * 5.5 + tables, row * 4.5, launches=10)
+    tables = parts * 2 * shard.positions * head_dim * shard.element_bytes
+    return elementwise("rotary", row * 5.5 + tables, row * 4.5, launches=5 * parts)
 
 
 def cache_write(shard: Shard, width: int) -> Operation:
@@ -364,6 +370,51 @@ def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operat
         GPUs of the group.
     """
     return _collective(name, gathered_bytes, ranks, exchanges=1)
+
+
+def all_to_all(name: str, *, sent_bytes: Numeric, ranks: int) -> list[Operation]:
+    """Return an all-to-all, in which each GPU has something for each other; nothing on one GPU.
+
+    Parameters
+    ----------
+    sent_bytes
+        What a GPU sends to all others together, as much as it receives. [bytes]
+    ranks
+        GPUs of the group.
+    """
+    if ranks == 1:
+        return []
+    return [_sent(name, sent_bytes, ranks, "all")]
+
+
+def stage_sends(shard: Shard) -> list[Operation]:
+    """Return how each stage of a pipeline passes the tokens on to the next; nothing for one stage.
+
+    Both the hidden state and the residual go on. Each GPU of a tensor-parallel group sends its
+    part, and the receivers gather the whole (vLLM's ``send_tensor_dict``).
+    """
+    sends, ranks = shard.setup.pipeline_parallel - 1, shard.ranks
+    if not sends:
+        return []
+    passed = 2 * shard.rows(shard.model.hidden_size)
+    operations = [
+        _sent("stage_send", passed / ranks, shard.setup.gpus, "next"),
+        *all_gather("stage_all_gather", gathered_bytes=passed, ranks=ranks),
+    ]
+    return repeated(operations, sends)
+
+
+def _sent(name: str, sent_bytes: Numeric, ranks: int, route: Route) -> Operation:
+    """Return messages that go straight to those whom they are for."""
+    return Operation(
+        name=name,
+        kind="collective",
+        bytes_read=sent_bytes,
+        bytes_written=sent_bytes,
+        link_bytes=sent_bytes,
+        ranks=ranks,
+        route=route,
+    )
 
 
 def _collective(

@@ -81,7 +81,7 @@ def kept_bytes(setup: Setup) -> tuple[int, int, int]:
     >>> [round(kept / GIB, 1) for kept in kept_bytes(Setup())]
     [1.6, 0.4, 2.7]
     """
-    parts = (PROCESS,) if setup.tensor_parallel == 1 else (PROCESS, COLLECTIVES)
+    parts = (PROCESS,) if setup.gpus == 1 else (PROCESS, COLLECTIVES)
     return (
         sum(part.value_bytes for part in parts),
         sum(part.low_bytes for part in parts),

@@ -19,7 +19,7 @@ from simulator.counts.attention.tree import (
     shared_tokens,
     visible_levels,
 )
-from simulator.counts.experts import RoutedExperts, busiest, visited_experts
+from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Kind, Operation, repeated
 from simulator.counts.pieces import (
     FLOAT_BYTES,
@@ -27,6 +27,7 @@ from simulator.counts.pieces import (
     Shard,
     all_gather,
     all_reduce,
+    all_to_all,
     cache_write,
     elementwise,
     gemm,
@@ -34,6 +35,7 @@ from simulator.counts.pieces import (
     quantised,
     residual_add,
     rotary,
+    stage_sends,
     vector_norm,
 )
 from simulator.errors import WorkloadError
@@ -51,6 +53,7 @@ from simulator.inputs.model import (
     gate_columns,
     norms_of_layer,
 )
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, surely_positive
@@ -108,7 +111,8 @@ def around_attention(
     WorkloadError
         If the heads cannot be split over the GPUs.
     """
-    check_split(model, setup.tensor_parallel)
+    check_parallelism(model, setup)
+    work = setup.passing(work)
     shard = Shard(model=model, setup=setup, tokens=work.tokens, positions=work.query_tokens)
     before, after = embedding(shard), []
     for group, layers, mark in attending(model, *PROJECTED):
@@ -118,7 +122,8 @@ def around_attention(
         after += repeated(attention_output(layer), layers, mark=mark)
     before += _states(shard, lambda state: linear.decode(shard, state, work))
     before += _further_products(shard)
-    after += [*_mlps(shard), *_added_inputs(shard), *head(shard, work.tokens)]
+    after += [*_mlps(shard), *_added_inputs(shard), *stage_sends(shard)]
+    after += head(shard, work.tokens)
     for group, drafts, one in _drafting(model, work):
         # Each draft token passes alone: its embedding joins the hidden state before the layer.
         passing = Shard(model=model, setup=setup, tokens=one.tokens)
@@ -222,7 +227,8 @@ def prefill_operations(
     cached_tokens
         Tokens at the beginning of each prompt that its cache holds already, fewer than all.
     """
-    check_split(model, setup.tensor_parallel)
+    check_parallelism(model, setup)
+    work = setup.held(work)
     levels = prefilled_levels(setup, work, cached_tokens)
     shard = Shard(
         model=model, setup=setup, tokens=computed_tokens(levels), positions=work.context_tokens
@@ -242,7 +248,7 @@ def prefill_operations(
         operations += repeated(prefill, layers, mark=mark)
     operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
     operations += [*_further_products(shard), *outputs, *_mlps(shard), *_added_inputs(shard)]
-    operations += head(shard, work.prompts)
+    operations += [*stage_sends(shard), *head(shard, work.prompts)]
     if setup.copies:
         for group, layers, mark in attending(model, *COPIED):
             if group.caches:
@@ -276,7 +282,9 @@ def mixed_operations(
     resident_blocks
         Thread blocks the GPU runs at once.
     """
-    check_split(model, setup.tensor_parallel)
+    check_parallelism(model, setup)
+    attended = attention_shapes(model, setup, work, resident_blocks)
+    work, chunk = setup.passing(work), setup.held(chunk)
     levels = prefilled_levels(setup, chunk, cached_tokens)
     tokens = computed_tokens(levels)
     decoding = Shard(model=model, setup=setup, tokens=work.tokens, positions=work.query_tokens)
@@ -296,7 +304,7 @@ def mixed_operations(
             after += repeated(attention_output(layer, absorbed=absorbed), layers, mark=suffix)
             if not apart:
                 break
-    for shape, layers, mark in attention_shapes(model, setup, work, resident_blocks):
+    for shape, layers, mark in attended:
         operations += repeated(attention(shape, setup), layers, mark=mark)
     for group, layers, mark in attending(model, *ATTENDED):
         prefill = _prefill_attention(prefilling.of(group), levels, group, chunk)
@@ -310,7 +318,35 @@ def mixed_operations(
 
     operations += _states(both, mixing)
     operations += [*_further_products(both), *after, *_mlps(both), *_added_inputs(both)]
-    return operations + head(both, work.tokens + chunk.prompts)
+    return [*operations, *stage_sends(both), *head(both, work.tokens + chunk.prompts)]
+
+
+def check_parallelism(model: ModelShape, setup: Parallelism) -> None:
+    """Refuse a model that cannot be laid over GPUs this way.
+
+    Raises
+    ------
+    WorkloadError
+        If a GPU would hold a fraction of a head, of an expert or of a layer.
+    """
+    check_split(model, setup.tensor_parallel)
+    parts, stages = setup.expert_parallel, setup.pipeline_parallel
+    if parts > 1 and model.experts is None:
+        raise WorkloadError(f"expert_parallel = {parts}: {model.name} has no experts")
+    if setup.expert_gpus % parts:
+        raise WorkloadError(
+            f"expert_parallel = {parts} does not divide the {setup.expert_gpus} GPUs of "
+            f"tensor_parallel = {setup.tensor_parallel} x data_parallel = {setup.data_parallel}"
+        )
+    if model.experts is not None and model.experts.count % parts:
+        raise WorkloadError(
+            f"expert_parallel = {parts} does not divide the {model.experts.count} experts of "
+            f"{model.name}"
+        )
+    if stages > model.layers:
+        raise WorkloadError(
+            f"pipeline_parallel = {stages} is more than the {model.layers} layers of {model.name}"
+        )
 
 
 def check_split(model: ModelShape, ranks: int) -> None:
@@ -324,7 +360,12 @@ def check_split(model: ModelShape, ranks: int) -> None:
     layers = model.attention_layers
     states = [group.state for group in model.layer_groups if group.state is not None]
     # Heads that must be split, those that may be copied instead, and their names.
-    sizes = {(layer.heads, layer.kv_heads, "heads and {} KV heads") for layer in layers}
+    sizes = {
+        (layer.heads, layer.kv_heads, "heads and {} KV heads")
+        if layer.latent is None
+        else (layer.heads, layer.latent.groups, "heads and {} latent vectors")
+        for layer in layers
+    }
     sizes |= {
         (state.v_heads, state.k_heads or state.v_heads, "state heads and {} key heads")
         for state in states
@@ -463,25 +504,26 @@ def attention_input(
     if model.qk_norm != "none":
         operations.append(_qk_norm(shard, kv_heads))
     if model.rotary:
-        operations.append(rotary(shard, query + key, model.head_dim))
+        parts = 2 if kv_heads else 1
+        operations.append(rotary(shard, query + key, model.head_dim, parts=parts))
     return [*operations, cache_write(shard, key + value)] if kv_heads else operations
 
 
 def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
-    """Normalise queries and keys, per head or over all heads."""
+    """Normalise queries, and keys if the layer has its own, per head or over all heads."""
     whole, width = shard.model.qk_norm == "all", shard.model.head_dim
 
     def normed(count: int) -> Operation:
         rows, row_width = (1, count * width) if whole else (count, width)
         return vector_norm(shard, "qk_norm", shard.tokens * rows, row_width)
 
-    queries, keys = normed(shard.heads), normed(kv_heads)
+    parts = [normed(count) for count in (shard.heads, kv_heads) if count]
     return elementwise(
         "qk_norm",
-        queries.bytes_read + keys.bytes_read,
-        queries.bytes_written + keys.bytes_written,
-        launches=queries.launches + keys.launches if shard.eager else 1,
-        kind=queries.kind,
+        sum(part.bytes_read for part in parts),
+        sum(part.bytes_written for part in parts),
+        launches=sum(part.launches for part in parts) if shard.eager else 1,
+        kind=parts[0].kind,
     )
 
 
@@ -549,6 +591,7 @@ def attention_shape(
     resident_blocks
         Thread blocks the GPU runs at once.
     """
+    work = setup.passing(work)
     context, decoded = work.context_tokens, work.decoded_tokens
     if group is not None:
         context, decoded = visible_tokens(group, context, decoded)
@@ -625,8 +668,9 @@ def visible_tokens(
 def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
     """Return one GPU's KV heads, key width, value width and cached values per token and layer.
 
-    KV heads are split over the GPUs, and replicated if there are fewer than GPUs. A latent cache
-    (MLA) cannot be split, unless it is kept expanded.
+    KV heads are split over the GPUs, and replicated if there are fewer than GPUs; so are the
+    compressed vectors of a latent cache. The one of MLA cannot be split, unless it is kept
+    expanded, and neither can the rotary key.
 
     Parameters
     ----------
@@ -640,8 +684,9 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
         heads, widths = model.heads // ranks, latent.expanded_widths(model.latent)
         return (heads, *widths, heads * sum(widths))
     if model.latent is not None:
-        key_width, value_width = latent.absorbed_widths(model.latent)
-        return 1, key_width, value_width, model.cache_width
+        groups = model.latent.groups_of(ranks)
+        cache_width = groups * model.latent.kv_rank + model.latent.rope_dim
+        return (groups, *latent.absorbed_widths(model.latent), cache_width)
     kv_heads = max(1, model.kv_heads // ranks)
     widths = model.head_dim, model.value_width
     return (kv_heads, *widths, kv_heads * sum(widths))
@@ -944,28 +989,27 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     """Return a mixture of experts: router, routed experts, and the expert that all tokens share."""
     model, setup = shard.model, shard.setup
-    choices, parts = experts.count + experts.zero, setup.expert_parallel
+    parts = setup.expert_parallel
+    tokens = setup.data_parallel * shard.tokens  # of all groups that share the experts
+    choices = experts.count + experts.zero
     weighed = experts.count / choices if experts.zero else 1
     visited = weighed * visited_experts(
         choices,
         experts.per_token,
-        shard.tokens,
+        tokens,
         routing=setup.routing,
         exponent=setup.routing_exponent,
     )
-    even, held = setup.routing == "balanced", experts.count // parts
-    visited, pairs = visited / parts, shard.tokens * experts.weighed_per_token / parts
-    if not even:
-        visited, pairs = busiest(visited, pairs, held, parts)
     routed = RoutedExperts(
         tokens=shard.tokens,
         count=choices,
-        pairs=pairs,
-        visited=visited,
-        held=held,
-        even=even,
+        pairs=tokens * experts.weighed_per_token / parts,
+        visited=visited / parts,
+        held=experts.count // parts,
+        even=setup.routing == "balanced",
+        parts=parts,
         hidden=experts.latent_size or model.hidden_size,
-        inner=shard.split(experts.intermediate_size * parts),
+        inner=shard.split(experts.intermediate_size, over=setup.expert_slices),
         ups=2 if model.gated_mlp else 1,
         bias=experts.expert_bias,
         activations=shard.dtype,
@@ -977,6 +1021,9 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         gemm(shard, each.name, each.inner, each.columns, group=None) for each in experts.router
     ] or [gemm(shard, "router", d, choices, bias=bias, group=None)]
     visits = routed.operations(eager=shard.eager, quantises=setup.quantises_apart)
+    if setup.data_parallel > 1:
+        visits = [_exchange(shard, experts, routed, "dispatch"), *visits]
+        visits.append(_exchange(shard, experts, routed, "combine"))
     if experts.latent_size is not None:
         # Replicated on every rank, as engines do.
         latent, bias = experts.latent_size, model.mlp_bias
@@ -994,6 +1041,24 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
             shard, "shared_expert", shared, bias=model.mlp_bias, group="shared_experts"
         )
     return operations
+
+
+def _exchange(shard: Shard, experts: Experts, routed: RoutedExperts, name: str) -> Operation:
+    """Return the tokens' way to the GPUs of their experts, or back.
+
+    The GPUs of a group send different tokens of it. Each token goes to every GPU of each expert
+    that it visits, as in DeepEP's kernels for decoding, or once to every GPU where that is less, as
+    in an all-gather: (GPUs - 1) min(1, visits / parts) copies to others if experts are visited
+    alike.
+    """
+    gpus = shard.setup.expert_gpus
+    copies = (gpus - 1) * min(1.0, experts.weighed_per_token / shard.setup.expert_parallel)
+    width = DTYPE_BYTES[shard.dtype]
+    if name == "dispatch" and not shard.eager:
+        width = min(width, DTYPE_BYTES[routed.multiplied])
+    sent = shard.tokens / shard.ranks * copies * routed.hidden * width
+    (operation,) = all_to_all(f"experts_{name}", sent_bytes=sent, ranks=gpus)
+    return operation
 
 
 # The head.

@@ -394,9 +394,30 @@ def _known(cells: Mapping[str, str], column: str) -> float | None:
     return _positive_number(cells, column)
 
 
-def are_one_set(runs: Sequence[TrainingRun]) -> bool:
-    """Return whether all runs share study, metric and tokens."""
-    return len({run.set for run in runs}) == 1
+# Where the logarithm of tokens scatters by less around a line in that of the size, size tells it.
+LEAST_TOKEN_SCATTER = 0.2
+
+
+def are_one_law(runs: Sequence[TrainingRun]) -> bool:
+    """Return whether all runs share study and metric, and tokens unless these tell a joint law.
+
+    They do where the size of a model does not set its tokens.
+    """
+    if len({(run.study, run.metric) for run in runs}) > 1:
+        return False
+    tokens = [run.tokens for run in runs if run.tokens is not None]
+    if len(tokens) < len(runs) or len(set(tokens)) == 1:
+        return len({run.tokens for run in runs}) == 1
+    from statistics import StatisticsError, linear_regression
+
+    sizes = [math.log(run.parameters) for run in runs]
+    logs = [math.log(count) for count in tokens]
+    try:
+        slope, level = linear_regression(sizes, logs)
+    except StatisticsError:
+        return False
+    rest = [log - level - slope * size for size, log in zip(sizes, logs, strict=True)]
+    return math.hypot(*rest) / math.sqrt(len(rest)) > LEAST_TOKEN_SCATTER
 
 
 def families_of(runs: Sequence[TrainingRun]) -> tuple[Family, ...]:

@@ -288,19 +288,28 @@ class HardwareProfile(Frozen):
         return int(self.peak.sm_count.value)
 
     def link_bytes_per_s(
-        self, gpus: int, *, share: float = 1.0, network_share: float = 1.0
+        self,
+        gpus: int,
+        *,
+        route: str = "around",
+        share: float = 1.0,
+        network_share: float = 1.0,
     ) -> float | None:
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 
         A group with more GPUs than the link joins communicates over PCIe. In a smaller group, only
         the bandwidth to its members counts. A group of several nodes adds up inside each, across
         and inside again: of each GPU's traffic ``(nodes - 1) / (gpus - 1)`` goes over the network,
-        or if the profile has none, at PCIe's rate, which no network card exceeds.
+        or if the profile has none, at PCIe's rate, which no network card exceeds. What goes from
+        each GPU to all others leaves the node in proportion to the GPUs outside; what goes on to a
+        pipeline's next stage leaves it if the stages fill several nodes.
 
         Parameters
         ----------
         gpus
             Size of the group.
+        route
+            How messages go: see :class:`simulator.counts.operation.Operation`.
         share, network_share
             Achieved shares of the published bandwidth, inside a node and between nodes.
         """
@@ -311,11 +320,16 @@ class HardwareProfile(Frozen):
             rate = pcie.value * GIGA if pcie else None
         else:
             peers = self.link_peers or 1
-            rate = link.value * GIGA * min(inside - 1, peers) / peers
+            reached = 1 if route == "next" else inside - 1
+            rate = link.value * GIGA * min(reached, peers) / peers
         network = self.peak.network_gb_per_s_per_direction or pcie
         if nodes == 1 or rate is None or network is None:
             return rate * share if nodes == 1 and rate is not None else None
-        across = (nodes - 1) / (gpus - 1)
+        across = {
+            "around": (nodes - 1) / (gpus - 1),
+            "all": (gpus - inside) / (gpus - 1),
+            "next": 1.0,
+        }[route]
         inside_s, across_s = (1 - across) / rate, across / (network.value * GIGA)
         return 1 / (inside_s / share + across_s / network_share)
 
@@ -360,7 +374,14 @@ _SYNONYMS = {"workstation": "ws", "edition": ""}
 _MEMORY = re.compile(r"(\d+)gi?b")
 _SXM = re.compile(r"sxm\d?")
 # 8xh100 and h100x8.
-_SEVERAL = re.compile(r"(?P<before>\d{1,2})\s?x.*|.*x(?P<after>\d{1,2})")
+_SEVERAL = re.compile(
+    r"(?P<before>\d{1,2})\s?x\s?(?P<card>\S.*)|(?P<name>.*\S)\s?x\s?(?P<after>\d{1,2})",
+    re.IGNORECASE,
+)
+# Chips of Apple, Google, AWS, Intel and Huawei, none of which has a profile.
+_FOREIGN = re.compile(
+    r"(apple|m[1-5]\b|tpu|v[3-7][ep]?$|trainium|trn|inferentia|gaudi|ascend|910)", re.IGNORECASE
+)
 # 192 for 180 GB, 140 for 141: makers and drivers count differently.
 _MEMORY_TOLERANCE = 0.08
 
@@ -453,16 +474,21 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     if other is not None:
         return load_profile(files[other])
     aliases = [name for card in cards.values() for name in card.names]
+    if _FOREIGN.match(text):
+        raise ProfileError(
+            f"unknown GPU {text!r}; see 'bifurcate gpus' for those of NVIDIA and AMD, or give "
+            "--gpu a profile of your own (.toml)"
+        )
+    if several := _SEVERAL.fullmatch(text):
+        one, number = several["card"] or several["name"], several["before"] or several["after"]
+        raise ProfileError(f"unknown GPU {text!r}; write -g {one} --tp {number}")
     raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out=_way_out(text)))
 
 
 def _way_out(name: str) -> str:
     """Say what to write instead of an unknown name: one GPU's, apart from their number."""
     if "," in name:
-        return "one name for each --gpu"
-    several = _SEVERAL.fullmatch(name)
-    if several:
-        return f"the name of one; --tp {several['before'] or several['after']} is their number"
+        return "one GPU here; 'bifurcate plan' tries several"
     return "see 'bifurcate gpus'"
 
 

@@ -257,11 +257,15 @@ class LayerInputs(Frozen):
 class LatentAttention(Frozen):
     """Multi-head latent attention (DeepSeek-V2, V3): the cache holds one compressed vector.
 
+    Grouped latent attention (GLA) holds one for each group of heads, so that GPUs can split them
+    (Zadouri et al., arXiv 2505.21487).
+
     Attributes
     ----------
     kv_rank, rope_dim
-        Widths of the compressed KV vector and of the shared rotary key: the cache holds their sum
-        per token and layer.
+        Widths of a compressed KV vector and of the rotary key that all heads share.
+    groups
+        Compressed vectors, each for equally many heads: 1 is multi-head latent attention.
     query_rank
         Width of the compressed query, or None if queries are projected directly.
     nope_dim, value_dim
@@ -270,9 +274,19 @@ class LatentAttention(Frozen):
 
     kv_rank: Positive
     rope_dim: Positive
+    groups: Positive = 1
     query_rank: Positive | None = None
     nope_dim: Positive
     value_dim: Positive
+
+    @property
+    def cache_width(self) -> int:
+        """Cached values per token and layer."""
+        return self.groups * self.kv_rank + self.rope_dim
+
+    def groups_of(self, ranks: int) -> int:
+        """Return the compressed vectors of one GPU: copies, if there are fewer than GPUs."""
+        return max(1, self.groups // ranks)
 
 
 class Indexer(Frozen):
@@ -414,8 +428,12 @@ class ModelShape(Frozen):
             raise ValueError(f"layer_groups do not add up to layers = {self.layers}")
         if self.experts is None and any(group.mlp == "experts" for group in self.layer_groups):
             raise ValueError("layer_groups has layers with experts but the model has none")
-        if self.indexer is not None and self.latent is None:
-            raise ValueError("an indexer selects from a latent cache, which the model has not")
+        if self.indexer is not None and (self.latent is None or self.latent.groups > 1):
+            raise ValueError("an indexer selects from a latent cache of one vector")
+        if self.latent is not None and self.heads % self.latent.groups:
+            raise ValueError(
+                f"heads ({self.heads}) is not a multiple of latent groups ({self.latent.groups})"
+            )
         for group in self.layer_groups:
             heads, kv_heads = group.heads or self.heads, group.kv_heads or self.kv_heads
             if group.attends and heads % kv_heads:
@@ -437,7 +455,7 @@ class ModelShape(Frozen):
     def family(self) -> str:
         """Name of the attention family, by its KV heads."""
         if self.latent is not None:
-            return "multi-head latent"
+            return "multi-head latent" if self.latent.groups == 1 else "grouped latent"
         if not any(group.attends for group in self.layer_groups):
             return "no attention"
         if self.kv_heads == self.heads:
@@ -471,7 +489,7 @@ class ModelShape(Frozen):
     def cache_width(self) -> int:
         """Cached values per token of a layer with the model's sizes, K and V together."""
         if self.latent is not None:
-            return self.latent.kv_rank + self.latent.rope_dim
+            return self.latent.cache_width
         return self.kv_heads * (self.head_dim + self.value_width)
 
     @property
@@ -711,11 +729,11 @@ def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
         query_width = model.heads * (latent.nope_dim + latent.rope_dim)
         rank = latent.query_rank
         query = d * query_width if rank is None else rank * (d + query_width)
-        down = d * (latent.kv_rank + latent.rope_dim)
+        down = d * latent.cache_width
         up = latent.kv_rank * model.heads * (latent.nope_dim + latent.value_dim)
         output = model.heads * latent.value_dim * d
         # Only the matrices that read the hidden state have biases.
-        biases = model.qkv_bias * ((rank or 0) + latent.kv_rank + latent.rope_dim)
+        biases = model.qkv_bias * ((rank or 0) + latent.cache_width)
         return query + down + up + output + biases + model.output_bias * d
     key, value = model.kv_heads * model.head_dim, model.kv_heads * model.value_width
     cached = {"own": key + value, "tied": key, "earlier": 0}[kv]
@@ -799,5 +817,5 @@ def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
     qk_values = values if model.qk_norm_bias else model.norm_weight
     norms += qk_values * qk_heads * model.head_dim + values * (model.query_rank or 0)
     if model.latent is not None:
-        norms += model.latent.kv_rank + (model.latent.query_rank or 0)
+        norms += model.latent.groups * model.latent.kv_rank + (model.latent.query_rank or 0)
     return norms + model.heads * model.attention_sinks

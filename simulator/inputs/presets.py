@@ -23,6 +23,9 @@ MOST_PARAMETERS = 10**15
 _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
 # The line that opens a preset's table, or a table within it.
 _HEAD = re.compile(r'^\[(?:"(?P<quoted>[^"]+)"|(?P<bare>[^"\].]+))', re.MULTILINE)
+_PUNCTUATION = re.compile(r"[^a-z0-9]")
+# Models that only their makers run.
+_CLOSED = re.compile(r"gpt-?[345]|chatgpt|o[134](-|$)|claude|gemini|grok-[34]", re.IGNORECASE)
 # Llama's rule: two thirds of four times the hidden size, in steps of 256.
 _GATED_STEP = 256
 
@@ -99,15 +102,16 @@ def find_preset(name: str) -> Preset | None:
     """Return the preset of a name or alias, or None.
 
     Case does not matter, ``_`` and ``-`` are the same, and the organisation before the slash of a
-    hub name may be omitted.
+    hub name may be omitted. A name that is none counts as another spelling of the only one with the
+    same letters and digits.
 
-    >>> find_preset("meta-llama/llama_3.1_8b").name
-    'llama-3.1-8b'
+    >>> find_preset("meta-llama/llama_3.1_8b").name, find_preset("llama3.1:8b").name
+    ('llama-3.1-8b', 'llama-3.1-8b')
     """
     folded = _folded(name)
     if folded in _texts():
         return _preset(folded)
-    return _names().get(folded)
+    return _names().get(folded) or _respelled(folded)
 
 
 def load_model(
@@ -267,6 +271,11 @@ def _load(name: str | Path, assume: str | None) -> ModelShape:
 
 def _unknown_model(text: str) -> str:
     """Say that there is no such model, and what to do."""
+    if _CLOSED.match(text):
+        return (
+            f"unknown model {text!r}: its sizes are not public; see 'bifurcate models' for open "
+            "ones, such as gpt-oss-120b or deepseek-v3"
+        )
     way_out = "see 'bifurcate models', or give the path of a config.json"
     if is_hub_id(text):
         way_out = f"'hf download {text} config.json' puts its file into {hub_cache()}"
@@ -356,3 +365,18 @@ def _names() -> dict[str, Preset]:
             table.setdefault(_folded(alias.rpartition("/")[2]), preset)
     table.update({_folded(name): preset for name, preset in presets().items()})
     return table
+
+
+@cache
+def _squeezed() -> dict[str, set[str]]:
+    """Map the letters and digits of every normalised name to the presets so called."""
+    table: dict[str, set[str]] = {}
+    for name, preset in _names().items():
+        table.setdefault(_PUNCTUATION.sub("", name), set()).add(preset.name)
+    return table
+
+
+def _respelled(folded: str) -> Preset | None:
+    """Return the only preset with the letters and digits of a name, or None."""
+    found = _squeezed().get(_PUNCTUATION.sub("", folded), set())
+    return _preset(next(iter(found))) if len(found) == 1 else None

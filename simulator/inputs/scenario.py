@@ -24,7 +24,7 @@ from simulator.errors import ScenarioError, SimulatorError, unknown
 from simulator.inputs.files import Frozen, describe, name_or_path, read_named
 from simulator.inputs.setup import PROCESS, Setup
 from simulator.inputs.tree import tree_text
-from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload
+from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload, one_of_each
 from simulator.resources import SCENARIO_PATH_VARIABLE, toml_files
 
 SCHEMA_VERSION = 1
@@ -158,7 +158,7 @@ class Scenario(Frozen):
             problems.append(f"{' and '.join(sized)}: the tree says so; leave it out")
         if problems:
             raise ValueError("; ".join(problems))
-        return read
+        return one_of_each(read)
 
     @property
     def axes(self) -> dict[str, tuple[Value, ...]]:

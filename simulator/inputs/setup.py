@@ -1,26 +1,28 @@
 """The setup of a decode step: attention, formats, execution, parallelism and constants."""
 
 import reprlib
-from collections.abc import Iterable
+from math import inf
+from numbers import Integral
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
 
 from simulator.errors import WorkloadError, unknown
 from simulator.inputs.dtypes import KV_BYTES, Dtype, KvDtype, read_dtype
-from simulator.inputs.files import Frozen, read_count, validate
+from simulator.inputs.files import read_count, validate
 from simulator.inputs.formats import WeightFormats, WeightName, one_format
 from simulator.inputs.model import ModelShape
-from simulator.inputs.workload import LARGEST_TOKENS, AtLeastOne, Workload
+from simulator.inputs.parallelism import Parallelism
+from simulator.inputs.workload import LARGEST_TOKENS, AtLeastOne, Workload, one_of_each
 from simulator.units import MILLISECOND
 
 Attention = Literal["standard", "bifurcated"]
-KvLayout = Literal["copies", "shared", "rebuilt"]
+KvLayout = Literal["shared", "copies", "rebuilt"]
 Execution = Literal["graph", "compiled", "eager"]
 Routing = Literal["balanced", "uniform", "skewed"]
 LatentForm = Literal["auto", "absorbed", "expanded", "mixed"]
 ConstantsChoice = Literal["auto", "carried", "peak"]
-Engine = Literal["vllm", "sglang", "trtllm"]
+Engine = Literal["vllm", "sglang", "trtllm", "none"]
 
 ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 KV_LAYOUTS: tuple[KvLayout, ...] = get_args(KvLayout)
@@ -37,7 +39,7 @@ WeightField = Annotated[WeightName, BeforeValidator(read_dtype)]
 KvDtypeField = Annotated[KvDtype, BeforeValidator(read_dtype)]
 
 
-class Setup(Frozen):
+class Setup(Parallelism):
     """How a decode step is run, apart from its sizes.
 
     Attributes
@@ -47,18 +49,16 @@ class Setup(Frozen):
     kernel
         The way of attention, a name in :data:`simulator.counts.attention.registry.WAYS`.
     kv_layout
-        How standard attention stores the context: one copy per sample, one for all, or one that
-        every step concatenates again. Bifurcated attention always stores one for all.
+        How standard attention stores the context: one for all, as paged engines keep it; one copy
+        per sample, as contiguous caches do; or one that every step concatenates again. Bifurcated
+        attention always stores one for all.
     execution
         CUDA graph, compiled, or eager: plain PyTorch with one kernel per operation.
     weight_dtype, kv_dtype
         Formats of weights and of the KV cache. One format of weights holds for all matrices within
         layers; ``auto`` stands for those of the checkpoint that it is a setup :meth:`of`.
-    tensor_parallel
-        GPUs over which heads and MLP columns are split.
-    expert_parallel
-        Parts into which whole experts are dealt out over these GPUs; those of one part split the
-        columns of its experts. The step is that of the busiest part.
+    tensor_parallel, data_parallel, expert_parallel, pipeline_parallel
+        How the model is laid over GPUs.
     routing
         How tokens choose a model's experts: in turn (balanced), at random (uniform), or by a power
         law (skewed).
@@ -77,7 +77,8 @@ class Setup(Frozen):
         Share of the card's memory that the process may use, in (0, 1]; 0.9 is vLLM's default.
     engine
         Whose meaning that share has: see :func:`simulator.counts.reserve.usable_bytes`; and whether
-        kernels of their own quantise activations, see :attr:`quantises_apart`.
+        kernels of their own quantise activations, see :attr:`quantises_apart`; and how its users
+        read a shared context once. ``none`` is a loop of one's own, which counts as vLLM's.
     max_batched_tokens
         Tokens of the largest prefill batch that an engine allows, for which it keeps memory. None
         takes the engine's default: see :func:`simulator.counts.reserve.batched_tokens`.
@@ -85,12 +86,10 @@ class Setup(Frozen):
 
     attention: Attention = "standard"
     kernel: str = "flash"
-    kv_layout: KvLayout = "copies"
+    kv_layout: KvLayout = "shared"
     execution: Execution = "graph"
     weight_dtype: WeightField = "bf16"
     kv_dtype: KvDtypeField = "bf16"
-    tensor_parallel: AtLeastOne = 1
-    expert_parallel: AtLeastOne = 1
     routing: Routing = "uniform"
     routing_exponent: Annotated[float, Field(allow_inf_nan=True)] = 1.2
     latent_form: LatentForm = "auto"
@@ -111,7 +110,10 @@ class Setup(Frozen):
     @classmethod
     def _a_share(cls, share: float) -> float:
         if not 0 < share <= 1:
-            raise ValueError("is not in (0, 1]; engines use 0.9")
+            per_cent = 1 < share <= 100  # noqa: PLR2004
+            raise ValueError(
+                f"is not in (0, 1]; {f'write {share / 100:g}' if per_cent else 'engines use 0.9'}"
+            )
         return share
 
     @property
@@ -159,10 +161,10 @@ class Setup(Frozen):
         """Whether activations are quantised by kernels of their own.
 
         Plain PyTorch never quantises. In SGLang and TensorRT-LLM the kernel before does, as far as
-        rows under load tell: without these kernels their median errors fall from 15.1 to 14.1 and
-        from 9.9 to 7.8 % (docs/serving.md), though not in every cell.
+        rows under load tell: without these kernels their median errors fall from 18.4 to 16.8 and
+        from 9.1 to 7.5 % (docs/serving.md), though not in every cell.
         """
-        return not self.eager and self.engine == "vllm"
+        return not self.eager and self.engine in ("vllm", "none")
 
     @property
     def activation_dtype(self) -> Dtype:
@@ -200,7 +202,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
 
     Default formats are those of serving engines: the checkpoint's own for weights and the KV cache,
     and that of the activations for a cache that the checkpoint does not name. None counts as not
-    given, ``auto`` as the default.
+    given, ``auto`` as the default. A number of prompts without samples is a batch of single ones.
 
     Raises
     ------
@@ -216,7 +218,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     """
     given = {name: value for name, value in settings.items() if value is not None}
     for name in ("weight_dtype", "kv_dtype"):
-        if given.get(name) == "auto":
+        if str(given.get(name)) == "auto":
             del given[name]
     hows, sizes = Setup.model_fields, Workload.model_fields
     for name in given:
@@ -226,7 +228,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     setup = validate(Setup, how, where="workload", error=WorkloadError).of(model)
     if "kv_dtype" not in given:
         setup = setup.but(kv_dtype=model.kv_dtype or setup.activation_dtype)
-    sizes_given = {key: given[key] for key in given if key in sizes}
+    sizes_given = one_of_each({key: given[key] for key in given if key in sizes})
     return setup, validate(Workload, sizes_given, where="workload", error=WorkloadError)
 
 
@@ -242,12 +244,14 @@ _NUMBERS = (
     "ttft_ms",
     "tpot_ms",
     "requests_per_s",
+    "percentile",
     "price_per_hour",
     "target_request_s",
     "success_rate",
     "size_factors",
 )
-_LISTS = ("attentions", "target_kv_heads", "size_factors", "tensor_parallel_sizes")
+_NAMES = ("attentions", "families")
+_LISTS = (*_NAMES, "target_kv_heads", "size_factors", "tensor_parallel_sizes")
 
 
 def read_limits(**given: Any) -> dict[str, Any]:
@@ -270,8 +274,11 @@ def read_limits(**given: Any) -> dict[str, Any]:
         if value is None:
             continue
         if name in _LISTS:
-            several = isinstance(value, Iterable) and not isinstance(value, str)
-            read[name] = [_limit(name, item) for item in (value if several else (value,))]
+            try:
+                several = [value] if isinstance(value, str) else list(value)
+            except TypeError:
+                several = [value]
+            read[name] = [_limit(name, item) for item in several]
         else:
             renamed, unit = _RENAMED.get(name, (name, 1))
             read[renamed] = _limit(name, value) * unit
@@ -279,20 +286,26 @@ def read_limits(**given: Any) -> dict[str, Any]:
 
 
 def _limit(name: str, value: Any) -> Any:
-    """Read one size or number, or the name of a kind of attention."""
-    if name == "attentions":
-        if value not in ATTENTIONS:
+    """Read one size or number, or the name of a kind of attention or of a family."""
+    if name in _NAMES:
+        if name == "attentions" and value not in ATTENTIONS:
             raise WorkloadError(unknown("attention", str(value), ATTENTIONS))
+        return str(value)
+    if (name, value) == ("size_factors", "paper"):
         return value
     number = name in _NUMBERS
+    wanted: Any = float if number else Integral
     try:
         read = float(value) if number else read_count(value)
     except (TypeError, ValueError):
         read = None
-    if isinstance(value, bool) or read is None or not isinstance(read, float if number else int):
-        wanted = "number" if number else "whole number, such as 8192 or 8K"
-        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a {wanted}")
+    except OverflowError:
+        read = inf
+    if isinstance(value, bool) or not isinstance(read, wanted):
+        what = "number" if number else "whole number, such as 8192 or 8K"
+        raise WorkloadError(f"{name} = {reprlib.repr(value)} is not a {what}")
     # So that everything computed from it is finite as well; NaN is not below either.
     if not abs(read) <= LARGEST_TOKENS:
-        raise WorkloadError(f"{name} = {read:g} is not a number up to {LARGEST_TOKENS:.0e}")
-    return read
+        told = reprlib.repr(value)
+        raise WorkloadError(f"{name} = {told} is not a number up to {LARGEST_TOKENS:.0e}")
+    return read if number else int(read)

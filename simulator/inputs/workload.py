@@ -26,6 +26,17 @@ AtLeastOne = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_
 Accepted = Annotated[float, Field(ge=1, le=LARGEST_COUNT)]
 
 
+def one_of_each(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sizes as given, with one sample of each prompt where only prompts are given.
+
+    Whoever says a batch size means so many sequences, as engines' options do.
+
+    >>> one_of_each({"prompts": 16}), one_of_each({"prompts": 16, "samples": 2})
+    ({'prompts': 16, 'samples': 1}, {'prompts': 16, 'samples': 2})
+    """
+    return {**sizes, "samples": 1} if "prompts" in sizes and "samples" not in sizes else {**sizes}
+
+
 class Workload(Frozen):
     """The sizes of one decode step, or of many: see :meth:`grid`.
 

@@ -33,7 +33,7 @@ from importlib.resources import files
 from math import inf
 from typing import Literal, NamedTuple, cast
 
-from simulator.counts.operation import KIN, KINDS, Kind, Operation
+from simulator.counts.operation import KIN, KINDS, Kind, Operation, Route
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, PRECISIONS, Dtype, Precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
@@ -908,7 +908,7 @@ class Rates:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
         return self._flops_per_s[kind, dtype]
 
-    def link_bytes_per_s(self, gpus: int) -> float:
+    def link_bytes_per_s(self, gpus: int, route: Route = "around") -> float:
         """Return the achieved bandwidth between the GPUs of a group, per direction. [bytes/s].
 
         Raises
@@ -919,7 +919,7 @@ class Rates:
         share = inside = self.constants[Key("link_fraction")].value
         if self.choice != "peak" and self.gpu.over_pcie(gpus):
             inside *= (PCIE_PAIR / min(gpus, NODE_GPUS)) ** PCIE_POWER
-        rate = self.gpu.link_bytes_per_s(gpus, share=inside, network_share=share)
+        rate = self.gpu.link_bytes_per_s(gpus, route=route, share=inside, network_share=share)
         if rate is None:
             raise ProfileError(f"{self.gpu.id} has no link in its profile")
         return rate

@@ -16,7 +16,7 @@ at published peaks. The parts of an interval:
 * Plain PyTorch and the host that launches it, which no kernel rows describe, have their own
   spread, from whole steps; so has a serving engine under load, from public serving runs: its
   version, its scheduler, the kernels that it chose, and the host between steps.
-* No step is faster than its bytes and FLOPs at published peaks.
+* No step is faster than its memory traffic and FLOPs at published peaks.
 
 In the ratio of two steps, the errors of products and norms and the common share of attention's
 error cancel; attention's own share and the errors of plain code and its host do not.
@@ -50,7 +50,7 @@ from simulator.timing.constants import (
 )
 from simulator.timing.request import GenerationTime
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
-from simulator.timing.step import KindTime, StepTime
+from simulator.timing.step import KindTime, StepTime, memory_traffic, running
 from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot separate: a call of decode attention also writes the new keys
@@ -158,7 +158,7 @@ class StepSums:
     total_s, device_s, host_s, collective_s
         As in :class:`~simulator.timing.step.StepTime`.
     bound_s
-        Time of its bytes or FLOPs at published peaks: see :func:`peak_bound_s`.
+        Time of its memory traffic or FLOPs at published peaks: see :func:`peak_bound_s`.
     families
         Time by kind of kernel.
     cached_s
@@ -264,7 +264,8 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
 
     Constants carried to another vendor's GPU hold for dense models with a cache of their own: of 13
     public decode steps of Llama 70B on MI300X 12 are within the carried interval, of 54 of
-    DeepSeek-V3 only 19 (InferenceMAX).
+    DeepSeek-V3 only 19 (InferenceMAX). Reads of one stored context are between the two ends above
+    on every GPU.
 
     Parameters
     ----------
@@ -275,15 +276,16 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
         return ""  # a bound already
     if untimed := {group.state.rule for group in model.layer_groups if group.state} - TIMED_RULES:
         return f"no rows time the recurrence of its layers ({', '.join(sorted(untimed))})"
-    if setup.tensor_parallel > MOST_GPUS:
+    if setup.gpus > MOST_GPUS:
         return f"no rows are of more than {MOST_GPUS} GPUs"
+    if setup.data_parallel > 1 or setup.pipeline_parallel > 1:
+        return "no rows are of data-parallel groups or pipelines"
     vendor = gpu_rates.gpu.vendor
     if vendor == VENDOR or gpu_rates.origin == "fitted":
         return ""
     asked = {
         "experts": model.experts is not None,
         "latent attention": model.latent is not None,
-        "one stored context": setup.rereads,
     }
     what = next((name for name, is_asked in asked.items() if is_asked), "")
     return f"no rows are of {what} on GPUs of {vendor}" if what else ""
@@ -531,7 +533,7 @@ def step_sums(
         device_s=step.device_s,
         host_s=step.host_s,
         collective_s=step.collective_s,
-        bound_s=peak_bound_s(operations, gpu_rates, totals),
+        bound_s=peak_bound_s(operations, gpu_rates, totals or total(running(operations, step))),
         families=families,
         cached_s=cached_s,
         launches=launches,
@@ -559,9 +561,7 @@ def cached_stream_s(operation: Operation, time: OperationTime, gpu_rates: Rates)
 def peak_bound_s(
     operations: Sequence[Operation], gpu_rates: Rates, totals: Totals | None = None
 ) -> Numeric:
-    """Return a lower bound of a step's time: its bytes or FLOPs at published peaks. [s].
-
-    It leaves out bytes that the L2 cache might serve.
+    """Return a lower bound of a step's time: memory traffic or FLOPs at published peaks. [s].
 
     Parameters
     ----------
@@ -573,13 +573,9 @@ def peak_bound_s(
         Sums over the operations, if they are known already.
     """
     totals = total(operations) if totals is None else totals
-    moved: Numeric = totals.bytes_read + totals.bytes_written
+    moved = memory_traffic(operations, gpu_rates, totals, least=True)
     products: dict[Dtype, list[Operation]] = {}
     for operation in operations:
-        if is_used(operation.reused_bytes):
-            moved = moved - operation.repeat * operation.reused_bytes
-        if is_used(operation.scratch_bytes):
-            moved = moved - operation.repeat * operation.scratch_bytes
         if is_used(operation.flops):
             products.setdefault(operation.dtype, []).append(operation)
     compute: Numeric = 0.0

@@ -31,7 +31,8 @@ class GenerationTime:
     steps
         Number of decode steps; each adds its accepted tokens to every sample.
     first_step_s, last_step_s
-        Time of the first (shortest) and the last (longest) step; 0 if there is none.
+        Time of the first and the last step, 0 if there is none. Steps get longer, except that
+        bifurcated attention launches less once own tokens fill a sliding window.
     """
 
     prefill: StepTime

@@ -34,6 +34,7 @@ S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performa
 multicore architectures", CACM 52(4), 2009.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from math import inf, log2
 from typing import Literal, NamedTuple
@@ -43,6 +44,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
+from simulator.timing.limits import runs_trtllmgen
 
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
@@ -50,6 +52,8 @@ FIRST_TILE_BYTES = 128 * 2 * 128 * 2
 # The width of heads whose thread blocks fill an SM: wider ones take longer, narrower ones share it
 # (H100 and B200: calls of many short sequences, 64 to 512 wide).
 BLOCK_WIDTH = 128
+# The same of a causal call (B200: calls of one token take equally long for heads of 64 to 256).
+PREFILL_BLOCK_WIDTH = 256
 # Rows and columns of tiles: three of the libraries' sizes, which predict unseen products as well
 # as six.
 TILES = ((64, 64), (128, 128), (256, 128))
@@ -136,6 +140,7 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         time on the host.
     """
     gpu = gpu.of(operation)
+    operation = of_fullest_part(operation)
     if operation.kind == "quantise" and not gpu.quantises(operation.dtype):
         return OperationTime(0.0, 0.0, 0.0, 0.0, 0.0)
     eager = execution == "eager"
@@ -157,6 +162,49 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         host_s=operation.launches * gpu.host_s_per_launch if eager else 0.0,
         overlap=gpu.overlap[operation.kind],
     )
+
+
+def of_fullest_part(operation: Operation) -> Operation:
+    """Return a grouped product as the GPU has it on which most tokens fall: others wait for it.
+
+    Any other operation is returned as it is.
+
+    Tokens choose groups at random. The rows of a part, and the groups with rows among those that it
+    holds, vary like numbers of successes, and the fullest of n parts lies as far above the mean as
+    the largest of n normal variables.
+    """
+    if operation.parts == 1 or operation.even:
+        return operation
+    far = _largest_of(operation.parts)
+    rows, visited = operation.m, operation.groups
+    most_rows = rows + far * square_root(rows * (1 - 1 / operation.parts))
+    spread = square_root(visited * maximum(1 - visited / operation.held, 0.0))
+    more, more_groups = (
+        most_rows / rows,
+        minimum(1 + far * spread / visited, operation.held / visited),
+    )
+    weights = operation.weight_bytes_read
+    return replace(
+        operation,
+        flops=operation.flops * more,
+        bytes_read=(operation.bytes_read - weights) * more + weights * more_groups,
+        bytes_written=operation.bytes_written * more,
+        weight_bytes_read=weights * more_groups,
+        m=most_rows,
+        groups=visited * more_groups,
+    )
+
+
+@lru_cache
+def _largest_of(variables: int) -> float:
+    """Return the expected largest of some standard normal variables (Blom, 1958).
+
+    >>> round(_largest_of(2), 2), round(_largest_of(8), 2), round(_largest_of(64), 2)
+    (0.59, 1.43, 2.34)
+    """
+    from statistics import NormalDist
+
+    return NormalDist().inv_cdf((variables - 3 / 8) / (variables + 1 / 4))
 
 
 def overlapped(first: Numeric, second: Numeric, power: float) -> Numeric:
@@ -206,8 +254,11 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
         seconds = seconds + operation.splits * gpu.split_s
     if is_used(operation.link_bytes):
         nodes = gpu.gpu.nodes(operation.ranks)
-        around_s = _hops(operation.ranks / nodes) * gpu.hop_s + _hops(nodes) * gpu.network_hop_s
-        seconds = seconds + operation.exchanges * around_s
+        inside, across = _hops(operation.ranks / nodes), _hops(nodes)
+        if operation.route != "around":
+            inside, across = 1.0, min(across, 1.0)
+        passed_s = inside * gpu.hop_s + across * gpu.network_hop_s
+        seconds = seconds + operation.exchanges * passed_s
     return seconds
 
 
@@ -221,7 +272,10 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     rate = gpu.flops_per_s(operation.kind, operation.dtype)
     flops = operation.flops * operation.tile_rows_per_row
     if is_used(operation.longest_block_flops):
-        flops = flops + operation.longest_block_flops * (gpu.sm_count / 2)
+        longest = operation.longest_block_flops
+        if operation.kind == "prefill_attention" and runs_trtllmgen(gpu.gpu):
+            longest = 2 * longest  # a thread block takes two tiles of query rows
+        flops = flops + longest * (gpu.sm_count / 2)
     seconds = flops / rate
     if is_used(operation.head_width):
         # Four FLOPs for each element of a head give a logit, and softmax takes its exponential.
@@ -320,17 +374,27 @@ def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
 def further_waves(operation: Operation, gpu: Rates) -> Numeric:
     """Return the waves of thread blocks after the first, in blocks that fill an SM."""
     blocks = operation.thread_blocks
-    if is_used(operation.head_width):
+    if operation.kind == "prefill_attention":
+        blocks = blocks * maximum(operation.head_width / PREFILL_BLOCK_WIDTH, 1.0)
+    elif is_used(operation.head_width):
         blocks = blocks * (operation.head_width / BLOCK_WIDTH)
     return maximum(blocks / gpu.sm_count - 1, 0.0)
 
 
-def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
+def cached_bytes(operation: Operation, gpu: Rates, *, most: bool = False) -> Numeric:
     """Return the bytes of an operation that the L2 cache serves. [bytes].
 
     Of data that a later call reads again, all if their footprint fits, none if it is twice the
     cache's capacity, linear in between. Of keys stored once for many thread blocks, what L2 holds,
     and of the rest what the blocks of a wave read together, as far as they keep up.
+
+    Parameters
+    ----------
+    operation, gpu
+        One operation, and the GPU's rates.
+    most
+        Whether all blocks of a wave keep up, unless rows of the card have told: as at the lower end
+        of an interval (:func:`stored_ends_s`).
     """
     gpu = gpu.of(operation)
     cached, l2_bytes = _scratch_cached(operation, gpu), gpu.l2_bytes[operation.kind]
@@ -339,7 +403,8 @@ def cached_bytes(operation: Operation, gpu: Rates) -> Numeric:
         if operation.together_bytes is None:
             return cached + used * _left_share(footprint, l2_bytes)
         share = _held_share(footprint, l2_bytes)
-        together = operation.together_bytes * gpu.keeping_up
+        keeping_up = 1.0 if most and not gpu.keeping_up_measured else gpu.keeping_up
+        together = operation.together_bytes * keeping_up
         cached = cached + used * share + together * (1.0 - share)
     return cached
 
@@ -388,7 +453,7 @@ def _link_s(operation: Operation, gpu: Rates) -> Numeric:
     if not is_used(operation.link_bytes):
         return 0.0
     ranks = operation.ranks
-    seconds = operation.link_bytes / gpu.link_bytes_per_s(ranks)
+    seconds = operation.link_bytes / gpu.link_bytes_per_s(ranks, operation.route)
     if operation.exchanges == 2 and gpu.gpu.nodes(ranks) == 1:  # noqa: PLR2004
         whole_s = seconds * ranks / 2
         seconds = minimum(whole_s, seconds + gpu.exchange_s)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from simulator.counts.operation import ONE_KERNEL, Kind, Operation, repeated
+from simulator.counts.operation import ONE_KERNEL, Kind, Operation, Totals, repeated
 from simulator.counts.transformer import attention, attention_shapes, decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
@@ -11,7 +11,14 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum
 from simulator.timing.constants import Rates
 from simulator.timing.limits import resident_blocks
-from simulator.timing.roofline import ROOFS, OperationTime, Roof, is_used, operation_time
+from simulator.timing.roofline import (
+    ROOFS,
+    OperationTime,
+    Roof,
+    cached_bytes,
+    is_used,
+    operation_time,
+)
 
 _STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
 
@@ -223,6 +230,30 @@ def summed(step: Timed) -> StepTime:
         by_kind=kinds,
         operations=step.times,
     )
+
+
+def memory_traffic(
+    operations: Iterable[Operation], gpu: Rates, totals: Totals, *, least: bool = False
+) -> Numeric:
+    """Return what device memory serves of the bytes that a step reads and writes. [bytes].
+
+    The L2 cache serves the rest: repeated reads of one stored context, and partial results.
+
+    Parameters
+    ----------
+    operations, totals
+        The operations of the step, and their sums.
+    gpu
+        The GPU's rates.
+    least
+        Whether as at the lower end of the step's interval: see
+        :func:`simulator.timing.roofline.cached_bytes`.
+    """
+    moved: Numeric = totals.bytes_read + totals.bytes_written
+    for operation in operations:
+        if is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
+            moved = moved - operation.repeat * cached_bytes(operation, gpu, most=least)
+    return moved
 
 
 def running(operations: Sequence[Operation], step: StepTime) -> list[Operation]:

@@ -1,5 +1,7 @@
 """Lists of known models, GPUs and scenarios, and everything about one of them."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from math import inf
 from operator import itemgetter
@@ -121,6 +123,10 @@ def _matters(key: "Key", value: float) -> bool:
     return key.name not in ("block_us", "serial_us") or key.kind in definition.fit
 
 
+# The value before each card that a constant is carried from.
+_NUMBER = re.compile(r"(?<=[:;] )[\d.e-]+ (?=[A-Z])")
+
+
 def gpu_rows(facts: Row) -> list[Row]:
     """Return every figure and constant of a GPU as a row, with its source."""
     rows = [
@@ -151,27 +157,41 @@ def gpu_rows(facts: Row) -> list[Row]:
 
 
 def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType":
-    """Return a GPU's figures and constants as a table, without those that only rows need."""
-    from simulator.timing.constants import fitted_constants
-
-    libraries = {f"fitted.{key}" for key in fitted_constants(profile) if key.library}
-    shown = [row for row in rows if row["figure"] not in libraries]
-    left_out = len(rows) - len(shown)
+    """Return a GPU's figures as a table, and where its constants come from as another."""
+    published = [row for row in rows if not row["figure"].startswith(("fitted.", "constant "))]
+    told = Counter(str(row["source"]) for row in published)
+    usual = max(told, key=lambda source: told[source], default="")
+    constants = Counter(
+        _NUMBER.sub("", str(row["source"]))
+        for row in rows
+        if row["figure"].startswith(("fitted.", "constant "))
+    )
+    single = sum(count for count in constants.values() if count == 1)
+    origins = [
+        *((count, source) for source, count in constants.most_common() if count > 1),
+        *([(single, "each a source of its own")] if single else []),
+    ]
     aliases = ", ".join(profile.aliases)
     head = f"{profile.name}   {profile.vendor} {profile.architecture}, confidence "
     lines = [
         f"also called: {aliases}" if aliases else "",
         f"hash {profile.content_hash}, figures retrieved {profile.retrieved}",
-        profile.notes,
+        f"source of all figures that name none: {usual}",
+        " ".join(profile.notes.split()),
     ]
     return columns.stack(
         columns.line((f"{head}{profile.confidence}", "bold")),
         *columns.notes([line for line in lines if line]),
         "",
-        columns.simple_table(shown),
-        *columns.notes(
-            [f"{left_out} constants of named libraries, which only measured rows need: --json"]
-            if left_out
-            else []
+        columns.simple_table(
+            [row | {"source": "" if row["source"] == usual else row["source"]} for row in published]
         ),
+        "",
+        columns.simple_table(
+            [
+                {"constants": count, "fitted to, or carried from": source}
+                for count, source in origins
+            ]
+        ),
+        *columns.notes(["--json and --format csv list every constant."]),
     )

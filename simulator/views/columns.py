@@ -5,6 +5,7 @@ rich is imported only to draw: JSON and CSV do not need it.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import inf
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 # Version of the JSON objects; CHANGELOG.md lists what each version renamed.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Whole numbers above this are not exact in float64, so they are shown as computed.
 LARGEST_EXACT = 2**53
 # A column of sentences is not squeezed below this width while there is another way.
@@ -133,6 +134,11 @@ def pick(columns: Iterable[Column], *names: str, part: str | int = "") -> Column
     return found if part == "" else within(part, found)
 
 
+def spared(column: Column) -> Column:
+    """Return a column that a narrow terminal may leave out."""
+    return replace(column, spare=True)
+
+
 def without(columns: Iterable[Column], *keys: str) -> Columns:
     """Return the columns except those with these keys."""
     return tuple(column for column in columns if column.key not in keys)
@@ -190,8 +196,9 @@ def stack(*parts: "RenderableType") -> "RenderableType":
 class FittedTable:
     """A table that shows every figure completely at any width.
 
-    If it is wider than the terminal, it breaks headings and texts into several lines, then leaves
-    out its spare columns and says so, and finally lets the terminal break its lines.
+    If it is wider than the terminal, it breaks texts into several lines and headings into two, then
+    leaves out its spare columns, the last one first, and says so, and finally lets the terminal
+    break its lines.
     """
 
     columns: Sequence[Column]
@@ -201,9 +208,11 @@ class FittedTable:
         """Yield the roomiest form that fits."""
         from rich.text import Text
 
-        every = list(range(len(self.columns)))
-        few = [index for index in every if not self.columns[index].spare]
-        for shown, tight in ((every, False), (every, True), (few, True)):
+        shown = list(range(len(self.columns)))
+        spare = [index for index in shown if self.columns[index].spare]
+        for left_out, tight in product(range(len(spare) + 1), (False, True)):
+            gone = spare[len(spare) - left_out :]
+            shown = [index for index in range(len(self.columns)) if index not in gone]
             widths = self._widths(shown, options.max_width, tight=tight)
             if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= options.max_width:
                 break
@@ -211,9 +220,9 @@ class FittedTable:
         whole = sum(widths.values()) + len(shown)
         room = options.update(width=max(options.max_width, whole))
         yield from console.render(self._table(widths, tight=tight), room)
-        left_out = [self.columns[index].heading for index in every if index not in shown]
-        if left_out:
-            yield Text(f"Left out on this narrow terminal: {', '.join(left_out)}.", style="dim")
+        if gone:
+            names = ", ".join(self.columns[index].heading for index in gone)
+            yield Text(f"Left out on this narrow terminal: {names}.", style="dim")
 
     def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
         """Return the width of each shown column, with texts squeezed as far as allowed."""
@@ -232,7 +241,7 @@ class FittedTable:
         from rich.cells import cell_len
 
         name = self.columns[index].heading
-        heads = name.split() if tight else [name]
+        heads = in_two(name).split("\n") if tight else [name]
         lines = [*heads, *(line for row in self.rows for line in row[index].split("\n"))]
         return max(map(cell_len, lines), default=0)
 
@@ -240,8 +249,9 @@ class FittedTable:
         """Return the width below which a word of a column would be broken."""
         from rich.cells import cell_len
 
-        texts = [self.columns[index].heading, *(row[index] for row in self.rows)]
-        return max((cell_len(word) for text in texts for word in text.split()), default=0)
+        heads = in_two(self.columns[index].heading).split("\n")
+        words = [word for row in self.rows for word in row[index].split()]
+        return max(map(cell_len, [*heads, *words]), default=0)
 
     def _table(self, widths: Mapping[int, int], *, tight: bool) -> "Table":
         """Build the table with some of its columns."""
@@ -252,7 +262,7 @@ class FittedTable:
         for index, width in widths.items():
             column = self.columns[index]
             table.add_column(
-                column.heading.replace(" ", "\n") if tight else column.heading,
+                in_two(column.heading) if tight else column.heading,
                 justify="right" if column.right else "left",
                 no_wrap=not column.wrap,
                 overflow="fold",
@@ -261,6 +271,19 @@ class FittedTable:
         for row in self.rows:
             table.add_row(*(row[index] for index in widths))
         return table
+
+
+def in_two(heading: str) -> str:
+    """Break a heading into two lines, as even as its words allow.
+
+    >>> in_two("USD per million").splitlines(), in_two("step")
+    (['USD per', 'million'], 'step')
+    """
+    words = heading.split()
+    broken = [
+        "\n".join([" ".join(words[:at]), " ".join(words[at:])]) for at in range(1, len(words))
+    ]
+    return min(broken, key=lambda text: max(map(len, text.split("\n"))), default=heading)
 
 
 def _gap(*, tight: bool) -> int:

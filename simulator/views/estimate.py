@@ -1,12 +1,16 @@
 """Answers about one step: an estimate, and standard against bifurcated attention."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.answers.verdict import OPEN, TIE_MARGIN
 from simulator.inputs.model import count_parameters
+from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import ATTENTIONS, PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
+from simulator.timing.roofline import cached_bytes
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views import columns, text
 from simulator.views.columns import Column, Row
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from simulator.answers.estimate import Estimate
     from simulator.answers.rules import RuleChoice
     from simulator.counts.operation import Operation
+    from simulator.numeric import Numeric
     from simulator.timing.roofline import OperationTime
 
 MODEL = (
@@ -31,11 +36,14 @@ MODEL = (
     ),
 )
 GPU = Column("gpu", value="gpu.id")
+PARALLELISM = tuple(Column(name, value=f"setup.{name}") for name in Parallelism.model_fields)
+GROUP = Column(heading="group", cell=lambda result: result.setup.words or "1")
 # The sizes and the setup of a question, in the order of the columns.
 SIZES = tuple(name for name in Workload.model_fields if name != "tree")
 SETTINGS = tuple(name for name in Setup.model_fields if name not in PROCESS)
 WORKLOAD = (
     *(Column(name, value=f"workload.{name}") for name in SIZES),
+    Column("sequences", value="workload.sequences"),
     *(Column(name, value=f"setup.{name}") for name in SETTINGS),
     Column("tree", value=lambda result: tree_text(result.workload.tree)),
 )
@@ -59,15 +67,17 @@ STEP = (
     Column("flops", "FLOP", "totals.flops"),
     Column("bytes_read", "bytes", "totals.bytes_read"),
     Column("bytes_written", "bytes", "totals.bytes_written"),
-    Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read"),
+    Column("memory_traffic_bytes", "bytes"),
+    Column("memory_traffic_bytes_low", "bytes"),
+    Column("kv_bytes_read", "bytes", "totals.kv_bytes_read", "KV read", spare=True),
     Column("weight_bytes_read", "bytes", "totals.weight_bytes_read"),
     Column("launches", "launches", "totals.launches", "launches", spare=True),
-    Column("bound", "text", heading="bound by"),
+    Column("bound", "text", heading="bound by", spare=True),
 )
+# Never left out: a time without its interval is half an answer.
 WITHIN = Column(
     heading="80 % within",
     cell=lambda result: text.within_cell(result.step_low_s, result.step_high_s),
-    spare=True,
 )
 MEMORY = (
     Column("weights_bytes", "bytes"),
@@ -90,17 +100,22 @@ MEMORY = (
 
 
 class TimedOperation(NamedTuple):
-    """An operation of a step, with the time of one call."""
+    """An operation of a step, with the time and the memory traffic of one call."""
 
     operation: "Operation"
     time: "OperationTime"
+    memory_traffic_bytes: "Numeric"
 
 
 def calls(result: "Estimate") -> list[TimedOperation]:
     """Return the operations of a step that this workload has and the GPU runs."""
     pairs = zip(result.operations, result.time.operations, strict=True)
     # Parts that this workload does not have (no decoded tokens, a single split) are not shown.
-    return [TimedOperation(*pair) for pair in pairs if pair[0].launches and pair[1].device_s]
+    return [
+        TimedOperation(each, time, each.bytes_moved - cached_bytes(each, result.rates))
+        for each, time in pairs
+        if each.launches and time.device_s
+    ]
 
 
 def _summed(key: str, unit: str, value: str, heading: str) -> Column:
@@ -120,6 +135,7 @@ OPERATION = (
     _summed("flops", "FLOP", "operation.flops", "FLOP"),
     _summed("bytes_read", "bytes", "operation.bytes_read", "read"),
     _summed("bytes_written", "bytes", "operation.bytes_written", "written"),
+    Column("memory_traffic_bytes", "bytes"),
     _summed("launches", "launches", "operation.launches", "launches"),
     _summed("time_ms", "ms", "time.device_s", "time"),
     Column("bound", "text", "time.bound", "bound by"),
@@ -153,25 +169,25 @@ COMPARE = (
     SCHEMA,
     *columns.named(
         "standard",
-        "shared_storage",
+        "copies",
         "bifurcated",
         "speedup",
     ),
     *columns.SPEEDUP_ENDS,
     *columns.named(
+        "speedup_over_copies",
         "kv_io_ratio",
         "winner",
         "verdict",
         "break_even_samples",
         "break_even_context_tokens",
         "advice",
+        "how",
     ),
 )
 
+
 # Items of comparisons: one way to store and read the context, compared with standard's.
-VARIANTS = ("standard", "shared_storage", "bifurcated")
-
-
 class Compared(NamedTuple):
     """One way to store and read the context."""
 
@@ -181,8 +197,8 @@ class Compared(NamedTuple):
 
 
 LAYOUTS = {
-    "copies": "a context copy each",
     "shared": "one stored context",
+    "copies": "a context copy each",
     "rebuilt": "rebuilt on every step",
 }
 OVER_STANDARD = Column(
@@ -202,7 +218,7 @@ VARIANT = (
 
 
 def estimate_object(result: "Estimate", *, explain: bool = False) -> Row:
-    """Return an estimate as the JSON object of docs/commands.md."""
+    """Return an estimate as the JSON object of docs/json.md."""
     answer = columns.as_object(ESTIMATE, result)
     return answer | {"explanation": _derivation(result)} if explain else answer
 
@@ -214,9 +230,103 @@ def _derivation(result: "Estimate") -> list[Row]:
     return explain_objects(result)
 
 
-def estimate_rows(result: "Estimate") -> list[Row]:
-    """Return each operation as a row, with the figures of one call."""
+def estimate_rows(result: "Estimate", *, whole: bool = False) -> list[Row]:
+    """Return each operation as a row, with the figures of one call; or the whole step as one."""
+    if whole:
+        step = (*ASKED, *STEP, *columns.within("memory", MEMORY))
+        return [columns.as_object(step, result)]
     return [columns.as_object(OPERATION, call) for call in calls(result)]
+
+
+def list_view(
+    sizes: Sequence[Mapping[str, int]],
+    results: Sequence[Any],
+    wanted: Sequence[Column],
+    step: Callable[[Any], "Estimate"],
+    *,
+    output_tokens: int | None = None,
+    **named: bool,
+) -> "RenderableType":
+    """Return the answers to a question with lists of sizes as one table, a row each.
+
+    Parameters
+    ----------
+    sizes
+        The values from these lists, for each answer.
+    results, wanted
+        The answers, and the columns to show of each.
+    step
+        Returns the step that an answer is about.
+    output_tokens
+        Of a whole request, as in :func:`question`.
+    named
+        Whether to name ``attention`` and ``gpu``, as in :func:`question`.
+    """
+    steps = [step(result) for result in results]
+    asked = (
+        *(
+            Column(heading=name.replace("_", " "), cell=partial(_listed_size, name=name))
+            for name in sizes[0]
+        ),
+        Column(
+            heading="sequences", cell=lambda item: f"{item[1].workload.sequences:,}", spare=True
+        ),
+    )
+    common = text.list_phrase(sizes, steps[0].workload, output_tokens)
+    return columns.stack(
+        question(steps[0], sizes=common, **named),
+        "",
+        columns.as_table(
+            (*asked, *columns.within(2, wanted)), list(zip(sizes, steps, results, strict=True))
+        ),
+        *columns.notes(text.without_shortage(note for each in steps for note in each.notes)),
+    )
+
+
+def _listed_size(item: tuple[Mapping[str, int], Any, Any], name: str) -> str:
+    """Write a size of a list."""
+    size = item[0][name]
+    return format_tokens(size) if name.endswith("tokens") else f"{size:,}"
+
+
+def estimate_list(
+    sizes: Sequence[Mapping[str, int]], results: "Sequence[Estimate]"
+) -> "RenderableType":
+    """Return several estimates as one table."""
+    wanted = (
+        *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s"),
+        *columns.pick(MEMORY, "memory", "fits", part="memory"),
+        *columns.pick(STEP, "bound by"),
+    )
+    return list_view(sizes, results, wanted, lambda result: result)
+
+
+def compare_list(
+    sizes: Sequence[Mapping[str, int]], results: "Sequence[Comparison]"
+) -> "RenderableType":
+    """Return several comparisons as one table."""
+    wanted = (
+        Column(unit="text", heading="faster?", cell=lambda result: result.verdict),
+        Column(unit="ratio", heading="speed-up", value="speedup"),
+        Column(
+            heading="80 % within",
+            cell=lambda result: text.between(result.speedup_low, result.speedup_high),
+        ),
+        Column("standard", "ms", "standard.step_s", "standard"),
+        Column("bifurcated", "ms", "bifurcated.step_s", "bifurcated"),
+        Column(
+            unit="text",
+            heading="fits",
+            cell=lambda result: _which_fit(result.standard, result.bifurcated),
+        ),
+    )
+    return list_view(sizes, results, wanted, lambda result: result.bifurcated, attention=False)
+
+
+def _which_fit(standard: "Estimate", bifurcated: "Estimate") -> str:
+    """Say which of the two fits in memory."""
+    fit = [each.setup.attention for each in (standard, bifurcated) if each.memory.fits]
+    return "both" if len(fit) == len(ATTENTIONS) else fit[0] if fit else "neither"
 
 
 def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
@@ -226,7 +336,8 @@ def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableTy
     traffic = (
         f"{format_si(moved, 'B')} moved "
         f"({format_si(float(totals.weight_bytes_read), 'B')} weights, "
-        f"{format_si(float(totals.kv_bytes_read), 'B')} KV), "
+        f"{format_si(float(totals.kv_bytes_read), 'B')} KV; L2 serves "
+        f"{format_si(moved - result.memory_traffic_bytes, 'B')}), "
         f"{format_si(float(totals.flops), 'FLOP')}, {float(totals.launches):,.0f} launches"
     )
     device = float(result.time.device_s + result.time.collective_s)
@@ -267,6 +378,7 @@ def question(
     attention: bool = True,
     gpu: bool = True,
     output_tokens: int | None = None,
+    sizes: str = "",
 ) -> "Text":
     """Return the question as it was understood.
 
@@ -278,15 +390,17 @@ def question(
         Whether to name them; answers that compare several ones do not.
     output_tokens
         Output tokens of a whole request, shown instead of the decoded tokens at one step.
+    sizes
+        Stands for the sizes, where there are several.
     """
     model, work, setup = result.model, result.workload, result.setup
-    group = f"{setup.tensor_parallel} x " if setup.tensor_parallel > 1 else ""
+    group = f"{setup.gpus} x " if setup.gpus > 1 else ""
     where = f" on {group}{result.gpu.name}" if gpu else ""
     how = f"{setup.attention}, " if attention else ""
     return columns.line(
         (f"{model.name}{where}", "bold"),
         f"   {text.model_phrase(model)}\n",
-        f"{text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(setup)}",
+        f"{sizes or text.samples_phrase(work, output_tokens)}   {how}{text.settings_phrase(setup)}",
     )
 
 
@@ -320,9 +434,9 @@ def _memory_line(result: "Estimate") -> "Text":
 
 
 def compare_object(result: "Comparison", *, explain: bool = False) -> Row:
-    """Return a comparison as a JSON object that nests its three estimates."""
+    """Return a comparison as a JSON object that nests its estimates."""
     answer = columns.as_object(COMPARE, result)
-    answer |= {name: estimate_object(getattr(result, name)) for name in VARIANTS}
+    answer |= {name: estimate_object(item) for name, item in variants(result).items()}
     if result.rule is not None:
         answer["rule"] = columns.as_object(RULE, result.rule)
     if explain:
@@ -338,22 +452,27 @@ def compare_rows(result: "Comparison") -> list[Row]:
         else columns.as_object(columns.without(RULE, "reason"), result.rule)
     )
     return [
-        columns.as_object(VARIANT, Compared(name, getattr(result, name), result.standard))
+        columns.as_object(VARIANT, Compared(name, item, result.standard))
         | {f"rule_{key}": value for key, value in rule.items()}
-        for name in VARIANTS
+        for name, item in variants(result).items()
     ]
 
 
 def variants(result: "Comparison") -> "dict[str, Estimate]":
-    """Return the ways to keep and read the context by name, each once."""
-    found = {f"standard, {LAYOUTS[result.standard.setup.kv_layout]}": result.standard}
-    found.setdefault(f"standard, {LAYOUTS['shared']}", result.shared_storage)
-    return {**found, "bifurcated": result.bifurcated}
+    """Return the ways to keep and read the context, by the names that JSON gives them."""
+    copies = {} if result.copies is None else {"copies": result.copies}
+    return {"standard": result.standard, **copies, "bifurcated": result.bifurcated}
+
+
+def storage_phrase(result: "Estimate") -> str:
+    """Name a way to keep and read the context."""
+    setup = result.setup
+    return "bifurcated" if setup.bifurcated else f"standard, {LAYOUTS[setup.kv_layout]}"
 
 
 def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableType":
     """Return a comparison as a table of its variants, the verdict, and what to change next."""
-    names = variants(result)
+    shown = variants(result).values()
     wanted = (
         Column("variant", "text", heading="variant", wrap=True),
         *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s", part="result"),
@@ -362,13 +481,15 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
         *columns.pick(MEMORY, "memory", "fits", part="result.memory"),
         *columns.pick(STEP, "bound by", part="result"),
     )
-    every = (*result.standard.notes, *result.shared_storage.notes, *result.bifurcated.notes)
+    every = (note for item in shown for note in item.notes)
     parts: list[RenderableType] = [
         question(result.standard, attention=False),
         "",
-        columns.as_table(wanted, [Compared(*item, result.standard) for item in names.items()]),
-        "",
         *verdict(result),
+        "",
+        columns.as_table(
+            wanted, [Compared(storage_phrase(item), item, result.standard) for item in shown]
+        ),
         *columns.notes(text.without_shortage(every)),
     ]
     for name in ATTENTIONS if explain else ():
@@ -389,6 +510,7 @@ def verdict(result: "Comparison") -> list[str]:
         ),
         break_even(result),
         f"[bold]Next:[/] {result.advice}",
+        *([f"[bold]How:[/] {result.how}"] if result.how else []),
         *([] if result.rule is None else [f"[bold]Rule:[/] {rule_phrase(result.rule)}"]),
     ]
 
@@ -396,10 +518,17 @@ def verdict(result: "Comparison") -> list[str]:
 def _lead(result: "Comparison") -> str:
     """Say whether to bifurcate, and how much faster it is."""
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
+    both = {"standard": result.standard.memory, "bifurcated": result.bifurcated.memory}
+    unfit = [name for name, needs in both.items() if not needs.fits]
+    if len(unfit) == 1 and result.verdict not in OPEN:
+        short = text.shortage(both[unfit[0]])
+        return f"[bold]{result.winner.capitalize()} wins[/]: {unfit[0]} is {short} short of memory"
     if result.winner == "tie" and result.verdict not in OPEN:
         likely = f"(speed-up {text.between(low, high)})"
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
     said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
+    if len(unfit) == 2:  # noqa: PLR2004
+        return f"[bold]Neither fits in memory[/]: with more of it bifurcated is {said}"
     if result.verdict in OPEN:
         return f"[bold]{result.verdict.capitalize()}[/]: bifurcated is {said}"
     if result.winner == "bifurcated":
@@ -408,12 +537,14 @@ def _lead(result: "Comparison") -> str:
 
 
 def over_stored(result: "Comparison") -> str:
-    """Say the speed-up over one stored context; empty if it is the same."""
-    ratio = result.shared_storage.step_s / result.bifurcated.step_s
-    if abs(result.speedup / ratio - 1) < TIE_MARGIN:
+    """Say the speed-up over one stored context; empty if it does not fit, or it is the same."""
+    if result.stored is result.standard or not result.stored.memory.fits:
+        return ""
+    ratio = result.stored.step_s / result.bifurcated.step_s
+    if result.standard.memory.fits and abs(result.speedup / ratio - 1) < TIE_MARGIN:
         return ""
     times = "no faster" if abs(ratio - 1) < TIE_MARGIN else text.times_as(ratio)
-    return f", {times} over one stored context, as paged caches keep it"
+    return f"; over one stored context, as paged caches keep it, bifurcated is {times}"
 
 
 def rule_phrase(rule: "RuleChoice") -> str:

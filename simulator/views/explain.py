@@ -24,7 +24,13 @@ from simulator.counts.transformer import (
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
-from simulator.timing.roofline import OperationTime, cached_bytes, further_waves, overlap_power
+from simulator.timing.roofline import (
+    OperationTime,
+    cached_bytes,
+    further_waves,
+    of_fullest_part,
+    overlap_power,
+)
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import line
 from simulator.views.text import KERNELS, fits_between, interval_phrase
@@ -94,7 +100,7 @@ def explain_lines(result: Estimate) -> "list[RenderableType]":
 
 def _kv_read(result: Estimate) -> list[Step]:
     """Derive the KV bytes read, for kernels that read each cached token once."""
-    work = result.workload
+    work = result.setup.passing(result.workload)
     read = float(result.totals.kv_bytes_read)
     once = find_way(result.setup.kernel).kv_formula(result.setup)
     drafts = any(operation.name.endswith(DRAFT) for operation in result.operations)
@@ -143,7 +149,7 @@ def _mixed_read(result: Estimate) -> Step:
     return Step(
         what="KV bytes read",
         formula="s x L x (h (nope_dim + rope_dim + value_dim) x P m_c "
-        "+ (kv_rank + rope_dim) x P b m_d)",
+        f"+ {_width_symbols(result)} x P b m_d)",
         numbers=f"{result.setup.kv_bytes:g} x {layers} x ({read})",
         result=_exact(float(result.totals.kv_bytes_read)),
         reference="docs/equations.md, latent attention",
@@ -180,7 +186,9 @@ def _width_symbols(result: Estimate) -> str:
     if model.latent is None:
         return "2 g k" if model.value_width == model.head_dim else "g (k + k_v)"
     expanded = "h (nope_dim + rope_dim + value_dim)"
-    return expanded if result.setup.expanded else "(kv_rank + rope_dim)"
+    if result.setup.expanded:
+        return expanded
+    return "(kv_rank + rope_dim)" if model.latent.groups == 1 else "(groups kv_rank + rope_dim)"
 
 
 def _widths_read(result: Estimate) -> tuple[str, list[str]]:
@@ -196,7 +204,7 @@ def _widths_read(result: Estimate) -> tuple[str, list[str]]:
 
 def _values_read(result: Estimate, per_layer: str) -> tuple[str, str]:
     """Return the cached values that all layers read per prompt, in symbols and in numbers."""
-    work, symbols = result.workload, _width_symbols(result)
+    work, symbols = result.setup.passing(result.workload), _width_symbols(result)
     context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
     layer_kinds = attending(result.model, *ATTENDED)
     factor, widths = _widths_read(result)
@@ -223,7 +231,7 @@ def _weights_read(result: Estimate) -> Step:
     model = result.model
     count = count_parameters(model)
     active = f" ({count.active:,} active for one token)" if count.active != count.total else ""
-    gpus = f"{result.setup.tensor_parallel} GPU{'s' if result.setup.tensor_parallel > 1 else ''}"
+    gpus = f"{result.setup.gpus} GPU{'s' if result.setup.gpus > 1 else ''}"
     return Step(
         what="Weight bytes read",
         formula="each matrix once, visited experts only, table rows of the tokens at work",
@@ -235,7 +243,7 @@ def _weights_read(result: Estimate) -> Step:
 
 def _attention_flops(result: Estimate) -> Step:
     """Derive the FLOPs of attention."""
-    model, work = result.model, result.workload
+    model, work = result.model, result.setup.passing(result.workload)
     flops = sum(
         operation.flops * operation.repeat
         for operation in result.operations
@@ -330,7 +338,8 @@ def _largest(result: Estimate) -> list[tuple[Operation, OperationTime]]:
 
 
 def _operation(result: Estimate, operation: Operation, time: OperationTime) -> Step:
-    """Derive the time of one call of an operation."""
+    """Derive the time of one call of an operation, on the fullest GPU if they differ."""
+    mean, operation = operation, of_fullest_part(operation)
     roofs = [_memory_part(result, operation, time)]
     if operation.flops:
         rate = result.rates.of(operation).flops_per_s(operation.kind, operation.dtype)
@@ -348,6 +357,7 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
         path += " over PCIe" if result.gpu.over_pcie(operation.ranks) else ""
         roofs.append(f"link {format_time(float(time.link_s))} ({sent}{path})")
     calls = f", one of {operation.repeat} calls" if operation.repeat > 1 else ""
+    calls += "" if operation is mean else ", on the fullest GPU"
     return Step(
         what=f"Time of {operation.name}{calls}",
         formula=_roofline_formula(operation, time),
@@ -448,6 +458,7 @@ def _memory(result: Estimate) -> Step:
     needs = result.memory
     limits = {
         "vllm": "memory x share",
+        "none": "memory x share",
         "sglang": "(memory - kept) x share + workspace + kept",
         "trtllm": "memory x share + (weights + workspace + kept) x (1 - share)",
     }

@@ -1,10 +1,11 @@
 """Answers about a whole request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.generate import Generation
+from simulator.inputs.setup import Attention
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
 
@@ -49,17 +50,16 @@ TABLE = (
     Column(
         heading="80 % within",
         cell=lambda item: text.within_cell(item.total_low_s, item.total_high_s),
-        spare=True,
     ),
     *columns.pick(FIGURES, "first step", "last step", "tokens/s", "USD per million"),
     *(
-        replace(column, heading="fits to the end")
+        replace(column, heading="fits to end")
         for column in columns.pick(estimate.MEMORY, "fits", part="memory")
     ),
 )
 
 
-def generate_object(results: Mapping[str, Generation]) -> Row:
+def generate_object(results: Mapping[Attention, Generation]) -> Row:
     """Return requests under one or both kinds of attention as one JSON object."""
     first = next(iter(results.values()))
     step = first.last_step
@@ -75,35 +75,52 @@ def generate_object(results: Mapping[str, Generation]) -> Row:
     return answer
 
 
-def generate_rows(results: Mapping[str, Generation]) -> list[Row]:
+def generate_rows(results: Mapping[Attention, Generation]) -> list[Row]:
     """Return requests as one tidy row for each kind of attention."""
     return [columns.as_object(ROW, result) for result in results.values()]
 
 
-def generate_view(results: Mapping[str, Generation]) -> "RenderableType":
+def generate_view(results: Mapping[Attention, Generation]) -> "RenderableType":
     """Return whole requests as a table."""
     first = next(iter(results.values()))
     # Each kind of attention may take another form of latent attention.
     every = (note for result in results.values() for note in result.notes)
     forms = [note for note in every if note.startswith("Latent attention")]
-    said = []
-    if len(results) > 1:
-        said = [f"Over the whole request bifurcated is {text.times_as(_speedup(results))}."]
     return columns.stack(
         estimate.question(first.last_step, attention=False, output_tokens=first.output_tokens),
         "",
+        *([verdict(results), ""] if len(results) > 1 else []),
         columns.as_table(TABLE, results.values()),
-        "",
-        *said,
-        *columns.notes(
-            [
-                *text.without_shortage([*first.notes, *forms]),
-                *text.copies_notes(first.last_step.setup, first.last_step.workload),
-            ]
-        ),
+        *columns.notes(text.without_shortage([*first.notes, *forms])),
     )
 
 
-def _speedup(results: Mapping[str, Generation]) -> float:
+def generate_list(
+    sizes: Sequence[Mapping[str, int]], results: Sequence[Mapping[Attention, Generation]]
+) -> "RenderableType":
+    """Return several requests as one table, with a row for each kind of attention."""
+    rows = [(at, item) for at, each in zip(sizes, results, strict=True) for item in each.values()]
+    return estimate.list_view(
+        [at for at, _ in rows],
+        [item for _, item in rows],
+        TABLE,
+        lambda item: item.last_step,
+        output_tokens=rows[0][1].output_tokens,
+        attention=False,
+    )
+
+
+def verdict(results: Mapping[Attention, Generation]) -> str:
+    """Say how requests under both kinds of attention compare, or which do not fit in memory."""
+    unfit = [name for name, result in results.items() if not result.memory.fits]
+    if unfit:
+        return f"To the end of the request {' and '.join(unfit)} attention does not fit in memory."
+    return (
+        "Over the whole request, prefill included, bifurcated is "
+        f"{text.times_as(_speedup(results))}."
+    )
+
+
+def _speedup(results: Mapping[Attention, Generation]) -> float:
     """Return standard's whole time over bifurcated's."""
     return results["standard"].total_s / results["bifurcated"].total_s

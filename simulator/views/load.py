@@ -1,13 +1,16 @@
 """Answers about a load: a deployment's curve over concurrency, and GPUs for requests a second."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import memory_notes, model_notes
+from simulator.answers.launch import VERSION, launch_line
 from simulator.answers.load import Curve, Deployment, Point, Request
 from simulator.answers.load_plan import UNFIT, LoadOption, LoadPlan
+from simulator.inputs.parallelism import Parallelism
+from simulator.timing.batching import closed_loop
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -27,7 +30,7 @@ def _time(seconds: float) -> str:
 
 
 POINT = (
-    Column("variant", value="deployment.variant"),
+    Column("attention", "text", "deployment.attention", "attention"),
     Column("concurrency", heading="users"),
     Column("ttft_ms", "ms", "served.ttft_s", "TTFT", lambda point: _time(point.served.ttft_s)),
     Column("ttft_ms_low", "ms", "low.ttft_s"),
@@ -44,8 +47,10 @@ POINT = (
         "utilisation",
         value="served.utilisation",
         heading="utilisation",
+        spare=True,
         cell=lambda point: f"{point.served.utilisation:.0%}",
     ),
+    Column("headroom"),
     Column("saturates", "text", "deployment.saturates", "saturates"),
     Column(
         "usd_per_hour",
@@ -53,6 +58,7 @@ POINT = (
         heading="USD/h",
         cell=lambda point: text.money(point.usd_per_hour, 2),
     ),
+    Column("usd_per_month", "USD"),
     Column(
         "usd_per_million_tokens",
         "USD",
@@ -63,34 +69,48 @@ POINT = (
 WITHIN = Column(
     heading="TPOT, 80 % within",
     cell=lambda point: text.within_cell(point.low.tpot_s, point.high.tpot_s),
-    spare=True,
 )
-WAY = Column("variant", "text", "deployment.words", "attention")
 INPUTS = columns.without(
-    estimate.INPUTS, "attention", "kv_layout", "prompts", "decoded_tokens", "constants"
+    estimate.INPUTS,
+    *("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants"),
 )
 MEANS = (
-    "TTFT and TPOT are means. Memory bounds what is held on average; engines preempt requests "
-    "beyond it."
+    "TTFT and TPOT are means, unless a percentile is named. Memory bounds what is held on average; "
+    "engines preempt requests beyond it."
 )
+_GROUPS = "Data-parallel groups are taken to prefill at the same time, the best that engines do."
 REQUEST = (Column("output_tokens"), Column("cached_tokens", value="stored_tokens"))
+
+
+def _at(name: str, share: float) -> Callable[[Point], float | None]:
+    """Return the function of a point that gives a percentile of one of its times."""
+    return lambda point: (point.ttft_at if name == "ttft" else point.tpot_at)(share)
+
+
+PERCENTILES = tuple(
+    Column(f"{name}_ms_p{percent}", "ms", _at(name, percent / 100))
+    for name in ("ttft", "tpot")
+    for percent in (50, 90, 99)
+)
 OPTION = (
     Column("verdict", "text"),
     Column("missed", "text", lambda option: ", ".join(option.missed)),
     Column("gpu", "text", "point.deployment.alone.gpu.id", "GPU"),
     Column("gpus", value="point.gpus", heading="GPUs"),
-    Column("tensor_parallel", value="point.deployment.gpus", heading="TP"),
+    *columns.within("point.deployment.alone", (*estimate.PARALLELISM, estimate.GROUP)),
     Column("replicas", value="point.replicas", heading="x"),
-    *columns.within("point", columns.without(POINT, "concurrency")),
+    *columns.within("point", (*columns.without(POINT, "concurrency"), *PERCENTILES)),
     Column("price", "text", lambda option: option.point.price and option.point.price.told),
     Column("price_source", "text", lambda option: option.point.price and option.point.price.source),
     Column("price_comparable", "bool", "comparable"),
     Column("constants", value="point.deployment.alone.rates.origin"),
+    Column("launch", "text", lambda option: launch_line(option.point.deployment)),
 )
 TARGETS = (
     Column("requests_per_s"),
     Column("ttft_ms", "ms", "ttft_s"),
     Column("tpot_ms", "ms", "tpot_s"),
+    Column("percentile"),
 )
 
 
@@ -112,7 +132,7 @@ def serve_rows(curve: Curve) -> list[Row]:
     asked = {
         "model": first.model.name,
         "gpu": first.gpu.id,
-        "tensor_parallel": first.setup.tensor_parallel,
+        **columns.as_object(estimate.PARALLELISM, first),
         **_sizes(curve.request),
     }
     return [asked | columns.as_object(POINT, point) for point in curve.points]
@@ -121,24 +141,31 @@ def serve_rows(curve: Curve) -> list[Row]:
 def serve_view(curve: Curve) -> "RenderableType":
     """Return a curve as a table."""
     shown = columns.pick(
-        POINT, "users", "TTFT", "TPOT", "tokens/s per user", "tokens/s per GPU", "utilisation"
+        POINT,
+        "attention",
+        "users",
+        "TTFT",
+        "TPOT",
+        "tokens/s per user",
+        "tokens/s per GPU",
+        "utilisation",
     )
-    unfit = [each.words for each in curve.deployments if each.server is None]
+    unfit = [each.attention for each in curve.deployments if each.server is None]
     return columns.stack(
         _question(curve.deployments[0], curve.request, gpu=True),
         "",
-        columns.as_table(
-            (WAY, *shown[:3], WITHIN, *shown[3:], *columns.pick(POINT, "USD per million")),
-            curve.points,
-        ),
-        "",
         *(
-            f"{each.words}: up to {each.server.most:,} requests together; "
+            f"{each.attention}: up to {each.server.most:,} requests together; "
             f"{_SATURATES[each.saturates]}."
             for each in curve.deployments
             if each.server is not None
         ),
         *([f"A request does not fit: {'; '.join(unfit)}."] if unfit else []),
+        "",
+        columns.as_table(
+            (*shown[:4], WITHIN, *shown[4:], *columns.pick(POINT, "USD per million")),
+            curve.points,
+        ),
         *columns.notes(_notes(curve.deployments)),
     )
 
@@ -155,7 +182,9 @@ def load_plan_object(result: LoadPlan) -> Row:
     first = result.options[0].point.deployment
     return {
         "schema_version": columns.SCHEMA_VERSION,
-        "inputs": _inputs(columns.without(INPUTS, "gpu", "tensor_parallel"), first, result.request),
+        "inputs": _inputs(
+            columns.without(INPUTS, "gpu", *Parallelism.model_fields), first, result.request
+        ),
         "targets": columns.as_object(TARGETS, result.targets),
         **{
             name: None if option is None else columns.as_object(OPTION, option)
@@ -186,11 +215,11 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
     """Return a plan for a load as the answer in a sentence, and a table of options."""
     shown = result.options[:MOST_OPTIONS_SHOWN]
     hidden = len(result.options) - len(shown)
-    of_point = columns.within("point", (WAY, *columns.without(POINT, "variant")))
+    of_point = columns.within("point", POINT)
+    percent = result.targets.percentile
     named = columns.pick(
-        of_point,
-        "TTFT",
-        "TPOT",
+        (*of_point, *_percentiles(percent)),
+        *(("TTFT", "TPOT") if percent is None else (f"TTFT p{percent:g}", f"TPOT p{percent:g}")),
         "tokens/s per user",
         "tokens/s per GPU",
         "utilisation",
@@ -205,7 +234,7 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
         "",
         columns.as_table(
             (
-                *columns.pick(OPTION, "GPU", "GPUs", "TP", "x"),
+                *columns.pick(OPTION, "GPU", "GPUs", "group", "x"),
                 *columns.pick(of_point, "attention"),
                 *named,
                 Column(unit="text", cell=lambda option: _standing(option, result), wrap=True),
@@ -221,6 +250,23 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
             ]
         ),
     )
+
+
+def _percentiles(percent: float | None) -> list[Column]:
+    """Return the columns of a table that has a percentile in place of the means."""
+    if percent is None:
+        return []
+
+    def column(name: str) -> Column:
+        at = _at(name.lower(), percent / 100)
+
+        def cell(option: LoadOption) -> str:
+            seconds = at(option.point)
+            return "not known" if seconds is None else format_time(seconds)
+
+        return Column(heading=f"{name} p{percent:g}", cell=cell)
+
+    return [column("TTFT"), column("TPOT")]
 
 
 def _inputs(wanted: Iterable[Column], deployment: Deployment, request: Request) -> Row:
@@ -256,6 +302,8 @@ def _answers(result: LoadPlan) -> "list[Text]":
     ]
     load = f"{result.targets.requests_per_s:g} requests/s"
     asked = f"{load}{' within ' if limits else ''}{' and '.join(limits)}"
+    if result.targets.percentile is not None and limits:
+        asked += f" for {result.targets.percentile:g} % of them"
     if all(option.verdict == "no" for option in result.options):
         return [columns.line((f"No option carries {asked}.", "bold red"))]
     sure, maybe = result.cheapest, result.cheapest_maybe
@@ -267,6 +315,10 @@ def _answers(result: LoadPlan) -> "list[Text]":
         said.append(_sentence(f"{lead}, {asked}", result.options[0].point))
     if maybe is not None and (sure is None or _usd(maybe) < _usd(sure)):
         said.append(_sentence(f"Cheapest that may carry {asked}", maybe.point))
+    chosen = sure or maybe or result.options[0]
+    if line := launch_line(chosen.point.deployment):
+        servers = f"each of {chosen.point.replicas} servers" if chosen.point.replicas > 1 else "it"
+        said.append(columns.line((f"To start {servers} ({VERSION}): ", "bold"), line))
     return said
 
 
@@ -280,13 +332,14 @@ def _sentence(lead: str, point: Point) -> "Text":
     each, served = point.deployment, point.served
     return columns.line(
         (f"{lead}: ", "bold"),
-        (f"{point.gpus} x {each.alone.gpu.id}, {each.words}", "bold cyan"),
-        f" ({text.plural(point.replicas, 'replica')} of {each.gpus}), "
+        (f"{point.gpus} x {each.alone.gpu.id}, {each.attention}", "bold cyan"),
+        f" ({text.plural(point.replicas, 'replica')} of {each.alone.setup.words or 1}), "
         f"TTFT {format_time(served.ttft_s)} "
         f"({text.interval_phrase(point.low.ttft_s, point.high.ttft_s)}), "
         f"TPOT {format_time(served.tpot_s)} "
         f"({text.interval_phrase(point.low.tpot_s, point.high.tpot_s)}), "
-        f"{text.money(point.usd_per_hour, 2)} USD/h, "
+        f"{point.headroom:.0%} headroom, {text.money(point.usd_per_hour, 2)} USD/h "
+        f"({text.money(point.usd_per_month, 0)} a month), "
         f"{text.money(point.usd_per_million_tokens, 3)} USD per million tokens.",
     )
 
@@ -297,6 +350,8 @@ def _standing(option: LoadOption, result: LoadPlan) -> str:
     each = option.point.deployment
     if option.verdict == "no" and "load" in option.missed:
         why = f": {each.saturates} saturates"
+    elif option.verdict == "no":
+        why = f": {_floor(option)}"
     elif option.verdict == "maybe" and each.slowest is None:
         why = ": interval not known" if not each.alone.interval_known else ": may not fit"
     marks = [f"{option.verdict}{why}"]
@@ -308,11 +363,30 @@ def _standing(option: LoadOption, result: LoadPlan) -> str:
     return ", ".join(marks)
 
 
+def _floor(option: LoadOption) -> str:
+    """Say which targets are missed, and what these times are of a request alone."""
+    server = option.point.deployment.server
+    if server is None:
+        return ""
+    alone = closed_loop(server, 1)
+    times = {"TTFT": alone.ttft_s, "TPOT": alone.tpot_s}
+    return ", ".join(
+        f"{name} ({format_time(times[name])} alone)" if name in times else name
+        for name in option.missed
+    )
+
+
 def _skipped(reasons: Sequence[str]) -> list[str]:
     """Return what could not be tried, one note for all that does not fit."""
-    unfit = [reason.removeprefix(UNFIT) for reason in reasons if reason.startswith(UNFIT)]
     others = [reason for reason in reasons if not reason.startswith(UNFIT)]
-    return [*others, *([f"A request does not fit on {', '.join(unfit)}."] if unfit else [])]
+    # Of each GPU only the most of them: fewer do not hold it either.
+    most: dict[str, str] = {}
+    for reason in reasons:
+        if reason.startswith(UNFIT):
+            size, _, gpu = reason.removeprefix(UNFIT).partition(" x ")
+            most[gpu] = size
+    unfit = ", ".join(f"{size} x {gpu}" for gpu, size in most.items())
+    return [*others, *([f"A request does not fit on {unfit}, or fewer."] if unfit else [])]
 
 
 def _prices(options: Sequence[LoadOption]) -> list[str]:
@@ -349,6 +423,7 @@ def _notes(deployments: Sequence[Deployment]) -> list[str]:
         ),
         prefill,
         MEANS,
+        *([_GROUPS] if any(item.setup.data_parallel > 1 for item in alone) else []),
         *model_notes(alone[0].model),
         *dict.fromkeys(note for item in alone for note in memory_notes(item.gpu, item.setup)),
     ]

@@ -1,10 +1,12 @@
 """Answers about capacity: which option to take, and a table of all."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from simulator.answers.capacity import longest_context
 from simulator.answers.estimate import Estimate, memory_notes, model_notes
 from simulator.answers.plan import Option, Plan
+from simulator.inputs.parallelism import Parallelism
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
@@ -45,6 +47,7 @@ LIMITS = (
 OPTION = (
     Column("gpu", "text", "result.gpu.id", "GPU"),
     Column("gpus", heading="n"),
+    *columns.within("result", (*estimate.PARALLELISM, estimate.GROUP)),
     Column("attention", "text", heading="attention"),
     *columns.within(
         "result",
@@ -78,15 +81,25 @@ OPTION = (
         "memory_verdict",
         part="result.memory",
     ),
-    Column("constants", value="result.rates.origin"),
+    Column("constants", "text", "result.rates.origin", "constants"),
 )
 OPTIONS = Column("options", of=OPTION)
+# What a table shows of each option.
+SHOWN = (
+    *columns.pick(OPTION, "GPU", "n", "attention", "step"),
+    *columns.within("result", [estimate.WITHIN]),
+    *columns.pick(OPTION, "constants", "USD per million"),
+    *map(
+        columns.spared,
+        columns.pick(OPTION, "USD/h", "tokens/s", "most samples", "longest context"),
+    ),
+)
 
 
 def plan_object(result: Plan) -> Row:
     """Return a plan as a JSON object; options are rows, best first."""
     inputs = columns.as_object(
-        columns.without(estimate.INPUTS, "gpu", "attention", "tensor_parallel"),
+        columns.without(estimate.INPUTS, "gpu", "attention", *Parallelism.model_fields),
         result.options[0].result,
     )
     # Bifurcated options always store one context.
@@ -105,6 +118,7 @@ def plan_object(result: Plan) -> Row:
             "limits (most_samples ...) hold with the other sizes as asked",
             *model_notes(result.options[0].result.model),
             *_memory_sentences(result.options),
+            *_end_sentence(result.options),
         ],
     }
 
@@ -121,23 +135,17 @@ def plan_view(result: Plan) -> "RenderableType":
     """Return a plan as the answer in a sentence, and a table of options."""
     shown = result.options[:MOST_OPTIONS_SHOWN]
     hidden = len(result.options) - len(shown)
-    wanted = columns.pick(
-        OPTION, "GPU", "n", "attention", "step", "tokens/s", "USD/h", "USD per million"
-    )
-    wanted += columns.pick(OPTION, "most samples", "longest context")
     standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)
-    copies = (
-        note
-        for option in shown
-        for note in text.copies_notes(option.result.setup, option.result.workload)
-    )
+    grouped = any(option.gpus > option.result.setup.tensor_parallel for option in shown)
+    group = columns.pick(OPTION, "group") if grouped else ()
+    shown_columns = (*SHOWN[:2], *group, *SHOWN[2:])
     return columns.stack(
         estimate.question(result.options[0].result, attention=False, gpu=False),
         "",
         *_sentences(result),
         _fewest_sentence(result),
         "",
-        columns.as_table((*wanted, standing), shown),
+        columns.as_table((*shown_columns, standing), shown),
         *([f"{hidden} more options: --format csv or --json shows all."] if hidden else []),
         *columns.notes(
             [
@@ -147,9 +155,27 @@ def plan_view(result: Plan) -> "RenderableType":
                 *_price_sentences(result.options),
                 *_unknown_sentences(shown),
                 *_memory_sentences(shown),
-                *dict.fromkeys(copies),
+                *_end_sentence(shown),
             ]
         ),
+    )
+
+
+def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> "RenderableType":
+    """Return the best option of several plans as one table."""
+    best = [result.cheapest or result.options[0] for result in results]
+    standing = Column(
+        unit="text",
+        cell=lambda pair: "" if pair[0].meets_target else _standing(*pair),
+        wrap=True,
+    )
+    return estimate.list_view(
+        sizes,
+        list(zip(best, results, strict=True)),
+        (*columns.within(0, SHOWN[:-2]), standing),
+        lambda pair: pair[0].result,
+        attention=False,
+        gpu=False,
     )
 
 
@@ -167,6 +193,16 @@ def _memory_sentences(options: Sequence[Option]) -> Iterable[str]:
     """Say what of the options' memory is carried, each thing once."""
     results = (option.result for option in options)
     return dict.fromkeys(note for item in results for note in memory_notes(item.gpu, item.setup))
+
+
+def _end_sentence(options: Sequence[Option]) -> list[str]:
+    """Say that longest contexts end with the model, if one does."""
+    first = options[0].result
+    end = longest_context(first.model, first.workload)
+    if all(option.limits.longest_context_tokens != end for option in options):
+        return []
+    own = text.plural(first.workload.decoded_tokens, "own token")
+    return [f"Longest contexts end at {end:,} tokens, where {first.model.name} does with {own}."]
 
 
 def _price_sentences(options: Sequence[Option]) -> list[str]:
@@ -211,7 +247,7 @@ def _sentences(result: Plan) -> "list[Text]":
         fastest = min(good, key=lambda option: option.result.step_s)
         return [
             columns.line(
-                f"Fastest that {target}: {fastest.gpus} x {fastest.result.gpu.id}, "
+                f"Fastest that {target}: {_where(fastest)}, "
                 f"{fastest.attention}. No comparable price is known; give --prices "
                 "or --price-per-hour."
             )
@@ -220,13 +256,20 @@ def _sentences(result: Plan) -> "list[Text]":
     return [
         columns.line(
             (f"Cheapest that {target}: ", "bold"),
-            (f"{best.gpus} x {best.result.gpu.id}, {best.attention}", "bold cyan"),
+            (f"{_where(best)}, {best.attention}", "bold cyan"),
             f", {format_time(best.result.step_s)} per step "
             f"({text.interval_phrase(best.result.step_low_s, best.result.step_high_s)}), "
             f"{text.money(best.usd_per_hour, 2)} USD/h ({_told(best)}), "
             f"{text.money(best.usd_per_million_tokens, 3)} USD per million tokens.",
         )
     ]
+
+
+def _where(option: Option) -> str:
+    """Say which GPUs an option has, and how the model is laid over them unless by heads alone."""
+    setup = option.result.setup
+    laid = f" ({setup.words})" if setup.gpus > setup.tensor_parallel else ""
+    return f"{option.gpus} x {option.result.gpu.id}{laid}"
 
 
 def _told(option: Option) -> str:
@@ -237,7 +280,7 @@ def _told(option: Option) -> str:
 def _nearest(option: Option) -> "Text":
     """Say which option is nearest to the target."""
     item = option.result
-    where = f"{option.gpus} x {item.gpu.id}, {option.attention}"
+    where = f"{_where(option)}, {option.attention}"
     if item.memory.fits:
         step = text.interval_phrase(item.step_low_s, item.step_high_s)
         return columns.line(

@@ -118,7 +118,6 @@ def quality_view(result: Quality) -> "RenderableType":
                 "It is what best-of-n reaches with a judge that always finds the right sample.",
                 *(["Cost is in USD, of one problem with all its samples."] if timed else []),
                 *text.without_shortage(first.notes),
-                *text.copies_notes(first.setup, first.workload),
             ]
         ),
     )

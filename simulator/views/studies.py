@@ -40,12 +40,28 @@ POOLED = (
         cell=lambda f: "-" if f.kv_share is None else f"{f.kv_share:.3f}",
     ),
 )
-EXPONENT = (Column("paper"), Column("exponent", value="value"), Column("stderr"), Column("own"))
+EXPONENT = (
+    Column("paper"),
+    Column("exponent", value="value"),
+    Column("stderr"),
+    Column("own"),
+    Column("token_exponent", value="of_tokens"),
+    Column("token_exponent_stderr", value="of_tokens_stderr"),
+)
+HELD_OUT = (
+    Column("study", value="run.study"),
+    Column("family"),
+    Column("parameters", value="run.parameters"),
+    Column("loss", value="run.loss"),
+    Column("predicted_loss", value="predicted"),
+    Column("error"),
+)
 EFFECT = (
     Column("paper"),
     Column("family", value="key.family"),
     Column("matched_by", value="key.matched_by"),
     Column("runs"),
+    Column("lines", value=lambda effect: list(effect.lines)),
     Column("log_factor"),
     Column("log_factor_stderr"),
     Column("log_loss"),
@@ -73,6 +89,7 @@ STUDIES = (
     Column("run_spread"),
     Column("between"),
     Column("inconsistency"),
+    Column("held_out", of=HELD_OUT),
     Column("left_out", of=LEFT_OUT),
     Column("refused", of=(Column("line"), Column("reason"))),
     Column("notes"),
@@ -86,7 +103,8 @@ def studies_object(result: Studies) -> Row:
 
 def factor_rows(result: Studies) -> list[Row]:
     """Return what each paper says of each family, one row each."""
-    return [columns.as_object(EFFECT, effect) for effect in result.effects]
+    wanted = columns.without(EFFECT, "lines")
+    return [columns.as_object(wanted, effect) for effect in result.effects]
 
 
 def studies_view(result: Studies) -> "RenderableType":
@@ -102,11 +120,17 @@ def studies_view(result: Studies) -> "RenderableType":
         for each in result.exponents
         if each.own
     )
+    tokens = ", ".join(
+        f"{each.paper} {each.of_tokens:.3f} ± {each.of_tokens_stderr:.3f}"
+        for each in result.exponents
+        if each.of_tokens is not None
+    )
+    of_tokens = f"; of tokens at equal size, γ: {tokens}" if tokens else ""
     runs = f"{text.plural(result.runs, 'training run')} of {text.plural(result.sets, 'set')}"
     return columns.stack(
         columns.line((f"Size factors over multi-head by {runs}", "bold")),
         columns.line("ln L = level of the set - β ln(N / F): one β for each paper"),
-        columns.line(f"exponents β: {exponents} (standard errors)"),
+        columns.line(f"exponents β: {exponents}{of_tokens} (standard errors)"),
         columns.line(
             f"between papers ln F differs by {result.between:.3f} beyond the runs' scatter "
             f"(I² {result.inconsistency:.0%}); like runs' losses scatter by {result.run_spread:.2%}"
@@ -114,9 +138,22 @@ def studies_view(result: Studies) -> "RenderableType":
         "",
         columns.as_table((*first, interval, *last), result.factors),
         "",
+        *([held_out(result)] if result.held_out else []),
         *([foretold(result)] if result.left_out else []),
         *columns.notes(result.notes),
     )
+
+
+def held_out(result: Studies) -> str:
+    """Say how well sets' smaller sizes foretell their largest one."""
+    parts = []
+    for study in dict.fromkeys(each.run.study for each in result.held_out):
+        errors = [each.error for each in result.held_out if each.run.study == study]
+        most = max(each.run.parameters for each in result.held_out if each.run.study == study)
+        parts.append(
+            f"{study} {text.parameters_phrase(most)} {min(errors):+.1%} to {max(errors):+.1%}"
+        )
+    return f"The largest size held out, from its set's smaller ones: {', '.join(parts)}."
 
 
 def foretold(result: Studies) -> str:

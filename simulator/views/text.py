@@ -37,34 +37,64 @@ def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:
     """Say what is decoded.
 
     >>> samples_phrase(Workload(samples=16, context_tokens=8192, decoded_tokens=64))
-    '16 samples of an 8K-token context, 64 own tokens each'
+    '16 sequences from an 8K-token context, 64 own tokens each'
+    >>> samples_phrase(Workload(samples=2, prompts=8, decoded_tokens=64))
+    '16 sequences, 2 from each of 8 8K-token contexts, 64 own tokens each'
     """
     if work.tree:
         return tree_phrase(work, output_tokens)
     context = format_tokens(work.context_tokens)
     spoken = context.partition(",")[0].removesuffix("K")  # eleven and eighteen begin as eight does
     article = "an" if context.startswith("8") or spoken in ("11", "18") else "a"
-    samples = plural(work.samples, "sample")
     if work.prompts > 1:
-        source = f"each of {work.prompts:,} {context}-token contexts"
+        source = f", {work.samples:,} from each of {work.prompts:,} {context}-token contexts"
     else:
-        source = f"{article} {context}-token context"
-    return f"{samples} of {source}, {_own(work, output_tokens)}"
+        source = f" from {article} {context}-token context"
+    return f"{plural(int(work.sequences), 'sequence')}{source}, {_own(work, output_tokens)}"
+
+
+def list_phrase(
+    sizes: Sequence[Mapping[str, int]], work: Workload, output_tokens: int | None = None
+) -> str:
+    """Say how many questions are asked, and what they have in common.
+
+    Parameters
+    ----------
+    sizes
+        The sizes in which they differ, for each answer.
+    work, output_tokens
+        The sizes of one question, as in :func:`samples_phrase`.
+
+    Examples
+    --------
+    >>> list_phrase([{"samples": 1}, {"samples": 4}], Workload())
+    '2 questions, 8K-token context, 64 own tokens each'
+    """
+    listed = sizes[0]
+    count = len({tuple(each.items()) for each in sizes})
+    fixed = {
+        "context_tokens": f"{format_tokens(work.context_tokens)}-token context",
+        "prompts": plural(work.prompts, "prompt") if work.prompts > 1 else "",
+        "samples": plural(work.samples, "sample"),
+        "decoded_tokens": "" if "output_tokens" in listed else _own(work, output_tokens),
+    }
+    parts = [words for name, words in fixed.items() if words and name not in listed]
+    return ", ".join([plural(count, "question"), *parts])
 
 
 def tree_phrase(work: Workload, output_tokens: int | None = None) -> str:
     """Say what is decoded over a prefix tree.
 
     >>> tree_phrase(Workload(tree="system=2K,problem=512x8", samples=16))
-    '8 x 16 sequences below system (2K tokens) > 8 x problem (512 tokens), 64 own tokens each'
+    '128 sequences (8 x 16) below system (2K tokens) > 8 x problem (512 tokens), 64 own tokens each'
     """
     levels = [
         (f"{level.branches:,} x " if level.branches > 1 else "")
         + f"{level.name} ({plural_tokens(level.tokens)})"
         for level in work.tree
     ]
-    prompts = f"{work.prompts:,} x " if work.prompts > 1 else ""
-    sequences = f"{prompts}{plural(work.samples, 'sequence')}"
+    product = f" ({work.prompts:,} x {work.samples:,})" if work.prompts > 1 else ""
+    sequences = f"{plural(int(work.sequences), 'sequence')}{product}"
     return f"{sequences} below {' > '.join(levels)}, {_own(work, output_tokens)}"
 
 
@@ -144,7 +174,8 @@ def settings_phrase(setup: Setup) -> str:
     mixed = " with " in formats
     if setup.kv_dtype != (setup.activation_dtype if mixed else formats):
         formats += f" {'and' if mixed else 'with'} {setup.kv_dtype} KV"
-    return f"{setup.kernel} kernel, {setup.execution}, {formats}"
+    laid = f", {setup.words}" if setup.gpus > setup.tensor_parallel else ""
+    return f"{setup.kernel} kernel, {setup.execution}, {formats}{laid}"
 
 
 def interval_phrase(low_s: float, high_s: float) -> str:
@@ -169,22 +200,6 @@ def within_cell(low_s: float, high_s: float) -> str:
     ('11.9 to 13.3 ms', 'at least 11.9 ms')
     """
     return interval_phrase(low_s, high_s).removesuffix(", interval not known")
-
-
-def copies_notes(setup: Setup, work: Workload) -> list[str]:
-    """Say that standard attention stores copies, where a paged cache would store one context.
-
-    >>> copies_notes(Setup(kv_layout="shared"), Workload(samples=16))
-    []
-    """
-    if not setup.under("standard").copies or work.samples == 1:
-        return []
-    return [
-        (
-            "Standard attention keeps a context copy for each sample; --kv-layout shared asks for "
-            "one stored context, as paged caches keep it."
-        )
-    ]
 
 
 def times_as(ratio: float) -> str:

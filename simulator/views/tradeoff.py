@@ -12,10 +12,13 @@ from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
+from simulator.views.load import POINT
 from simulator.views.plan import LIMITS
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from simulator.answers.power_law import PowerLaw
 
 
 class Item(NamedTuple):
@@ -65,7 +68,10 @@ SCALING = (
     Column("irreducible_loss_stderr", value=lambda result: float(result.law.stderr[0])),
     Column("exponent", value="law.exponent"),
     Column("exponent_stderr", value=lambda result: float(result.law.stderr[2])),
+    Column("token_exponent", value="law.token_exponent"),
+    Column("token_exponent_stderr", value="law.token_exponent_stderr"),
     Column("reference_parameters", value="law.center_parameters"),
+    Column("reference_tokens", value="law.center_tokens"),
     Column(
         "reference_loss", value=lambda result: float(result.law.loss(result.law.center_parameters))
     ),
@@ -91,7 +97,14 @@ REST = (
         cell=lambda item: text.money(item.usd_per_million_tokens, 3),
     ),
 )
-VARIANT = (*FIGURES, Column("memory", "bytes", "result.memory", of=estimate.MEMORY), *REST)
+LOADED = columns.without(POINT, "variant", "attention")
+VARIANT = (
+    *FIGURES,
+    Column("memory", "bytes", "result.memory", of=estimate.MEMORY),
+    *REST,
+    Column("loaded", of=LOADED),
+)
+MODEL = Column("model", "text", "candidate.model.name", "model", wrap=True)
 CANDIDATE = (
     *columns.pick(estimate.MODEL, "model"),
     Column(
@@ -129,6 +142,7 @@ TRADEOFF = (
         value=lambda result: list(zip(result.crossovers, result.others, strict=True)),
         of=CROSSOVER,
     ),
+    Column("users"),
     Column("scaling", of=SCALING),
 )
 ROW = (
@@ -167,6 +181,7 @@ def run_rows(result: ScalingLaw) -> list[Row]:
             "line": run.line,
             "family": result.laws[number].family.name,
             "parameters": run.parameters,
+            "tokens": run.tokens,
             "kv_heads": run.kv_heads,
             "heads": run.heads,
             "group_size": run.group_size,
@@ -175,7 +190,7 @@ def run_rows(result: ScalingLaw) -> list[Row]:
             "residual": float(loss) / run.loss - 1,
             "outlier": bool(outlier),
             "held_out_loss": held_out.get(run.line),
-            "equal_loss_parameters": float(law.size(run.loss)),
+            "equal_loss_parameters": float(law.size(run.loss, tokens=run.tokens)),
         }
         for run, number, loss, outlier in fitted
     ]
@@ -267,7 +282,7 @@ def _map_rows(crossed: Crossover, base: Candidate, other: Candidate, pairing: Pa
 def scaling_view(result: ScalingLaw) -> "RenderableType":
     """Return a fitted law as its formula, its families, and how well it holds."""
     law, errors = result.law, result.law.stderr
-    left = float(law.loss(GIGA)) - law.irreducible_loss
+    left, of_tokens, exponents = _terms(law)
     interval = Column(
         unit="text",
         heading="95 % interval",
@@ -286,11 +301,12 @@ def scaling_view(result: ScalingLaw) -> "RenderableType":
     return columns.stack(
         columns.line((f"Scaling law of {text.plural(len(result.runs), 'training run')}", "bold")),
         columns.line(
-            f"L(N, f) = {law.irreducible_loss:.4g} + {left:.4g} (N / (F x 1e9))^-{law.exponent:.4g}"
+            f"L(N, {'D, ' if of_tokens else ''}f) = {law.irreducible_loss:.4g} + {left:.4g} "
+            f"(N / (F x 1e9))^-{law.exponent:.4g}{of_tokens}"
         ),
         columns.line(
             f"irreducible loss {law.irreducible_loss:.4g} ± {errors[0]:.2g}, "
-            f"exponent {law.exponent:.4g} ± {errors[2]:.2g} (standard errors); "
+            f"{exponents} (standard errors); "
             f"residuals {law.spread:.2%}"
         ),
         "",
@@ -299,6 +315,21 @@ def scaling_view(result: ScalingLaw) -> "RenderableType":
         *([foretold] if held_out else []),
         *columns.notes(result.notes),
     )
+
+
+def _terms(law: "PowerLaw") -> tuple[float, str, str]:
+    """Return the term of size at 1e9 parameters, that of tokens, and the exponents with errors."""
+    import math
+
+    left = math.exp(law.log_reducible + law.exponent * math.log(law.center_parameters / GIGA))
+    exponents = f"exponent {law.exponent:.4g} ± {law.stderr[2]:.2g}"
+    if law.log_of_tokens is None or law.center_tokens is None or law.token_exponent is None:
+        return left, "", exponents
+    error = law.token_exponent_stderr
+    doubt = "fixed" if error is None else f"± {error:.2g}"
+    exponents += f", of tokens {law.token_exponent:.4g} {doubt}"
+    at_giga = math.exp(law.log_of_tokens + law.token_exponent * math.log(law.center_tokens / GIGA))
+    return left, f" + {at_giga:.4g} (D / 1e9)^-{law.token_exponent:.4g}", exponents
 
 
 def tradeoff_view(result: Tradeoff) -> "RenderableType":
@@ -325,11 +356,28 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
             )
         ),
         Column("attention", "text", "variant.result.setup.attention", "attention"),
-        *columns.pick(FIGURES, "step", "prefill", part="variant"),
+        *columns.pick(FIGURES, "step", part="variant"),
+        *columns.within("variant.result", [estimate.WITHIN]),
+        *map(columns.spared, columns.pick(FIGURES, "prefill", part="variant")),
         *columns.pick(estimate.MEMORY, "memory", part="variant.result.memory"),
-        *columns.pick(REST, "most samples", "USD per million", part="variant"),
+        *map(columns.spared, columns.pick(REST, "most samples", part="variant")),
+        *columns.pick(REST, "USD per million", part="variant"),
         *columns.pick(estimate.MEMORY, "fits", part="variant.result.memory"),
     )
+    loaded: list[RenderableType] = []
+    if result.users is not None:
+        figures = columns.pick(
+            POINT, "TTFT", "TPOT", "tokens/s per GPU", "USD per million", part="variant.loaded"
+        )
+        held = [item for item in _items(result) if item.variant.loaded is not None]
+        loaded = [
+            "",
+            columns.line(
+                (f"Under {text.plural(result.users, 'user')} who ask again at once", "bold")
+            ),
+            columns.as_table((MODEL, wanted[3], *figures), held),
+            *([] if len(held) == len(_items(result)) else ["Of the others no request fits."]),
+        ]
     borders: list[RenderableType] = []
     for crossed, other in zip(result.crossovers, result.others, strict=True):
         borders += ["", *_crossover_lines(crossed, result.base, other)]
@@ -342,27 +390,29 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
     return columns.stack(
         estimate.question(first, attention=False),
         "",
-        columns.as_table(wanted, _items(result)),
+        *(_verdict(other, result.base) for other in result.others),
         "",
-        *(_verdict(other, result.base.model.name) for other in result.others),
+        columns.as_table(wanted, _items(result)),
+        *loaded,
         *borders,
         *columns.notes([*factors, *text.without_shortage(first.notes)]),
     )
 
 
-def _verdict(other: Candidate, base: str) -> str:
+def _verdict(other: Candidate, base: Candidate) -> str:
     """Say how much faster a larger model is at the point asked about (rich markup)."""
-    standard, bifurcated = (other.variants[attention] for attention in ATTENTIONS)
-    return (
-        f"[bold]{other.model.name}[/] is {text.times_as(standard.speedup)} as {base} with standard "
-        f"attention{_between(standard)}, {text.times_as(bifurcated.speedup)} with bifurcated"
-        f"{_between(bifurcated)}."
-    )
-
-
-def _between(variant: Contender) -> str:
-    """Say the interval of a speed-up."""
-    return text.likely(variant.speedup, variant.speedup_low, variant.speedup_high)
+    said = []
+    for attention in ATTENTIONS:
+        both = {each.model.name: each.variants[attention] for each in (base, other)}
+        unfit = [name for name, variant in both.items() if not variant.result.memory.fits]
+        if unfit:
+            said.append(f"{' and '.join(unfit)} does not fit with {attention} attention")
+            continue
+        pair = both[other.model.name]
+        times = text.times_as(pair.speedup)
+        likely = text.likely(pair.speedup, pair.speedup_low, pair.speedup_high)
+        said.append(f"{times} as {base.model.name} with {attention} attention{likely}")
+    return f"[bold]{other.model.name}[/]: {'; '.join(said)}."
 
 
 def _crossover_lines(

@@ -22,7 +22,13 @@ FIGURES = (
     *columns.within(
         "result",
         columns.pick(
-            estimate.STEP, "flops", "bytes_read", "bytes_written", "kv_bytes_read", "launches"
+            estimate.STEP,
+            "flops",
+            "bytes_read",
+            "bytes_written",
+            "memory_traffic_bytes",
+            "kv_bytes_read",
+            "launches",
         ),
     ),
     *columns.pick(
@@ -141,9 +147,9 @@ def tree_view(result: TreePlan) -> "RenderableType":
     )
     wanted = (
         Column("variant", "text", heading="levels read once per node", wrap=True),
-        *columns.pick(
-            (*FIGURES, moved), "step", "speed-up", "KV read", "all bytes", "launches", "memory"
-        ),
+        *columns.pick(FIGURES, "step"),
+        *columns.within("result", [estimate.WITHIN]),
+        *columns.pick((*FIGURES, moved), "speed-up", "KV read", "all bytes", "launches", "memory"),
         Column(
             unit="text",
             heading="fits",
@@ -156,10 +162,10 @@ def tree_view(result: TreePlan) -> "RenderableType":
     return columns.stack(
         estimate.question(standard, attention=False),
         "",
+        *tree_sentences(result),
+        "",
         columns.as_table(wanted, items),
         *([f"{hidden} more choices: --format csv or --json shows all."] if hidden else []),
-        "",
-        *tree_sentences(result),
         "",
         columns.line(
             ("What splitting each level brings, the others as in the fastest choice", "bold")
@@ -176,12 +182,16 @@ _NONE = {"copies": "none, a context copy each", "rebuilt": "none, rebuilt each s
 
 def tree_sentences(result: TreePlan) -> list[str]:
     """Say which levels to split, and what the neighbouring choices cost (rich markup)."""
-    best = result.best
-    ratio = result.standard.step_s / best.result.step_s
+    best, base, over = result.best, result.standard, "standard attention"
+    if not base.memory.fits:
+        base, over = result.reading(()).result, f"{over} over one stored tree, which fits"
+    ratio = base.step_s / best.result.step_s
     if not best.split:
         return ["[bold]Split no level[/]: standard attention is the fastest."]
     command = f"--attention bifurcated --tree {tree_text(best.result.workload.tree)}"
-    first = f"[bold]Split {_spoken(best.split)}[/]: {ratio:.2f} times as fast as standard attention"
+    first = f"[bold]Split {_spoken(best.split)}[/]"
+    if base.memory.fits:
+        first += f": {ratio:.2f} times as fast as {over}"
     if ratio < 1 and result.standard.memory.fits:
         first = (
             "[bold]Split no level[/] while there is room for a context copy each; of one stored "

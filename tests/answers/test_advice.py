@@ -90,10 +90,24 @@ def test_a_winner_is_named_with_what_comes_next() -> None:
 
 def test_a_winner_by_memory_says_so() -> None:
     """Standard does not fit: that is the reason, more than its time."""
-    advice = _advice(mistral_7b(), samples=64)
+    advice = _advice(mistral_7b(), samples=64, kv_layout="copies")
     assert advice.startswith(
-        "Switch to bifurcated attention, which fits where context copies do not;"
+        "Switch to bifurcated attention, which fits where standard does not (storing the context "
+        "once alone, as paged caches do, fits too); then "
     )
+
+
+def test_who_keeps_copies_is_told_what_storing_the_context_once_gains() -> None:
+    """Most of the gain over copies needs no other kernel; who stores it once hears of none."""
+    work = {"samples": 16, "context_tokens": 8192}
+    copies = _h100("llama-3.1-8b", kv_layout="copies", **work)
+    alone = copies.standard.step_s / copies.stored.step_s
+    assert 1 < alone < copies.speedup
+    assert copies.advice.startswith(
+        "Switch to bifurcated attention (storing the context once alone, as paged caches do, is "
+        f"{alone:.2f} times as fast); then "
+    )
+    assert "stor" not in _h100("llama-3.1-8b", **work).advice
 
 
 def test_a_loser_says_from_where_it_would_win() -> None:
@@ -217,10 +231,10 @@ def test_one_stored_context_may_be_all_of_the_gain() -> None:
     answer = compare(
         load_model("qwen2.5-7b"),
         load_hardware("h100-sxm"),
-        *asked(samples=40, context_tokens=1024, decoded_tokens=511),
+        *asked(samples=40, context_tokens=1024, decoded_tokens=511, kv_layout="copies"),
     )
     assert answer.winner == "bifurcated"
-    assert answer.bifurcated.step_s == pytest.approx(answer.shared_storage.step_s, rel=0.02)
+    assert answer.bifurcated.step_s == pytest.approx(answer.stored.step_s, rel=0.02)
     assert answer.verdict_over_stored != "yes"
     assert answer.advice.startswith("Store the context once, as paged caches do; ")
     assert "Switch to bifurcated" not in answer.advice
@@ -232,16 +246,19 @@ def _h100(model_name: str, card: str = "h100-sxm", **work: Any) -> Any:
 
 def test_a_small_gain_over_one_stored_context_is_not_worth_a_kernel() -> None:
     """Four samples of 8K on L40S: 1.17 times as fast as copies, 1.02 as one stored context."""
-    answer = _h100("llama-3.1-8b", "l40s", samples=4, context_tokens=8192)
-    gain = answer.shared_storage.step_s / answer.bifurcated.step_s
-    assert answer.verdict_over_stored == "yes"
-    assert 1 < gain < WORTH
-    assert answer.advice.startswith(
-        "Store the context once, as paged caches do; reading it once as well is "
-        f"{gain:.2f} times as fast, too little to change kernels for. Then "
-    )
+    work = {"samples": 4, "context_tokens": 8192}
+    for layout, lead in (
+        ("copies", "Store the context once, as paged caches do; reading it once as well is "),
+        ("shared", "Keep standard attention; reading the context once is "),
+    ):
+        answer = _h100("llama-3.1-8b", "l40s", kv_layout=layout, **work)
+        gain = answer.stored.step_s / answer.bifurcated.step_s
+        assert answer.verdict_over_stored == "yes"
+        assert 1 < gain < WORTH
+        little = f"{gain:.2f} times as fast, too little to change kernels for. Then "
+        assert answer.advice.startswith(lead + little)
     larger = _h100("llama-3.1-8b", "l40s", samples=16, context_tokens=8192)
-    assert larger.shared_storage.step_s / larger.bifurcated.step_s > WORTH
+    assert larger.stored.step_s / larger.bifurcated.step_s > WORTH
     assert larger.advice.startswith("Switch to bifurcated attention")
 
 
@@ -260,10 +277,11 @@ def test_a_small_gain_over_one_stored_context_is_not_worth_a_kernel() -> None:
 )
 def test_what_no_engine_runs_is_not_advised(name: str, card: str, why: str) -> None:
     """Bifurcated attention would win, but there is no kernel to switch to."""
-    answer = _h100(name, card, samples=32, context_tokens=8000)
-    assert answer.winner == "bifurcated"
-    assert answer.advice.startswith("Store the context once, as paged caches do; ")
-    assert why in answer.advice
+    for layout, lead in (("copies", "Store the context once"), ("shared", "Keep standard")):
+        answer = _h100(name, card, samples=32, context_tokens=8000, kv_layout=layout)
+        assert answer.winner == "bifurcated"
+        assert answer.advice.startswith(lead)
+        assert why in answer.advice
 
 
 def test_other_models_and_cards_are_not_barred() -> None:
@@ -288,3 +306,27 @@ def test_weights_of_4_bits_are_not_to_be_quantised_to_4_bits(dtype: str) -> None
     answer = _h100("kimi-k2", samples=1, weight_dtype=dtype, tensor_parallel=2)
     assert answer.advice.startswith("Does not fit")
     assert "weights" not in answer.advice
+
+
+def test_how_is_said_only_where_switching_gains() -> None:
+    """Nothing where standard wins or no kernel takes the model; no flag for latent caches."""
+    card = load_hardware("h200-sxm")
+    many = {"samples": 64, "context_tokens": 8192}
+    assert compare(llama_2_7b(), card, *asked(**many)).how.startswith("vLLM")
+    assert compare(llama_2_7b(), card, *asked(samples=1, context_tokens=8192)).how == ""
+    windowed = load_model("gpt-oss-20b")
+    assert compare(windowed, card, *asked(**many)).how == ""
+    shards = {"samples": 512, "context_tokens": 8192, "tensor_parallel": 8, "weight_dtype": "fp8"}
+    latent = compare(load_model("deepseek-v3"), card, *asked(**shards))
+    assert latent.winner == "bifurcated"
+    assert "no engine has a switch for latent caches" in latent.how
+
+
+def test_a_loop_of_ones_own_counts_as_vllm() -> None:
+    """``engine = none`` changes what is advised, not what is counted."""
+    ours, vllm = (
+        _estimate(mistral_7b(), samples=8, engine=engine, weight_dtype="fp8")
+        for engine in ("none", "vllm")
+    )
+    assert ours.totals == vllm.totals
+    assert ours.memory == vllm.memory

@@ -16,7 +16,7 @@ from builders import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, estimate
 from simulator.counts.memory import memory
 from simulator.inputs.hardware import HardwareProfile
@@ -95,7 +95,7 @@ def test_samples_that_fit_by_hand() -> None:
     Bifurcated, the context takes 4.29 GB once and a sample 64 x 524,288 bytes. Surely, it keeps 2.7
     GiB, and room for 16,384 tokens.
     """
-    setup = Setup(attention="standard", kernel="ideal")
+    setup = Setup(attention="standard", kernel="ideal", kv_layout="copies")
     standard = capacity(estimate(llama_2_7b(), gpu(), setup, Workload()))
     per_token = 2 * (2 * 4096 + 3 * 11_008)
     left = 58_523_168_768 - 1.6 * 2**30 - 8192 * per_token
@@ -105,6 +105,20 @@ def test_samples_that_fit_by_hand() -> None:
     assert bifurcated.most_samples == (left - 8192 * 524_288) // (64 * 524_288) == 1544
     surely = left - 1.1 * 2**30 - 8192 * per_token
     assert bifurcated.most_samples_surely == (surely - 8192 * 524_288) // (64 * 524_288) == 1489
+
+
+def test_the_longest_context_of_a_model() -> None:
+    """Llama-2 was made for 4096 tokens, 64 of them decoded; asked about 8192, those count."""
+    ended = llama_2_7b().model_copy(update={"max_context_tokens": 4096})
+    setup = Setup(attention="bifurcated", kv_layout="shared")
+    for asked_tokens, longest in ((1024, 4096 - 64), (8192, 8192)):
+        work = Workload(context_tokens=asked_tokens)
+        assert longest_context(ended, work) == longest
+        limits = capacity(estimate(ended, gpu(), setup, work), most_context_tokens=longest)
+        assert limits.longest_context_tokens == longest
+        assert limits.most_samples == capacity(estimate(ended, gpu(), setup, work)).most_samples
+    endless = ended.model_copy(update={"max_context_tokens": None})
+    assert longest_context(endless, Workload()) > 10**8
 
 
 def test_without_a_target_both_limits_are_the_same() -> None:

@@ -40,17 +40,31 @@ def test_llama_with_sixteen_samples() -> None:
 
 
 def test_each_line_has_its_storage() -> None:
-    """Standard as asked, standard over one stored context, bifurcated over one."""
+    """Standard over one stored context, with a copy each beside it; bifurcated over one."""
     answer = compare(mistral_7b(), gpu(), *asked(attention="bifurcated"))
+    copies = answer.copies
+    assert copies is not None
     kinds = [
         (line.setup.attention, line.setup.kv_layout)
-        for line in (answer.standard, answer.shared_storage, answer.bifurcated)
+        for line in (answer.standard, copies, answer.bifurcated)
     ]
-    assert kinds == [("standard", "copies"), ("standard", "shared"), ("bifurcated", "shared")]
-    shared = answer.shared_storage
-    assert shared.totals.kv_bytes_read == answer.standard.totals.kv_bytes_read
-    assert shared.memory.kv_bytes == answer.bifurcated.memory.kv_bytes
-    assert answer.bifurcated.step_s < shared.step_s <= answer.standard.step_s
+    assert kinds == [("standard", "shared"), ("standard", "copies"), ("bifurcated", "shared")]
+    assert answer.stored is answer.standard
+    assert copies.totals.kv_bytes_read == answer.standard.totals.kv_bytes_read
+    assert answer.standard.memory.kv_bytes == answer.bifurcated.memory.kv_bytes
+    assert answer.bifurcated.step_s < answer.standard.step_s <= copies.step_s
+    assert answer.speedup_over_copies == copies.step_s / answer.bifurcated.step_s
+
+
+def test_a_question_about_copies_is_answered_over_copies() -> None:
+    """What a contiguous cache gains in all; storing the context once is part of that."""
+    work = {"samples": 4, "context_tokens": 8192}
+    copies = compare(mistral_7b(), gpu(), *asked(kv_layout="copies", **work))
+    stored = compare(mistral_7b(), gpu(), *asked(**work))
+    assert copies.speedup == stored.speedup_over_copies
+    assert copies.stored == stored.standard
+    assert copies.verdict_over_stored == stored.verdict
+    assert copies.copies is copies.speedup_over_copies is None
 
 
 def test_bifurcated_latent_attention_takes_the_faster_form() -> None:
@@ -100,7 +114,7 @@ def test_what_does_not_fit_does_not_win() -> None:
 
     Where neither fits, the faster one is named all the same, and the advice is about memory.
     """
-    only = compare(mistral_7b(), gpu(), *asked(samples=64))
+    only = compare(mistral_7b(), gpu(), *asked(samples=64, kv_layout="copies"))
     assert (only.standard.memory.fits, only.bifurcated.memory.fits) == (False, True)
     assert only.winner == "bifurcated"
     neither = compare(mistral_7b(), gpu(memory_gb=10), *asked(samples=64))
@@ -223,6 +237,7 @@ def test_constants_and_memory_reach_every_line() -> None:
     """The options of an estimate are those of all three lines."""
     setup = Setup(constants="peak", gpu_memory_utilization=0.5)
     answer = compare(mistral_7b(), gpu(), setup, Workload())
-    for line in (answer.standard, answer.shared_storage, answer.bifurcated):
+    assert answer.copies is not None
+    for line in (answer.standard, answer.copies, answer.bifurcated):
         assert line.rates.origin == "peak"
         assert line.memory.capacity_bytes == 40e9

@@ -95,6 +95,8 @@ def test_cheapest_and_fastest_are_of_those_that_will_do() -> None:
     good = [choice for choice in found.choices if choice.will_do]
     assert {choice.name for choice in good} == {"h100-sxm", "b200-sxm", "mi300x"}
     assert found.fastest.best.step_s == min(choice.best.step_s for choice in good)
+    priced = [choice.usd_per_hour for choice in good if choice.comparable]
+    assert found.cheapest.usd_per_hour == min(price for price in priced if price is not None)
     assert decision(CODE, "v100-sxm2-16gb").cheapest is None
     assert decision(CODE, "h100-sxm", target_step_s=1e-4).fastest is None
 
@@ -152,7 +154,9 @@ def test_a_summary_counts_the_points_of_the_sweep(name: str) -> None:
     assert found.points == scenario.points == len(found.rows)
     assert [row["speedup"] for row in found.rows] == speedups
     assert found.gained == len([speedup for speedup in speedups if speedup >= 1.1])
-    assert (found.least["speedup"], found.most["speedup"]) == (min(speedups), max(speedups))
+    within = [row["speedup"] for row in found.rows if row["standard_fits"]]
+    assert found.both_fit == len(within)
+    assert (found.least["speedup"], found.most["speedup"]) == (min(within), max(within))
     assert found.standard_fits == sum(int(block["standard_fits"].sum()) for block in blocks)
     assert found.bifurcated_fits == sum(int(block["bifurcated_fits"].sum()) for block in blocks)
 

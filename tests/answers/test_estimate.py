@@ -14,10 +14,13 @@ from builders import (
     windowed,
 )
 
+import simulator
 from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.scaled import FAMILIES
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
+from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ask
 from simulator.timing.limits import resident_blocks
 
@@ -104,7 +107,7 @@ def test_a_group_needs_a_link() -> None:
         (deepseek_v3(), {"routing_exponent": 1.5}, "Only skewed routing has an exponent"),
         (mistral_7b(), {"tree": "1K,64x2", "attention": "bifurcated"}, "level of the tree is read"),
         (mistral_7b(), {"tree": "1K+64x2", "attention": "bifurcated"}, "below them: level1."),
-        (mistral_7b(), {"attention": "standard", "samples": 500}, "Does not fit"),
+        (mistral_7b(), {"kv_layout": "copies", "samples": 500}, "Does not fit"),
         (llama_3_70b(), {"tensor_parallel": 8}, "one GPU of the group"),
         (llama_2_7b(kv_heads=1), {"tensor_parallel": 2}, "copy of KV heads"),
         (deepseek_v3(), {"tensor_parallel": 2}, "copy of the latent cache"),
@@ -223,3 +226,12 @@ def test_a_kernel_that_a_card_does_not_run_is_not_counted(card: str, *, runs: bo
         if item.kind != "quantise"
     )
     assert float(narrow.totals.bytes_read) == others + (quantised if runs else 0)
+
+
+def test_grouped_latent_attention_says_what_stands_in() -> None:
+    """How its cache is split, and that no rows are of it."""
+    shape = FAMILIES["gla"](load_model("llama-2-7b"))
+    notes = " ".join(simulator.estimate(shape, tensor_parallel=2).notes)
+    assert "split the latent cache by its 2 vectors" in notes
+    assert "No rows are of grouped latent attention" in notes
+    assert "Latent attention (GLA) is absorbed" in notes

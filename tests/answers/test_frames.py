@@ -24,17 +24,14 @@ def _settings(question: Study) -> dict[str, Any]:
 
 
 def test_a_grid_has_a_row_for_each_point_and_way() -> None:
-    """Two contexts, three sample counts, three ways: 18 rows, the question's own marked."""
+    """Two contexts, three sample counts, two ways: 12 rows, the question's own marked."""
     frame = frames.grid(study(GAIN), {"context_tokens": [4096, 8192], "samples": [1, 32, 64]})
-    assert len(frame) == 18
+    assert len(frame) == 12
     assert frame[frame["asked"]][["context_tokens", "samples"]].drop_duplicates().shape == (1, 2)
-    assert set(frame["variant"]) == {"standard", "shared_storage", "bifurcated"}
-
-
-def test_one_stored_context_is_no_way_of_its_own_where_it_is_asked_for() -> None:
-    """Where the question stores one context anyway, standard attention is that one."""
-    frame = frames.grid(study("no gain, one stored context"), {"samples": [1, 2]})
     assert set(frame["variant"]) == {"standard", "bifurcated"}
+    both = frame.groupby(["context_tokens", "samples"])["fits"].transform("all")
+    assert (frame["both_fit"] == both).all()
+    assert set(both) == {True, False}
 
 
 def test_ratios_are_to_standard_at_the_same_point() -> None:

@@ -4,7 +4,7 @@ from math import hypot
 from typing import Any
 
 import pytest
-from builders import ROUND_CONSTANTS, asked, gpu, llama_2_7b, mistral_7b
+from builders import ROUND_CONSTANTS, asked, deepseek_v3, gpu, llama_2_7b, mistral_7b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ def _request(
 def _ways(shape: Any, card: Any = CARD, **sizes: Any) -> dict[str, Deployment]:
     setup, request = _request(**sizes)
     found = deployments(shape, card, setup, request, attentions=ATTENTIONS)
-    return {each.variant: each for each in found}
+    return {each.attention: each for each in found}
 
 
 def test_one_user_sees_a_step_and_a_prefill() -> None:
@@ -49,7 +49,7 @@ def test_one_user_sees_a_step_and_a_prefill() -> None:
     Its interval also holds what engines vary: half widths add as squares.
     """
     setup, request = _request(output_tokens=257)
-    found = at_concurrency(deploy(mistral_7b(), CARD, setup, request, variant="standard"), 1)
+    found = at_concurrency(deploy(mistral_7b(), CARD, setup, request), 1)
     halfway = request.workload.but(decoded_tokens=129)
     alone = estimate(mistral_7b(), CARD, setup, halfway)
     prefill = step_time(
@@ -66,7 +66,7 @@ def test_one_user_sees_a_step_and_a_prefill() -> None:
 def test_many_users_wait_for_the_prefills_of_the_others() -> None:
     """TPOT at 16 users: the step of 16 contexts, and 15 prefills over the 256 steps."""
     setup, request = _request(output_tokens=257)
-    found = at_concurrency(deploy(mistral_7b(), CARD, setup, request, variant="standard"), 16)
+    found = at_concurrency(deploy(mistral_7b(), CARD, setup, request), 16)
     step = estimate(
         mistral_7b(), CARD, setup, request.workload.but(prompts=16, decoded_tokens=129)
     ).step_s
@@ -76,7 +76,7 @@ def test_many_users_wait_for_the_prefills_of_the_others() -> None:
 def test_memory_bounds_what_is_held_on_average_by_hand() -> None:
     """Llama-2-7B: requests of 2,048 + 128 tokens of 524,288 bytes in what the weights leave."""
     setup, request = _request(output_tokens=256)
-    found = deploy(llama_2_7b(), H100, setup, request, variant="standard")
+    found = deploy(llama_2_7b(), H100, setup, request)
     alone = found.alone.memory
     room = alone.free_bytes + alone.kv_bytes
     assert found.server is not None
@@ -88,7 +88,7 @@ def test_memory_bounds_what_is_held_on_average_by_hand() -> None:
 def test_the_engine_bounds_the_sequences() -> None:
     """Of 64 sequences at most, 16 requests of 4 samples."""
     setup, request = _request(samples=4, context_tokens=128)
-    found = deploy(mistral_7b(), H100, setup, request, variant="standard", most_sequences=64)
+    found = deploy(mistral_7b(), H100, setup, request, most_sequences=64)
     assert found.server is not None
     assert (found.server.most, found.limit) == (16, "sequences")
 
@@ -96,21 +96,23 @@ def test_the_engine_bounds_the_sequences() -> None:
 def test_without_anything_shared_there_is_one_way() -> None:
     """One sample of each prompt, and no tree."""
     assert list(_ways(mistral_7b())) == ["standard"]
-    assert list(_ways(mistral_7b(), samples=4)) == ["standard", "shared_storage", "bifurcated"]
+    assert list(_ways(mistral_7b(), samples=4)) == ["standard", "bifurcated"]
     tree = _ways(mistral_7b(), tree="system=2K,own=512", context_tokens=2560)
-    assert list(tree) == ["standard", "shared_storage", "bifurcated"]
+    assert list(tree) == ["standard", "bifurcated"]
 
 
 def test_one_stored_context_holds_more_requests_and_bifurcated_is_faster() -> None:
     """8 samples of 4K: stored once 7 times as many fit or more; read once, they take less time."""
-    ways = _ways(llama_2_7b(), H100, samples=8, context_tokens=4096, output_tokens=128)
-    servers = {name: way.server for name, way in ways.items()}
-    assert servers["standard"] is not None
-    assert servers["shared_storage"] is not None
-    assert servers["bifurcated"] is not None
-    assert servers["shared_storage"].most >= 6 * servers["standard"].most
-    assert servers["bifurcated"].most == servers["shared_storage"].most
-    assert servers["bifurcated"].capacity_per_s > servers["shared_storage"].capacity_per_s
+    sizes = {"samples": 8, "context_tokens": 4096, "output_tokens": 128}
+    ways = _ways(llama_2_7b(), H100, **sizes)
+    stored, bifurcated = ways["standard"].server, ways["bifurcated"].server
+    copies = _ways(llama_2_7b(), H100, kv_layout="copies", **sizes)["standard"].server
+    assert stored is not None
+    assert bifurcated is not None
+    assert copies is not None
+    assert stored.most >= 6 * copies.most
+    assert bifurcated.most == stored.most
+    assert bifurcated.capacity_per_s > stored.capacity_per_s
 
 
 def test_a_shared_system_prompt_is_stored_once_and_never_prefilled() -> None:
@@ -120,10 +122,13 @@ def test_a_shared_system_prompt_is_stored_once_and_never_prefilled() -> None:
         _request(context_tokens=2560, cached_tokens=2048)[1],
     )
     assert tree.stored_tokens == plain.stored_tokens == 2048
-    ways = _ways(mistral_7b(), tree="system=2K,own=512", context_tokens=2560)
-    work = ways["bifurcated"].request.together(10)
+    work = tree.together(10)
     assert (work.prompts, work.tree[0].branches, work.tree[1].branches) == (10, 1, 10)
-    held = [ways[name].server for name in ("standard", "shared_storage")]
+    sizes = {"tree": "system=2K,own=512", "context_tokens": 2560}
+    held = [
+        _ways(mistral_7b(), kv_layout=layout, **sizes)["standard"].server
+        for layout in ("copies", "shared")
+    ]
     assert held[0] is not None
     assert held[1] is not None
     assert held[1].most > 2 * held[0].most
@@ -134,9 +139,7 @@ def test_cached_tokens_shorten_the_first_token_only() -> None:
     found = []
     for cached in (0, 1024):
         setup, request = _request(cached_tokens=cached)
-        found.append(
-            at_concurrency(deploy(mistral_7b(), H100, setup, request, variant="standard"), 1)
-        )
+        found.append(at_concurrency(deploy(mistral_7b(), H100, setup, request), 1))
     assert found[1].served.tpot_s == found[0].served.tpot_s
     assert 0.4 * found[0].served.ttft_s < found[1].served.ttft_s < 0.7 * found[0].served.ttft_s
 
@@ -146,7 +149,7 @@ def test_chunks_take_less_than_steps_and_prefills_apart() -> None:
     servers = []
     for chunk in (None, 512):
         setup, request = _request(max_batched_tokens=chunk)
-        servers.append(deploy(mistral_7b(), H100, setup, request, variant="standard").server)
+        servers.append(deploy(mistral_7b(), H100, setup, request).server)
     apart, mixed = servers
     assert apart is not None
     assert mixed is not None
@@ -159,7 +162,7 @@ def test_chunks_take_less_than_steps_and_prefills_apart() -> None:
 def test_replicas_share_the_load(share: float, replicas: int, samples: int) -> None:
     """Each replica sees what one sees at its share; prices and throughput add up."""
     setup, request = _request(samples=samples)
-    deployment = deploy(mistral_7b(), CARD, setup, request, variant="standard")
+    deployment = deploy(mistral_7b(), CARD, setup, request)
     assert deployment.server is not None
     rate = share * deployment.server.capacity_per_s
     one = at_rate(deployment, rate, price=CARD.price_usd_per_hour)
@@ -205,6 +208,37 @@ def test_what_does_not_fit_has_no_server() -> None:
     """A 7B model in 12 GB."""
     small = gpu(ROUND_CONSTANTS, name="small", memory_gb=12)
     setup, request = _request()
-    found = deploy(mistral_7b(), small, setup, request, variant="standard")
+    found = deploy(mistral_7b(), small, setup, request)
     assert found.server is None
     assert not at_rate(found, 1.0).carried
+
+
+def test_groups_and_stages_prefill_side_by_side() -> None:
+    """2 groups x 2 stages: a prefill adds a quarter of the time that its own token waits."""
+    setup, request = _request(data_parallel=2, pipeline_parallel=2)
+    server = deploy(mistral_7b(), CARD, setup, request).server
+    assert server is not None
+    prefill = step_time(
+        prefill_operations(mistral_7b(), setup, request.halfway), rates(CARD), setup.execution
+    )
+    assert server.prefill_s[0] == pytest.approx(prefill.total_s)
+    assert server.added_s == pytest.approx(server.prefill_s / 4)
+    assert server.occupied_s == pytest.approx(server.added_s)
+    # 4 requests step as one does: one in each stage of each group.
+    assert server.step_s[:4] == pytest.approx([server.step_s[0]] * 4)
+    assert server.step_s[4] > server.step_s[3]
+
+
+def test_a_data_parallel_group_of_latent_caches_holds_more_requests() -> None:
+    """DeepSeek-V3 on 8 H200: caches that are not copied leave room for six times the requests."""
+    most = []
+    for how in ({"tensor_parallel": 8}, {"data_parallel": 8, "expert_parallel": 8}):
+        setup, request = _request(context_tokens=8192, **how)
+        setup = setup.but(weight_dtype="fp8", gpu_memory_utilization=0.95)
+        found = deploy(
+            deepseek_v3(), load_hardware("h200-sxm"), setup, request, most_sequences=10**4
+        )
+        assert found.server is not None
+        assert found.limit == "memory"
+        most.append(found.server.most)
+    assert most[1] > 3 * most[0]

@@ -1,17 +1,22 @@
 """Which GPUs, and how many, for requests a second within latencies."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import pytest
-from builders import ROUND_CONSTANTS, asked, gpu, mistral_7b
+from builders import ROUND_CONSTANTS, asked, gpu, mistral_7b, mixtral_8x7b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.load import Request, at_rate
-from simulator.answers.load_plan import LoadPlan, Targets, plan_load
+from simulator.answers.load_plan import LoadOption, LoadPlan, Targets, plan_load
+from simulator.answers.plan import layouts
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, load_hardware
+from simulator.inputs.setup import Setup
+from simulator.timing.batching import closed_loop
 
 CHEAP = gpu(ROUND_CONSTANTS, name="cheap", price=1.0, memory_bandwidth_gb_per_s=1000)
 FAST = gpu(ROUND_CONSTANTS, name="fast", price=3.0, memory_bandwidth_gb_per_s=4000)
@@ -85,8 +90,6 @@ def test_what_holds_no_request_is_said() -> None:
 
 def test_a_card_of_unknown_interval_never_surely_meets() -> None:
     """No rows are of experts on AMD's cards."""
-    from builders import mixtral_8x7b
-
     setup, work = asked(samples=1, context_tokens=2048)
     result = plan_load(
         mixtral_8x7b(),
@@ -105,3 +108,64 @@ def test_targets_are_positive(wrong: dict[str, float]) -> None:
     """One clear line."""
     with pytest.raises(WorkloadError, match="is not positive"):
         Targets(**wrong)
+
+
+def test_a_percentile_takes_more_than_the_mean() -> None:
+    """Of a deployment, p99 needs as many replicas as the mean or more, and is met where known."""
+    targets = Targets(requests_per_s=30, ttft_s=0.5, tpot_s=0.03)
+    means, most = (
+        {
+            (option.point.deployment.alone.gpu.id, option.point.deployment.gpus): option.point
+            for option in _plan(asked_of, cards=(CHEAP, FAST)).options
+            if option.verdict == "meets"
+        }
+        for asked_of in (targets, replace(targets, percentile=99))
+    )
+    assert most
+    for name, point in most.items():
+        assert point.replicas >= means[name].replicas
+        spread = point.high.spread
+        assert spread is not None
+        assert spread.ttft_at(0.99) <= 0.5 * (1 + 1e-6)
+        assert spread.tpot_at(0.99) <= 0.03
+
+
+def test_replicas_are_no_more_than_one_for_two_requests_in_flight() -> None:
+    """A target just above what a request alone takes is missed, not met by ever more replicas."""
+    (free,) = _plan(Targets(requests_per_s=30), cards=(CHEAP,), tensor_parallel_sizes=(1,)).options
+    server = free.point.deployment.server
+    assert server is not None
+    tpot_s = 1.001 * closed_loop(server, 1).tpot_s
+    near = _plan(
+        Targets(requests_per_s=30, tpot_s=tpot_s), cards=(CHEAP,), tensor_parallel_sizes=(1,)
+    )
+    for option in near.options:
+        assert option.point.replicas <= ceil(30 * server.alone_s / 2)
+        assert option.point.served.tpot_s > tpot_s
+        assert option.verdict != "meets"
+
+
+def test_experts_are_also_laid_over_data_parallel_groups_and_pipelines() -> None:
+    """Mixtral: groups that divide 8 experts; stages of 8 GPUs only where 8 do not hold it."""
+    ways = [way.words for way in layouts(mixtral_8x7b(), Setup())]
+    assert ways == [
+        *("", "TP 2", "TP 4", "TP 8"),
+        *("DP 2, EP 2", "DP 4, EP 4", "DP 8, EP 8"),
+        *("TP 8, PP 2", "TP 8, PP 4"),
+    ]
+    assert [way.words for way in layouts(mixtral_8x7b(), Setup(), (2,))] == ["TP 2"]
+    asked_for = Setup(data_parallel=2, expert_parallel=2)
+    assert layouts(mixtral_8x7b(), asked_for)[0].words == "DP 2, EP 2"
+    held = {option.point.deployment.alone.setup.pipeline_parallel for option in _mixtral(80)}
+    assert held == {1}
+    # Weights of 93 GB and what engines keep: 16 GPUs of 16 GB hold them, 8 do not.
+    spread = {option.point.deployment.alone.setup.words for option in _mixtral(16)}
+    assert spread == {"TP 8, PP 2"}
+
+
+def _mixtral(memory_gb: float) -> Sequence[LoadOption]:
+    """Plan for Mixtral on a card of so much memory."""
+    setup, work = asked(samples=1, context_tokens=512)
+    card = gpu(ROUND_CONSTANTS, name="card", memory_gb=memory_gb, network_gb_per_s_per_direction=50)
+    request = Request(workload=work, output_tokens=64)
+    return plan_load(mixtral_8x7b(), [card], setup, request, Targets(requests_per_s=1)).options

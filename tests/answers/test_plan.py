@@ -7,7 +7,7 @@ from builders import ROUND_CONSTANTS, asked, deepseek_v3, gpu, llama_2_7b, mistr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.capacity import capacity
+from simulator.answers.capacity import capacity, longest_context
 from simulator.answers.estimate import estimate
 from simulator.answers.plan import Option, Plan, plan
 from simulator.errors import WorkloadError
@@ -52,7 +52,10 @@ def test_each_option_is_the_estimate_of_its_question() -> None:
         result = option.result
         alone = estimate(mistral_7b(), result.gpu, result.setup, result.workload)
         assert option.result.step_s == alone.step_s
-        assert option.limits == capacity(alone, target_step_s=0.02)
+        ends = longest_context(result.model, result.workload)
+        limits = capacity(alone, target_step_s=0.02, most_context_tokens=ends)
+        assert option.limits == limits
+        assert (limits.longest_context_tokens or 0) <= ends
         if option.usd_per_hour is not None:
             tokens_per_hour = alone.tokens_per_s * 3600
             expected = option.usd_per_hour / tokens_per_hour * 1e6
@@ -143,7 +146,7 @@ def test_nothing_to_try_is_an_error() -> None:
     """With every reason in one line."""
     with pytest.raises(WorkloadError, match=r"^nothing to plan with: tensor_parallel = 3"):
         _plan(llama_2_7b(), tensor_parallel_sizes=(3,))
-    with pytest.raises(WorkloadError, match=r"^nothing to plan with: no GPU given$"):
+    with pytest.raises(WorkloadError, match=r"^nothing to plan with: no GPU, size or attention$"):
         _plan(cards=())
     with pytest.raises(WorkloadError, match=r"^nothing to plan with: DeepSeek-V3 caches"):
         _plan(deepseek_v3(), kernel="sdpa_math")

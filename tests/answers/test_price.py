@@ -51,10 +51,13 @@ def test_a_file_of_one_s_own_prices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "words"),
     [
-        ("h100 = -1", WorkloadError, "h100 = -1.0 is not a price"),
+        ("h100 = -1", WorkloadError, "h100 = -1 is not a price"),
         ("h100 = true", WorkloadError, "h100 = True is not a price"),
         ('h100 = "2"', WorkloadError, "h100 = '2' is not a price"),
         ("h100 = nan", WorkloadError, "h100 = nan is not a price"),
+        (f"h100 = 1{'0' * 400}", WorkloadError, "h100 = 1000"),
+        ("h100 = 1e15", WorkloadError, "h100 = 1000000000000000.0 is not a price"),
+        ("h100 = 1e-320", WorkloadError, "h100 = 1e-320 is not a price"),
         ("h1000 = 2", ProfileError, "unknown GPU 'h1000'"),
         ("h100 = 2\nh100-sxm = 3", WorkloadError, "h100-sxm has a price already"),
         ("", WorkloadError, "has no price"),

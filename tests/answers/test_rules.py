@@ -121,7 +121,7 @@ def test_of_a_tree_the_root_counts() -> None:
     assert rule is not None
     assert rule.choice == "bifurcated"
     assert rule.reason.endswith("it reads once only the 2,048 tokens that all requests share")
-    assert answer.bifurcated.step_s < rule.step_s < answer.shared_storage.step_s
+    assert answer.bifurcated.step_s < rule.step_s < answer.stored.step_s
     assert rule.best_step_s == answer.bifurcated.step_s
     once = estimate(llama_2_7b(), card, Setup(attention="bifurcated"), read_once(work))
     assert rule.step_s == once.step_s
@@ -193,8 +193,8 @@ def test_a_wrong_choice_costs_the_difference() -> None:
     rule = answer.rule
     assert rule is not None
     assert (rule.choice, rule.ours, rule.agrees) == ("standard", "bifurcated", False)
-    assert rule.step_s == answer.shared_storage.step_s
-    assert rule.cost_s == answer.shared_storage.step_s - answer.bifurcated.step_s > 0
+    assert rule.step_s == answer.stored.step_s
+    assert rule.cost_s == answer.stored.step_s - answer.bifurcated.step_s > 0
     assert rule.cost_share == pytest.approx(rule.step_s / answer.bifurcated.step_s - 1)
 
 

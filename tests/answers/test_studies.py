@@ -93,6 +93,57 @@ def test_exact_runs_give_the_exact_factors(tmp_path: Path) -> None:
         assert tuple(found.papers) == ("one", "two", "three")
 
 
+def test_tokens_have_an_exponent_where_sizes_meet(tmp_path: Path) -> None:
+    """It is 0.05 in every paper, and within its errors when runs scatter.
+
+    Papers whose larger models see more tokens have none, and the levels of their sets say so.
+    """
+    exact = fit_studies(write(tmp_path, noise=0))
+    assert [each.of_tokens for each in exact.exponents] == pytest.approx([0.05] * 3, rel=1e-3)
+    far = []
+    for seed in range(40):
+        for each in fit_studies(write(tmp_path, seed=seed)).exponents:
+            assert each.of_tokens is not None
+            assert each.of_tokens_stderr is not None
+            far.append(abs(each.of_tokens - 0.05) / each.of_tokens_stderr)
+    # Two standard errors hold 93 % by Student's t of these papers, 112 of 120 give or take 2.8.
+    assert sum(each <= 2 for each in far) >= 104
+    header, *lines = write(tmp_path, noise=0).read_text(encoding="utf-8").splitlines()
+    kept = []
+    for line in lines:
+        study, _, size, tokens, *_ = line.split(",")
+        if study.startswith("two") and (float(size) > 5e8) != (float(tokens) > 2e10):
+            continue
+        # Tokens of paper three are not known.
+        kept.append(line.replace(f",{tokens},", ",0,") if study.startswith("three") else line)
+    path = tmp_path / "follow.csv"
+    path.write_text("\n".join([header, *kept]) + "\n", encoding="utf-8")
+    follow = fit_studies(path)
+    two = next(each for each in follow.exponents if each.paper == "two")
+    assert (two.own, two.of_tokens) == (False, None)
+    assert follow.exponents[2].of_tokens is None
+    assert "levels of their own" in " ".join(follow.notes)
+
+
+def test_the_largest_size_is_foretold_from_the_smaller_ones(tmp_path: Path) -> None:
+    """Exactly without noise; a worse loss of a largest model changes its error alone."""
+    path = write(tmp_path, noise=0)
+    before = fit_studies(path).held_out
+    # Papers one and two have three sizes or more: 3 families, two token counts, two matchings.
+    assert len(before) == 2 * 3 * 2 * 2
+    assert {each.run.parameters for each in before if each.run.matched_by == "mlp"} == {2e9}
+    assert max(abs(each.error) for each in before) < 1e-5
+    lines = path.read_text(encoding="utf-8").splitlines()
+    number = before[0].run.line - 1
+    cells = lines[number].split(",")
+    cells[4] = str(1.1 * float(cells[4]))
+    lines[number] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    after = fit_studies(path).held_out
+    assert [each.predicted for each in after] == pytest.approx([each.predicted for each in before])
+    assert after[0].error == pytest.approx(1 / 1.1 - 1, abs=1e-5)
+
+
 def test_the_intervals_hold_the_truth_as_often_as_they_say(tmp_path: Path) -> None:
     """Of 40 data sets, 95 % intervals hold each of 4 factors in 144 or more of 160."""
     found = [surprises(fit_studies(write(tmp_path, seed=seed))) for seed in range(40)]

@@ -7,8 +7,10 @@ import pytest
 
 import simulator
 from simulator.answers.crossover import PAIRINGS, Border, Crossover
+from simulator.answers.scaled import FAMILIES, with_heads
 from simulator.answers.size_factor import pooled_factor, shipped_factors
 from simulator.errors import SimulatorError, WorkloadError
+from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ATTENTIONS
 
 BOTH_STANDARD, BOTH_BIFURCATED, MIXED = PAIRINGS
@@ -140,6 +142,35 @@ def test_every_variant_is_an_answer_of_its_own() -> None:
             assert more.step_s > 0.020 or not more.memory.fits
 
 
+def test_models_under_load_are_what_serve_says() -> None:
+    """Four users of each model, under either kind of attention; None where no request fits."""
+    asked: dict[str, Any] = {"samples": 8, "context_tokens": "8K"}
+    result = simulator.tradeoff("llama-2-7b", users=4, output_tokens=128, **asked)
+    for candidate in result.candidates:
+        curve = simulator.serve(candidate.model, output_tokens=128, **asked)
+        for attention, variant in candidate.variants.items():
+            expected = [
+                point
+                for point in curve.points
+                if point.concurrency == 4
+                and point.deployment.alone.setup.attention == attention
+                and point.deployment.alone.setup.kv_layout == variant.result.setup.kv_layout
+            ]
+            if variant.loaded is None:
+                assert not expected
+                continue
+            loaded = variant.loaded
+            # serve ends at what fits at once; here further users wait.
+            if expected:
+                assert loaded.served == expected[0].served
+            assert loaded.concurrency == 4
+    asked = {"samples": 16, "context_tokens": "32K", "kv_layout": "copies"}
+    long = simulator.tradeoff("llama-2-7b", users=4, **asked)
+    held = [bool(variant.loaded) for variant in long.base.variants.values()]
+    assert held == [False, True]
+    assert simulator.tradeoff("llama-2-7b").base.variants["standard"].loaded is None
+
+
 def test_equal_quality_is_in_the_size() -> None:
     """The others have the parameters that their factor asks for, the user's own included."""
     result = simulator.tradeoff("llama-2-7b", target_kv_heads=[1, 4], size_factors=[1.2, 1.0])
@@ -157,11 +188,28 @@ def test_a_group_of_gpus_can_split_the_other_model() -> None:
 
 
 def test_a_model_that_shares_already_is_a_base_too() -> None:
-    """From 8 KV heads to 1 the factor is the quotient, and marked as assumed."""
-    other = simulator.tradeoff("llama-3.1-8b").others[0]
-    assert other.size_factor is not None
-    assert other.size_factor.origin == "assumed"
-    assert 1 < other.size_factor.value < 1.10
+    """From 8 KV heads to 1 the factor is the quotient; the paper's is marked as assumed.
+
+    From 8 to 2, both of them groups, it is two fifths of multi-query's, assumed as well.
+    """
+    table = {
+        factor.family: factor.size_factor
+        for factor in shipped_factors().factors
+        if factor.matched_by == "nothing"
+    }
+    quotient, paper, groups = (
+        other.size_factor
+        for other in simulator.tradeoff("llama-3.1-8b").others
+        + simulator.tradeoff("llama-3.1-8b", size_factors=["paper"]).others
+        + simulator.tradeoff("llama-3.1-8b", target_kv_heads=[2]).others
+    )
+    assert quotient is not None
+    assert paper is not None
+    assert groups is not None
+    assert quotient.value == pytest.approx(table["multi-query"] / table["multi-group"])
+    assert (paper.origin, groups.origin) == ("assumed", "assumed")
+    assert paper.value == pytest.approx(1.10**0.6)
+    assert groups.value == pytest.approx(table["multi-query"] ** 0.4)
     assert simulator.tradeoff("llama-3.1-8b", kv_heads=32).base.model.kv_heads == 32
 
 
@@ -174,6 +222,8 @@ def test_a_model_that_shares_already_is_a_base_too() -> None:
         ({"target_kv_heads": []}, "no number"),
         ({"size_factors": [1.1, 1.2]}, "one for each"),
         ({"target_step_ms": 0}, "target_step_ms"),
+        ({"users": 0}, "users = 0"),
+        ({"scale_by": "dept"}, "depth"),
         ({"most_samples": 1}, "most_samples"),
         ({"longest_context_tokens": 100}, "longest_context_tokens"),
     ],
@@ -200,9 +250,9 @@ def test_families_take_the_factor_of_how_they_are_scaled(scale_by: Any, matched_
         "llama-2-7b", families=["mla", "mqa", "gqa"], scale_by=scale_by, samples=4
     )
     base = result.base.model
-    names = ("MLA", "multi-query", "multi-group")
-    for other, name in zip(result.others, names, strict=True):
-        factor = pooled_factor(shipped_factors(), base, name, matched_by)
+    forms = (FAMILIES[name] for name in ("mla", "mqa", "gqa"))
+    for other, form in zip(result.others, forms, strict=True):
+        factor = pooled_factor(shipped_factors(), base, form(base), matched_by)
         assert other.size_factor == factor
         assert other.parameters / result.base.parameters == pytest.approx(factor.value, rel=0.01)
     latent, query, group = (other.model for other in result.others)
@@ -216,12 +266,46 @@ def test_families_take_the_factor_of_how_they_are_scaled(scale_by: Any, matched_
     assert reads[0] / reads[1] == pytest.approx(576 / 256, rel=1e-6)
 
 
-def test_kv_heads_keep_the_paper_factor_where_nothing_is_put_back() -> None:
-    """By width and depth KV heads have the paper's factor; by mlp and heads that of the runs."""
-    for scale_by, origin in (("width", "paper"), ("depth", "paper"), ("mlp", "studies")):
+def test_kv_heads_have_the_factor_of_published_runs_or_the_paper() -> None:
+    """By family and what they are scaled by; the paper's 1.10 where it is asked for by name."""
+    base = load_model("llama-2-7b")
+    for scale_by, matched_by in (("width", "nothing"), ("depth", "nothing"), ("mlp", "mlp")):
         result = simulator.tradeoff("llama-2-7b", scale_by=scale_by, samples=4)  # type: ignore[arg-type]
-        assert result.others[0].size_factor is not None
-        assert result.others[0].size_factor.origin == origin
+        expected = pooled_factor(shipped_factors(), base, with_heads(base, 1), matched_by)  # type: ignore[arg-type]
+        assert result.others[0].size_factor == expected
+    result = simulator.tradeoff(
+        "llama-2-7b", target_kv_heads=[1, 8], size_factors=["paper", "paper"], samples=4
+    )
+    factors = [other.size_factor for other in result.others]
+    assert [factor.origin for factor in factors if factor] == ["paper", "assumed"]
+    assert [factor.value for factor in factors if factor] == pytest.approx([1.1, 1.1**0.4])
+
+
+def test_a_family_is_scaled_as_its_runs_were() -> None:
+    """GLA-2 has no runs where nothing is put back, CLA none elsewhere; a way asked for holds."""
+    result = simulator.tradeoff("llama-2-7b", families=["gla", "cla", "mla"], samples=4)
+    gla, cla, mla = (other.size_factor for other in result.others)
+    assert gla is not None
+    assert cla is not None
+    assert mla is not None
+    assert "GLA-2, freed parameters in the MLP" in gla.source
+    assert "MQA-CLA2, nothing put back" in cla.source
+    assert "MLA, nothing put back" in mla.source
+    with pytest.raises(SimulatorError, match="no size factor of GLA-2"):
+        simulator.tradeoff("llama-2-7b", families=["gla"], scale_by="depth", samples=4)
+    with pytest.raises(SimulatorError, match="no size factor of YOCO"):
+        simulator.tradeoff("llama-2-7b", families=["yoco"], samples=4)
+    once = simulator.tradeoff("llama-2-7b", families=["yoco"], size_factors=[1], samples=4)
+    assert once.others[0].parameters / once.base.parameters == pytest.approx(1, rel=0.01)
+
+
+def test_groups_of_a_latent_cache_split_over_gpus() -> None:
+    """On two GPUs MLA keeps 576 values a token and layer on each, GLA-2 256 + 64."""
+    result = simulator.tradeoff(
+        "llama-2-7b", families=["mla", "gla"], tensor_parallel=2, scale_by="mlp", samples=4
+    )
+    reads = [other.variants["standard"].result.totals.kv_bytes_read for other in result.others]
+    assert reads[0] / reads[1] == pytest.approx(576 / 320)
 
 
 def test_a_latent_base_is_refused_as_such() -> None:

@@ -44,7 +44,7 @@ def test_one_level_is_compare(prompts: int, execution: str) -> None:
         result = plan_tree(mistral_7b(), gpu(), setup, sizes)
         wanted = compare(mistral_7b(), gpu(), setup, work)
         [name] = [level.name for level in result.best.result.workload.tree]
-        assert result.reading(()).result.operations == wanted.shared_storage.operations
+        assert result.reading(()).result.operations == wanted.stored.operations
         assert result.reading((name,)).result.operations == wanted.bifurcated.operations
         assert result.reading((name,)).result.step_s == wanted.bifurcated.step_s
         assert result.standard.step_s == wanted.standard.step_s
@@ -175,7 +175,7 @@ def test_what_cannot_be_planned_is_refused() -> None:
 
 def test_layouts_of_the_baseline() -> None:
     """Standard attention stores what the workload says; every choice stores the tree once."""
-    copies, shared = planned(samples=4), planned(samples=4, kv_layout="shared")
+    copies, shared = planned(samples=4, kv_layout="copies"), planned(samples=4)
     assert copies.standard.memory.kv_bytes > shared.standard.memory.kv_bytes
     assert shared.standard.operations == shared.reading(()).result.operations
     stored = {float(item.result.memory.kv_bytes) for item in copies.readings}

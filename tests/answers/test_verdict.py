@@ -91,7 +91,7 @@ def test_where_no_rows_tell_nothing_is_decided() -> None:
     """No rows are of groups of 16 GPUs: the ratio has no interval, and the advice is to measure."""
     card = load_hardware("h100-sxm")
     answer = simulator.compare("llama-3.1-405b", card, tensor_parallel=16, samples=32)
-    assert answer.speedup > 1.1
+    assert answer.winner == "bifurcated"
     assert (answer.speedup_low, answer.speedup_high) == (0, math.inf)
     assert answer.verdict == answer.verdict_over_stored == "not known"
     assert answer.advice.startswith("Measure both")

@@ -125,15 +125,15 @@ def test_a_gpu_shows_only_constants_that_can_affect_a_time() -> None:
     assert not {"step_us", "module_us", "combine_block_us"} & shown.keys()
 
 
-def test_constants_of_libraries_are_in_json_alone() -> None:
-    """A question names no library, so the table counts its constants and does not list them."""
+def test_a_table_of_a_gpu_counts_its_constants_by_source() -> None:
+    """The table sums up what JSON and CSV list, and its counts add up to all of it."""
     table = bifurcate("gpus", "show", "h100-sxm").text
-    fitted = bifurcate("gpus", "show", "h100-sxm", "--json").json["fitted"]
-    libraries = [name for name in fitted if name.startswith(("vllm_", "sglang_", "trtllm_"))]
-    assert libraries
-    assert not any(f"fitted.{name}" in table for name in libraries)
-    assert "fitted.attention_launch_us" in table
-    assert "constants of named libraries" in table
+    answer = bifurcate("gpus", "show", "h100-sxm", "--json").json
+    carried = [item for item in answer["constants"].values() if item["origin"] != "fitted"]
+    counts = re.findall(r"^ +(\d+)  ", table.partition("constants  ")[2], re.MULTILINE)
+    assert sum(map(int, counts)) == len(answer["fitted"]) + len(carried)
+    assert "fitted.attention_launch_us" not in table
+    assert len(table.splitlines()) < 80
 
 
 def test_aliases_name_the_same_gpu() -> None:

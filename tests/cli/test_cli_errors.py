@@ -1,10 +1,10 @@
-"""Every mistake gets one clear line on stderr, exit code 1 or 2, and nothing else anywhere."""
+"""Every mistake gets a clear line and a hint on stderr, exit code 1 or 2, and nothing else."""
 
 import json
 from pathlib import Path
 
 import pytest
-from command_line import Done, bifurcate
+from command_line import bifurcate
 
 M = ("-m", "llama-3.1-8b")
 ANSWERS = ("estimate", "compare", "generate", "plan")
@@ -33,25 +33,33 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("estimate", *M, *M, *M), 2, ("--model takes one value", "3 times")),
     (("estimate", *M, "-n4", "--samples", "4"), 2, ("--samples takes one value",)),
     (("gpus", "show", "l4", "-o", "a", "-o", "b"), 2, ("--output takes one value",)),
+    (("sweep", "one-sample", "--constnts", "peak"), 2, ("did you mean --constants",)),
+    (("sweep", "one-sample", "--layers", "3"), 2, ("--layers: pages and grids name their models",)),
+    (("sweep", "llama-3.1-8b", "-m", "gpt2"), 2, ("unexpected 'llama-3.1-8b'", "'gpt2'")),
+    (("compare", "llama-3.1-8b", "-m", "gpt2"), 2, ("unexpected 'llama-3.1-8b'", "'gpt2'")),
+    (("explore", *M, "--engine", "sglang"), 2, ("--engine", "no such setting")),
+    (("serve", *M, "-n", "1,2"), 2, ("samples: one value", "compare")),
+    (("compare", *M, "-n", "4,4"), 2, ("'4,4' lists a size twice",)),
+    (("compare", *M, "--context", "8,192"), 2, ("number or a list", "'8192' or '8, 192'")),
     (
-        ("sweep", "one-sample", "--context", "8K"),
+        ("compare", *M, "--dtype", "int8", "--quantization", "fp8"),
         2,
-        ("No such option: --context", "set context_tokens under [workload]", "one-sample.toml"),
+        ("two formats", "one of both"),
     ),
-    (("explore", "my.toml", "--dtype", "fp8"), 2, ("weight_dtype", "copy of a scenario's file")),
-    (("sweep", "one-sample", "-g", "l4"), 2, ("set gpus in a copy", "one-sample.toml")),
-    (("sweep", "one-sample", "--constnts", "peak"), 2, ("Possible options: --constants",)),
-    (("sweep", "one-sample", "--layers", "3"), 2, ("No such option: --layers",)),
     (("gpus", "h100"), 2, ("No such command 'h100'", "bifurcate gpus show h100")),
     (("models", "lst"), 2, ("No such command 'lst'", "list")),
     (("estimate", *M, "extra"), 2, ("extra",)),
     (("estimate", "--modl", "gpt2"), 2, ("--modl", "--model")),
     (("estimate", "-m"), 2, ("-m", "requires an argument")),
-    (("estimate",), 2, ("--model", "--layers", "--hidden-size", "--heads")),
+    (
+        ("estimate",),
+        2,
+        ("no model", "compare llama-3.1-8b", "--layers", "--hidden-size", "--heads"),
+    ),
     (("compare", *M, "--attention", "standard"), 2, ("--attention",)),
     (("models", "shw"), 2, ("'shw'", "show")),
     (("models", "show"), 2, ("Missing argument",)),
-    (("sweep",), 2, ("Missing argument",)),
+    (("sweep",), 2, ("nothing is asked", "bifurcate scenarios", "-n 1,4,16")),
     (("gpus", "--json", "show", "l4"), 2, ("after 'show'",)),
     (("estimate", *M, "--json", "--format", "csv"), 2, ("--json", "--format csv")),
     (("estimate", *M, "--format", "xml"), 2, ("'xml'", "table, json, csv")),
@@ -125,8 +133,6 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("estimate", "-m", "./"), 1, ("config.json",)),
     (("estimate", *M, "-g", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
     (("sweep", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
-    (("gpus", "check", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
-    (("scenarios", "check", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
     (("estimate", *M, "-o", "answer.xlsx"), 1, ("'answer.xlsx'", ".json, .csv, .txt")),
     (("estimate", *M, "-o", "nowhere/a.json"), 1, ("nowhere/a.json", "No such file")),
     (("estimate", *M, "-o", "."), 1, ("it is a folder",)),
@@ -136,28 +142,18 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
 ]
 
 
-def one_line(done: Done) -> str:
-    """Return the one line that a mistake is worth."""
-    assert done.out == ""
-    assert done.err.endswith("\n")
-    (line,) = done.err.splitlines()
-    assert "Traceback" not in line
-    assert "a bug of ours" not in line
-    return line
-
-
 @pytest.mark.parametrize(("typed", "code", "words"), MISTAKES, ids=lambda part: str(part)[:60])
-def test_a_mistake_gets_one_clear_line(
+def test_a_mistake_gets_a_clear_line_and_a_hint(
     typed: tuple[str, ...],
     code: int,
     words: tuple[str, ...],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The line names what is wrong; stdout stays empty, and no file is left behind."""
+    """Together they name what is wrong; stdout stays empty, and no file is left behind."""
     monkeypatch.chdir(tmp_path)
     done = bifurcate(*typed)
-    line = one_line(done)
+    line = done.told
     assert done.code == code, line
     for word in words:
         assert word in line
@@ -167,8 +163,8 @@ def test_a_mistake_gets_one_clear_line(
 @pytest.mark.parametrize("command", ANSWERS)
 def test_every_answer_checks_its_names(command: str) -> None:
     """Every command that answers refuses an unknown model and an unknown GPU."""
-    assert "did you mean 'gpt2'?" in one_line(bifurcate(command, "-m", "gpt-2x"))
-    assert "did you mean 'L40S'?" in one_line(bifurcate(command, *M, "-g", "l40sx"))
+    assert "did you mean 'gpt2'?" in bifurcate(command, "-m", "gpt-2x").told
+    assert "did you mean 'L40S'?" in bifurcate(command, *M, "-g", "l40sx").told
 
 
 @pytest.mark.parametrize(
@@ -195,7 +191,15 @@ def test_a_file_that_is_no_config(text: str, words: str, tmp_path: Path) -> None
     path.write_text(text, encoding="utf-8")
     done = bifurcate("estimate", "-m", str(path))
     assert done.code == 1
-    assert words in one_line(done)
+    assert words in done.told
+
+
+@pytest.mark.parametrize("group", ["gpus", "scenarios"])
+def test_a_check_names_a_file_that_is_not_there(group: str) -> None:
+    """It is a finding like others: one line, and exit code 1."""
+    done = bifurcate(group, "check", "nowhere.toml")
+    assert done.code == 1
+    assert done.err == "cannot read nowhere.toml: No such file or directory\n"
 
 
 def test_assume_reads_an_unknown_type(tmp_path: Path) -> None:
@@ -226,7 +230,7 @@ def test_a_file_that_is_no_profile(text: str, tmp_path: Path) -> None:
     path.write_text(text, encoding="utf-8")
     done = bifurcate("estimate", *M, "-g", str(path))
     assert done.code == 1
-    assert str(path) in one_line(done)
+    assert str(path) in done.told
 
 
 def test_a_context_beyond_the_model_is_a_warning() -> None:
@@ -245,20 +249,21 @@ def test_our_own_bugs_are_owned_up_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BIFURCATE_DEBUG", raising=False)
     done = bifurcate("estimate", *M)
     assert done.code == 1
-    assert done.err.startswith("error: a bug of ours, not of yours: ZeroDivisionError: deep inside")
-    assert "BIFURCATE_DEBUG" in done.err
-    assert done.err.count("\n") == 1
+    line, hint = done.err.splitlines()
+    assert line == "error: a bug of ours, not of yours: ZeroDivisionError: deep inside"
+    assert "BIFURCATE_DEBUG" in hint
     monkeypatch.setenv("BIFURCATE_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         bifurcate("estimate", *M)
 
 
 def test_a_long_mistake_keeps_its_beginning_and_its_end() -> None:
-    """The line has at most 300 characters: what is wrong, and the way out."""
-    line = one_line(bifurcate("estimate", "-m", "x" * 1000))
+    """The line has at most 300 characters, and the hint says the way out."""
+    line, hint = bifurcate("estimate", "-m", "x" * 1000).err.splitlines()
     assert len(line) <= len("error: ") + 300
     assert line.startswith("error: unknown model 'xxx")
-    assert line.endswith("or give the path of a config.json)")
+    assert line.endswith("xxx'")
+    assert hint.endswith("or give the path of a config.json)")
 
 
 def test_no_arguments_show_the_help() -> None:
@@ -267,3 +272,82 @@ def test_no_arguments_show_the_help() -> None:
     assert done.code == 2
     assert "estimate" in done.out
     assert done.err == ""
+
+
+# What people type who know an engine, other programs or other names; and what the answer or the
+# error then says. None of it may be answered as if it were something else.
+UNDERSTOOD: list[tuple[tuple[str, ...], str]] = [
+    (("llama-3.1-8b", "--batch-size", "16"), "16 sequences, 1 from each of 16 8K-token contexts"),
+    (("llama-3.1-8b", "--batch", "8"), "8 sequences, 1 from each of 8 8K-token contexts"),
+    (("llama-3.1-8b", "--batch-size", "4", "-n", "2"), "8 sequences, 2 from each of 4"),
+    (("llama3.1:8b", "-n", "4"), "llama-3.1-8b on H100 SXM5 80GB"),
+    (("--model-path", "llama-3.1-8b", "--best-of", "4"), "4 sequences from an 8K-token context"),
+    (("llama-3.1-8b", "--n=4"), "4 sequences from an 8K-token context"),
+    (("llama-3.1-8b", "--batch_size", "8"), "8 sequences, 1 from each of 8 8K-token contexts"),
+    (("llama-3.1-8b", "--isl", "4K", "--osl", "128"), "4K-token context, 127 own tokens each"),
+    (("llama-3.1-8b", "-tp", "2"), "llama-3.1-8b on 2 x H100 SXM5 80GB"),
+    (("llama-3.1-8b", "--seq-len", "4K"), "16 sequences from a 4K-token context"),
+    (("llama-3.1-8b", "--dtype", "auto"), "flash kernel, graph, bf16\n"),
+    (("llama-3.1-8b", "--dtype", "half", "--quantization", "fp8"), "graph, fp8 with bf16 KV"),
+    (("llama-3.1-8b", "--quantization", "gptq"), "graph, int4 with bf16 KV"),
+    (("llama-3.1-8b", "--enable-prefix-caching"), "standard, one stored context"),
+    (("llama-3.1-8b", "-g", "a6000"), "llama-3.1-8b on RTX A6000"),
+    (("llama-3.1-8b", "--pp-size", "2"), "llama-3.1-8b on 2 x H100"),
+    (("llama-3.1-8b", "--context", "4,096"), "16 sequences from a 4K-token context"),
+]
+HINTED: list[tuple[tuple[str, ...], str]] = [
+    (("llama",), "did you mean one of llama-65b, llama-2-7b"),
+    (("gpt-4o",), "its sizes are not public"),
+    (("llama-3.1-8b", "-g", "M2"), "NVIDIA and AMD"),
+    (("llama-3.1-8b", "-g", "tpu-v5e"), "NVIDIA and AMD"),
+    (("llama-3.1-8b", "h100"), "write -g before a GPU"),
+    (("llama-3.1-8b", "--tree", "system:2K"), "write NAME=TOKENSxBRANCHES"),
+    (("llama-3.1-8b", "-g", "h100,a100"), "'bifurcate plan' tries several"),
+    (("llama-3.1-8b", "--gpu-memory-utilization", "95"), "write 0.95"),
+    (("llama-3.1-8b", "-g", "8xh100"), "write -g h100 --tp 8"),
+    (("llama-3.1-8b", "-g", "l40sx4"), "write -g l40s --tp 4"),
+    (("llama-3.1-8b", "-g", "mi300"), "did you mean 'mi300x'?"),
+    (("llama-3.1-8b", "-g", "NVIDIA", "A100", "80GB"), "in quotes"),
+    (("llama-3.1-8b", "--max-model-len", "8K"), "--context is the length"),
+    (("llama-3.1-8b", "--max-num-seqs", "8"), "-n is the samples of one prompt"),
+    (("llama-3.1-8b", "--enforce-eager"), "--execution eager"),
+    (("llama-3.1-8b", "--num-gpus", "2"), "--tp is the number of GPUs"),
+    (("deepseek-v3", "--enable-expert-parallel"), "--ep is the number of parts"),
+    (("llama-3.1-8b", "--samples", "2", "--n", "4"), "2 times"),
+    (("llama-3.1-8b", "--gpu-memory-utilization", "90%"), "write 0.9"),
+    (("llama-3.1-8b", "--context", "8KB"), "write 8192, 8K (8192) or 8k (8000)"),
+    (("llama-3.1-8b", "--dtpye", "fp8"), "or --dtype"),
+]
+
+
+@pytest.mark.parametrize(("typed", "words"), UNDERSTOOD, ids=lambda part: str(part)[:60])
+def test_what_engines_users_type_is_understood(typed: tuple[str, ...], words: str) -> None:
+    """The answer names the question as it was meant, and the numbers are of that question."""
+    assert words in bifurcate("compare", *typed).text
+
+
+@pytest.mark.parametrize(("typed", "words"), HINTED, ids=lambda part: str(part)[:60])
+def test_what_cannot_be_understood_gets_the_hint_that_helps(
+    typed: tuple[str, ...], words: str
+) -> None:
+    """The hint names what to write instead, by meaning and not by spelling alone."""
+    assert words in bifurcate("compare", *typed).told
+
+
+def test_another_spelling_of_an_option_is_said() -> None:
+    """A word of an engine's is never read in silence."""
+    done = bifurcate("plan", *M, "-g", "l4,l40s", "--tpot", "15")
+    assert done.err == "note: --tpot is read as --target-step-ms\n"
+    assert "L40S" in done.text or "l40s" in done.text
+
+
+def test_a_model_without_a_command_is_told_the_command() -> None:
+    """What most mean by a model's name alone."""
+    assert "bifurcate compare llama-3.1-8b" in bifurcate("llama-3.1-8b").told
+
+
+@pytest.mark.parametrize("words", [("help",), ("help", "plan"), ("version",), ("-v",)])
+def test_help_and_version_are_commands_too(words: tuple[str, ...]) -> None:
+    """As the options they stand for."""
+    option = "--help" if words[0] == "help" else "--version"
+    assert bifurcate(*words).text == bifurcate(*words[1:], option).text

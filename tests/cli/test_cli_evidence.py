@@ -3,10 +3,13 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from simulator.cli.main import build, main
+from simulator.resources import data_dir
+from tools import sample_rows
 
 HEAD = "gpu,m,n,k,latency_us"
 
@@ -81,6 +84,69 @@ def test_refused_rows_are_listed_with_their_lines(tmp_path: Path) -> None:
     assert (kept["refused"], kept["predicted"]) == (1, 37)
 
 
+@pytest.mark.parametrize("command", ["validate", "calibrate"])
+def test_rows_of_another_gpu_say_whose_they_are(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is predicted or fitted: an error, after a line with the GPU of the rows."""
+    with pytest.raises(SystemExit) as stop:
+        main([command, "sample", "--gpu", "h100-sxm"])
+    captured = capsys.readouterr()
+    assert stop.value.code == 1
+    assert captured.out == ""
+    told, error = captured.err.splitlines()
+    assert told == "left out: 48 rows of other GPUs: l4 (48)"
+    assert error.startswith("error: no row")
+    assert "h100-sxm" in error
+
+
+def test_rows_of_no_known_gpu_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason, then the error."""
+    path = tmp_path / "rows.csv"
+    path.write_text(f"{HEAD}\ntpu-v5,1,4096,4096,20\n", encoding="utf-8")
+    with pytest.raises(SystemExit) as stop:
+        main(["validate", str(path)])
+    assert stop.value.code == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "skipped 1 row: no profile of GPU tpu-v5",
+        "error: no row could be predicted",
+    ]
+
+
+def test_a_calibration_that_no_row_would_use_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A profile of another name would otherwise be ignored without a word."""
+    profile = tmp_path / "my-l4.toml"
+    assert run("calibrate", "sample", "--gpu", "l4", "-o", str(profile))[0] == 0
+    with pytest.raises(SystemExit) as stop:
+        main(["validate", "sample", "--calibration", str(profile)])
+    assert stop.value.code == 1
+    assert "no row is of my-l4" in capsys.readouterr().err
+
+
+def test_sample_rows_say_that_they_are_synthetic() -> None:
+    """In the name of each file, and in each of its rows."""
+    files = sorted(data_dir("sample_rows").iterdir())
+    assert len(files) == len(sample_rows.CALLS)
+    for path in files:
+        assert path.name.startswith("synthetic_")
+        rows = pd.read_csv(path)
+        assert set(rows["source"]) == {"synthetic"}
+        assert set(rows["gpu"]) == {sample_rows.GPU}
+
+
+def test_sample_rows_are_found_again() -> None:
+    """Calibrating them gives the constants they were made with, within three errors or 5 %."""
+    fits = json.loads(run("calibrate", "sample", "--gpu", "l4", "--json")[1])["fits"]
+    found = {name: told for fit in fits for name, told in fit["constants"].items()}
+    for name in ("gemm_launch_us", "gemm_bandwidth_fraction", "attention_bandwidth_fraction"):
+        true, told = sample_rows.TRUTH[name], found[name]
+        assert abs(told["value"] - true) <= max(3 * told["stderr"], 0.05 * true), name
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".html", ".json", ".parquet"])
 def test_validate_writes_what_the_suffix_says(tmp_path: Path, suffix: str) -> None:
     """Rows with predictions, a figure, or the report; nothing else is left behind."""
@@ -106,14 +172,14 @@ def test_validate_writes_what_the_suffix_says(tmp_path: Path, suffix: str) -> No
 def test_mistakes_are_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 1, one line on stderr, nothing on stdout."""
+    """Exit code 1, a line and a hint on stderr, nothing on stdout."""
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     captured = capsys.readouterr()
     assert stop.value.code == 1
     assert captured.out == ""
     assert message in captured.err
-    assert len(captured.err.strip().splitlines()) == 1
+    assert len(captured.err.strip().splitlines()) == 2
 
 
 def test_the_figure_is_a_page_beside_the_rows(tmp_path: Path) -> None:

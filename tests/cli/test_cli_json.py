@@ -20,6 +20,9 @@ MEMORY = {
     "fits": bool,
     "memory_verdict": str,
 }
+PARALLELISM = dict.fromkeys(
+    ("tensor_parallel", "data_parallel", "expert_parallel", "pipeline_parallel"), int
+)
 WORKLOAD: dict[str, Any] = {
     "context_tokens": int,
     "samples": int,
@@ -27,14 +30,14 @@ WORKLOAD: dict[str, Any] = {
     "decoded_tokens": int,
     "query_tokens": int,
     "accepted_tokens": Number,
+    "sequences": int,
+    **PARALLELISM,
     "attention": str,
     "kernel": str,
     "kv_layout": str,
     "execution": str,
     "weight_dtype": str,
     "kv_dtype": str,
-    "tensor_parallel": int,
-    "expert_parallel": int,
     "routing": str,
     "routing_exponent": Number,
     "latent_form": str,
@@ -64,6 +67,7 @@ OPERATION = {
     "flops": Number,
     "bytes_read": Number,
     "bytes_written": Number,
+    "memory_traffic_bytes": Number,
     "launches": int,
     "time_ms": float,
     "bound": str,
@@ -81,6 +85,8 @@ ESTIMATE: dict[str, Any] = {
     "flops": int,
     "bytes_read": Number,
     "bytes_written": Number,
+    "memory_traffic_bytes": Number,
+    "memory_traffic_bytes_low": Number,
     "kv_bytes_read": Number,
     "weight_bytes_read": Number,
     "launches": int,
@@ -93,17 +99,19 @@ ESTIMATE: dict[str, Any] = {
 COMPARE: dict[str, Any] = {
     "schema_version": int,
     "standard": ESTIMATE,
-    "shared_storage": ESTIMATE,
+    "copies": ESTIMATE,
     "bifurcated": ESTIMATE,
     "speedup": float,
     "speedup_low": float,
     "speedup_high": float,
+    "speedup_over_copies": float,
     "kv_io_ratio": float,
     "winner": str,
     "verdict": str,
     "break_even_samples": (int, type(None)),
     "break_even_context_tokens": (int, type(None)),
     "advice": str,
+    "how": str,
 }
 RULE = {
     "name": str,
@@ -151,6 +159,7 @@ GENERATE: dict[str, Any] = {
 OPTION: dict[str, Any] = {
     "gpu": str,
     "gpus": int,
+    **PARALLELISM,
     "attention": str,
     "step_ms": float,
     "step_ms_low": float,
@@ -181,9 +190,7 @@ OPTION: dict[str, Any] = {
 PLAN: dict[str, Any] = {
     "schema_version": int,
     "inputs": {
-        key: kind
-        for key, kind in INPUTS.items()
-        if key not in ("gpu", "attention", "tensor_parallel")
+        key: kind for key, kind in INPUTS.items() if key not in ("gpu", "attention", *PARALLELISM)
     },
     "target_step_ms": OptionalNumber,
     "cheapest": OPTION,
@@ -193,7 +200,7 @@ PLAN: dict[str, Any] = {
     "notes": [str],
 }
 POINT: dict[str, Any] = {
-    "variant": str,
+    "attention": str,
     "concurrency": int,
     "ttft_ms": OptionalNumber,
     "ttft_ms_low": OptionalNumber,
@@ -207,15 +214,18 @@ POINT: dict[str, Any] = {
     "requests_per_s": float,
     "requests_decoding": Number,
     "utilisation": float,
+    "headroom": float,
     "saturates": str,
     "usd_per_hour": OptionalNumber,
+    "usd_per_month": OptionalNumber,
     "usd_per_million_tokens": OptionalNumber,
 }
 LOAD_INPUTS: dict[str, Any] = {
     **{
         key: kind
         for key, kind in INPUTS.items()
-        if key not in ("attention", "kv_layout", "prompts", "decoded_tokens", "constants")
+        if key
+        not in ("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants")
     },
     "output_tokens": int,
     "cached_tokens": int,
@@ -232,20 +242,28 @@ LOAD_OPTION: dict[str, Any] = {
     "missed": str,
     "gpu": str,
     "gpus": int,
-    "tensor_parallel": int,
+    **PARALLELISM,
     "replicas": int,
     **{key: kind for key, kind in POINT.items() if key != "concurrency"},
+    **dict.fromkeys(
+        [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
+        OptionalNumber,
+    ),
     "price": (str, type(None)),
     "price_source": (str, type(None)),
     "price_comparable": bool,
     "constants": str,
+    "launch": str,
 }
 LOAD_PLAN: dict[str, Any] = {
     "schema_version": int,
-    "inputs": {
-        key: kind for key, kind in LOAD_INPUTS.items() if key not in ("gpu", "tensor_parallel")
+    "inputs": {key: kind for key, kind in LOAD_INPUTS.items() if key not in ("gpu", *PARALLELISM)},
+    "targets": {
+        "requests_per_s": float,
+        "ttft_ms": OptionalNumber,
+        "tpot_ms": OptionalNumber,
+        "percentile": OptionalNumber,
     },
-    "targets": {"requests_per_s": float, "ttft_ms": OptionalNumber, "tpot_ms": OptionalNumber},
     "cheapest": LOAD_OPTION,
     "cheapest_maybe": LOAD_OPTION,
     "options": [LOAD_OPTION],
@@ -331,8 +349,19 @@ def test_compare_has_the_documented_fields() -> None:
     )
     ratio = standard["kv_bytes_read"] / bifurcated["kv_bytes_read"]
     assert answer["kv_io_ratio"] == ratio == 16 * (8192 + 64) / (8192 + 16 * 64)
-    assert answer["shared_storage"]["kv_bytes_read"] == standard["kv_bytes_read"]
-    assert answer["shared_storage"]["memory"]["kv_bytes"] == bifurcated["memory"]["kv_bytes"]
+    copies = answer["copies"]
+    assert copies["kv_bytes_read"] == standard["kv_bytes_read"]
+    assert standard["memory"]["kv_bytes"] == bifurcated["memory"]["kv_bytes"]
+    assert answer["speedup_over_copies"] == copies["step_ms"] / bifurcated["step_ms"]
+
+
+def test_compare_over_copies_has_its_fields() -> None:
+    """The question's own layout is standard's: there are no other copies to compare with."""
+    answer = bifurcate("compare", *QUESTION, "--kv-layout", "copies").json
+    check(answer, {**COMPARE, "copies": type(None), "speedup_over_copies": type(None)}, "compare")
+    stored = bifurcate("compare", *QUESTION).json
+    assert answer["standard"] == stored["copies"]
+    assert answer["speedup"] == stored["speedup_over_copies"]
 
 
 def test_compare_with_a_rule_has_its_fields() -> None:
@@ -341,7 +370,7 @@ def test_compare_with_a_rule_has_its_fields() -> None:
     check(answer, {**COMPARE, "rule": RULE}, "compare")
     rule = answer.pop("rule")
     assert answer == bifurcate("compare", *QUESTION).json
-    assert rule["step_ms"] == answer["shared_storage"]["step_ms"]
+    assert rule["step_ms"] == answer["standard"]["step_ms"]
     assert rule["best_step_ms"] == answer["bifurcated"]["step_ms"]
     assert rule["cost_ms"] == pytest.approx(rule["step_ms"] - rule["best_step_ms"])
     table = bifurcate("compare", *QUESTION[:-1], "--rule", "vllm", "--format", "csv").text
@@ -395,7 +424,7 @@ def test_plan_has_the_documented_fields() -> None:
     assert costs == sorted(costs)
     assert answer["target_step_ms"] == pytest.approx(10)
     assert answer["cheapest"]["step_ms"] <= 10
-    assert answer["inputs"]["kv_layout"] == "copies"
+    assert answer["inputs"]["kv_layout"] == "shared"
     for item in answer["options"]:
         assert item["meets_target"] == (item["fits"] and item["step_ms"] <= 10)
         cost = item["usd_per_hour"] / 3600 / item["tokens_per_s"] * 1e6
@@ -413,11 +442,7 @@ def test_serve_has_the_documented_fields() -> None:
     """serve --json has every documented field; a user's tokens are one over TPOT."""
     answer = bifurcate("serve", *QUESTION, "--output-len", "128").json
     check(answer, SERVE, "serve")
-    assert {item["variant"] for item in answer["points"]} == {
-        "standard",
-        "shared_storage",
-        "bifurcated",
-    }
+    assert {item["attention"] for item in answer["points"]} == {"standard", "bifurcated"}
     for item in answer["points"]:
         assert item["tokens_per_s_per_user"] == pytest.approx(1e3 / item["tpot_ms"])
         assert item["tokens_per_s"] == pytest.approx(16 * 128 * item["requests_per_s"])
@@ -434,6 +459,8 @@ def test_a_plan_for_a_load_has_the_documented_fields() -> None:
     )
     for item in answer["options"]:
         assert item["gpus"] == item["tensor_parallel"] * item["replicas"]
+        assert item["headroom"] == pytest.approx(max(0.0, 1 - item["utilisation"]))
+        assert item["usd_per_month"] == pytest.approx(730 * item["usd_per_hour"])
         if item["verdict"] == "meets":
             assert item["tpot_ms_high"] <= 10
         assert item["tokens_per_s"] == pytest.approx(40 * 128)

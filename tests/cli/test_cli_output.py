@@ -59,14 +59,14 @@ def test_the_suffix_yields_to_the_format(tmp_path: Path) -> None:
     """--format decides, whatever the file is called."""
     target = tmp_path / "answer.csv"
     assert bifurcate("estimate", *QUESTION, "--json", "-o", str(target)).code == 0
-    assert json.loads(target.read_text(encoding="utf-8"))["schema_version"] == 2
+    assert json.loads(target.read_text(encoding="utf-8"))["schema_version"] == 3
 
 
 def test_compare_csv_has_the_numbers_of_the_answer() -> None:
     """The CSV of compare reads back as the numbers of the comparison, counts exactly."""
     result = simulator.compare("llama-3.1-8b", samples=16, context_tokens="8K")
     rows = rows_of(bifurcate("compare", *QUESTION, "--format", "csv").text)
-    assert [row["variant"] for row in rows] == ["standard", "shared_storage", "bifurcated"]
+    assert [row["variant"] for row in rows] == ["standard", "copies", "bifurcated"]
     for row in rows:
         item = getattr(result, row["variant"])
         assert row["step_ms"] == f"{item.step_s / 1e-3:.9g}"
@@ -111,6 +111,16 @@ def test_tables_are_plain_where_there_is_no_terminal() -> None:
         assert "\x1b" not in text
         assert all(line == line.rstrip() for line in text.splitlines())
         assert max(map(len, text.splitlines())) <= 140
+
+
+def test_tables_away_from_a_terminal_are_as_wide_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``BIFURCATE_WIDTH`` sets the width; what is no number does not."""
+    for told, width in (("80", 80), ("wide", 140), ("0", 140)):
+        monkeypatch.setenv("BIFURCATE_WIDTH", told)
+        lines = bifurcate("compare", *QUESTION).text.splitlines()
+        assert width - 20 < max(map(len, lines)) <= width
 
 
 def test_a_plan_says_whose_constants_it_rests_on_and_how_sure_it_is() -> None:
@@ -213,7 +223,7 @@ def test_a_narrow_terminal_loses_no_figure() -> None:
     assert "…" not in narrow
     wide, intervals = re.subn(r"[\d.]+ to [\d.]+ ms", "", bifurcate(*question).text)
     assert intervals == 3
-    assert "Left out on this narrow terminal: 80 % within." in narrow
+    assert "Left out on this narrow terminal: bound by." in narrow
     figures = re.findall(r"[\d.,]*\d(?: [kMGT]?i?B| [mµ]s|x)?", wide)
     assert len(figures) > 30
     for figure in figures:
@@ -252,6 +262,25 @@ def test_a_name_in_a_file_does_not_command_the_terminal(tmp_path: Path) -> None:
     table = bifurcate("gpus", "show", str(path), "--format", "csv").text
     assert "'=1+1 [31mred" in table
     assert "\x1b" not in shown + table + bifurcate("gpus", "show", "\x1b[31m").err
+
+
+def test_csv_has_no_formulas_from_any_door(tmp_path: Path) -> None:
+    """Neither in cells of a sweep, nor in columns and cells of rows that come back."""
+    shipped = Path(simulator.__file__).parents[1] / "scenarios" / "one-sample.toml"
+    model, scenario = tmp_path / "=1+1" / "config.json", tmp_path / "mine.toml"
+    model.parent.mkdir()
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 100}
+    model.write_text(json.dumps({"model_type": "gpt2", **sizes}))
+    text = re.sub(r"(?m)^models = .*$", f"models = ['{model.parent}']", shipped.read_text())
+    scenario.write_text(text.replace('id = "one-sample"', 'id = "mine"'))
+    assert bifurcate("sweep", str(scenario)).text.splitlines()[1].startswith("'=1+1,")
+    rows, told = tmp_path / "rows.csv", tmp_path / "told.csv"
+    rows.write_text("gpu,m,n,k,dtype,latency_us,=2+2\nh100,128,4096,4096,bf16,20,=3+3\n")
+    assert bifurcate("validate", str(rows), "-o", str(told)).code == 0
+    with told.open() as stream:
+        cells = [cell for line in csv.reader(stream) for cell in line]
+    assert {"'=2+2", "'=3+3"} <= set(cells)
+    assert not [cell for cell in cells if cell.startswith("=")]
 
 
 @pytest.mark.parametrize("link", [False, True])

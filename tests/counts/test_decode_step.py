@@ -21,7 +21,7 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.errors import WorkloadError
-from simulator.inputs.model import LayerGroup
+from simulator.inputs.model import LatentAttention, LayerGroup
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
@@ -64,6 +64,18 @@ def test_a_latent_cache_is_not_split() -> None:
         assert rank_geometry(deepseek_v3(), setup) == (1, 576, 512, 576)
 
 
+def test_a_grouped_latent_cache_is_split_by_its_vectors() -> None:
+    """GLA-2 of 2 x 256 + 64 values: 1,152 bytes on one GPU, 640 on each of two, as on more."""
+    latent = LatentAttention(kv_rank=256, rope_dim=64, groups=2, nope_dim=128, value_dim=128)
+    shape = deepseek_v3().but(latent=latent)
+    for ranks, vectors, values in ((1, 2, 576), (2, 1, 320), (8, 1, 320)):
+        setup = Setup(tensor_parallel=ranks)
+        assert rank_geometry(shape, setup) == (vectors, 320, 256, values)
+    check_split(shape.but(heads=12, kv_heads=12), 4)
+    with pytest.raises(WorkloadError, match="12 heads and 2 latent vectors"):
+        check_split(shape.but(heads=12, kv_heads=12), 3)
+
+
 def test_an_expanded_latent_cache_is_split_by_heads() -> None:
     """128 heads of 192 + 128 values, 16 of them on each of 8 GPUs."""
     for ranks, heads in ((1, 128), (8, 16)):
@@ -92,7 +104,8 @@ def test_prefill_does_not_depend_on_the_samples() -> None:
         for samples in (1, 50)
     )
     assert one == many
-    *same, broadcast = prefill_operations(mistral_7b(), Setup(), work.but(samples=50))
+    copies = Setup(kv_layout="copies")
+    *same, broadcast = prefill_operations(mistral_7b(), copies, work.but(samples=50))
     assert same == one
     context = 3 * 1000 * 4096
     assert (broadcast.bytes_read, broadcast.bytes_written) == (context, 50 * context)

@@ -6,7 +6,7 @@ from builders import model, step_operations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.counts.experts import RoutedExperts, busiest, visited_experts
+from simulator.counts.experts import RoutedExperts, visited_experts
 from simulator.counts.operation import Operation
 from simulator.inputs.formats import NAMED_FORMATS
 from simulator.inputs.model import Experts
@@ -53,43 +53,6 @@ def test_skewed_loads_visit_what_a_benchmark_draws(
     """256 experts, 8 per token: means of 6 draws of aiconfigurator's generator (its moe rows)."""
     found = visited_experts(256, 8, tokens, routing="skewed", exponent=exponent)
     assert found == pytest.approx(drawn, rel=0.2 if tokens < 64 else 0.05)
-
-
-@pytest.mark.parametrize(
-    ("count", "per_token", "tokens", "parts"),
-    [(256, 8, 4, 8), (256, 8, 16, 8), (256, 8, 64, 8), (128, 4, 64, 4), (64, 6, 8, 2)],
-)
-def test_the_busiest_part_is_that_of_drawn_routings(
-    count: int, per_token: int, tokens: int, parts: int
-) -> None:
-    """Tokens draw their experts: means over 500 draws of the part with most, within 6 %."""
-    generator = np.random.default_rng(0)
-    drawn = []
-    for _ in range(500):
-        chosen = np.argsort(generator.random((tokens, count)))[:, :per_token]
-        loads = np.bincount(chosen.ravel(), minlength=count).reshape(parts, -1)
-        drawn.append(((loads > 0).sum(axis=1).max(), loads.sum(axis=1).max()))
-    means = (visited_experts(count, per_token, tokens) / parts, tokens * per_token / parts)
-    found = busiest(*means, count // parts, parts)
-    assert found == pytest.approx(np.mean(drawn, axis=0), rel=0.06)
-
-
-def test_whole_experts_on_each_gpu_make_the_busiest_read_more() -> None:
-    """Of 4 tokens' 30 of 256 experts: 3.8 whole ones on each of 8 GPUs, 6.4 on the busiest.
-
-    Split, each GPU has an eighth of all 30.
-    """
-    shape = model(
-        heads=8, experts=Experts(count=256, per_token=8, intermediate_size=2048), head_dim=1
-    )
-    read = {}
-    for parts in (1, 8):
-        found = step_operations(
-            shape, prompts=4, samples=1, tensor_parallel=8, expert_parallel=parts
-        )
-        (up,) = (item for item in found if item.name == "experts_up")
-        read[parts] = up.weight_bytes_read
-    assert read[8] / read[1] == pytest.approx(6.45 / 3.81, rel=0.01)
 
 
 def test_the_closed_form_counts_the_loads_above_the_threshold() -> None:

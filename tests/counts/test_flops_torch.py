@@ -78,10 +78,12 @@ def test_a_decode_step_has_the_flops_pytorch_counts(
     assert total(operations).flops == counted
 
 
-@pytest.mark.parametrize("query_rank", [None, 12])
-def test_a_latent_step_has_the_flops_pytorch_counts(query_rank: int | None) -> None:
-    """MLA decoded in its absorbed form: every head attends over the cached vector itself."""
-    latent = LatentAttention(kv_rank=6, rope_dim=2, nope_dim=4, value_dim=5, query_rank=query_rank)
+@pytest.mark.parametrize(("query_rank", "groups"), [(None, 1), (12, 1), (None, 2), (12, 4)])
+def test_a_latent_step_has_the_flops_pytorch_counts(query_rank: int | None, groups: int) -> None:
+    """MLA and GLA decoded in the absorbed form: heads attend over their group's vector itself."""
+    latent = LatentAttention(
+        kv_rank=6, rope_dim=2, nope_dim=4, value_dim=5, query_rank=query_rank, groups=groups
+    )
     shape = model(latent=latent)
     h, d = shape.heads, shape.hidden_size
 
@@ -90,10 +92,11 @@ def test_a_latent_step_has_the_flops_pytorch_counts(query_rank: int | None) -> N
         for _ in range(shape.layers):
             compressed = _linear(x, query_rank) if query_rank else x
             _linear(compressed, h * (4 + 2))
-            _linear(x, 6 + 2)
+            _linear(x, groups * 6 + 2)
             torch.bmm(_meta(h, B, 4), _meta(h, 4, 6))  # the queries into the latent space
-            weights = torch.bmm(_meta(B, h, 6 + 2), _meta(B, 6 + 2, M_C + M_D))
-            torch.bmm(weights, _meta(B, M_C + M_D, 6))
+            of_group = B * groups, h // groups
+            weights = torch.bmm(_meta(*of_group, 6 + 2), _meta(B * groups, 6 + 2, M_C + M_D))
+            torch.bmm(weights, _meta(B * groups, M_C + M_D, 6))
             torch.bmm(_meta(h, B, 6), _meta(h, 6, 5))  # the values out of it
             x = _mlp(shape, _linear(_meta(B, h * 5), d))
         _linear(x, shape.vocab_size)

@@ -103,14 +103,14 @@ def test_parameters_of_a_state_are_counted_by_hand() -> None:
 
 @given(samples=st.integers(1, 64), context=st.integers(0, 4096))
 def test_states_grow_with_samples_and_not_with_the_context(samples: int, context: int) -> None:
-    """Bifurcated or not, each sample has its own; only layers with attention have keys to share."""
+    """Shared or not, each sample has its own; only layers with attention have keys to share."""
     work = Workload(samples=samples, context_tokens=context, decoded_tokens=1)
-    for attention in ("standard", "bifurcated"):
-        setup = Setup(attention=attention)
+    for layout in ("copies", "shared"):
+        setup = Setup(kv_layout=layout)
         keys = kv_cache_bytes(hybrid(), setup, work) - samples * state_bytes_per_sequence(
             hybrid(), setup
         )
-        stored = context * (samples if attention == "standard" else 1) + samples
+        stored = context * (samples if layout == "copies" else 1) + samples
         assert keys == stored * 2 * 2 * 8 * 2
 
 

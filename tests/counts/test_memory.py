@@ -310,9 +310,7 @@ def test_each_engine_shares_the_card_in_its_own_way() -> None:
 def test_a_prefill_of_a_tree_takes_each_node_once() -> None:
     """A system prompt of 1000 tokens above 3 problems of 500: 2500 tokens, whole prompts 4500."""
     tree = Workload(tree="system=1000,problem=500x3")
-    copies, once = (
-        Setup(attention=attention, execution="eager") for attention in ("standard", "bifurcated")
-    )
+    copies, once = (Setup(kv_layout=layout, execution="eager") for layout in ("copies", "shared"))
     per_token = 2 * (3 * 4096 + 3 * 14336)
     for setup, tokens in ((once, 2500), (copies, 4500)):
         assert prefill_tokens_at_once(setup, tree, 80e9) == (tokens, tokens, tokens)

@@ -73,7 +73,7 @@ def test_a_step_of_mamba_2_is_as_worked_by_hand() -> None:
 def test_a_sequence_holds_a_state_in_fp32_and_the_inputs_of_its_convolution() -> None:
     """16.8 MB and 123 kB a layer, however long the context."""
     model = read(NEMOTRON)
-    setup, short = asked(context_tokens=1000)
+    setup, short = asked(context_tokens=1000, kv_layout="copies")
     _, long = asked(context_tokens=100_000)
     states = 256 * 256 * 64 * 4 + 20480 * 3 * 2
     assert state_bytes_per_sequence(model, setup) == states

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import typer.main
 from command_line import bifurcate
+from reference import REFERENCE, section
 
 import simulator
+from simulator.cli.command import GROUPS, SPELLINGS
 from simulator.cli.main import build
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
@@ -22,7 +24,6 @@ from simulator.inputs.scenario import load_scenario, scenario_files
 from tools import accuracy_summary, refresh
 
 CHECKOUT = Path(__file__).parents[2]
-COMMANDS = (CHECKOUT / "docs" / "commands.md").read_text(encoding="utf-8")
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 # What a shell block may say beside our own commands: they set up the machine or run for minutes.
 NOT_RUN = ("make ", "pip ", "git ", "python ", "source ", "#")
@@ -53,22 +54,13 @@ def tree(command: Any = None, name: str = "") -> Iterator[tuple[str, Any]]:
 TREE = dict(tree())
 
 
-def section(command: str) -> str:
-    """Return the section of docs/commands.md about a command or its group."""
-    found = re.search(
-        rf"^## {command.split(maxsplit=1)[0]}\n(.*?)(?=^## |\Z)", COMMANDS, re.MULTILINE | re.DOTALL
-    )
-    assert found, f"docs/commands.md has no section on {command}"
-    return found.group(1)
-
-
 def options(command: Any) -> set[str]:
     """Return every spelling of a command's options, but for --help."""
     names = {name for item in command.params for name in item.opts if name.startswith("-")}
     return names - {"-h", "--help"}
 
 
-SHARED = COMMANDS[COMMANDS.index("## Options that questions share") : COMMANDS.index("## estimate")]
+SHARED = REFERENCE.partition("## Options that questions share")[2].partition("## estimate")[0]
 
 
 @pytest.mark.parametrize("command", sorted(TREE))
@@ -76,13 +68,13 @@ def test_every_command_is_documented(command: str) -> None:
     """Every command has help text, a section, and every one of its options in it."""
     item = TREE[command]
     assert item.help, f"{command} has no help text"
-    assert command.split(maxsplit=1)[0] in re.findall(r"\[`(\w+)`\]\(#\w+\)", COMMANDS)
+    assert command.split(maxsplit=1)[0] in re.findall(r"\[`(\w+)`\]\(#\w+\)", REFERENCE)
     words = section(command)
     if " " in command:
         assert re.search(rf"`({command}|{command.split()[1]})\b", words)
     shared = SHARED if options(item) >= {"--context-tokens", "--kernel"} else ""
     missing = [name for name in options(item) if f"`{name}`" not in words + shared]
-    assert missing == [], f"docs/commands.md does not say what these of {command} do"
+    assert missing == [], f"no reference page says what these of {command} do"
 
 
 @pytest.mark.parametrize("command", sorted(TREE))
@@ -97,7 +89,7 @@ def test_every_option_has_help(command: str) -> None:
 def test_no_option_is_documented_that_is_not_there() -> None:
     """Every option that the documents name is an option of some command."""
     known = {name for item in TREE.values() for name in options(item)}
-    known |= {"--help", "--version", "--install-completion", "--show-completion"}
+    known |= {"--help", "--version", "--install-completion", "--show-completion", *SPELLINGS}
     for name, text in DOCUMENTS.items():
         if name in ("README.md", "docs/commands.md"):
             named = set(re.findall(r"`(--[a-z0-9-]+)", text)) - {"--check`d"}
@@ -110,6 +102,52 @@ def test_help_is_shown(command: str) -> None:
     for flag in ("-h", "--help"):
         done = bifurcate(command, flag)
         assert done.text.startswith(f"Usage: bifurcate {command}")
+
+
+def test_the_help_lists_every_command_once_in_groups() -> None:
+    """Those of one idea stand together, and none is left out."""
+    text = bifurcate("--help").text
+    for title, names in GROUPS.items():
+        part = text.partition(f"\n{title}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in part.splitlines()] == list(names)
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(
+        name for name in TREE if " " not in name
+    )
+
+
+@pytest.mark.parametrize("command", ["estimate", "compare", "plan", "sweep", "report", "explore"])
+def test_the_help_of_a_question_begins_with_the_options_most_used(command: str) -> None:
+    """Model, GPU, samples, context and batch come first, then the others in groups."""
+    text = bifurcate(command, "--help").text
+    first = text.partition("The question:\n")[2].partition("\n\n")[0]
+    options = [line.split()[0].strip(",") for line in first.splitlines() if line.startswith("  -")]
+    assert options == ["-m", "-g", "-n", "--context-tokens", "--prompts"]
+    groups = ("The question:", "The model:", "The workload:", "The hardware", "The output:")
+    places = [text.index(f"\n{group}") for group in groups]
+    assert places[0] == min(places)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+# Words of examples that name files of the reader's own, and commands that take long.
+OWN_FILES = re.compile(r"runs\.csv|measured|rows\.csv|my_code|my-card|mine|\./config\.json")
+SLOW = ("report", "explore", "measure", "trace")
+
+
+@pytest.mark.parametrize("command", [name for name in TREE if " " not in name])
+def test_the_help_has_two_examples_that_run(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command shows two, whose options it knows; those that need nothing are answered."""
+    monkeypatch.chdir(tmp_path)
+    shown = bifurcate(command, "--help").text.partition("Examples:\n")[2].splitlines()
+    assert len(shown) == 2
+    known = {name for item in TREE if item.startswith(command) for name in options(TREE[item])}
+    for line in shown:
+        program, *words = shlex.split(line)
+        assert (program, words[0]) == ("bifurcate", command)
+        assert {word for word in words if word.startswith("--")} <= known
+        if not OWN_FILES.search(line) and command not in SLOW:
+            assert bifurcate(*words).code == 0, line
 
 
 QUESTION = ("-m", "llama-3.1-8b", "-g", "h100-sxm")
@@ -167,9 +205,9 @@ def test_every_sweep_column_is_documented() -> None:
 
 def test_tables_of_fields_are_those_of_the_answers() -> None:
     """Each has the fields, the order and the units of its columns, and words on all of them."""
-    assert len(refresh.FIELDS.findall(COMMANDS)) >= 15
-    assert refresh.described(COMMANDS) == COMMANDS, "run python tools/refresh.py"
-    for _, _, table in refresh.FIELDS.findall(COMMANDS):
+    assert len(refresh.FIELDS.findall(REFERENCE)) >= 15
+    assert refresh.described(REFERENCE) == REFERENCE, "run python tools/refresh.py"
+    for _, _, table in refresh.FIELDS.findall(REFERENCE):
         assert not re.search(r"\| *\|$", table, re.MULTILINE), table
 
 
@@ -181,9 +219,10 @@ def test_every_list_column_is_documented(group: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTS))
-def test_shown_outputs_are_up_to_date(name: str) -> None:
+def test_shown_outputs_are_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a document shows below a command is what the command prints today."""
     text = DOCUMENTS[name]
+    monkeypatch.setenv("BIFURCATE_WIDTH", str(refresh.width_of(CHECKOUT / name)))
     for match in refresh.BLOCK.finditer(text):
         lines = match.group(2).splitlines(keepends=True)
         starts = [index for index, line in enumerate(lines) if line.startswith("$ ")]
@@ -220,11 +259,14 @@ def test_other_shell_lines_are_known() -> None:
     assert [line for line in others if not line.startswith(NOT_RUN)] == []
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", sorted({name for name, _ in blocks("python")}))
 def test_python_examples_run(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every Python block of a document runs as it stands, and prints something."""
     for document, block in blocks("python"):
         if document == name:
+            if "import torch" in block:
+                pytest.importorskip("torch", reason="the example needs PyTorch")
             exec(compile(block, name, "exec"), {})  # noqa: S102 - our own documents
     assert capsys.readouterr().out.strip()
 
@@ -314,7 +356,7 @@ def test_the_readme_counts_right() -> None:
     expected = (len(profile_files()), len(presets()), len({*MODEL_TYPES, *NESTED}), len(scenarios))
     assert tuple(map(int, found.groups()[:4])) == expected
     assert found.group(5) == words[fruitless]
-    assert f"has {len(profile_files())} examples" in " ".join(COMMANDS.split())
+    assert f"has {len(profile_files())} examples" in " ".join(REFERENCE.split())
 
 
 def test_figures_of_accuracy_are_the_pages() -> None:
@@ -347,7 +389,7 @@ def test_the_summary_by_hand() -> None:
 
 def test_exit_codes_are_documented() -> None:
     """The codes of the table of exit codes are those that commands end with."""
-    codes = set(map(int, re.findall(r"^\| (\d+) \|", COMMANDS, re.MULTILINE)))
+    codes = set(map(int, re.findall(r"^\| (\d+) \|", REFERENCE, re.MULTILINE)))
     assert codes == {0, 1, 2, 3, 130}
     huge = ("-m", "llama-3.1-405b", "-g", "l4")
     assert bifurcate("estimate", *huge, "--check").code == 3

@@ -95,6 +95,10 @@ def test_what_the_page_says_of_public_runs_holds() -> None:
     # Latent caches have the lower loss, wherever parameters go and in every paper.
     assert all(own < 1 for each in latent.values() for own in each.papers.values())
     assert all(factor(name, "mlp").loss_change < 0 for name in ("GLA-2", "TPA-r4"))
+    # A cache for two layers is no worse than one for each, in the paper that has both.
+    shared = factor("MQA-CLA2", "nothing")
+    assert shared.papers["cla2024"] < query["nothing"].papers["cla2024"]
+    assert shared.kv_share == pytest.approx(1 / 32, abs=1e-4)
     worst = max(each.loss_change for each in shipped_factors().factors if "MHA" not in each.family)
     assert worst == factor("H32-MQA", "nothing").loss_change
 

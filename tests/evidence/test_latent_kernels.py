@@ -27,6 +27,8 @@ SIZES = st.tuples(
     st.integers(2, 200),
 )
 NOPE, ROPE, RANK, VALUE = 8, 4, 24, 6
+UNGROUPED = [name for name in LATENT_KERNELS if "grouped" not in name]
+GROUPED = [name for name in LATENT_KERNELS if "grouped" in name]
 
 
 def drawn(sizes: Sizes, device: str = "meta", dtype: torch.dtype = torch.bfloat16) -> list[Tensor]:
@@ -78,7 +80,7 @@ def reference(given: list[Tensor]) -> Tensor:
     return output
 
 
-@pytest.mark.parametrize("name", LATENT_KERNELS)
+@pytest.mark.parametrize("name", UNGROUPED)
 @pytest.mark.parametrize("sizes", [(2, 3, 4, 9, 5), (1, 1, 2, 2, 1), (1, 7, 3, 30, 2)])
 def test_every_form_is_exact(name: str, sizes: Sizes) -> None:
     """To float64's last digits, the definition and all four functions are equal."""
@@ -87,7 +89,7 @@ def test_every_form_is_exact(name: str, sizes: Sizes) -> None:
     torch.testing.assert_close(found, reference(given), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", LATENT_KERNELS)
+@pytest.mark.parametrize("name", UNGROUPED)
 @given(sizes=SIZES)
 @example(sizes=(2, 3, 4, 50, 7))
 @example(sizes=(1, 1, 128, 2, 2))
@@ -97,6 +99,77 @@ def test_an_account_is_the_trace(name: str, sizes: Sizes) -> None:
     shape = latent_shape(*sizes, nope=NOPE, rope=ROPE, rank=RANK, value=VALUE)
     account = as_traced(PLAIN_LATENT[name](shape))
     found = trace(LATENT_KERNELS[name], *inputs_of(name, drawn(sizes))).operations
+    assert figures(account) == figures(found)
+
+
+def grouped(
+    name: str, sizes: Sizes, groups: int, device: str = "meta", dtype: torch.dtype = torch.bfloat16
+) -> list[Any]:
+    """Draw the inputs of a function of grouped latent attention, ``groups`` heads more."""
+    query, context, own, key_up, value_up = drawn(sizes, device, dtype)
+    context_rope, own_rope = context[..., RANK:], own[..., RANK:]
+    vectors = [
+        torch.randn(*shape, RANK, dtype=dtype).to(device)
+        for shape in (
+            (*context.shape[:1], groups, context.shape[1]),
+            (*own.shape[:2], groups, own.shape[2]),
+        )
+    ]
+    if name.startswith("bifurcated"):
+        return [
+            query,
+            (vectors[0], context_rope.contiguous()),
+            (vectors[1], own_rope.contiguous()),
+            *(key_up, value_up),
+        ]
+    copies = [
+        each.unsqueeze(1).expand(-1, sizes[1], *[-1] * (each.dim() - 1))
+        for each in (vectors[0], context_rope)
+    ]
+    whole = [
+        torch.cat([copy, each], dim=-2).flatten(0, 1)
+        for copy, each in zip(copies, (vectors[1], own_rope), strict=True)
+    ]
+    return [query, *whole, key_up, value_up]
+
+
+@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("sizes", [(2, 3, 4, 9, 5), (1, 1, 2, 2, 1), (1, 7, 6, 30, 2)])
+def test_grouped_latent_attention_is_that_of_each_group_alone(name: str, sizes: Sizes) -> None:
+    """The heads of a group attend to its vector as MLA does, one query at a time."""
+    torch.manual_seed(0)
+    given = grouped(name, sizes, 2, "cpu", torch.float64)
+    torch.manual_seed(0)
+    query, (context, rope), (own, own_rope), key_up, value_up = grouped(
+        "bifurcated", sizes, 2, "cpu", torch.float64
+    )
+    half = sizes[2] // 2
+    alone = [
+        reference(
+            [
+                query[:, :, heads],
+                torch.cat([context[:, group], rope], -1),
+                torch.cat([own[:, :, group], own_rope], -1),
+                *(key_up[heads], value_up[heads]),
+            ]
+        )
+        for group, heads in enumerate((slice(0, half), slice(half, None)))
+    ]
+    found = LATENT_KERNELS[name](*given)
+    torch.testing.assert_close(found, torch.cat(alone, dim=2), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", GROUPED)
+@given(sizes=SIZES, groups=st.sampled_from([2, 4]))
+@example(sizes=(2, 3, 4, 50, 7), groups=2)
+@example(sizes=(1, 1, 128, 2, 2), groups=2)
+@settings(deadline=None, max_examples=30)
+def test_an_account_of_groups_is_the_trace(name: str, sizes: Sizes, groups: int) -> None:
+    """As above; heads are a multiple of the groups."""
+    sizes = (*sizes[:2], sizes[2] * groups, *sizes[3:])
+    shape = latent_shape(*sizes, nope=NOPE, rope=ROPE, rank=RANK, value=VALUE, groups=groups)
+    account = as_traced(PLAIN_LATENT[name](shape))
+    found = trace(LATENT_KERNELS[name], *grouped(name, sizes, groups)).operations
     assert figures(account) == figures(found)
 
 
@@ -119,6 +192,7 @@ def test_the_forms_differ_as_their_widths_do() -> None:
             sum(each.kv_bytes_read for each in listed) / 2,
         )
         for name, account in PLAIN_LATENT.items()
+        if name in UNGROUPED
         for listed in [account(shape)]
     }
     # <w,V> reads the vectors without their rotary part once more, 512 values.

@@ -64,12 +64,14 @@ def keys_in(folder: Path) -> list[str]:
 
 
 def the_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of an error, and nothing on stdout."""
+    """The line of an error with its hint, and nothing on stdout."""
     assert done.stdout == ""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
+    starts = [line.startswith("error: ") for line in done.stderr.splitlines()]
+    assert sum(starts) == 1
     assert "Traceback" not in done.stderr
-    return lines[0]
+    return "; ".join(
+        line.removeprefix("hint: ") for line in done.stderr.splitlines()[starts.index(True) :]
+    )
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_another_library_that_is_not_installed_is_named(
     arguments = ["-o", str(tmp_path / "rows"), "--kernel", "flashinfer_cascade"]
     done = here(*arguments)
     assert done.returncode == 1
-    assert the_line(done).endswith("not installed: pip install flashinfer-python")
+    assert the_line(done).endswith("not installed; pip install flashinfer-python")
     dry = here(*arguments, "--only", "attention", "--dry-run", "--json")
     assert dry.returncode == 0, dry.stderr
     cells = json.loads(dry.stdout)["cells"]

@@ -79,7 +79,7 @@ def served(  # the client's run, event by event
 
 
 def test_a_token_takes_a_step_and_a_share_of_the_others_prefill(tmp_path) -> None:  # noqa: ANN001
-    """63 others prefill once while a request makes 1,024 tokens; its context is in mid-way."""
+    """63 others prefill once while a request decodes 1,023 tokens; its context is in mid-way."""
     (row,) = predicted(tmp_path).rows.to_dict("records")
     shape, gpu = load_model("llama-3.1-70b"), rates(load_hardware("h100-sxm"))
     sizes = {"samples": 1, "context_tokens": 8192, "decoded_tokens": 512}
@@ -89,7 +89,7 @@ def test_a_token_takes_a_step_and_a_share_of_the_others_prefill(tmp_path) -> Non
     prefill = one.prefill.total_s
     assert row["predicted_step_ms"] == pytest.approx(1e3 * step)
     assert row["predicted_ttft_ms"] == pytest.approx(1e3 * (prefill + step))
-    assert row["predicted_tpot_ms"] == pytest.approx(1e3 * (step + 63 * prefill / 1024))
+    assert row["predicted_tpot_ms"] == pytest.approx(1e3 * (step + 63 * prefill / 1023))
 
 
 def test_one_user_sees_only_steps(tmp_path) -> None:  # noqa: ANN001
@@ -265,3 +265,18 @@ def test_errors_are_told_by_cell_and_by_concurrency(tmp_path) -> None:  # noqa: 
     assert found[cell, "serving, h100-sxm, vllm, llama-3.1-70b, fp8"]["rows"] == 2
     assert found[cell, "serving, h100-sxm, vllm, llama-3.1-8b, fp8"]["rows"] == 1
     assert found["kind, concurrency", "serving, 8"]["rows"] == 2
+
+
+def test_whole_experts_are_dealt_out_as_the_row_says(tmp_path) -> None:  # noqa: ANN001
+    """It is the question of the same parallelism; 0 says nothing, as no column does."""
+    row = {"model": "deepseek-v3", "tensor_parallel": 8, "weights_dtype": "fp8", "concurrency": 64}
+    sliced, untold, whole = predicted(
+        tmp_path, *({**row, "gpu": "h200-sxm", "expert_parallel": parts} for parts in (1, 0, 8))
+    ).rows["predicted_step_ms"]
+    assert sliced == untold
+    shape, gpu = load_model("deepseek-v3"), rates(load_hardware("h200-sxm"))
+    sizes = {"prompts": 64, "samples": 1, "context_tokens": 8192, "decoded_tokens": 512}
+    how = {"weight_dtype": "auto", "kv_dtype": "fp8", "tensor_parallel": 8, "expert_parallel": 8}
+    expected = decode_time(shape, *ask(shape, **sizes, **how), gpu).total_s
+    assert whole == pytest.approx(1e3 * expected)
+    assert whole != sliced

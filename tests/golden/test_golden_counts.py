@@ -5,6 +5,7 @@ import itertools
 import pytest
 from builders import (
     SLOTS,
+    asked,
     by_name,
     deepseek_v3,
     llama_2_7b,
@@ -21,7 +22,7 @@ from simulator.counts.experts import visited_experts
 from simulator.counts.memory import kv_bytes_per_token, kv_cache_bytes, weights_bytes
 from simulator.counts.operation import total
 from simulator.counts.transformer import attention_shape, prefill_operations
-from simulator.inputs.model import ModelShape
+from simulator.inputs.model import LatentAttention, LayerGroup, ModelShape, count_parameters
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -194,6 +195,82 @@ def test_a_latent_step_has_the_flops_of_its_parameters() -> None:
     prefill = total(prefill_operations(deepseek_v3(), Setup(), Workload(context_tokens=1)))
     # One token sees itself: 128 heads x (128 + 64 + 128) x 2 in 61 layers.
     assert prefill.flops == 2 * matrices + 61 * 128 * 320 * 2
+
+
+def test_grouped_latent_attention_by_hand() -> None:
+    """DeepSeek-V3 with GLA-2 (arXiv:2505.21487): two vectors of 256 values for 64 heads each.
+
+    The cache is as large, 576 values; each head multiplies 256 + 64 + 256 of them a token instead
+    of 1,088. Intensity: 2 x 128 x 576 FLOPs for 576 x 2 bytes, 128 FLOP/B: half as many heads share
+    what is read. On each of two GPUs: 64 heads and 256 + 64 values.
+    """
+    sizes = {"attention": "standard", "kernel": "ideal", "samples": 16}
+    latent = LatentAttention(
+        kv_rank=256, rope_dim=64, groups=2, query_rank=1536, nope_dim=128, value_dim=128
+    )
+    gla = _one_layer(deepseek_v3().but(latent=latent))
+    mla = _one_layer(deepseek_v3())
+    tokens = 16 * (8192 + 64)
+    whole = by_name(step_operations(gla, **sizes))
+    assert whole["attention"].kv_bytes_read == tokens * 576 * 2
+    assert whole["attention"].flops == tokens * 2 * 128 * 576
+    assert whole["kv_write"].bytes_written == 16 * 576 * 2
+    half = by_name(step_operations(gla, **sizes, tensor_parallel=2))["attention"]
+    assert half.kv_bytes_read == tokens * 320 * 2
+    assert half.flops == tokens * 2 * 64 * 576
+    copy = by_name(step_operations(mla, **sizes, tensor_parallel=2))["attention"]
+    assert copy.kv_bytes_read == tokens * 576 * 2
+    # One token of prefill multiplies what a step does, and sees itself: 128 heads x 320 x 2.
+    alone = {"samples": 1, "context_tokens": 0, "decoded_tokens": 0}
+    prefill = prefill_operations(gla, Setup(), Workload(context_tokens=1))
+    assert total(prefill).flops - total(step_operations(gla, **alone)).flops == 128 * 320 * 2
+    # Each head's up-projections are half as tall; everything else is the same.
+    parameters = [count_parameters(shape).total for shape in (mla, gla)]
+    assert parameters[0] - parameters[1] == 256 * 128 * (128 + 128)
+
+
+def _sharing(*groups: LayerGroup) -> ModelShape:
+    """Return 8 layers of 4 KV heads of 16 for 8 heads, whose caches layers share."""
+    return model(layers=8, hidden_size=128, heads=8, kv_heads=4, head_dim=16, layer_groups=groups)
+
+
+def test_cross_layer_attention_by_hand() -> None:
+    """CLA2 (arXiv:2405.12981): half the caches and their projections; reads as without sharing.
+
+    A layer caches 2 x 4 x 16 = 128 values, 256 bytes; 3 samples of 100 + 10 tokens.
+    """
+    plain = _sharing(LayerGroup(count=8))
+    shared = _sharing(LayerGroup(count=4), LayerGroup(count=4, kv="earlier"))
+    sizes = {"samples": 3, "context_tokens": 100, "decoded_tokens": 10, "attention": "standard"}
+    setup, work = asked(**sizes)
+    assert kv_bytes_per_token(plain, setup) == 8 * 256
+    assert kv_bytes_per_token(shared, setup) == 4 * 256
+    assert kv_cache_bytes(shared, setup, work) == 4 * 256 * 3 * 110
+    before, after = (total(step_operations(each, **sizes)) for each in (plain, shared))
+    assert before.kv_bytes_read == after.kv_bytes_read == 8 * 256 * 3 * 110
+    # 4 layers without two projections of 128 x 64 to keys and values.
+    assert before.flops - after.flops == 4 * 2 * 3 * 128 * 128
+    saved = count_parameters(plain).total - count_parameters(shared).total
+    assert saved == 4 * 128 * 128
+
+
+def test_a_decoder_that_caches_once_by_hand() -> None:
+    """YOCO (arXiv:2405.05254): windows of 20 in 4 layers, then one cache for 4 layers.
+
+    3 samples of 100 + 10 tokens: 4 windows and one whole cache are kept; 4 windows are read, and
+    the whole cache by 4 layers.
+    """
+    shape = _sharing(
+        LayerGroup(count=4, window=20), LayerGroup(count=1), LayerGroup(count=3, kv="earlier")
+    )
+    sizes = {"samples": 3, "context_tokens": 100, "decoded_tokens": 10, "attention": "standard"}
+    setup, work = asked(**sizes)
+    assert kv_cache_bytes(shape, setup, work) == 256 * 3 * (4 * 20 + 110)
+    assert total(step_operations(shape, **sizes)).kv_bytes_read == 256 * 3 * (4 * 20 + 4 * 110)
+    # Bifurcated: of a window, 10 own tokens and 10 of the context, which samples share.
+    sizes["attention"] = "bifurcated"
+    read = total(step_operations(shape, **sizes)).kv_bytes_read
+    assert read == 256 * (4 * (10 + 3 * 10) + 4 * (100 + 3 * 10))
 
 
 def test_windows_hide_the_start_of_the_context() -> None:

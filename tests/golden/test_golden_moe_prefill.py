@@ -70,7 +70,7 @@ def test_a_prefill_by_hand() -> None:
     10 tokens; rows of 8 take 160 bytes. Each prompt has 5 x 6 / 2 = 15 pairs, 30 together.
     """
     work = Workload(prompts=2, samples=3, context_tokens=5)
-    named = by_name(prefill_operations(model(), Setup(attention="standard"), work))
+    named = by_name(prefill_operations(model(), Setup(kv_layout="copies"), work))
     expected = {
         # 10 rows and 10 int64 ids
         "embedding": (0, 160 + 80, 160, 1, 1),
@@ -100,7 +100,7 @@ def test_a_prefill_by_hand() -> None:
 
 def test_only_the_window_is_copied_to_samples() -> None:
     """Gemma-2-9B, 8192 tokens: all of them in 21 layers, the last 4096 in the others."""
-    setup = Setup(attention="standard")
+    setup = Setup(kv_layout="copies")
     named = by_name(prefill_operations(windowed(), setup, Workload(samples=4)))
     token = 2 * 8 * 256 * 2
     assert named["kv_broadcast"].bytes_written == 4 * 8192 * token

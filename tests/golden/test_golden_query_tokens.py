@@ -136,7 +136,7 @@ def test_the_prefill_of_a_tree_by_hand() -> None:
     assert operations["prefill_attention_level_1"].bytes_read == 64 + 64
     assert operations["prefill_attention_level_2"].bytes_read == 96 + 224
     # Copies: two whole prompts of 7 tokens, 28 pairs each.
-    copies = by_name(prefill_operations(model(), Setup(), work))
+    copies = by_name(prefill_operations(model(), Setup(kv_layout="copies"), work))
     assert copies["prefill_attention"].flops == 2 * 28 * 32
     assert copies["qkv_projection"].flops == 2 * 14 * 8 * 16
 

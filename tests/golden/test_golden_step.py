@@ -143,7 +143,7 @@ def test_pytorch_s_math_path_by_hand() -> None:
 
 def test_flash_in_plain_pytorch_by_hand() -> None:
     """The merge is four kernels, and flash writes a log-sum-exp whether it is wanted or not."""
-    standard = _counted_attention(attention="standard", kernel="flash", execution="eager")
+    standard = _counted_attention(kv_layout="copies", kernel="flash", execution="eager")
     assert standard["attention"] == (448, 32 + 224, 32 + 32, 1, 2)
     counted = _counted_attention(attention="bifurcated", kernel="flash", execution="eager")
     assert counted["query_fold"] == (0, 32, 32, 1, 2)

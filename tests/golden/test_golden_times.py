@@ -65,9 +65,7 @@ def test_sixteen_reads_of_a_context() -> None:
 
     Queries and outputs: 2 x 16 x 32 x 128 x 2 = 262,144 bytes. No splits: 512 blocks, 200 resident.
     """
-    operations = by_name(
-        step_operations(attention_only(32, 32), resident=200, attention="standard")
-    )
+    operations = by_name(step_operations(attention_only(32, 32), resident=200, kv_layout="copies"))
     assert _time_us(operations["attention"]) == pytest.approx(2 + 2164.260864 + 0.262144)
     assert _time_us(operations["attention_combine"]) == 0
 

@@ -7,7 +7,7 @@ import pytest
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
     Family,
-    are_one_set,
+    are_one_law,
     families_of,
     read_problem_counts,
     read_training_runs,
@@ -154,5 +154,5 @@ def test_families_by_name(tmp_path: Path) -> None:
     ]
     assert [run.tokens for run in runs[:3]] == [None, 5e9, None]
     assert [run.matched_by for run in runs[:4]] == ["mlp", "heads", "nothing", "unknown"]
-    assert not are_one_set(runs)
-    assert are_one_set(runs[2:])
+    assert not are_one_law(runs)
+    assert are_one_law(runs[2:])

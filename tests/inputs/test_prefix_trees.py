@@ -47,8 +47,8 @@ def test_levels_may_be_tables() -> None:
     ("data", "words"),
     [
         ("a", "'a': tokens = 'a' is not a count"),
-        (",a=1", "'' is not NAME=TOKENSxBRANCHES"),
-        ("a=1;b=2", "is not NAME=TOKENSxBRANCHES"),
+        (",a=1", "'' is not a level of a tree; write NAME=TOKENSxBRANCHES"),
+        ("a=1;b=2", "is not a level of a tree; write NAME=TOKENSxBRANCHES"),
         ("a=1x0", "branches = '0' should be greater than or equal to 1"),
         ("a=1.5", "'1.5' is not a whole number"),
         ("Café=1", "name = 'Café' should be of a-z, 0-9, '-' and '.', no sign first"),

@@ -255,12 +255,31 @@ def problem(name: str | Path, **options: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "name"),
     [
         ("llama3.1-8b", "llama-3.1-8b"),
+        ("llama3.1:8b", "llama-3.1-8b"),
         ("mistral7b", "mistral-7b"),
+        ("DeepSeekV3", "deepseek-v3"),
+    ],
+)
+def test_another_spelling_of_one_model_is_understood(typed: str, name: str) -> None:
+    """The same letters and digits are that model, however they are separated."""
+    assert load_model(typed) == load_model(name)
+
+
+def test_a_spelling_of_several_models_is_refused() -> None:
+    """Nothing is guessed: half a name names the models that begin so."""
+    message = problem("llama3")
+    assert "llama-3-8b" in message
+    assert "llama-3.1-8b" in message
+    assert "sizes are not public" in problem("gpt-4o")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
         ("meta-llama/Llama-3.1-9B", "meta-llama/Llama-3.1-8B"),
-        ("deepseekv3", "deepseek-v3"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(typed: str, meant: str) -> None:

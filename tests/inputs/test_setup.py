@@ -71,11 +71,11 @@ def test_what_cannot_be_asked_is_one_line(settings: dict[str, Any], words: str) 
 
 @given(setups())
 def test_standard_attention_keeps_its_cache_in_one_way(setup: Setup) -> None:
-    """As copies, read again, or rebuilt; bifurcated attention keeps one context whatever is asked.
+    """Read again, as copies, or rebuilt; bifurcated attention keeps one context whatever is asked.
 
     A setup under another attention has the layout that it keeps.
     """
-    ways = [setup.copies, setup.rereads, setup.rebuilds]
+    ways = [setup.rereads, setup.copies, setup.rebuilds]
     assert sum(ways) == (0 if setup.bifurcated else 1)
     if not setup.bifurcated:
         assert KV_LAYOUTS[ways.index(True)] == setup.kv_layout

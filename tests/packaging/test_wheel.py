@@ -30,7 +30,7 @@ def shipped_files() -> set[str]:
     """Return the files of the checkout that belong in a wheel, by their names there."""
     files = {
         path.relative_to(CHECKOUT).as_posix()
-        for folder in ("simulator", "hardware_profiles", "scenarios")
+        for folder in ("simulator", "hardware_profiles", "sample_rows", "scenarios")
         for path in (CHECKOUT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }

@@ -16,7 +16,7 @@ from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
-from simulator.timing.step import step_time
+from simulator.timing.step import memory_traffic, running, step_time
 
 ROUNDING = 1 + 1e-12
 CONSTANTS = st.sampled_from(CONSTANTS_CHOICES)
@@ -35,15 +35,25 @@ def _uncertainty(
 def test_a_prediction_lies_in_its_interval_above_every_bound(
     shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload
 ) -> None:
-    """Weights and each stored token once at the published bandwidth, FLOPs at the best rate."""
+    """Memory traffic at the published bandwidth, FLOPs at the best rate.
+
+    Memory serves weights and each stored token once at least, and at most all that is moved.
+    """
     assume(runs(shape, setup))
     found = _uncertainty(shape, card, setup, work)
     assert 0 < found.low_s <= found.total_s * ROUNDING
     assert found.total_s <= found.high_s * ROUNDING
-    totals = total(decode_operations(shape, setup, work, resident_blocks=resident_blocks(card)))
-    once = kv_cache_bytes(shape, setup.but(attention="bifurcated"), work)
-    moved = totals.weight_bytes_read + once
-    assert found.low_s * ROUNDING >= moved / card.memory_bandwidth_bytes_per_s
+    gpu_rates = rates(card, setup.constants)
+    operations = decode_operations(shape, setup, work, resident_blocks=resident_blocks(card))
+    totals = total(running(operations, step_time(operations, gpu_rates, setup.execution)))
+    traffic = memory_traffic(operations, gpu_rates, totals)
+    least = memory_traffic(operations, gpu_rates, totals, least=True)
+    once = totals.weight_bytes_read + kv_cache_bytes(shape, setup.but(attention="bifurcated"), work)
+    assert once <= least * ROUNDING
+    assert least <= traffic * ROUNDING
+    assert traffic <= (totals.bytes_read + totals.bytes_written) * ROUNDING
+    assert found.low_s * ROUNDING >= least / card.memory_bandwidth_bytes_per_s
+    assert found.total_s * ROUNDING >= traffic / card.memory_bandwidth_bytes_per_s
     best = max(peak_flops_per_s(card, dtype)[0] for dtype in DTYPES)
     assert found.low_s * ROUNDING >= totals.flops / best
 

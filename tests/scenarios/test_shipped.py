@@ -278,7 +278,7 @@ def table() -> list[str]:
 
 def test_the_document_lists_them_as_they_are() -> None:
     """The table of docs/scenarios.md is the files' own; on failure, paste the expected one."""
-    lines = DOCUMENT.read_text(encoding="utf-8").splitlines()
+    lines = DOCUMENT.read_text(encoding="utf-8").partition("## All of them")[2].splitlines()
     expected = table()
     assert [line for line in lines if line.startswith("|")] == expected, "\n".join(expected)
 

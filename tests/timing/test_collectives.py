@@ -1,5 +1,6 @@
 """Time of a collective: the fastest way, its chunks, its hops, and several nodes, by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from builders import ROUND_CONSTANTS, gpu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.counts.pieces import all_gather, all_reduce
+from simulator.counts.pieces import all_gather, all_reduce, all_to_all
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing.constants import rates
 from simulator.timing.roofline import OperationTime, operation_time
@@ -90,3 +91,29 @@ def test_more_data_and_more_gpus_take_longer(
     assert time.link_s >= message / 400e9
     if not sums:
         assert reduced(chosen, message, 2 * ranks).device_s >= time.device_s
+
+
+def test_what_goes_to_all_leaves_the_node_in_proportion() -> None:
+    """Of 15 others 8 are in the other node: 8/15 over 50 GB/s, 7/15 over 400; half is reached."""
+    far = {**WAYS, "network_hop_us": 3}
+    (operation,) = all_to_all("a", sent_bytes=15e6, ranks=16)
+    time = operation_time(operation, rates(card(far)), "graph")
+    assert time.link_s == pytest.approx(2 * (7e6 / 400e9 + 8e6 / 50e9))
+    # Straight to each: one hop inside, one over the network, whatever their number.
+    assert time.launch_s == pytest.approx((2 + 1 + 3) * US)
+    (inside,) = all_to_all("a", sent_bytes=7e6, ranks=8)
+    time = operation_time(inside, rates(card(far)), "graph")
+    assert time.link_s == pytest.approx(7e6 / 200e9)
+    assert time.launch_s == pytest.approx((2 + 1) * US)
+
+
+def test_stages_send_over_the_network_where_they_fill_several_nodes() -> None:
+    """16 MB inside a node at 200 GB/s, to another one at 25; a direct link to one of 7 peers."""
+
+    def sent_s(ranks: int, on: HardwareProfile) -> Any:
+        (operation,) = all_to_all("s", sent_bytes=16e6, ranks=ranks)
+        return operation_time(replace(operation, route="next"), rates(on), "graph").link_s
+
+    assert sent_s(8, card(WAYS)) == pytest.approx(16e6 / 200e9)
+    assert sent_s(16, card(WAYS)) == pytest.approx(16e6 / 25e9)
+    assert sent_s(8, card(WAYS, link_peers=7)) == pytest.approx(7 * 16e6 / 200e9)

@@ -1,17 +1,18 @@
 """A whole request against its steps, one by one."""
 
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
 import numpy as np
 import pytest
-from builders import REAL_MODELS, mistral_7b, round_gpu, runs, setups, workloads
+from builders import REAL_MODELS, mistral_7b, round_gpu, runs, setups, windowed, workloads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing import request
 from simulator.timing.constants import rates
@@ -113,6 +114,19 @@ def test_steps_get_longer(kernel: Any) -> None:
     """Every step reads one more token a sample than the one before."""
     time = _generate(mistral_7b(), Setup(kernel=kernel), Workload(), 300)
     assert time.first_step_s < time.decode_s / 299 < time.last_step_s
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_steps_get_longer_except_where_own_tokens_fill_a_window(attention: Attention) -> None:
+    """Then 21 windowed layers launch neither the context's kernel nor the merge: 2 x 2 us each."""
+    setup, work = Setup(attention=attention), Workload(samples=1, context_tokens=1000)
+    growing = _steps_s(mistral_7b(), setup, work, list(range(1, 400)))
+    assert growing == sorted(growing)
+    steps = _steps_s(windowed(100), setup, work, list(range(1, 400)))
+    falls = [before - after for before, after in pairwise(steps)]
+    expected = 0 if attention == "standard" else 21 * 2 * 2e-6
+    assert max(0, *falls) == pytest.approx(expected, rel=0.2)
+    assert max(falls[100:]) <= 0
 
 
 def test_many_numbers_of_samples_at_once_are_requests_of_their_own(

@@ -18,6 +18,7 @@ from simulator.timing.constants import Rates, rates
 from simulator.timing.roofline import (
     ROOFS,
     OperationTime,
+    of_fullest_part,
     operation_time,
     overlap_power,
     overlapped,
@@ -513,3 +514,32 @@ def test_a_tile_s_start_is_as_long_as_some_of_the_inner_dimension() -> None:
     )
     assert short == pytest.approx(1024 * 2 * 128 * 128 / 2.5e12, rel=1e-3)
     assert long == pytest.approx(2 * short, rel=1e-3)
+
+
+@pytest.mark.parametrize(("parts", "tokens"), [(2, 16), (8, 64), (8, 512), (32, 256)])
+def test_the_fullest_part_of_the_experts_is_what_draws_give(parts: int, tokens: int) -> None:
+    """Tokens draw 8 of 256 experts dealt out over GPUs: rows and experts of the fullest GPU."""
+    draws = np.random.default_rng(0)
+    rows, visited = [], []
+    for _ in range(200):
+        chosen = draws.random((tokens, 256)).argpartition(8)[:, :8]
+        visits = np.bincount(chosen.ravel(), minlength=256).reshape(parts, -1)
+        rows.append(visits.sum(axis=1).max())
+        visited.append((visits > 0).sum(axis=1).max())
+    mean = Operation(
+        name="experts_up",
+        kind="experts",
+        flops=1.0,
+        weight_bytes_read=1.0,
+        bytes_read=1.0,
+        m=tokens * 8 / parts,
+        groups=256 / parts * (1 - (1 - 8 / 256) ** tokens),
+        held=256 // parts,
+        parts=parts,
+    )
+    fullest = of_fullest_part(mean)
+    assert fullest.m == pytest.approx(np.mean(rows), rel=0.06)
+    assert fullest.groups == pytest.approx(np.mean(visited), rel=0.06)
+    assert of_fullest_part(replace(mean, even=True)) == replace(mean, even=True)
+    assert fullest.flops == pytest.approx(fullest.m / mean.m)
+    assert fullest.weight_bytes_read == pytest.approx(fullest.groups / mean.groups)

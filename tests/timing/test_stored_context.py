@@ -164,7 +164,9 @@ def test_an_interval_spans_both_rules(card: str, together_ms: float, alone_ms: f
     assert result.step_s + float(error.above_s) == pytest.approx(alone_ms / 1e3, rel=0.03)
     assert result.step_low_s <= together_ms / 1e3 * 1.06
     assert result.step_high_s >= alone_ms / 1e3
-    assert 0 < result.cached_bytes < float(result.totals.kv_bytes_read)
+    moved = float(result.totals.bytes_read + result.totals.bytes_written)
+    assert 0 < moved - result.memory_traffic_bytes < float(result.totals.kv_bytes_read)
+    assert result.memory_traffic_bytes_low < result.memory_traffic_bytes
 
 
 def test_a_step_does_not_jump_where_a_context_leaves_l2() -> None:

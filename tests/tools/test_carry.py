@@ -8,6 +8,7 @@ from builders import gpu
 
 from simulator.evidence.predict.calls import (
     attention_kernel,
+    folds_heads,
     is_fallback,
     prefill_block_rows,
     prefill_blocks,
@@ -207,9 +208,21 @@ def test_a_kernel_is_found_on_its_architecture_whatever_library_calls_it() -> No
 def test_blocks_of_prefill() -> None:
     """2 prompts of 100 queries, 8 heads, 2 KV heads: 4 x 100 packed rows are 4 blocks of 128."""
     sizes = (2.0, 8.0, 2.0, 100.0)
-    assert prefill_blocks("fa3", 128, *sizes) == 2 * 2 * 4
-    assert prefill_blocks("fa2", 128, *sizes) == 2 * 8 * 1
-    assert prefill_blocks("fa2", 128, 2.0, 8.0, 2.0, 1.0) == 2 * 2
+    assert prefill_blocks(128, *sizes, folded=True) == 2 * 2 * 4
+    assert prefill_blocks(128, *sizes, folded=False) == 2 * 8 * 1
+
+
+def test_heads_that_share_blocks_of_prefill() -> None:
+    """FlashAttention-2's for one query, TensorRT-LLM's where it decodes, FlashAttention-3's."""
+    assert folds_heads("fa2", "vllm_flash_attn", 1)
+    assert not folds_heads("fa2", "vllm_flash_attn", 2)
+    assert folds_heads("trtllmgen", "vllm_flashinfer_trtllmdecode", 1)
+    assert not folds_heads("trtllmgen", "trtllm_mha", 1)
+    assert folds_heads("fa3", "fa3", 100)
+
+
+def test_rows_of_a_prefill_block() -> None:
+    """FlashAttention-2 has smaller tiles where shared memory is small."""
     assert prefill_block_rows("fa2", load_hardware("l40s")) == 64
     assert prefill_block_rows("fa2", load_hardware("a100-sxm-80gb")) == 128
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import simulator
 from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.scaled import FAMILIES as FORMS_OF
 from simulator.errors import SimulatorError
+from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import FAMILIES
@@ -45,6 +47,7 @@ WORKLOADS: tuple[dict[str, Any], ...] = (
     {"query_tokens": 4, "kernel": "ideal"},
     {"tensor_parallel": 8, "context_tokens": 100, "decoded_tokens": 200},
     {"execution": "eager"},
+    {"data_parallel": 2, "pipeline_parallel": 3, "prompts": 14, "samples": 3},
 )
 
 
@@ -147,7 +150,12 @@ def test_formulas_evaluate_whatever_is_asked(
     assert value(steps(result)["KV bytes read"].numbers) == result.totals.kv_bytes_read
 
 
-@pytest.mark.parametrize("model", [gemma_4_e2b(), mimo_v2()], ids=lambda model: model.name)
+FORMS = {name: form(load_model("llama-2-7b")).but(name=name) for name, form in FORMS_OF.items()}
+
+
+@pytest.mark.parametrize(
+    "model", [gemma_4_e2b(), mimo_v2(), *FORMS.values()], ids=lambda model: model.name
+)
 @pytest.mark.parametrize("ranks", [1, 8])
 def test_formulas_of_layers_that_differ_evaluate_to_the_totals(model: Any, ranks: int) -> None:
     """Each kind of layer has its own width, over one GPU or several, in a tree too."""

@@ -252,7 +252,7 @@ def test_the_scenario_comes_first_and_the_page_opens_in_its_middle() -> None:
         "prompts": 1,
         "kernel": "flash",
         "execution": "graph",
-        "kv_layout": "copies",
+        "kv_layout": "shared",
     }
 
 

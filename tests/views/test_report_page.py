@@ -12,7 +12,7 @@ import pytest
 
 from simulator import api
 from simulator.answers.decision import decide
-from simulator.answers.study import central_cases, narrowed, study_scenario
+from simulator.answers.study import asked_scenario, central_cases, narrowed, study_scenario
 from simulator.answers.sweep import summarise
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import Scenario, load_scenario
@@ -133,22 +133,23 @@ def test_the_numbers_are_those_of_the_api() -> None:
     """Times, speed-up, limits and costs of the table are what the functions answer."""
     read = Page(page())
     result = api.compare(
-        "llama-2-7b", "h100-sxm", samples=32, context_tokens=8192, decoded_tokens=64
+        "llama-2-7b", "h100-sxm", samples=32, context_tokens="8K", kv_layout="copies"
     )
     row = read.row("H100 SXM5 80GB")
     assert row[1].split()[0] == "bifurcated"
     assert [float(cell.split()[0]) for cell in row[2:4]] == [
         float(milliseconds(step.step_s)) for step in (result.standard, result.bifurcated)
     ]
-    assert row[4].split()[0] == f"{result.speedup:.2f}"
+    assert row[4] == "-"  # no gain over what does not fit
     assert row[5] == "no / yes"
     price = result.standard.gpu.price_usd_per_hour
     assert price is not None
     cost = price.value / 3600 / result.bifurcated.tokens_per_s * 1e6
     assert row[8] == f"- / {cost:.3f}"
     answer = next(text for element, text in read.texts if text.startswith("Use bifurcated"))
-    for number in (result.standard.step_s, result.bifurcated.step_s):
-        assert format_time(number) in answer
+    assert format_time(result.bifurcated.step_s) in answer
+    over = result.stored.step_s / result.bifurcated.step_s
+    assert f"as paged caches keep it, bifurcated is {over:.2f} times as fast" in answer
 
 
 def test_every_gpu_has_its_verdict() -> None:
@@ -196,21 +197,22 @@ def test_the_answer_says_no_more_than_the_case_does() -> None:
 
 def test_one_point_is_answered_as_surely_as_it_is() -> None:
     """A question of one point is answered by its own interval, not by a share of points."""
-    found = report(narrowed(load_scenario("one-sample"), {"model": ["gpt2"], "gpu": ["h100-sxm"]}))
-    alone, first = replace(found.grid, points=1), found.decisions[0]
-    for verdict, stored, lead in (
-        ("yes", "yes", "Use bifurcated attention: "),
-        (
-            "yes",
-            "too close to call",
-            "Store the context once, with bifurcated attention or without",
-        ),
-        ("no", "no", "Keep standard attention: "),
-        ("too close to call", "no", "Too close to call: "),
+    little = "as fast, too little to change kernels for: "
+    for samples, layout, lead, end in (
+        (16, "shared", "Use bifurcated attention: ", ""),
+        (4, "copies", "Store the context once, as paged caches do; ", little),
+        (4, "shared", "Keep standard attention; ", little),
+        (1, "shared", "Keep standard attention: ", ""),
     ):
-        unsure = replace(first.first.comparison, verdict=verdict, verdict_over_stored=stored)
+        sizes = {"samples": samples, "context_tokens": 8192, "kv_layout": layout}
+        found = report(asked_scenario({"model": ("llama-3.1-8b",), **sizes}, ["l40s"]))
+        first = found.decisions[0]
+        said = words.answer(found.grid, first)
+        assert said.startswith(lead)
+        assert end in said
+        unsure = replace(first.first.comparison, verdict="too close to call")
         choices = (replace(first.first, comparison=unsure), *first.choices[1:])
-        assert words.answer(alone, replace(first, choices=choices)).startswith(lead)
+        assert words.lead(found.grid, replace(first, choices=choices)) == "Too close to call"
 
 
 def test_what_fits_nowhere_is_said() -> None:
@@ -218,7 +220,7 @@ def test_what_fits_nowhere_is_said() -> None:
     read = Page(page("mla-deepseek-v3"))
     assert "neither fits in memory" in read.words
     assert "badge" not in {found.get("class") for found in read.named("span")}
-    assert "Cheapest per million tokens" not in read.words
+    assert "USD/h" not in read.words
 
 
 def test_every_assumption_is_there() -> None:
@@ -226,7 +228,7 @@ def test_every_assumption_is_there() -> None:
     found = report(load_scenario("code-sampling-8k"))
     read = Page(report_page(found))
     first = found.decisions[0].first
-    for note in first.comparison.shared_storage.notes:
+    for note in first.comparison.bifurcated.notes:
         assert note in read.words
     for choice in found.decisions[0].choices:
         assert choice.gpu.content_hash in read.words
@@ -259,7 +261,7 @@ def test_every_point_of_the_grid_is_listed() -> None:
         ("best-of-n-math500", "own token"),
         ("rl-r1-zero", "prompt"),
         ("speculative-samples", "query token"),
-        ("system-prompt", "context copy|one stored context"),
+        ("self-consistency-maj40", "context copy|one stored context"),
     ],
 )
 def test_the_ends_of_a_range_are_told_apart(scenario: str, differs: str) -> None:

@@ -81,10 +81,10 @@ def test_many_levels_show_the_best() -> None:
     ("tree", "phrase"),
     [
         ("system=1", "16 sequences below system (1 token), 64 own tokens each"),
-        ("1Kx2", "2 x 16 sequences below 2 x level1 (1K tokens), 64 own tokens each"),
+        ("1Kx2", "32 sequences (2 x 16) below 2 x level1 (1K tokens), 64 own tokens each"),
         (
             "a=2K,b=9x3",
-            "3 x 16 sequences below a (2K tokens) > 3 x b (9 tokens), 64 own tokens each",
+            "48 sequences (3 x 16) below a (2K tokens) > 3 x b (9 tokens), 64 own tokens each",
         ),
     ],
 )

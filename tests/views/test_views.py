@@ -4,7 +4,6 @@ import io
 import re
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -25,7 +24,6 @@ from simulator.views.estimate import (
 )
 from simulator.views.generate import generate_view
 from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
-from simulator.views.quality import quality_view
 from simulator.views.text import fits_between, interval_phrase, samples_phrase
 
 
@@ -73,10 +71,11 @@ def test_an_estimate_shows_its_own_numbers(model: str, attention: str) -> None:
 def test_a_comparison_shows_its_own_numbers() -> None:
     """Every variant's step, ratio, KV bytes and memory stand in its row."""
     result = simulator.compare("llama-2-7b", samples=16, context_tokens="8K")
-    rows = {line[:29].strip(): line for line in shown(compare_view(result)).splitlines()[3:7]}
+    rows = {line[:29].strip(): line for line in shown(compare_view(result)).splitlines()[8:12]}
+    assert result.copies is not None
     variants = {
-        "standard, a context copy each": result.standard,
-        "standard, one stored context": result.shared_storage,
+        "standard, one stored context": result.standard,
+        "standard, a context copy each": result.copies,
         "bifurcated": result.bifurcated,
     }
     for name, item in variants.items():
@@ -90,11 +89,28 @@ def test_a_comparison_shows_its_own_numbers() -> None:
     assert "4.83 GB" in rows["bifurcated"]
 
 
-def test_shared_storage_is_not_shown_twice() -> None:
-    """Where standard attention keeps one context anyway, there are two rows and not three."""
-    text = shown(compare_view(simulator.compare("llama-2-7b", kv_layout="shared")))
-    assert text.count("standard, one stored context") == 1
-    assert "a context copy each" not in text
+@pytest.mark.parametrize("layout", ["copies", "rebuilt"])
+def test_who_asks_about_another_layout_sees_that_one(layout: str) -> None:
+    """Standard attention has one row then, and what storing the context once gains is told."""
+    result = simulator.compare("llama-2-7b", samples=8, kv_layout=layout)
+    assert "standard, one stored context" not in shown(compare_view(result))
+    gain = result.standard.step_s / result.stored.step_s
+    alone = "storing the context once alone, as paged caches do,"
+    assert f"{alone} is {gain:.2f} times as fast" in told(result)
+
+
+def test_no_gain_is_told_over_what_does_not_fit() -> None:
+    """64 copies of 8K exceed an H100: the figure is that over one stored context, which fits."""
+    result = simulator.compare("llama-2-7b", samples=64, context_tokens="8K", kv_layout="copies")
+    text = told(result)
+    over = result.stored.step_s / result.bifurcated.step_s
+    assert result.stored.memory.fits
+    assert not result.standard.memory.fits
+    assert f"{result.speedup:.2f} times" not in text
+    assert text.startswith("Bifurcated wins: standard is ")
+    assert f"as paged caches keep it, bifurcated is {over:.2f} times as fast" in text
+    neither = simulator.compare("llama-2-7b", "l4", samples=64, context_tokens="64K")
+    assert told(neither).startswith("Neither fits in memory: with more of it bifurcated is ")
 
 
 def test_the_ratio_of_bytes_is_never_sold_as_the_speed_up() -> None:
@@ -209,36 +225,15 @@ def test_break_even_points_are_said_plainly(
 
 def test_the_gain_over_one_stored_context_is_told_where_it_is_another() -> None:
     """Copies cost reads that a paged cache saves: its users gain less, and read so at once."""
-    result = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, context_tokens="8K")
-    over = result.shared_storage.step_s / result.bifurcated.step_s
-    assert f"{over:.2f} times as fast over one stored context" in told(result)
-    few = simulator.compare("qwen2.5-7b", "h100-sxm", samples=40, context_tokens="1K")
-    assert "no faster over one stored context, as paged caches keep it" in told(few)
-    stored = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16, kv_layout="shared")
+    asked = partial(simulator.compare, gpu="h100-sxm", kv_layout="copies")
+    result = asked("llama-3.1-8b", samples=16, context_tokens="8K")
+    over = result.stored.step_s / result.bifurcated.step_s
+    told_over = "over one stored context, as paged caches keep it, bifurcated is"
+    assert f"{told_over} {over:.2f} times as fast" in told(result)
+    few = asked("qwen2.5-7b", samples=40, context_tokens="1K")
+    assert f"{told_over} no faster" in told(few)
+    stored = simulator.compare("llama-3.1-8b", "h100-sxm", samples=16)
     assert "over one stored context" not in told(stored)
-
-
-@pytest.mark.parametrize(
-    ("view", "answer"),
-    [
-        (plan_view, partial(simulator.plan, gpus=["h100-sxm"], tensor_parallel_sizes=[1])),
-        (quality_view, partial(simulator.quality, success_rate=0.1)),
-        (
-            generate_view,
-            lambda model, **work: {
-                name: simulator.generate(model, attention=name, output_tokens=8, **work)
-                for name in ATTENTIONS
-            },
-        ),
-    ],
-    ids=["plan", "quality", "generate"],
-)
-def test_a_baseline_of_copies_is_called_one(view: Any, answer: Any) -> None:
-    """Where one stored context has no row of its own, users of paged caches are told to ask."""
-    copies = shown(view(answer("llama-3.1-8b", samples=4, context_tokens="1K")))
-    stored = shown(view(answer("llama-3.1-8b", samples=4, context_tokens="1K", kv_layout="shared")))
-    assert "--kv-layout shared" in copies
-    assert "--kv-layout" not in stored
 
 
 def test_a_loss_is_called_a_loss() -> None:
@@ -259,7 +254,8 @@ def test_a_plan_without_an_answer_says_what_comes_nearest(model: str, gpu: str, 
     result = simulator.plan(model, gpus=[gpu], target_step_ms=0.1)
     text = shown(plan_view(result))
     first = result.options[0]
-    named = f"{first.gpus} x {gpu}, {first.attention}"
+    laid = {"h100-sxm": "", "l4": " (TP 8, PP 4)"}[gpu]
+    named = f"{first.gpus} x {gpu}{laid}, {first.attention}"
     assert "No option meets 100 µs." in text
     assert named in text
     assert words in text
@@ -310,7 +306,7 @@ def test_a_slower_request_is_said_to_be_slower(samples: int, word: str) -> None:
     }
     ratio = results["standard"].total_s / results["bifurcated"].total_s
     times = max(ratio, 1 / ratio)
-    said = f"Over the whole request bifurcated is {times:.2f} times as {word}."
+    said = f"Over the whole request, prefill included, bifurcated is {times:.2f} times as {word}."
     assert said in shown(generate_view(results))
 
 
@@ -342,16 +338,19 @@ def test_a_plan_without_an_answer_says_so() -> None:
 @pytest.mark.parametrize(
     ("work", "phrase"),
     [
-        ({"samples": 1, "decoded_tokens": 1}, "1 sample of an 8K-token context, 1 own token each"),
-        ({"context_tokens": 0}, "16 samples of a 0-token context, 64 own tokens each"),
-        ({"context_tokens": 18}, "16 samples of an 18-token context, 64 own tokens each"),
-        ({"context_tokens": 11264}, "16 samples of an 11K-token context, 64 own tokens each"),
-        ({"context_tokens": 1800}, "16 samples of a 1,800-token context, 64 own tokens each"),
-        ({"prompts": 4}, "16 samples of each of 4 8K-token contexts, 64 own tokens each"),
+        (
+            {"samples": 1, "decoded_tokens": 1},
+            "1 sequence from an 8K-token context, 1 own token each",
+        ),
+        ({"context_tokens": 0}, "16 sequences from a 0-token context, 64 own tokens each"),
+        ({"context_tokens": 18}, "16 sequences from an 18-token context, 64 own tokens each"),
+        ({"context_tokens": 11264}, "16 sequences from an 11K-token context, 64 own tokens each"),
+        ({"context_tokens": 1800}, "16 sequences from a 1,800-token context, 64 own tokens each"),
+        ({"prompts": 4}, "64 sequences, 16 from each of 4 8K-token contexts, 64 own tokens each"),
         (
             {"query_tokens": 3},
             (
-                "16 samples of an 8K-token context, 64 own tokens each, "
+                "16 sequences from an 8K-token context, 64 own tokens each, "
                 "3 query tokens per step, 1 accepted"
             ),
         ),
@@ -372,7 +371,7 @@ def test_plain_numbers() -> None:
 
 def test_the_schema_has_a_version() -> None:
     """Every object says which version of the schema it follows."""
-    assert estimate_object(simulator.estimate("gpt2"))["schema_version"] == SCHEMA_VERSION == 2
+    assert estimate_object(simulator.estimate("gpt2"))["schema_version"] == SCHEMA_VERSION == 3
 
 
 def test_an_interval_that_is_not_known_keeps_a_table_narrow() -> None:

@@ -1,4 +1,4 @@
-"""Multi-head latent attention (MLA; DeepSeek-V2 report, section 2.1): cache and projections.
+"""Latent attention: cache and projections of MLA (DeepSeek-V2 report, section 2.1) and GLA.
 
 The cache holds one compressed vector per token. Decoding moves the queries into its space (absorbed
 form): the keys are the cached vector, the values are the vector without its rotary part, and all
@@ -9,14 +9,19 @@ expanded one nope_dim + rope_dim + value_dim: 1,088 and 320 in DeepSeek-V3. Per 
 absorbed form reads kv_rank + rope_dim values, the expanded one those of all heads: 576 and 40,960.
 Bifurcated attention may mix them: the shared context, read once for all samples, is also stored
 expanded, and own tokens stay absorbed (TyphoonMLA, arXiv:2509.21081).
+
+Grouped latent attention (GLA, arXiv:2505.21487) caches several narrower vectors, each shared by a
+group of heads as a KV head is, so that GPUs split them; all share one rotary key, whose reads count
+once. Per query token, head and cached token it multiplies less than MLA, because kv_rank is less.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from simulator.counts.attention.einsum import bifurcated_products, standard_products
+from simulator.counts.attention.einsum import bifurcated_products, product, standard_products
 from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
 from simulator.counts.attention.shape import AttentionShape, several
+from simulator.counts.attention.tree import CachePart
 from simulator.counts.operation import Operation
 from simulator.counts.pieces import (
     Shard,
@@ -89,7 +94,8 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
     """
     model, heads = shard.model, shard.heads
     d, query_width = model.hidden_size, heads * (latent.nope_dim + latent.rope_dim)
-    down_width = latent.kv_rank + latent.rope_dim
+    groups = latent.groups_of(shard.ranks)
+    down_width = groups * latent.kv_rank + latent.rope_dim
     # Engines multiply the hidden state by both matrices at once: vLLM's fused_qkv_a_proj, SGLang's
     # fused_qkv_a_proj_with_mqa, TensorRT-LLM's kv_a_proj_with_mqa (names recalled).
     fused = not shard.eager and latent.query_rank is not None
@@ -106,7 +112,7 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
     if not fused:
         operations.append(gemm(shard, "kv_down_projection", d, down_width, bias=model.qkv_bias))
     operations += [
-        vector_norm(shard, "kv_norm", shard.tokens, latent.kv_rank),
+        vector_norm(shard, "kv_norm", shard.tokens * groups, latent.kv_rank),
         rotary(shard, (heads + 1) * latent.rope_dim, latent.rope_dim),
     ]
     expanded = shard.setup.expanded
@@ -115,8 +121,8 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
     if absorbed:
         return [*operations, per_head(shard, "latent_absorb", latent.nope_dim, latent.kv_rank)]
     width = heads * (latent.nope_dim + latent.value_dim)
-    operations += quantised(shard, "kv_quantise", latent.kv_rank)
-    operations.append(gemm(shard, "kv_up_projection", latent.kv_rank, width))
+    operations += quantised(shard, "kv_quantise", groups * latent.kv_rank)
+    operations.append(gemm(shard, "kv_up_projection", latent.kv_rank, width, matrices=groups))
     if expanded:
         operations.append(cache_write(shard, heads * sum(expanded_widths(latent))))
     return operations
@@ -196,6 +202,60 @@ def bifurcated_latent_mixed(shape: AttentionShape) -> list[Operation]:
     ]
 
 
+def standard_grouped_latent(shape: AttentionShape) -> list[Operation]:
+    """``standard_latent`` with a vector for each group: its logits and rotary ones are added."""
+    _, softmax, values = standard_products(shape, rereads=False)
+    return [*_absorb_groups(shape), *_scores(shape, shape.whole()), softmax, values, _leave(shape)]
+
+
+def bifurcated_grouped_latent(shape: AttentionShape) -> list[Operation]:
+    """``standard_grouped_latent`` over the context and over own vectors.
+
+    As in ``bifurcated_einsum``, queries and the context's weights are copied where no product can
+    address them with samples folded into rows.
+    """
+    _, _, softmax, *values, added = bifurcated_products(replace(shape, expanded=None))
+    vectors, folds = _vectors(shape), merges_by_copy(shape)
+    weights = shape.logits_bytes(shape.context_tokens)
+    return [
+        *_absorb_groups(shape),
+        query_fold(vectors, folds),
+        *_scores(shape, shape.context_part),
+        *_scores(shape, shape.decoded_part),
+        copied("attention_concatenate", shape.logits_bytes(shape.tokens), 1),
+        softmax,
+        copied("attention_weights_fold", weights, folds * several(shape.context_tokens)),
+        *values,
+        added,
+        _leave(shape),
+    ]
+
+
+def _vectors(shape: AttentionShape) -> AttentionShape:
+    """Return the sizes of the keys without their rotary part."""
+    width = shape.value_width
+    return replace(shape, key_width=width, cache_width=shape.kv_heads * width)
+
+
+def _scores(shape: AttentionShape, part: CachePart) -> list[Operation]:
+    """Return <q,K> with each group's vector and with the shared rotary keys, and their sum."""
+    width = shape.key_width - shape.value_width
+    rotary = replace(shape, kv_heads=1, key_width=width, cache_width=width)
+    logits = shape.logits_bytes(part.tokens)
+    return [
+        product(_vectors(shape), part, keys=True),
+        product(rotary, part, keys=True),
+        moved("attention_scores_sum", 2 * logits, logits),
+    ]
+
+
+def _absorb_groups(shape: AttentionShape) -> list[Operation]:
+    """Scale the queries, move them into the latent space, and arrange them by sequence."""
+    scale, absorb, _ = _absorb(shape)
+    arranged = copied("query_arrange", _vectors(shape).query_bytes, several(shape.sequences))
+    return [scale, absorb, arranged]
+
+
 def _of_heads(shape: AttentionShape) -> AttentionShape:
     """Return the sizes of the expanded form."""
     return shape.expanded or shape
@@ -245,5 +305,7 @@ PLAIN_LATENT: dict[str, Callable[[AttentionShape], list[Operation]]] = {
         standard_latent_expanded,
         bifurcated_latent,
         bifurcated_latent_mixed,
+        standard_grouped_latent,
+        bifurcated_grouped_latent,
     )
 }

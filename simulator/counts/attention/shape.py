@@ -22,7 +22,7 @@ class AttentionShape:
     prompts, samples, query_tokens, context_tokens, decoded_tokens
         P, b, n, and the visible m_c and m_d (a sliding window hides some tokens).
     heads, kv_heads
-        h and g on this GPU.
+        h and g on this GPU; g of a latent cache are its compressed vectors.
     key_width, value_width
         k of queries and keys, and k of values and outputs.
     cache_width
@@ -165,8 +165,11 @@ class AttentionShape:
         return cached_tokens * self.cache_width * self.kv_bytes
 
     def keys_bytes(self, cached_tokens: Numeric) -> Numeric:
-        """K of a number of cached tokens, for operations that read only the keys. [bytes]."""
-        return cached_tokens * self.kv_heads * self.key_width * self.kv_bytes
+        """K of a number of cached tokens, for operations that read only the keys. [bytes].
+
+        A latent cache is all keys; its groups share the rotary part.
+        """
+        return cached_tokens * min(self.kv_heads * self.key_width, self.cache_width) * self.kv_bytes
 
     def values_bytes(self, cached_tokens: Numeric) -> Numeric:
         """V of a number of cached tokens; a latent cache's V is a part of its K. [bytes]."""

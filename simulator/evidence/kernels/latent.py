@@ -1,4 +1,4 @@
-"""Latent attention (MLA) in its forms: absorbed, expanded, and mixed over a shared context.
+"""Latent attention in its forms: absorbed (MLA and GLA), expanded, and mixed over a shared context.
 
 For one new token per sample, with logits in memory. The same names of dimensions everywhere::
 
@@ -7,6 +7,11 @@ For one new token per sample, with logits in memory. The same names of dimension
     decoded          [prompts, samples, decoded_tokens, kv_rank + rope_dim]
     key_up           [heads, nope_dim, kv_rank]
     value_up         [heads, kv_rank, value_dim]
+
+Grouped latent attention (GLA) keeps the parts of the cached vectors apart::
+
+    vectors          [prompts, groups, context_tokens, kv_rank]
+    rotary           [prompts, context_tokens, rope_dim]
 
 The output is [prompts, samples, heads, value_dim]. Logits have the factor
 1 / sqrt(nope_dim + rope_dim) in every form.
@@ -119,6 +124,62 @@ def bifurcated_latent_mixed(
     context_output = torch.einsum("xbhm,xhmv->xbhv", of_context, context_values)
     latent = torch.einsum("xbhm,xbmr->xbhr", of_own, decoded[..., : value_up.shape[1]])
     return torch.einsum("xbhr,hrv->xbhv", latent, value_up) + context_output
+
+
+def standard_grouped_latent(
+    query: Tensor, vectors: Tensor, rotary: Tensor, key_up: Tensor, value_up: Tensor
+) -> Tensor:
+    """Attend in the absorbed form to a cache per sample of a vector for each group of heads.
+
+    Parameters
+    ----------
+    query, key_up, value_up
+        As above.
+    vectors, rotary
+        [prompts * samples, groups, tokens, kv_rank], and [prompts * samples, tokens, rope_dim].
+    """
+    rows, rope = (each.flatten(0, 1) for each in _grouped(_scaled(query), key_up, vectors.shape[1]))
+    # b sequences, g groups, q heads of a group, m tokens, r values of a vector, p rotary ones
+    logits = torch.einsum("bgqr,bgmr->bgqm", rows, vectors)
+    logits = logits + torch.einsum("bgqp,bmp->bgqm", rope, rotary)
+    output = torch.einsum("bgqm,bgmr->bgqr", torch.softmax(logits, dim=-1), vectors).flatten(1, 2)
+    return torch.unflatten(torch.einsum("bhr,hrv->bhv", output, value_up), 0, query.shape[:2])
+
+
+def bifurcated_grouped_latent(
+    query: Tensor,
+    context: tuple[Tensor, Tensor],
+    decoded: tuple[Tensor, Tensor],
+    key_up: Tensor,
+    value_up: Tensor,
+) -> Tensor:
+    """Attend in the absorbed form to groups' vectors, those of the context for all samples at once.
+
+    Parameters
+    ----------
+    query, key_up, value_up
+        As above.
+    context, decoded
+        Vectors and rotary keys as above; those of decoded tokens have samples after prompts.
+    """
+    (context_vectors, context_rotary), (own_vectors, own_rotary) = context, decoded
+    rows, rope = _grouped(_scaled(query), key_up, context_vectors.shape[1])
+    of_context = torch.einsum("xbgqr,xgmr->xbgqm", rows, context_vectors)
+    of_context = of_context + torch.einsum("xbgqp,xmp->xbgqm", rope, context_rotary)
+    of_own = torch.einsum("xbgqr,xbgmr->xbgqm", rows, own_vectors)
+    of_own = of_own + torch.einsum("xbgqp,xbmp->xbgqm", rope, own_rotary)
+    of_context, of_own = _weights(of_context, of_own)
+    context_output = torch.einsum("xbgqm,xgmr->xbgqr", of_context, context_vectors)
+    output = torch.einsum("xbgqm,xbgmr->xbgqr", of_own, own_vectors) + context_output
+    return torch.einsum("xbhr,hrv->xbhv", output.flatten(2, 3), value_up)
+
+
+def _grouped(query: Tensor, key_up: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Move queries into the latent space; return them and their rotary part by group."""
+    nope = key_up.shape[1]
+    latent = torch.einsum("xbhn,hnr->xbhr", query[..., :nope], key_up).contiguous()
+    rows, rotary = (torch.unflatten(part, 2, (groups, -1)) for part in (latent, query[..., nope:]))
+    return rows, rotary
 
 
 def _scaled(query: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ their launches.
 """
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,8 @@ LARGEST_ROTATION = 256
 CUDA_HEADROOM_BYTES = 256 * 2**20
 # Wall time of a cell besides the timed calls: inputs, check, capture. [s]
 _SETUP_S, _STEP_SETUP_S, _COMPILE_S = 0.05, 0.3, 20.0
+# Where the name of a group goes on from the shape to its sizes.
+_SIZES = re.compile(r" (?:P|r|m)?\d")
 # Random numbers are written at about this rate. [bytes/s] (guess; a dry run only)
 _FILL_BYTES_PER_S = 300e9
 
@@ -217,14 +220,18 @@ class Preview:
     ----------
     wall_s
         Estimated time of the whole run. [s]
+    groups
+        Groups of cells that share their inputs.
     lines
-        One per group: name, variants, fastest and slowest call, largest memory, whether it fits.
+        One per kind of cell and its shape: name, groups, cells, fastest and slowest call, largest
+        memory, whether it fits.
     rows
         One per cell.
     """
 
     name: str
     wall_s: float
+    groups: int
     lines: list[tuple[str, ...]]
     rows: list[dict[str, Any]]
 
@@ -233,7 +240,7 @@ class Preview:
         """The plan in one line."""
         done = sum(row["done"] for row in self.rows)
         oom = sum(row["fits"] is False for row in self.rows)
-        text = f"{len(self.rows):,} cells in {len(self.lines):,} groups of {self.name!r}"
+        text = f"{len(self.rows):,} cells in {self.groups:,} groups of {self.name!r}"
         text += f", {done:,} done" if done else ""
         text += f", {oom:,} that should not fit" if oom else ""
         minutes = self.wall_s / 60
@@ -269,14 +276,16 @@ def preview(plan: Selection, *, gpu: Rates | None, device: str, done: Collection
     l2_bytes = gpu.gpu.l2_bytes if gpu else 0.0
     headroom = CUDA_HEADROOM_BYTES if device == "cuda" else 0
     capacity = _capacity(gpu)
-    lines, rows, total = [], [], 0.0
+    rows, total = [], 0.0
+    shapes: dict[str, list[list[Prediction]]] = {}
     for group in plan.groups:
         planned = [
             (cell, predict(cell, gpu=gpu, l2_bytes=l2_bytes, headroom_bytes=headroom))
             for cell in group
         ]
         rows += [_row(cell, each, capacity, done=cell.key in done) for cell, each in planned]
-        lines.append(_line(group[0].group, [each for _, each in planned], capacity))
+        shape = _SIZES.split(group[0].group)[0]
+        shapes.setdefault(shape, []).append([each for _, each in planned])
         if gpu is not None:
             todo = [
                 (cell, each)
@@ -284,7 +293,8 @@ def preview(plan: Selection, *, gpu: Rates | None, device: str, done: Collection
                 if cell.key not in done and each.memory_bytes <= capacity
             ]
             total += wall_s([cell for cell, _ in todo], [each for _, each in todo], timing)
-    return Preview(name=plan.name, wall_s=total, lines=lines, rows=rows)
+    lines = [_line(shape, groups, capacity) for shape, groups in shapes.items()]
+    return Preview(name=plan.name, wall_s=total, groups=len(plan.groups), lines=lines, rows=rows)
 
 
 def _row(cell: Cell, predicted: Prediction, capacity: float, *, done: bool) -> dict[str, Any]:
@@ -301,19 +311,20 @@ def _row(cell: Cell, predicted: Prediction, capacity: float, *, done: bool) -> d
     }
 
 
-def _line(name: str, predicted: list[Prediction], capacity: float) -> tuple[str, ...]:
-    """Return one group's line of the table."""
+def _line(shape: str, groups: list[list[Prediction]], capacity: float) -> tuple[str, ...]:
+    """Return one shape's line of the table."""
+    predicted = [each for group in groups for each in group]
     times = [each.seconds for each in predicted if each.seconds is not None]
     largest = max(each.memory_bytes for each in predicted)
     fitting = sum(each.memory_bytes <= capacity for each in predicted)
-    fits = "yes" if fitting == len(predicted) else f"{fitting} of {len(predicted)}"
     return (
-        name,
-        str(len(predicted)),
+        shape,
+        f"{len(groups):,}",
+        f"{len(predicted):,}",
         format_time(min(times)) if times else "",
         format_time(max(times)) if times else "",
         format_gib(largest),
-        fits,
+        "all" if fitting == len(predicted) else f"{fitting:,}",
     )
 
 

@@ -134,11 +134,20 @@ def attention(cell: StepCell, caches: Sequence[Cache]) -> Attention:
 
 
 def step_caches(cell: StepCell, normal: Normal) -> list[Cache]:
-    """Fill the caches of every layer; a layer with a sliding window keeps only its window."""
+    """Fill the caches of every layer; a layer with a sliding window keeps only its window.
+
+    A layer that shares a cache has that of the last layer before it with the same window.
+    """
     layout, dtype = cell.implementation.layout, TORCH_DTYPES[cell.dtype]
     caches: list[Cache] = []
+    kept: dict[tuple[int | None, int | None], Cache] = {}
     for group in layers_of(cell.model):
+        seen = group.window, group.chunk
+        if group.kv == "earlier" and seen in kept:
+            caches.append(kept[seen])
+            continue
         context, decoded = visible_tokens(group, cell.context_tokens, cell.decoded_tokens)
         visible = replace(cell, context_tokens=context, decoded_tokens=decoded)
-        caches.append(attention_inputs(visible, layout, dtype, normal, query=False))
+        kept[seen] = attention_inputs(visible, layout, dtype, normal, query=False)
+        caches.append(kept[seen])
     return caches

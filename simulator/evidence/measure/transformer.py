@@ -140,12 +140,11 @@ class Rotary(nn.Module):
         self.register_buffer("cosine", both.cos().to(made.device, made.dtype), persistent=False)
         self.register_buffer("sine", both.sin().to(made.device, made.dtype), persistent=False)
 
-    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotate both, [T, heads, head_dim]."""
-        return self.rotate(query), self.rotate(key)
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Rotate [T, heads, head_dim].
 
-    def rotate(self, vectors: Tensor) -> Tensor:
-        """Rotate in five kernels: times cosine, negate a half, concatenate, times sine, add."""
+        Five kernels: times cosine, negate a half, concatenate, times sine, add.
+        """
         apart = torch.unflatten(vectors, 0, (-1, self.cosine.shape[0]))  # by sample and position
         first, second = apart.chunk(2, dim=-1)
         turned = torch.cat([-second, first], dim=-1)
@@ -153,22 +152,23 @@ class Rotary(nn.Module):
 
 
 class QkNorm(nn.Module):
-    """Norms on queries and keys, per head or over all heads."""
+    """Norms on queries, and on keys if the layer has its own, per head or over all heads."""
 
     def __init__(self, model: ModelShape, made: Maker) -> None:
         super().__init__()
-        whole = model.qk_norm == "all"
-        self.whole = whole
+        self.whole = model.qk_norm == "all"
         head = model.head_dim
-        self.query = Norm(model, model.heads * head if whole else head, made)
-        self.key = Norm(model, model.kv_heads * head if whole else head, made)
+        self.norms = nn.ModuleList(
+            Norm(model, heads * head if self.whole else head, made)
+            for heads in (model.heads, model.kv_heads)
+        )
 
-    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalise both, [T, heads, head_dim]."""
+    def forward(self, *vectors: Tensor) -> list[Tensor]:
+        """Normalise queries and keys, [T, heads, head_dim] each."""
+        pairs = list(zip(self.norms, vectors, strict=False))
         if not self.whole:
-            return self.query(query), self.key(key)
-        normed = self.query(query.flatten(1)), self.key(key.flatten(1))
-        return normed[0].view_as(query), normed[1].view_as(key)
+            return [norm(each) for norm, each in pairs]
+        return [norm(each.flatten(1)).view_as(each) for norm, each in pairs]
 
 
 class CacheWrite(nn.Module):
@@ -245,23 +245,32 @@ class Activation(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention block and MLP block, in sequence or, with one norm, in parallel."""
+    """Attention block and MLP block, in sequence or, with one norm, in parallel.
+
+    A layer that shares the cache of an earlier one projects to queries alone.
+    """
 
     def __init__(
-        self, model: ModelShape, made: Maker, position: int, query_tokens: int = 1
+        self,
+        model: ModelShape,
+        made: Maker,
+        position: int,
+        query_tokens: int = 1,
+        *,
+        shares: bool = False,
     ) -> None:
         super().__init__()
         self.shape = model
         d, width = model.hidden_size, model.heads * model.head_dim
         key = model.kv_heads * model.head_dim
-        self.sizes = (width, key, key)
+        self.sizes = (width,) if shares else (width, key, key)
 
         def norm(needed: int) -> Norm | None:
             return Norm(model, d, made) if model.norms_per_layer >= needed else None
 
         self.attention_norm, self.mlp_norm = norm(1), norm(2)
         self.attention_post_norm, self.mlp_post_norm = norm(3), norm(4)
-        self.qkv_projection = Linear(d, width + 2 * key, made, bias=model.qkv_bias)
+        self.qkv_projection = Linear(d, sum(self.sizes), made, bias=model.qkv_bias)
         self.qk_norm = QkNorm(model, made) if model.qk_norm != "none" else None
         self.rotary = Rotary(model.head_dim, made, position, query_tokens) if model.rotary else None
         self.kv_write, self.attention = CacheWrite(), Attend()
@@ -299,13 +308,16 @@ class Layer(nn.Module):
         """Project, rotate, write the cache, attend, project back."""
         head = self.shape.head_dim
         parts = self.qkv_projection(normed).split(self.sizes, dim=-1)
-        query, key, value = (torch.unflatten(part, -1, (-1, head)) for part in parts)
+        # Queries and keys; a layer that shares a cache has queries alone.
+        *turned, last = (torch.unflatten(part, -1, (-1, head)) for part in parts)
+        turned = turned or [last]
         if self.qk_norm is not None:
-            query, key = self.qk_norm(query, key)
+            turned = self.qk_norm(*turned)
         if self.rotary is not None:
-            query, key = self.rotary(query, key)
-        self.kv_write(key, value, cache)
-        output: Tensor = self.output_projection(self.attention(query, cache, attend))
+            turned = [self.rotary(each) for each in turned]
+        if len(parts) > 1:
+            self.kv_write(turned[1], last, cache)
+        output: Tensor = self.output_projection(self.attention(turned[0], cache, attend))
         return output if self.attention_post_norm is None else self.attention_post_norm(output)
 
 
@@ -377,7 +389,8 @@ class Decoder(nn.Module):
             Linear(width, model.hidden_size, made) if width != model.hidden_size else None
         )
         self.layers = nn.ModuleList(
-            Layer(model, made, position, query_tokens) for _ in range(model.layers)
+            Layer(model, made, position, query_tokens, shares=group.kv == "earlier")
+            for group in layers_of(model)
         )
         self.final_norm = Norm(model, model.hidden_size, made) if model.extra_norms else None
         self.head_projection = (
@@ -400,8 +413,9 @@ class Decoder(nn.Module):
         tokens
             [T] int64.
         caches
-            One per layer; the last decoded tokens of each sample are the ones being processed, and
-            their keys and values are written before attention reads them.
+            One per layer, the same for layers that share it; the last decoded tokens of each sample
+            are the ones being processed, and their keys and values are written before attention
+            reads them.
         attend
             The attention kernel.
         """

@@ -240,35 +240,51 @@ def small_blocks(group: Numeric) -> Numeric:
 
 def prefill_block_rows(kernel: str, gpu: HardwareProfile) -> int:
     """Return the query rows of a kernel's thread block."""
-    small = kernel == "fa2" and gpu.compute_capability in SMALL_FLASH2_TILES
+    small = (kernel == "fa2" and gpu.compute_capability in SMALL_FLASH2_TILES) or kernel == "triton"
     return PREFILL_ROWS_PER_BLOCK // 2 if small else PREFILL_ROWS_PER_BLOCK
 
 
+def folds_heads(kernel: str, name: str, queries: Numeric) -> Numeric:
+    """Return whether a prefill call folds the query heads of a KV head into the rows of a block.
+
+    FlashAttention-2 does for one query. TensorRT-LLM's kernel does where it decodes, but not where
+    it prefills: 256 prompts of one token take it as long for 24 query heads of 8 KV heads as for 24
+    of 24 (B200). All others do.
+
+    Parameters
+    ----------
+    kernel, name
+        The kernel, as :func:`attention_kernel` returns it, and its name in the row.
+    queries
+        Queries of each prompt, a number or an array.
+    """
+    if kernel == "trtllmgen":
+        return name.endswith("decode")
+    return queries == 1 if kernel == "fa2" else True
+
+
 def prefill_blocks(
-    kernel: str,
     block_rows: int,
     batch: Numeric,
     heads: Numeric,
     kv_heads: Numeric,
     queries: Numeric,
+    *,
+    folded: Numeric,
 ) -> Numeric:
     """Return the thread blocks of prefill calls.
 
-    All kernels fold the query heads of a KV head into rows; FlashAttention-2 only for one query.
-
     Parameters
     ----------
-    kernel
-        The kernel's name, as :func:`attention_kernel` returns it.
     block_rows
         Query rows of a thread block.
     batch, heads, kv_heads, queries
         Prompts, query heads, KV heads, and queries of each prompt: numbers or arrays.
+    folded
+        Whether the query heads of a KV head share blocks.
     """
-    packed = batch * kv_heads * np.ceil(queries * heads / kv_heads / block_rows)
-    if kernel != "fa2":
-        return packed
-    return np.where(queries == 1, packed, batch * heads * np.ceil(queries / block_rows))
+    together = batch * kv_heads * np.ceil(queries * heads / kv_heads / block_rows)
+    return np.where(folded, together, batch * heads * np.ceil(queries / block_rows))
 
 
 def _dtypes(rows: pd.DataFrame) -> tuple[Dtype, Dtype]:
@@ -347,13 +363,14 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
 
 def _flash(shape: AttentionShape, attention: Attention) -> list[Operation]:
     """Return flash decoding: standard over copies of the keys, or bifurcated."""
-    return attention_of(shape, Setup().under(attention))
+    return attention_of(shape, Setup(kv_layout="copies").under(attention))
 
 
 def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return the cache write and one causal call, whose last block reads all its keys."""
     dtype, kv_dtype = _dtypes(rows)
-    kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
+    name = str(rows["kernel"].iloc[0])
+    kernel = attention_kernel(name, gpu)
     batch, heads, kv_heads = (numbers(rows, name) for name in ("batch", "q_heads", "kv_heads"))
     width, queries = numbers(rows, "head_dim"), numbers(rows, "q_len")
     keys = read_tokens(rows).to_numpy(dtype=np.float64)
@@ -364,12 +381,16 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     block_rows = prefill_block_rows(kernel, gpu)
     longest = numbers(rows, WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
-    write = Operation(
-        name="kv_write",
-        kind="copy",
-        bytes_read=new_values * element,
-        bytes_written=new_values * DTYPE_BYTES[kv_dtype],
-    )
+    before = [
+        Operation(
+            name="kv_write",
+            kind="copy",
+            bytes_read=new_values * element,
+            bytes_written=new_values * DTYPE_BYTES[kv_dtype],
+        )
+    ]
+    if kernel == "trtllmgen" and is_low_precision(DTYPE_BYTES[kv_dtype]):
+        before = _casts(new_values, row / element if dtype == kv_dtype else 0)
     attention = Operation(
         name="prefill_attention",
         kind="prefill_attention",
@@ -377,7 +398,14 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         bytes_read=row + kv_bytes,
         bytes_written=row,
         kv_bytes_read=kv_bytes,
-        thread_blocks=prefill_blocks(kernel, block_rows, batch, heads, kv_heads, queries),
+        thread_blocks=prefill_blocks(
+            block_rows,
+            batch,
+            heads,
+            kv_heads,
+            queries,
+            folded=folds_heads(kernel, name, queries),
+        ),
         longest_block_flops=4 * block_rows * np.minimum(keys, longest) * width,
         head_width=width,
         # TensorRT-LLM's kernel turns queries into the cache's format: vLLM's rows with queries in
@@ -385,8 +413,30 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         dtype=kv_dtype if kernel == "trtllmgen" else dtype,
     )
     # A replay finds the last one's data in L2, if those of both kernels fit.
-    moved = write.bytes_moved + attention.bytes_moved
-    return [replayed(item, moved) for item in (write, attention)]
+    moved = sum(item.bytes_moved for item in (*before, attention))
+    return [replayed(item, moved) for item in (*before, attention)]
+
+
+def _casts(new_values: Numeric, query_values: Numeric) -> list[Operation]:
+    """Return the kernels that write a cache in 8 bits, from values in 16 bits.
+
+    vLLM has one, which takes twice the time of its bytes. SGLang, whose rows are of queries in 8
+    bits, casts queries, keys and values with PyTorch's operations, and then copies the last two.
+    """
+    casts = [("kv_write", 2 * new_values, 1)]
+    if np.any(query_values):
+        casts = [("query_cast", query_values, 1), ("kv_write", new_values, 3)]
+    return [
+        Operation(
+            name=name,
+            kind="quantise",
+            bytes_read=values * DTYPE_BYTES["bf16"],
+            bytes_written=values * DTYPE_BYTES["fp8"],
+            launches=launches,
+            dtype="fp8",
+        )
+        for name, values, launches in casts
+    ]
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:

@@ -515,7 +515,7 @@ def _prefill(
     shape: ModelShape, tokens: int, ranks: int, gpu_id: str, choice: ConstantsChoice
 ) -> tuple[float, float]:
     """Return the GPU time of the predicted prefill, in 16 bits, and its launches."""
-    setup = Setup(tensor_parallel=ranks, execution="eager")
+    setup = Setup(kv_layout="copies", tensor_parallel=ranks, execution="eager")
     work = Workload(samples=1, context_tokens=tokens, decoded_tokens=1)
     operations = prefill_operations(shape, setup, work)
     time = step_time(operations, rates(profile(gpu_id), choice), "eager")

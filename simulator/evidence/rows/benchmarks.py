@@ -7,12 +7,15 @@ name the model or the GPU, and neither tells how many GPUs serve: keys ``gpu``, 
 """
 
 import json
+import reprlib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from simulator.errors import MeasurementError
+from simulator.inputs.files import LARGEST_FILE, read_text
+from simulator.inputs.workload import LARGEST_TOKENS
 
 # Fields of a result that are columns by another name.
 _COLUMNS = {
@@ -40,7 +43,7 @@ def results(path: Path) -> pd.DataFrame:
     MeasurementError
         If an object lacks a field, or the client kept no fixed number of requests in flight.
     """
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, MeasurementError, largest=LARGEST_FILE)
     try:
         found = [(1, json.loads(text))]
     except json.JSONDecodeError:
@@ -54,8 +57,17 @@ def _row(result: Any, where: str) -> dict[str, Any]:
     if not isinstance(result, dict):
         raise MeasurementError(f"{where}: not a result of a benchmark: no JSON object")
     for name in _NEEDS:
-        if not result.get(name):
+        value = result.get(name)
+        if not value:
             raise MeasurementError(f"{where}: not a result of a serving benchmark: no {name}")
+        if not isinstance(value, int | float) or not 0 < value <= LARGEST_TOKENS:
+            raise MeasurementError(
+                f"{where}: {name} = {reprlib.repr(value)} is not a count or time"
+            )
+    for name in (*_ADDED, *_COLUMNS, *_COLUMNS.values()):
+        if isinstance(result.get(name), list | dict):
+            told = reprlib.repr(result[name])
+            raise MeasurementError(f"{where}: {name} = {told} is not a name or number")
     row = {name: result[name] for name in _ADDED if name in result}
     for name, column in _COLUMNS.items():
         row[column] = result.get(column) if result.get(name) is None else result[name]

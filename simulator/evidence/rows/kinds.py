@@ -33,13 +33,14 @@ RowKind = Literal[
 ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns of numbers, with the least and what they count. A sliding window may be infinite.
 WINDOW = "window"
-NUMBERS: dict[str, tuple[int, str]] = {
+NUMBERS: dict[str, tuple[float, str]] = {
     "num_gpus": (2, "a number of GPUs"),
     **dict.fromkeys(("tensor_parallel", "expert_parallel", "tp"), (1, "a number of GPUs")),
     **dict.fromkeys(("latent_dim", "rope_dim", "past_len"), (0, "a size")),
     "compress_ratio": (1, "a number of tokens"),
     WINDOW: (1, "a number of tokens"),
     "weights_rotated": (1, "a number of copies"),
+    "length_ratio": (0.01, "a ratio of lengths from 0.01"),
 }
 # Optional columns of 0 or 1, of visits to experts where they are known, and of formats.
 SWITCHES = (

@@ -8,7 +8,7 @@ with its line and the reason.
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import fsum
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,12 @@ from simulator.evidence.rows.kinds import (
 from simulator.evidence.rows.refusals import distrusted, impossible, unusable
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.hardware import load_hardware
+from simulator.resources import data_dir
 
 # A file is like a kind that shares at least so much of what tells this kind from others.
 LEAST_LIKENESS = 0.25
+# Stands for the shipped rows, which are synthetic (tools/sample_rows.py).
+SAMPLE = Path("sample")
 # The most missing columns that a message names.
 MOST_NAMED = 3
 _COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
@@ -63,11 +66,14 @@ class Measurements:
         Impossible rows, in the order of the files.
     suspect
         Impossible rows that are kept because the caller asked for it.
+    of_others
+        How many rows of other GPUs were dropped, by the name in the file.
     """
 
     tables: Mapping[RowKind, pd.DataFrame]
     refused: tuple[Refusal, ...] = ()
     suspect: tuple[Refusal, ...] = ()
+    of_others: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -94,7 +100,8 @@ def load(
     ----------
     paths
         CSV files, or by their suffix parquet files and JSON results of serving benchmarks; a
-        folder stands for its CSV and parquet files with the columns of a known kind.
+        folder stands for its CSV and parquet files with the columns of a known kind, and
+        ``sample`` for the synthetic rows that ship.
     gpu
         The GPU of rows that do not name one. Rows that name another GPU are dropped.
     keep_suspect
@@ -110,6 +117,7 @@ def load(
     parts: dict[RowKind, list[pd.DataFrame]] = {}
     refused: list[Refusal] = []
     suspect: list[Refusal] = []
+    of_others = Counter[str]()
     for path, required in _files(paths):
         frame = _read(path)
         kinds = recognise(frame.columns)
@@ -119,6 +127,10 @@ def load(
             continue
         for kind, table in _by_kind(frame, kinds):
             prepared = _prepare(table, kind, path, wanted)
+            if wanted is not None:
+                other = prepared["gpu_id"] != wanted
+                of_others.update(prepared["gpu"][other].astype(str))
+                prepared = prepared[~other]
             useless = unusable(prepared, kind)
             broken = impossible(prepared[useless.isna()], kind).reindex(prepared.index)
             prepared["distrusted"] = distrusted(prepared, kind, broken.notna())
@@ -132,13 +144,15 @@ def load(
     tables = {
         kind: pd.concat(parts[kind], ignore_index=True) for kind in ROW_KINDS if kind in parts
     }
-    return Measurements(tables, tuple(refused), tuple(suspect))
+    return Measurements(tables, tuple(refused), tuple(suspect), of_others)
 
 
 def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
     """Return the files to read, and whether each was named or found in a folder."""
     files: list[tuple[Path, bool]] = []
     for item in map(Path, paths):
+        if item == SAMPLE and not item.exists():
+            item = data_dir("sample_rows")  # noqa: PLW2901
         if item.is_dir():
             inside = sorted(p for p in item.iterdir() if p.suffix in {".csv", ".parquet"})
             files += [(path, False) for path in inside]
@@ -169,7 +183,7 @@ def _read(path: Path) -> pd.DataFrame:
             f"cannot read {path}: parquet needs pyarrow: "
             "pip install 'bifurcated-attention-simulator[parquet]'"
         ) from None
-    except (OSError, ValueError, UnicodeError, pd.errors.ParserError) as problem:
+    except (OSError, ValueError, RecursionError, pd.errors.ParserError) as problem:
         raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
     # Copied, because pandas warns when a column is added to many others. Line 1 is the header.
@@ -262,8 +276,6 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
         time.where(time.between(0, float("inf"), inclusive="neither")) * columns.unit_s
     )
     frame["gpu_id"] = _gpu_ids(frame, path, wanted)
-    if wanted is not None:
-        frame = frame[frame["gpu_id"] == wanted]
     return frame
 
 

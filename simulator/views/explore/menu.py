@@ -34,7 +34,7 @@ MODELS = (
     "starcoder",
     "deepseek-v3",
 )
-LAYOUTS: tuple[KvLayout, ...] = ("copies", "shared")
+LAYOUTS: tuple[KvLayout, ...] = ("shared", "copies")
 # The sliders and their ranges; typed values may go beyond.
 RANGES = {
     "samples": (1, 4096),

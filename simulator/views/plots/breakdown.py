@@ -1,10 +1,11 @@
 """Where time and bytes of a step go, operation by operation; and the roofline chart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.frames import PARTS
 from simulator.answers.verdict import TIE_MARGIN
+from simulator.inputs.setup import ATTENTIONS
 from simulator.timing.interval import CACHE_READERS
 from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
 from simulator.views.plots import style
@@ -34,14 +35,13 @@ PART_COLOURS: Mapping[str, str] = dict(
         strict=True,
     )
 )
-_ROWS = ("bifurcated", "shared_storage", "standard")  # from the bottom up
 
 
 def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw time and bytes of a step as stacked bars; ``frame`` as of ``frames.operations``."""
     import plotly.graph_objects as go
 
-    rows = [variant for variant in _ROWS if variant in set(frame["variant"])]
+    rows = ATTENTIONS[::-1]  # from the bottom up
     figure = style.new_panels(["", ""], 2, 1, shared=False)
     columns = (("time_ms", 1.0, "time of a decode step [ms]"), ("bytes", GIGA, "bytes moved [GB]"))
     for panel, (column, unit, title) in enumerate(columns):
@@ -79,7 +79,7 @@ def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 
 def _name_bars(
-    figure: "go.Figure", frame: "pd.DataFrame", rows: list[str], totals: list[float], panel: int
+    figure: "go.Figure", frame: "pd.DataFrame", rows: Sequence[str], totals: list[float], panel: int
 ) -> None:
     """Label each bar with its name and its sum."""
     for row, (variant, total) in enumerate(zip(rows, totals, strict=True)):
@@ -107,10 +107,10 @@ def _operations_finding(frame: "pd.DataFrame") -> str:
         attention = part[part["part"].str.startswith("attention")]["time_ms"].sum()
         shares[variant] = attention / part["step_ms"].iloc[0]
     steps = frame.groupby("variant")["step_ms"].first()
+    ratio = f", which is {style.faster(steps['standard'] / steps['bifurcated'])}"
     return (
         f"Attention takes {shares['standard']:.0%} of the standard step and "
-        f"{shares['bifurcated']:.0%} of the bifurcated one, which is "
-        f"{style.faster(steps['standard'] / steps['bifurcated'])}{fit_words(frame)}"
+        f"{shares['bifurcated']:.0%} of the bifurcated one{fit_words(frame) or ratio}"
     )
 
 
@@ -122,7 +122,6 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     import plotly.graph_objects as go
 
     points = frame[frame["flops"] > 0].copy()
-    points = points[points["variant"].isin(("standard", "bifurcated"))]
     points["intensity"] = points["flops"] / points["bytes"]
     points["rate"] = points["flops"] / (points["time_ms"] * MILLISECOND) / TERA
     figure = style.new_figure()

@@ -49,7 +49,7 @@ def study_of(result: Estimate) -> Study:
 def subject(study: Study, varied: Collection[str] = ()) -> str:
     """Describe model, GPU and workload, except for what is varied."""
     model, work = study.model, study.workload
-    group = f"{study.setup.tensor_parallel} x " if study.setup.tensor_parallel > 1 else ""
+    group = f"{study.setup.gpus} x " if study.setup.gpus > 1 else ""
     where = "" if "gpu" in varied else f" on {group}{study.gpu.name}"
     what = plural(len(study.models), "model") if "model" in varied else model.name
     return f"{what}{where}; {', '.join(_sizes(work, varied))}; {_settings(study.setup, varied)}"

@@ -23,8 +23,7 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
     ``frame`` as of :func:`frames.by_gpu`; what does not fit in memory is left out.
     """
-    ours = frame[frame["variant"].isin(("standard", "bifurcated"))]
-    fitting = ours[ours["fits"].astype(bool)]
+    fitting = frame[frame["fits"].astype(bool)]
     figure = style.new_figure()
     models = list(dict.fromkeys(frame["model"]))
     for variant in ("standard", "bifurcated"):
@@ -35,7 +34,7 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
                 _add_curve(figure, curve.sort_values("samples"), variant)
             name = style.LINES[variant].name + (f", {model}" if len(models) > 1 else "")
             _add_frontier(figure, frontier(part), variant, name, _SYMBOLS[number % len(_SYMBOLS)])
-    drawn = fitting if len(fitting) else ours
+    drawn = fitting if len(fitting) else frame
     for axis, column, title in (
         ("xaxis", "step_ms", "time of a decode step [ms]"),
         ("yaxis", "tokens_per_s_per_gpu", "throughput of one GPU [tokens/s]"),
@@ -172,7 +171,6 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     import plotly.graph_objects as go
 
     priced = frame[frame["usd_per_million_tokens"].notna()]
-    priced = priced[priced["variant"].isin(("standard", "bifurcated"))]
     bifurcated = priced[priced["variant"] == "bifurcated"]
     order = bifurcated.sort_values("usd_per_million_tokens", ascending=False)
     places = {gpu: place for place, gpu in enumerate(order["gpu"])}

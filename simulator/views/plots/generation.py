@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.views.plots import style
-from simulator.views.plots.lines import add_keys, add_line, beyond_standard, fit_words, variants
+from simulator.views.plots.lines import add_keys, add_line, comparable, fit_words, variants
 from simulator.views.plots.style import Caption
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         line = frame[frame["variant"] == variant].sort_values("decoded_tokens")
         add_line(
             figure,
-            beyond_standard(frame, line, "decoded_tokens"),
+            line,
             "decoded_tokens",
             "step_ms",
             hover="%{x:,} own tokens: %{y:.4g} ms",
@@ -61,22 +61,23 @@ def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 def _finding(frame: "pd.DataFrame") -> str:
     """Say how the gain fades from the first step to the last, and what it is over all steps."""
-    steps = {
-        variant: frame[frame["variant"] == variant].sort_values("decoded_tokens")
-        for variant in ("standard", "bifurcated")
-    }
-    there = steps["bifurcated"]
+    there = comparable(frame).sort_values("decoded_tokens")
+    if not len(there):
+        return f"No step to compare{fit_words(frame)}"
     first, last = there.iloc[0], there.iloc[-1]
     if len(there) == 1:
         return f"The only step is {style.faster(first['speedup'])} with bifurcated attention"
     words = {style.faster(ratio) for ratio in (first["speedup"], last["speedup"])}
     if len(words) == 1:
         return f"Bifurcated is {words.pop()} from the first step to the last{fit_words(frame)}"
-    over_all = _mean(steps["standard"]) / _mean(there)
+    standard = frame[(frame["variant"] == "standard") & frame["both_fit"].astype(bool)]
+    unfit = fit_words(frame)
+    steps = f"these steps{unfit}" if unfit else "all steps"
+    over_all = _mean(standard.sort_values("decoded_tokens")) / _mean(there)
     return (
         f"Bifurcated is {style.faster(first['speedup'])} at first, "
         f"{style.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens, "
-        f"{style.faster(over_all)} over all steps{fit_words(frame)}"
+        f"{style.faster(over_all)} over {steps}"
     )
 
 

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from simulator.views.plots import style
-from simulator.views.plots.lines import add_step_panels
+from simulator.views.plots.lines import add_step_panels, comparable
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -21,15 +21,14 @@ def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """
     counts = list(dict.fromkeys(frame["kv_heads"]))
     figure = style.new_panels([_form(frame, count) for count in counts], len(counts), 1)
-    drawn = frame[frame["variant"] != "shared_storage"]
     panels = [
         [
             part[part["variant"] == variant].sort_values("samples")
             for variant in ("standard", "bifurcated")
         ]
-        for part in (drawn[drawn["kv_heads"] == count] for count in counts)
+        for part in (frame[frame["kv_heads"] == count] for count in counts)
     ]
-    add_step_panels(figure, panels, drawn, most_ticks=(8, 10))
+    add_step_panels(figure, panels, frame, most_ticks=(8, 10))
     words = Caption(caption.subject, (_NOTE, *caption.notes) if len(counts) > 1 else caption.notes)
     return style.finish(figure, _finding(frame, counts), words)
 
@@ -43,13 +42,16 @@ def _form(frame: "pd.DataFrame", count: int) -> str:
 
 def _finding(frame: "pd.DataFrame", counts: list[int]) -> str:
     """Say what sharing the reads brings for the most and the fewest KV heads."""
-    asked = frame[frame["asked"] & (frame["variant"] == "bifurcated")]
+    asked = frame[frame["asked"]]
     if not len(asked):
-        asked = frame[frame["variant"] == "bifurcated"]
-    gains = asked.groupby("kv_heads")["speedup"].first()
+        asked = frame[frame["samples"] == frame["samples"].min()]
+    gains = comparable(asked).set_index("kv_heads")["speedup"]
     samples = plural(int(asked["samples"].iloc[0]), "sample")
+    named = [count for count in counts if count in gains]
+    if not named:
+        return f"At {samples} no form fits with both kinds of attention"
     words = [
         f"{style.faster(gains[count])} with {_form(frame, count)}"
-        for count in dict.fromkeys((counts[0], counts[-1]))
+        for count in dict.fromkeys((named[0], named[-1]))
     ]
     return f"At {samples} bifurcated is {'; '.join(words)}"

@@ -4,49 +4,26 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.verdict import TIE_MARGIN
+from simulator.inputs.setup import ATTENTIONS
 from simulator.views.plots import style
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-# The drawing order: the most important line comes last, on top.
-ORDER = ("shared_storage", "standard", "bifurcated")
-
 
 def variants(frame: "pd.DataFrame") -> list[str]:
-    """Return the ways of attention in a frame, in the order in which they are drawn."""
+    """Return the kinds of attention in a frame; the last is drawn on top."""
     there = set(frame["variant"])
-    return [variant for variant in ORDER if variant in there]
+    return [name for name in ATTENTIONS if name in there]
 
 
-def beyond_standard(frame: "pd.DataFrame", line: "pd.DataFrame", x: str) -> "pd.DataFrame":
-    """Return the part of a line to draw, so that equal lines of standard attention do not overlap.
+def comparable(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Return bifurcated attention's points at which standard attention fits in memory as well.
 
-    Standard attention over one stored context often takes as long as over copies. Its line then
-    begins where the copies no longer fit in memory, and the line of the copies ends there.
-
-    Parameters
-    ----------
-    frame
-        Points of all variants.
-    line
-        Points of the variant to draw.
-    x
-        Column of the horizontal axis.
+    A speed-up over what cannot run is none: no finding names one.
     """
-    variant = str(line["variant"].iloc[0])
-    stored = frame[frame["variant"] == "shared_storage"].sort_values(x)
-    copies = frame[frame["variant"] == "standard"].sort_values(x)
-    if variant == "bifurcated" or not len(stored):
-        return line
-    same = abs(stored["step_ms"].to_numpy() / copies["step_ms"].to_numpy() - 1) < TIE_MARGIN
-    fits = copies["fits"].to_numpy(dtype=bool)
-    if not same.all() or not fits.any():
-        return line
-    last = len(fits) - 1 - fits[::-1].argmax()
-    return line.iloc[: last + 2] if variant == "standard" else line.iloc[last:]
+    return frame[(frame["variant"] == "bifurcated") & frame["both_fit"].astype(bool)]
 
 
 def fit_words(frame: "pd.DataFrame") -> str:

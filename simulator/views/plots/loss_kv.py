@@ -90,8 +90,11 @@ def _note(timed: "pd.DataFrame") -> str:
     """Say what points and lines are."""
     step = ""
     if len(timed):
-        step = " Steps: of equal size, freed to the MLP. MLA's KV bytes: as of this model."
-    return f"Lines: 95 % interval. Pale: fewer than {LEAST_RUNS} runs.{step}"
+        step = " Steps, and KV bytes that no run tells: freed to the MLP."
+        for matched_by, part in timed[timed["matched_by"] != "mlp"].groupby("matched_by"):
+            names = ", ".join(dict.fromkeys(part["family"]))
+            step += f" {names}: {_MARKS[matched_by][-1]}."
+    return f"Lines: 95 % interval. Pale: under {LEAST_RUNS} runs.{step}"
 
 
 def _add_reference(figure: "go.Figure") -> None:
@@ -165,6 +168,9 @@ def _add_steps(figure: "go.Figure", part: "pd.DataFrame", attention: str) -> Non
     import plotly.graph_objects as go
 
     line = style.line_style(attention)
+    side = "right" if attention == "standard" else "left"
+    # Neighbours in loss have their names on different sides.
+    ranks = part["loss_change"].rank(method="first")
     figure.add_trace(
         go.Scatter(
             x=part["step_ms"].tolist(),
@@ -172,7 +178,12 @@ def _add_steps(figure: "go.Figure", part: "pd.DataFrame", attention: str) -> Non
             error_y=_errors(part),
             mode="markers+text",
             text=part["family"].replace(_SHORT).tolist(),
-            textposition="top right" if attention == "standard" else "bottom left",
+            textposition=[
+                "bottom right"
+                if family == REFERENCE
+                else f"{'bottom' if rank % 2 else 'top'} {side}"
+                for family, rank in zip(part["family"], ranks, strict=True)
+            ],
             textfont={"size": 11, "color": line["color"]},
             marker={"color": line["color"], "size": 9},
             name=style.LINES[attention].name,

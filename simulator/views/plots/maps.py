@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import TIE_MARGIN
+from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_tokens, is_power_of_two
 from simulator.views.plots import ratio_map, style
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
+from simulator.views.plots.lines import comparable
 from simulator.views.plots.style import Caption
 from simulator.views.text import plural
 
@@ -40,10 +42,8 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         hover="%{customdata:.2f} times as fast",
     )
     _add_border(figure, fine, "break-even", style.INK, "solid")
-    for variant in ("standard", "shared_storage", "bifurcated"):
+    for variant in ATTENTIONS:
         part = frame[frame["variant"] == variant]
-        if not len(part):
-            continue
         share = (part["memory_bytes"] / part["capacity_bytes"]).to_numpy()
         filled = part.assign(share=share).pivot_table(
             index="context_tokens", columns="samples", values="share"
@@ -103,22 +103,24 @@ def _add_border(
 
 def _map_finding(frame: "pd.DataFrame") -> str:
     """Say where bifurcated attention is faster, and where it alone fits."""
-    bifurcated = frame[frame["variant"] == "bifurcated"].reset_index(drop=True)
-    standard = frame[frame["variant"] == "standard"].reset_index(drop=True)
-    fits = bifurcated["fits"].astype(bool)
-    if not fits.any():
+    bifurcated = frame[(frame["variant"] == "bifurcated") & frame["fits"].astype(bool)]
+    if not len(bifurcated):
         return "Nothing fits in memory at any context or number of samples"
-    gain = bifurcated["speedup"][fits]
-    first = f"Bifurcated is faster at {(gain > 1).mean():.0%} of the points that fit"
-    best = bifurcated.loc[gain.idxmax()]
+    both = comparable(frame)
+    alone = 1 - len(both) / len(bifurcated)
+    if not len(both):
+        return "Only bifurcated attention fits in memory, wherever anything does"
+    gain = both["speedup"]
+    first = f"Bifurcated is faster at {(gain > 1).mean():.0%} of the points that fit both ways"
+    best = both.loc[gain.idxmax()]
     where = (
         f"at most {style.times(best['speedup'])} ({int(best['samples']):,} samples, "
         f"{format_tokens(int(best['context_tokens']))} tokens)"
     )
     if not (gain > 1).any():
         return f"Bifurcated is faster nowhere on this map: {where}"
-    alone = (fits & ~standard["fits"].astype(bool)).sum() / fits.sum()
-    return f"{first}, {where}" + (f"; at {alone:.0%} standard does not fit" if alone else "")
+    rest = f"; at {alone:.0%} of bifurcated's points standard does not fit" if alone else ""
+    return f"{first}, {where}{rest}"
 
 
 def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
@@ -195,9 +197,12 @@ def _shade(share: float) -> str:
 
 def _kv_io_finding(points: "pd.DataFrame") -> str:
     """Say by how much the ratio of bytes overstates the gain."""
-    asked: Any = points[points["asked"]]
+    both = comparable(points)
+    if not len(both):
+        return "Nowhere do both kinds of attention fit in memory"
+    asked: Any = both[both["asked"]]
     if not len(asked):
-        asked = points.sort_values("kv_io_ratio").iloc[[-1]]
+        asked = both.sort_values("kv_io_ratio").iloc[[-1]]
     point = asked.iloc[0]
     if abs(point["kv_io_ratio"] - 1) < TIE_MARGIN:
         return f"With {plural(int(point['samples']), 'sample')} there are no KV bytes to save"

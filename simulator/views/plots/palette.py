@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLACK, SKY, GREEN = "#000000", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY, PALE, INK = "#767676", "#E4E4E4", "#222222"
 # For things that have no order and are no kind of attention.
@@ -23,10 +23,9 @@ class Line:
     dash: str
 
 
-# One for each way to store and read the context, by the name that ``compare`` gives it.
+# One for each kind of attention.
 LINES: Mapping[str, Line] = {
     "standard": Line("standard", VERMILLION, "dash"),
-    "shared_storage": Line("standard, one stored context", ORANGE, "dot"),
     "bifurcated": Line("bifurcated", BLUE, "solid"),
 }
 

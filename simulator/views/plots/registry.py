@@ -42,7 +42,7 @@ class Kind:
     varied
         What of the question varies in it, so that the line under the title leaves it out.
     reported
-        Whether a report draws it; not if it is of other models than those asked about.
+        Whether a report draws it; not if it is of one other model than those asked about.
     """
 
     shows: str
@@ -134,7 +134,6 @@ FIGURES: Mapping[str, Kind] = {
         shows="loss of attention families at equal size, against their KV bytes and their step",
         frame=frames.by_family,
         draw=loss_kv.loss_kv,
-        reported=False,
     ),
     "generation": Kind(
         shows="a whole generation, step by step: the gain fades as samples grow their own tokens",

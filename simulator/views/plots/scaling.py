@@ -188,13 +188,20 @@ def scaling_figure(result: ScalingLaw) -> "go.Figure":
         f"irreducible loss {law.irreducible_loss:.4g} ± {law.stderr[0]:.2g}, "
         f"exponent {law.exponent:.3g} ± {law.stderr[2]:.2g}"
     )
-    notes = (
-        "L = E + A (N / F)^-α: one E, A and α for all families. In brackets the 95 % interval.",
-        *result.notes,
-        f"bifurcate {__version__}.",
+    runs = pd.DataFrame(run_rows(result))
+    formula = (
+        "L = E + A (N / F)^-α: one E, A and α for all families. In brackets the 95 % interval."
     )
+    if law.center_tokens is not None:
+        formula = formula.replace(":", " + B D^-β:", 1)
+        # Of each run, as much above or below the law as it is at its own tokens.
+        moved = law.loss(runs["parameters"], list(result.families)) / runs["fitted_loss"]
+        for name in ("loss", "held_out_loss"):
+            runs[name] = runs[name].astype(float) * moved
+        formula += f" Losses are brought to {law.center_tokens / GIGA:.3g} B tokens."
+    notes = (formula, *result.notes, f"bifurcate {__version__}.")
     return scaling_law(
-        pd.DataFrame(run_rows(result)),
+        runs,
         _curves(result),
         pd.DataFrame([as_object(FAMILY, family) for family in result.laws]),
         Caption(subject, notes),

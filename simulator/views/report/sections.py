@@ -12,7 +12,7 @@ from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.timing.interval import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views import generate, text
-from simulator.views.estimate import LAYOUTS, break_even, variants
+from simulator.views.estimate import LAYOUTS, break_even, storage_phrase, variants
 from simulator.views.report import words
 from simulator.views.report.html import Child, Head, Html, bullets, columns_table, table, tag
 
@@ -55,7 +55,7 @@ MEMORY_HEADS = (
 def case_line(decision: Decision) -> Html:
     """Say which case a part is about."""
     work, setup = decision.case.workload, decision.case.setup
-    group = f", {setup.tensor_parallel} GPUs to a group" if setup.tensor_parallel > 1 else ""
+    group = f", {setup.gpus} GPUs to a group" if setup.gpus > 1 else ""
     return tag(
         "p",
         f"{text.model_phrase(decision.case.model)}; {text.samples_phrase(work)}; "
@@ -96,7 +96,7 @@ def _reading(decision: Decision) -> list[str]:
     every = [
         "The GPUs asked about come first and are marked; the others are ordered by cost.",
         f"Below a prediction: where {shipped_spreads().coverage:.0%} of measurements should lie.",
-        "Speed-up is standard's time over bifurcated's, whether or not both fit.",
+        "Speed-up is standard's time over bifurcated's, where both fit.",
         f"Most samples: {within}, all else as in the case.",
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
@@ -144,6 +144,8 @@ def step_cell(result: Estimate) -> list[Child]:
 def _speedup_cell(choice: Choice) -> list[Child]:
     """Write a speed-up with its interval below."""
     found = choice.comparison
+    if not found.both_fit:
+        return ["-"]
     likely = text.between(found.speedup_low, found.speedup_high)
     return [f"{found.speedup:.2f}", " ", tag("small", likely)]
 
@@ -168,8 +170,10 @@ def tiles(decision: Decision) -> Html:
         ),
         (
             "Speed-up of the step",
-            f"{result.speedup:.2f}x",
-            text.likely(result.speedup, result.speedup_low, result.speedup_high).strip(" ()"),
+            f"{result.speedup:.2f}x" if result.both_fit else "-",
+            text.likely(result.speedup, result.speedup_low, result.speedup_high).strip(" ()")
+            if result.both_fit
+            else words.standing(choice),
         ),
         (
             "KV bytes read",
@@ -191,9 +195,12 @@ def tiles(decision: Decision) -> Html:
         cost = cheapest.usd_per_million_tokens(best.setup.attention)
         facts.append(
             (
-                "Cheapest per million tokens",
-                f"{text.money(cost, 3)} USD",
-                f"{words.group_name(best)}, {best.setup.attention}",
+                "Cheapest",
+                f"{text.money(cheapest.usd_per_hour, 2)} USD/h",
+                (
+                    f"{words.group_name(best)}, {best.setup.attention}; "
+                    f"{text.money(cost, 3)} USD per million tokens"
+                ),
             )
         )
     return tag(
@@ -212,8 +219,8 @@ def step_section(decision: Decision) -> Html:
     standard = choice.comparison.standard
     steps: list[list[Child]] = []
     memory: list[list[Child]] = []
-    for name, item in variants(choice.comparison).items():
-        totals, needs = item.totals, item.memory
+    for item in variants(choice.comparison).values():
+        name, totals, needs = storage_phrase(item), item.totals, item.memory
         steps.append(
             [
                 name,
@@ -241,7 +248,7 @@ def step_section(decision: Decision) -> Html:
             ]
         )
     place = words.group_name(standard)
-    each = " (of each GPU)" if standard.setup.tensor_parallel > 1 else ""
+    each = " (of each GPU)" if standard.setup.gpus > 1 else ""
     return tag(
         "div",
         table(
@@ -258,7 +265,8 @@ def step_section(decision: Decision) -> Html:
 def request_section(decision: Decision) -> Html:
     """Return the time and the cost of a whole request."""
     first = next(iter(decision.requests.values()))
-    ratio = decision.requests["standard"].total_s / decision.requests["bifurcated"].total_s
+    step = decision.first.comparison
+    at_step = f" At the step above it is {text.times_as(step.speedup)}." if step.both_fit else ""
     return tag(
         "div",
         columns_table(
@@ -267,13 +275,7 @@ def request_section(decision: Decision) -> Html:
             generate.TABLE,
             decision.requests.values(),
         ),
-        tag(
-            "p",
-            "Over the whole request, prefill included, bifurcated attention is "
-            f"{text.times_as(ratio)}; at the step above "
-            f"{text.times_as(decision.first.comparison.speedup)}. "
-            f"{first.steps_note}".rstrip(),
-        ),
+        tag("p", f"{generate.verdict(decision.requests)}{at_step} {first.steps_note}".rstrip()),
     )
 
 

@@ -10,7 +10,7 @@ from simulator.inputs.setup import ATTENTIONS
 from simulator.timing.constants import CONSTANTS, Rates, used_constants
 from simulator.timing.interval import FAMILY, format_of, shipped_spreads, spread_of
 from simulator.views.columns import as_object, without
-from simulator.views.estimate import INPUTS
+from simulator.views.estimate import INPUTS, variants
 from simulator.views.report.html import Child, Head, Html, bullets, table, tag
 from simulator.views.text import KERNELS, setting, without_shortage
 
@@ -212,8 +212,8 @@ def notes(decisions: Sequence[Decision]) -> list[str]:
     every = [
         note
         for decision in decisions
-        for name in ("standard", "shared_storage", "bifurcated")
-        for note in getattr(decision.first.comparison, name).notes
+        for result in variants(decision.first.comparison).values()
+        for note in result.notes
     ]
     return without_shortage(every)
 

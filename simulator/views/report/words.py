@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from simulator.answers.advice import why_stored_is_enough
 from simulator.answers.compare import Comparison
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
@@ -13,9 +14,8 @@ from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
 from simulator.views.text import between, plural, samples_phrase, shortage, times_as
 
-USE, STORE, KEEP, DEPENDS = (
+USE, KEEP, DEPENDS = (
     "Use bifurcated attention",
-    "Store the context once, with bifurcated attention or without",
     "Keep standard attention",
     "It depends on the case",
 )
@@ -39,10 +39,8 @@ def lead(grid: GridSummary, decision: Decision) -> str:
     first = decision.first.comparison
     sure = first.verdict
     if grid.points == 1:
-        stored = first.shared_storage.memory.fits
-        if sure == "yes" and stored and first.verdict_over_stored != "yes":
-            return STORE
-        return {"yes": USE, "no": KEEP}.get(sure, sure.capitalize())
+        use = (sure == "yes" and why_stored_is_enough(first)) or USE
+        return {"yes": use, "no": KEEP}.get(sure, sure.capitalize())
     if grid.verdict == "gain" and sure == "yes":
         return USE
     if grid.verdict == "no gain":
@@ -57,7 +55,9 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
     case = samples_phrase(standard.workload).partition(", ")[0]
     take = "takes" if case.startswith("1 ") else "take"
     place = f"per step with {standard.model.name} on {group_name(standard)}"
-    if result.speedup > 1 and result.verdict == "yes":
+    if bifurcated.memory.fits and not standard.memory.fits:
+        middle = f"{format_time(bifurcated.step_s)} {place}{over_stored(result)}"
+    elif result.both_fit and result.speedup > 1 and result.verdict == "yes":
         middle = (
             f"{format_time(bifurcated.step_s)} {place} instead of {format_time(standard.step_s)}, "
             f"{ratio_phrase(result)}{over_stored(result)}"
@@ -65,8 +65,8 @@ def case_sentence(choice: Choice, grid: GridSummary) -> str:
     else:
         middle = (
             f"{format_time(standard.step_s)} {place} under standard and "
-            f"{format_time(bifurcated.step_s)} under bifurcated attention, which is "
-            f"{ratio_phrase(result)}"
+            f"{format_time(bifurcated.step_s)} under bifurcated attention"
+            + (f", which is {ratio_phrase(result)}" if result.both_fit else "")
         )
         if result.verdict in OPEN and grid.points > 1:
             middle += f", {result.verdict}"
@@ -94,7 +94,7 @@ def _fit_clause(result: Comparison) -> str:
         layout = LAYOUTS[standard.setup.kv_layout]
         also = (
             ", with one stored context it does"
-            if not standard.setup.rereads and result.shared_storage.memory.fits
+            if result.stored is not standard and result.stored.memory.fits
             else ""
         )
         return f"; standard with {layout} does not fit ({_short(standard)}){also}"
@@ -113,13 +113,17 @@ def _short(result: Estimate) -> str:
 
 def grid_sentence(grid: GridSummary) -> str:
     """Say what holds over the whole grid."""
-    most, least = (f"{float(row['speedup']):.2f}" for row in (grid.most, grid.least))
     gained = "all" if grid.gained == grid.points else f"{grid.gained:,}" if grid.gained else "none"
+    within = ""
+    if grid.both_fit:
+        most, least = (f"{float(row['speedup']):.2f}" for row in (grid.most, grid.least))
+        within = (
+            f"; where both fit in memory it is {least} ({point(grid.least, grid)}) to {most} "
+            f"times as fast ({point(grid.most, grid)})"
+        )
     return (
         f"Bifurcated attention is at least {GAIN_SPEEDUP:g} times as fast at {gained} of the "
-        f"grid's {plural(grid.points, 'point')}; over all of them it is {least} "
-        f"({point(grid.least, grid)}) to {most} times as fast ({point(grid.most, grid)}). "
-        f"{_deciding(grid)} {_fitting(grid)}"
+        f"grid's {plural(grid.points, 'point')}{within}. {_deciding(grid)} {_fitting(grid)}"
     )
 
 
@@ -177,5 +181,5 @@ def standing(choice: Choice) -> str:
 
 def group_name(result: Estimate) -> str:
     """Name the GPU, and how many of them if there are several."""
-    size = result.setup.tensor_parallel
+    size = result.setup.gpus
     return f"{size} x {result.gpu.name}" if size > 1 else result.gpu.name

@@ -17,7 +17,6 @@ from simulator.answers.study import Study
 from simulator.units import GIB
 from simulator.views.plots import style
 from simulator.views.plots.fleet import frontier
-from simulator.views.plots.lines import beyond_standard
 from simulator.views.plots.registry import FIGURES, figure
 
 GAIN = "gain, and standard ends"
@@ -50,9 +49,7 @@ def test_latency_over_samples_is_that_of_compare(question: Study, samples: int) 
     made = figure("latency-samples", question)
     answer = compare(question, samples=samples)
     assert points(made, "bifurcated")[samples] == pytest.approx(answer.bifurcated.step_s * 1e3)
-    name = "standard" if samples <= 14 else "standard, one stored context"
-    item = answer.standard if samples <= 14 else answer.shared_storage
-    assert points(made, name)[samples] == pytest.approx(item.step_s * 1e3)
+    assert points(made, "standard")[samples] == pytest.approx(answer.standard.step_s * 1e3)
 
 
 def test_latency_over_the_context_is_that_of_compare(question: Study) -> None:
@@ -64,16 +61,14 @@ def test_latency_over_the_context_is_that_of_compare(question: Study) -> None:
 
 
 def test_every_line_of_latency_has_its_interval_shaded(question: Study) -> None:
-    """That of one stored context too, from where the copies no longer fit."""
+    """From the lower to the upper end, as far as it fits."""
     made = figure("latency-samples", question)
-    answer = compare(question, samples=64)
-    for variant, item in (
-        ("bifurcated", answer.bifurcated),
-        ("shared_storage", answer.shared_storage),
-    ):
+    answer = compare(question, samples=8)
+    for variant in ("standard", "bifurcated"):
+        item = getattr(answer, variant)
         colour = style.pale(style.LINES[variant].colour)
         (shade,) = [trace for trace in made.data if trace.fillcolor == colour]
-        ends = [y for x, y in zip(shade.x, shade.y, strict=True) if x == 64]
+        ends = [y for x, y in zip(shade.x, shade.y, strict=True) if x == 8]
         expected = [item.step_high_s * 1e3, item.step_low_s * 1e3]
         assert ends == pytest.approx(expected)
 
@@ -122,9 +117,9 @@ def test_the_bars_sum_to_the_step_and_its_bytes(question: Study) -> None:
         ),
     ):
         bars = [trace for trace in made.data if (trace.xaxis or "x") == panel]
-        rows = [sum(bar.x[row] for bar in bars) for row in range(3)]
+        rows = [sum(bar.x[row] for bar in bars) for row in range(2)]
         assert rows[0] == pytest.approx(expected["bifurcated"])
-        assert rows[2] == pytest.approx(expected["standard"])
+        assert rows[1] == pytest.approx(expected["standard"])
 
 
 def test_bars_of_terabytes_are_named_as_such(question: Study) -> None:
@@ -238,6 +233,7 @@ def test_no_price_is_no_error() -> None:
 
 def test_a_generation_begins_and_ends_as_generate_does(question: Study) -> None:
     """First and last point are the shortest and longest step of ``generate``, the gain its own."""
+    question = replace(question, workload=question.workload.but(samples=8), output_tokens=2048)
     made = figure("generation", question)
     settings = {
         **question.setup.model_dump(),
@@ -299,19 +295,14 @@ def test_the_frontier_is_what_nothing_beats(cloud: list[tuple[float, float]]) ->
     assert edge == set(cloud) - beaten
 
 
-def test_one_stored_context_goes_on_where_copies_end() -> None:
-    """Of two equal lines the second begins at the last point of the first that fits."""
-    rows = [
-        {"variant": variant, "samples": samples, "step_ms": 1.0 * samples, "fits": fits}
-        for variant, ends in (("standard", 2), ("shared_storage", 99))
-        for samples in (1, 2, 3, 4)
-        for fits in [samples <= ends]
-    ]
-    frame = pd.DataFrame(rows)
-    standard = beyond_standard(frame, frame[frame["variant"] == "standard"], "samples")
-    shared = beyond_standard(frame, frame[frame["variant"] == "shared_storage"], "samples")
-    assert list(standard["samples"]) == [1, 2, 3]
-    assert list(shared["samples"]) == [2, 3, 4]
+@pytest.mark.parametrize("name", ["speedup-map", "kv-io", "kv-heads", "latency-kernels"])
+def test_no_finding_names_a_gain_over_what_does_not_fit(question: Study, name: str) -> None:
+    """At 256 copies of 32K only bifurcated attention fits: its ratio to them is no gain."""
+    work = question.workload.model_copy(update={"samples": 256, "context_tokens": 2**15})
+    alone = replace(question, workload=work, samples=(), context_tokens=())
+    assert not compare(alone).both_fit
+    said = figure(name, alone).layout.meta["finding"]
+    assert style.times(compare(alone).speedup) not in said
 
 
 def test_no_context_and_no_own_tokens_are_drawn_too(question: Study) -> None:

@@ -73,7 +73,7 @@ def test_the_residuals_have_room_for_their_title(tmp_path: Path) -> None:
 
 def test_the_map_shows_the_ratios_of_its_frame() -> None:
     """Three panels; each cell's text is the ratio of the two steps, nothing where neither fits."""
-    result = simulator.tradeoff("llama-2-7b")
+    result = simulator.tradeoff("llama-2-7b", kv_layout="copies")
     drawn = crossover_figure(result)
     panels = [trace for trace in drawn.data if trace.type == "heatmap"]
     pairings = [("standard", "standard"), ("bifurcated", "bifurcated"), ("bifurcated", "standard")]
@@ -121,7 +121,7 @@ def test_the_title_tells_what_the_target_buys() -> None:
 
 def test_points_beyond_memory_are_pale_and_useless_ones_left_out() -> None:
     """Beyond memory the line is pale, and ends where more samples bring nothing more."""
-    result = simulator.quality("llama-3.1-8b", success_rate=0.02)
+    result = simulator.quality("llama-3.1-8b", success_rate=0.02, kv_layout="copies")
     drawn = quality_figure(result)
     standard = [trace for trace in drawn.data if trace.name == "standard"]
     assert [trace.opacity for trace in standard] == [1.0, pytest.approx(0.3)]
@@ -165,7 +165,7 @@ def test_families_stand_at_their_loss_cache_and_step() -> None:
     # Runs do not tell the latent cache; Llama's would be 576 of 8192 values.
     assert mlp.x[mlp.text.index("MLA")] == 576 / 8192
     for trace in drawn.data[-2:]:
-        assert trace.text == ("MHA", "GQA", "MQA", "MLA")
+        assert trace.text == ("MHA", "MQA", "GQA", "MLA", "GLA-2", "MQA-CLA2")
         asked = simulator.estimate("llama-2-7b", "h100-sxm", attention=trace.name)
         assert trace.x[0] == pytest.approx(asked.step_s * 1e3)
         assert trace.y[0] == 0
@@ -173,7 +173,7 @@ def test_families_stand_at_their_loss_cache_and_step() -> None:
             "llama-2-7b", target_kv_heads=[1], size_factors=[1.0], scale_by="mlp"
         ).others[0]
         step = other.variants[trace.name].result.step_s
-        assert trace.x[2] == pytest.approx(step * 1e3)
+        assert trace.x[1] == pytest.approx(step * 1e3)
     # TPA and others have no place along KV bytes: they are listed.
     note = " ".join(drawn.layout.meta["notes"]) if "notes" in drawn.layout.meta else ""
     note += " ".join(str(text.text) for text in drawn.layout.annotations)

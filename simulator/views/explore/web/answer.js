@@ -2,26 +2,17 @@
 
 /* The answer in words and as a table, and the footer. */
 
-function lineOf(way) {
-  const { lines } = style;
-  const names = {
-    standard: `standard, ${LAYOUTS[data.layouts[state.kv_layout]]}`,
-    shared: lines.shared_storage.name,
-    bifurcated: lines.bifurcated.name,
-  };
-  return { ...lines[way === "shared" ? "shared_storage" : way], name: names[way] };
-}
+const WAYS = ["standard", "bifurcated"];
 
-/* The ways to show: storage that is shared anyway is not shown twice. */
-function waysShown() {
-  return data.layouts[state.kv_layout] === "shared"
-    ? ["standard", "bifurcated"]
-    : ["standard", "shared", "bifurcated"];
+function lineOf(way) {
+  const line = style.lines[way];
+  const layout = way === "standard" ? `, ${LAYOUTS[data.layouts[state.kv_layout]]}` : "";
+  return { ...line, name: line.name + layout };
 }
 
 function showAnswer(result, breakEven) {
   setText("headline", headline(result));
-  const most = waysShown().map((way) => [
+  const most = WAYS.map((way) => [
     lineOf(way).name,
     engine.mostThatFits(state, layoutOf(way), "samples"),
   ]);
@@ -46,16 +37,16 @@ function showAnswer(result, breakEven) {
 }
 
 /* What is gained over one stored context, nothing where that is as much, as `bifurcate compare`. */
-function overStored({ shared, bifurcated, speedup }) {
-  const ratio = shared.seconds / bifurcated.seconds;
+function overStored({ stored, bifurcated, speedup }) {
+  const ratio = stored.seconds / bifurcated.seconds;
   if (Math.abs(speedup / ratio - 1) < data.limits.tie) return "";
   const times = `${ratio.toFixed(2)} times as fast`;
   return `Over one stored context, as paged caches keep it, bifurcated is ${times}.`;
 }
 
 /* What bifurcated is held against: one stored context where copies do not fit and it does. */
-function comparable({ standard, shared }) {
-  return !standard.memory.fits && shared.memory.fits ? shared : standard;
+function comparable({ standard, stored }) {
+  return !standard.memory.fits && stored.memory.fits ? stored : standard;
 }
 
 /* The answer in a sentence, as `bifurcate compare` decides it. */
@@ -88,24 +79,27 @@ function headline(result) {
   return `${lead}: ${faster}`;
 }
 
-/* That one stored context is the change to make: where reading it once is not sure to gain more, gains
-   little, or has no kernel. */
-function storedOnce({ standard, shared, bifurcated }) {
-  const { verdict } = engine.ratioInterval(shared, bifurcated);
-  const gain = shared.seconds / bifurcated.seconds;
+/* That one stored context is enough: where reading it once is not sure to gain more, gains little, or has
+   no kernel. */
+function storedOnce({ standard, stored, bifurcated }) {
+  const { verdict } = engine.ratioInterval(stored, bifurcated);
+  const gain = stored.seconds / bifurcated.seconds;
   const barred = data.gpus[state.gpu].barred[state.model];
-  if (!shared.memory.fits || (verdict === "yes" && gain >= data.limits.worth && !barred)) return "";
-  const moreBy = (verb) => `reading it once as well ${verb} ${gain.toFixed(2)} times as fast`;
+  if (!stored.memory.fits || (verdict === "yes" && gain >= data.limits.worth && !barred)) return "";
+  const reading = stored === standard ? "reading the context once" : "reading it once as well";
+  const moreBy = (verb) => `${reading} ${verb} ${gain.toFixed(2)} times as fast`;
   const more =
     verdict === "no"
-      ? "reading it once as well gains nothing more"
+      ? `${reading} gains nothing more`
       : barred
         ? `${moreBy(verdict === "yes" ? "would be" : "may be")}, but ${barred}`
         : verdict === "yes"
           ? `${moreBy("is")}, too little to change kernels for`
-          : `whether reading it once as well gains more is ${verdict}`;
-  const times = `${timeText(shared.seconds)} against ${timeText(standard.seconds)} a step`;
-  const faster = `${timesText(standard.seconds / shared.seconds)} as fast, ${times}`;
+          : `whether ${reading} gains more is ${verdict}`;
+  if (stored === standard) return `Keep standard attention; ${more}`;
+  if (!standard.memory.fits) return `Store the context once, as paged caches do; ${more}`;
+  const times = `${timeText(stored.seconds)} against ${timeText(standard.seconds)} a step`;
+  const faster = `${timesText(standard.seconds / stored.seconds)} as fast, ${times}`;
   return `Store the context once, as paged caches do: ${faster}; ${more}`;
 }
 
@@ -165,7 +159,6 @@ function tooLong() {
 }
 
 function showTable(result) {
-  const ways = waysShown();
   const price = data.gpus[state.gpu].usd_per_hour;
   const gpus = data.kept.tensor_parallel || 1;
   const rows = [
@@ -193,7 +186,7 @@ function showTable(result) {
     "tr",
     {},
     element("th", { scope: "col" }, ""),
-    ...ways.map((way) =>
+    ...WAYS.map((way) =>
       element(
         "th",
         { scope: "col" },
@@ -211,7 +204,7 @@ function showTable(result) {
       "tr",
       {},
       element("th", { scope: "row" }, name),
-      ...ways.map((way) =>
+      ...WAYS.map((way) =>
         element(
           "td",
           {

@@ -1,0 +1,40 @@
+"""The command line of a serving engine that starts a deployment."""
+
+import shlex
+
+from simulator.answers.load import Deployment
+from simulator.inputs.presets import find_preset
+
+# Whose flags these are; recalled from `vllm serve --help`.
+VERSION = "vLLM 0.10 and later, recalled"
+
+
+def launch_line(deployment: Deployment) -> str:
+    """Return the line that starts one replica in vLLM; empty for other engines and if none fits.
+
+    Parameters
+    ----------
+    deployment
+        The model on its GPUs. Formats for which vLLM needs a checkpoint of their own have no flag.
+    """
+    setup, model = deployment.alone.setup, deployment.alone.model
+    if setup.engine != "vllm" or deployment.server is None:
+        return ""
+    work = deployment.request.workload
+    sequences = deployment.server.most * int(work.samples) // setup.data_parallel
+    options = {
+        "tensor-parallel-size": setup.tensor_parallel if setup.tensor_parallel > 1 else None,
+        "pipeline-parallel-size": setup.pipeline_parallel if setup.pipeline_parallel > 1 else None,
+        "data-parallel-size": setup.data_parallel if setup.data_parallel > 1 else None,
+        "enable-expert-parallel": "" if setup.expert_parallel > 1 else None,
+        "max-model-len": work.context_tokens + deployment.request.output_tokens,
+        "max-num-seqs": max(1, sequences),
+        "max-num-batched-tokens": setup.max_batched_tokens,
+        "gpu-memory-utilization": setup.gpu_memory_utilization,
+        "kv-cache-dtype": "fp8" if setup.kv_dtype == "fp8" else None,
+        "quantization": "fp8" if setup.weight_dtype == "fp8" != model.weights.name else None,
+    }
+    flags = [f"--{name} {value}".rstrip() for name, value in options.items() if value is not None]
+    preset = find_preset(model.name)
+    on_hub = [name for name in (preset.aliases if preset else ()) if "/" in name]
+    return " ".join(["vllm serve", shlex.quote([*on_hub, model.name][0]), *flags])

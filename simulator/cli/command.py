@@ -1,0 +1,283 @@
+"""How commands read their words and lay out their help: spellings, hints, groups and examples."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from simulator.cli.output import say
+from simulator.errors import OutputError
+
+# The commands by what they are for, in the order of the help, each with its module. Only the
+# requested command is loaded, because the options of all others would take longer than the answer.
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    "One step, one request": dict.fromkeys(("compare", "estimate", "generate", "tree"), "answers"),
+    "GPUs and load": dict.fromkeys(("plan", "serve"), "answers"),
+    "Samples and fewer KV heads": dict.fromkeys(("quality", "tradeoff", "scaling"), "tradeoff"),
+    "Grids, figures, pages": {name: name for name in ("sweep", "plot", "report", "explore")},
+    "Models, GPUs, scenarios": dict.fromkeys(("models", "gpus", "scenarios"), "catalogues"),
+    "Evidence": {
+        "trace": "trace",
+        "measure": "measure",
+        **dict.fromkeys(("calibrate", "validate"), "evidence"),
+    },
+}
+COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
+
+# Two questions that each command answers.
+EXAMPLES: Mapping[str, Sequence[str]] = {
+    "compare": ("llama-3.1-8b -g h100 -n 16 --context 8K", "qwen3-30b-a3b -n 4,16,64 --json"),
+    "estimate": ("llama-3.1-70b --tp 4 --batch-size 64", "mistral-7b --context 1K,4K,16K"),
+    "generate": ("llama-3.1-8b -n 32 --output-len 512", "gpt-oss-20b -g l40s --price-per-hour 1"),
+    "tree": (
+        "llama-3.1-8b --tree system=2K,problem=512x8 -n 16",
+        "llama-2-7b --context 4K --batch-size 8 -n 4",
+    ),
+    "plan": (
+        "llama-3.1-70b -n 16 --context 8K --target-step-ms 30",
+        "llama-3.1-8b --requests-per-s 4 --tpot-ms 30",
+    ),
+    "serve": ("llama-3.1-8b -n 4 --output-len 512", "llama-3.1-70b --tp 4 --max-num-seqs 256"),
+    "quality": (
+        "llama-3.1-8b --success-rate 0.05 --target-step-ms 15",
+        "qwen2.5-7b --success-rate 0.2 --output-len 1K --target-request-s 20",
+    ),
+    "tradeoff": ("llama-2-7b --target-kv-heads 1", "llama-2-7b --family gqa --scale-by mlp"),
+    "scaling": ("runs.csv", "runs.csv --figure scaling.html"),
+    "sweep": ("code-sampling-8k -o grid.csv", "llama-3.1-8b -n 1,4,16 --context 4K,8K"),
+    "plot": (
+        "latency-samples llama-3.1-8b --context 8K -o latency.svg",
+        "memory code-sampling-8k -o memory.html",
+    ),
+    "report": ("code-sampling-8k -o report.html", "llama-3.1-8b -n 1,4,16 --context 4K,8K"),
+    "explore": ("code-sampling-8k", "llama-3.1-8b -n 16 --context 8K -o explore.html"),
+    "models": ("show llama-3.1-8b", "show ./config.json --json"),
+    "gpus": ("show h100", "check my-card.toml"),
+    "scenarios": ("show code-sampling-8k", "check mine.toml"),
+    "trace": (
+        "bifurcated_flash -s samples=4 -s context_tokens=1K",
+        "my_code.py:attention --json",
+    ),
+    "measure": ("--dry-run", "code-sampling-8k --only attention -o measured"),
+    "calibrate": ("measured -g my-card.toml", "rows.csv -g h100 --json"),
+    "validate": ("measured", "rows.csv -g h100 -o errors.csv"),
+}
+
+# The groups of options that every command may have.
+QUESTION_PANEL, OUTPUT_PANEL = "The question", "The output"
+# The options that most questions have, which their help shows first.
+FIRST = ("model", "gpu", "samples", "context_tokens", "prompts")
+# What the users of engines type, and our words for it.
+SPELLINGS: Mapping[str, Sequence[str]] = {
+    "-tp": ("--tp",),
+    "--tp-size": ("--tp",),
+    "--model-path": ("--model",),
+    "--batch": ("--batch-size",),
+    **dict.fromkeys(("--ctx", "--seq-len", "--prompt-len", "--isl"), ("--context",)),
+    **dict.fromkeys(("--max-tokens", "--max-new-tokens", "--osl"), ("--output-len",)),
+    **dict.fromkeys(("--n", "--best-of", "--num-return-sequences"), ("-n",)),
+    "--precision": ("--dtype",),
+    "--request-rate": ("--requests-per-s",),
+    "--chunked-prefill-size": ("--max-batched-tokens",),
+    "--tpot": ("--target-step-ms",),
+    "--target-tpot-ms": ("--target-step-ms",),
+    "--enable-prefix-caching": ("--kv-layout", "shared"),
+    **dict.fromkeys(("-pp", "--pp-size"), ("--pp",)),
+    **dict.fromkeys(("-dp", "--dp-size"), ("--dp",)),
+    **dict.fromkeys(("-ep", "--ep-size"), ("--ep",)),
+}
+# Those that have no words of ours, and what to write instead.
+_CONTEXT = "--context is the length of the context, --output-len that of an output"
+_TOGETHER = "-n is the samples of one prompt, --batch-size the prompts; 'serve' and 'plan' have it"
+_GPUS = "--tp is the number of GPUs that share each layer, times --dp groups and --pp stages"
+MEANT: Mapping[str, str] = {
+    **dict.fromkeys(("--max-model-len", "--context-length"), _CONTEXT),
+    **dict.fromkeys(("--max-num-seqs", "--max-running-requests"), _TOGETHER),
+    **dict.fromkeys(("--num-gpus", "--gpus", "--ngpus"), _GPUS),
+    **dict.fromkeys(
+        ("--enable-expert-parallel", "--enable-dp-attention"),
+        "--ep is the number of parts of whole experts, --dp that of groups with their own requests",
+    ),
+    **dict.fromkeys(
+        ("--enforce-eager", "--disable-cuda-graph"),
+        "steps run as CUDA graphs; only plain PyTorch is modelled without: --execution eager",
+    ),
+    **dict.fromkeys(
+        ("--no-enable-prefix-caching", "--disable-radix-cache"),
+        "--kv-layout copies stores a context for each sample",
+    ),
+    "--mem-fraction-static": "--engine sglang --gpu-memory-utilization SHARE means it",
+    "--speculative-config": "--query-tokens and --accepted-tokens describe speculative decoding",
+    "--cpu-offload-gb": "weights and caches on the host are not modelled",
+}
+
+# Options that name a file to write.
+OUTPUTS = ("output", "figure")
+
+
+def spelt(args: Sequence[str], known: Iterable[str]) -> list[str]:
+    """Return a command line with the words of engines replaced by ours, each said on stderr.
+
+    Parameters
+    ----------
+    args
+        The words after the command.
+    known
+        The command's own options, which mean what they say.
+    """
+    own, words = set(known), list[str]()
+    for index, word in enumerate(args):
+        if word == "--":
+            return [*words, *args[index:]]
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        ours = SPELLINGS.get(dashed, (dashed,) if name.startswith("--") else ())
+        if name in own or not ours or ours[0] not in own:
+            words.append(word)
+            continue
+        say(f"note: {name} is read as {' '.join(ours)}")
+        words += [*ours, value] if equals else ours
+    return words
+
+
+class Command(TyperCommand):
+    """A command that ignores nothing of its line, and whose help is in groups, with examples."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line, after checking that none of it would be ignored."""
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        args = spelt(args, (name for item in self.params for name in item.opts))
+        self._check(ctx, args)
+        rest = super().parse_args(ctx, args)
+        _check_outputs(ctx.params)
+        return rest
+
+    def _check(self, ctx: Any, args: list[str]) -> None:
+        """Refuse a second value of an option that takes one, and words that mean nothing."""
+        _, spare, order = self.make_parser(ctx).parse_args(list(args))
+        if spare and any(item.name == "model" for item in self.params):
+            raise typer.BadParameter(
+                f"unexpected {' '.join(spare)!r}; write -g before a GPU, and a name with spaces "
+                "in quotes"
+            )
+        for item, times in Counter(order).items():
+            single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
+            if single and times > 1:
+                raise typer.BadParameter(
+                    f"{item.opts[0]} takes one value and is given {times} times"
+                )
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options in groups, those of most questions first."""
+        asks = sum(item.name in FIRST for item in self.params) == len(FIRST)
+        panels: dict[str, list[Any]] = {QUESTION_PANEL: []}
+        for item in self.get_params(ctx):
+            first = asks and item.name in FIRST
+            panel = QUESTION_PANEL if first else _panel(item)
+            panels.setdefault(panel, []).append(item)
+        panels[QUESTION_PANEL].sort(key=lambda item: FIRST.index(item.name))
+        panels[OUTPUT_PANEL] = panels.pop(OUTPUT_PANEL, [])  # the last
+        for panel, items in panels.items():
+            records = [record for item in items if (record := item.get_help_record(ctx))]
+            if records:
+                with formatter.section(panel):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, as they are typed."""
+        _write_examples(ctx, formatter)
+
+
+class Commands(TyperGroup):
+    """The commands, in groups."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write each command's summary under its group."""
+        for title, names in GROUPS.items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(name, item.get_short_help_str(62)) for name, item in found if item]
+                )
+
+    def format_epilog(self, _: Any, formatter: Any) -> None:
+        """Say where to begin."""
+        formatter.write(
+            "\nBegin with: bifurcate compare llama-3.1-8b -g h100 -n 16 --context 8K\n"
+            "Options of a command: bifurcate help COMMAND\n"
+        )
+
+
+class Catalogue(TyperGroup):
+    """A group that explains how to show an item when its name is given as a command."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Find the command, or suggest the one that was probably meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            if "Did you mean" not in error.message:
+                error.message += f" To show one: {ctx.command_path} show {args[0]}"
+            raise
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, as they are typed."""
+        _write_examples(ctx, formatter)
+
+
+def _panel(item: Any) -> str:
+    """Return the group of an option or argument in the help."""
+    panel = getattr(item, "rich_help_panel", None)
+    return "Arguments" if item.param_type_name == "argument" else panel or OUTPUT_PANEL
+
+
+def _write_examples(ctx: Any, formatter: Any) -> None:
+    """Write a command's examples; the commands of a group have none of their own."""
+    for number, words in enumerate(EXAMPLES.get(ctx.command_path.partition(" ")[2], ())):
+        formatter.write("\nExamples:\n" if number == 0 else "")
+        formatter.write(f"  {ctx.command_path} {words}\n")
+
+
+def hint_of(error: typer.TyperException) -> str:
+    """Say what to write instead of an option that is not known, or nothing.
+
+    Typer's class of an unknown option has no public name; it alone has possibilities.
+    """
+    if not hasattr(error, "possibilities"):
+        return ""
+    if meant := MEANT.get(str(getattr(error, "option_name", ""))):
+        return meant
+    near = " or ".join(sorted(error.possibilities or ()))
+    return f"did you mean {near}?" if near else ""
+
+
+def _check_outputs(values: Mapping[str, Any]) -> None:
+    """Refuse to write over a file that the command reads.
+
+    Raises
+    ------
+    OutputError
+        If an output is one of the inputs.
+    """
+    # Older versions of Typer make paths of texts only later.
+    outputs = [Path(values[name]) for name in OUTPUTS if isinstance(values.get(name), str | Path)]
+    outputs = [path for path in outputs if path.is_file()]
+    for name, value in values.items() if outputs else ():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if name in OUTPUTS or not isinstance(item, str | Path):
+                continue
+            for path in outputs:
+                if any(read.exists() and read.samefile(path) for read in _reads(Path(item), path)):
+                    raise OutputError(f"cannot write {path}: it is an input; name another file")
+
+
+def _reads(given: Path, output: Path) -> Iterable[Path]:
+    """Return the files that an input stands for, among them the output if it is one."""
+    if not given.is_dir():
+        return [given]
+    rows = [given / output.name] if output.suffix in (".csv", ".parquet") else []
+    return [given / "config.json", *rows]

@@ -1,0 +1,70 @@
+"""Answers in a notebook: as HTML and as frames, made of the tables and columns of their views."""
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from simulator.answers.answer import Answer
+from simulator.answers.compare import Comparison
+from simulator.answers.estimate import Estimate
+from simulator.answers.generate import Generation
+from simulator.answers.load import Curve
+from simulator.answers.load_plan import LoadPlan
+from simulator.answers.plan import Plan
+from simulator.answers.quality import Quality
+from simulator.answers.scaling import ScalingLaw
+from simulator.answers.studies import Studies
+from simulator.answers.tradeoff import Tradeoff
+from simulator.answers.tree import TreePlan
+from simulator.inputs.setup import Attention
+from simulator.views import estimate, generate, load, plan, quality, studies, tradeoff, tree
+from simulator.views.columns import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Width of a cell of Jupyter. [characters]
+WIDTH = 120
+_PRE = '<pre style="overflow-x:auto;white-space:pre;line-height:normal">{code}</pre>'
+
+
+def _alone(result: Generation) -> dict[Attention, Generation]:
+    """Return a generation under its kind of attention, as its view takes several."""
+    return {result.attention: result}
+
+
+# By class of answer: the function that shows it, and the one that makes its rows of CSV.
+VIEWS: dict[type[Answer], tuple[Callable[[Any], Any], Callable[[Any], Sequence[Row]]]] = {
+    Comparison: (estimate.compare_view, estimate.compare_rows),
+    Curve: (load.serve_view, load.serve_rows),
+    Estimate: (estimate.estimate_view, estimate.estimate_rows),
+    Generation: (
+        lambda result: generate.generate_view(_alone(result)),
+        lambda result: generate.generate_rows(_alone(result)),
+    ),
+    LoadPlan: (load.load_plan_view, load.load_plan_rows),
+    Plan: (plan.plan_view, plan.plan_rows),
+    Quality: (quality.quality_view, quality.quality_rows),
+    ScalingLaw: (tradeoff.scaling_view, tradeoff.run_rows),
+    Studies: (studies.studies_view, studies.factor_rows),
+    Tradeoff: (tradeoff.tradeoff_view, tradeoff.variant_rows),
+    TreePlan: (tree.tree_view, tree.tree_rows),
+}
+
+
+def html_of(answer: Answer) -> str:
+    """Return an answer as HTML: what the terminal shows, in its colours."""
+    from rich.console import Console
+
+    show, _ = VIEWS[type(answer)]
+    console = Console(record=True, file=io.StringIO(), width=WIDTH, highlight=False)
+    console.print(show(answer))
+    return console.export_html(inline_styles=True, code_format=_PRE)
+
+
+def frame_of(answer: Answer) -> "pd.DataFrame":
+    """Return an answer as a frame with the columns of its CSV, and every digit of its figures."""
+    import pandas as pd
+
+    _, rows = VIEWS[type(answer)]
+    return pd.DataFrame(rows(answer))

@@ -1,0 +1,115 @@
+"""Questions with lists of sizes, without a scenario, and with the model as the first word."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from command_line import bifurcate
+
+LISTS = ("-n", "2,8", "--context", "1K,4K")
+# The single questions of these lists, the last one fastest.
+SINGLE = [
+    (("--context", context, "-n", samples), (samples, context))
+    for context in ("1K", "4K")
+    for samples in ("2", "8")
+]
+
+
+@pytest.mark.parametrize("command", ["estimate", "compare", "generate", "plan"])
+def test_a_list_is_answered_as_its_questions_are(command: str) -> None:
+    """The JSON of lists is the list of the answers to each question alone."""
+    cards = ("-g", "l4") if command == "plan" else ()
+    listed = bifurcate(command, "mistral-7b", *LISTS, *cards, "--json").json
+    alone = [bifurcate(command, "mistral-7b", *one, *cards, "--json").json for one, _ in SINGLE]
+    assert listed == alone
+
+
+@pytest.mark.parametrize("command", ["estimate", "compare", "generate", "plan"])
+def test_a_table_of_a_list_has_a_row_for_each_question(command: str) -> None:
+    """Each row names its sizes; generate has one for each kind of attention."""
+    cards = ("-g", "l4") if command == "plan" else ()
+    text = bifurcate(command, "mistral-7b", *LISTS, *cards).text
+    assert "4 questions, 64 own" in text or "4 questions, 256 output tokens each" in text
+    rows = [line.split()[:2] for line in text.splitlines() if line.lstrip()[:2] in ("1K", "4K")]
+    times = 2 if command == "generate" else 1
+    assert rows == [[context, samples] for _, (samples, context) in SINGLE for _ in range(times)]
+
+
+def test_csv_of_a_list_has_the_rows_of_all_answers() -> None:
+    """compare writes those of each question; estimate one for each, the whole step."""
+    listed = bifurcate("compare", "mistral-7b", *LISTS, "--format", "csv").text.splitlines()
+    alone = [
+        bifurcate("compare", "mistral-7b", *one, "--format", "csv").text.splitlines()
+        for one, _ in SINGLE
+    ]
+    assert listed == [alone[0][0], *(row for rows in alone for row in rows[1:])]
+    steps = bifurcate("estimate", "mistral-7b", *LISTS, "--format", "csv").text.splitlines()
+    assert len(steps) == 1 + len(SINGLE)
+
+
+def test_check_needs_all_answers_of_a_list() -> None:
+    """One question of a list that does not fit is enough for the exit code."""
+    asked = ("estimate", "llama-2-7b", "-g", "l4", "--context", "4K", "--check")
+    assert bifurcate(*asked, "-n", "1").code == 0
+    assert bifurcate(*asked, "-n", "1,64").code == 3
+
+
+def test_a_swept_question_is_the_grid_of_its_answers(tmp_path: Path) -> None:
+    """Without a scenario, sweep computes each combination as compare does, on every GPU."""
+    path = tmp_path / "grid.csv"
+    assert bifurcate("sweep", "mistral-7b", *LISTS, "-g", "l4,h100", "-o", str(path)).code == 0
+    grid = pd.read_csv(path)
+    assert len(grid) == 2 * len(SINGLE)
+    for one, (samples, context) in SINGLE:
+        answer = bifurcate("compare", "mistral-7b", *one, "-g", "l4", "--json").json
+        tokens = 1024 * int(context.removesuffix("K"))
+        row = grid[
+            (grid.gpu == "l4") & (grid.samples == int(samples)) & (grid.context_tokens == tokens)
+        ]
+        assert float(row.speedup.iloc[0]) == pytest.approx(answer["speedup"], rel=1e-6)
+
+
+def test_a_batch_size_alone_is_single_sequences_in_a_sweep_too() -> None:
+    """The number of samples of a grid follows the rule of questions."""
+    text = bifurcate("sweep", "gpt2", "--context", "256", "--batch-size", "2,4").text
+    header, *rows = [line.split(",") for line in text.splitlines()]
+    assert [row[header.index("samples")] for row in rows] == ["1", "1"]
+    assert [row[header.index("prompts")] for row in rows] == ["2", "4"]
+
+
+def test_options_replace_those_of_a_scenario() -> None:
+    """A sweep of a scenario with one sample is the part of its grid with one sample."""
+    text = bifurcate("sweep", "code-sampling-8k", "-n", "4").text
+    rows = bifurcate("sweep", "code-sampling-8k").text.splitlines()
+    column = rows[0].split(",").index("samples")
+    assert text.splitlines() == [
+        rows[0],
+        *(row for row in rows[1:] if row.split(",")[column] == "4"),
+    ]
+
+
+@pytest.mark.parametrize("command", ["explore", "report"])
+def test_pages_answer_a_question(command: str, tmp_path: Path) -> None:
+    """They start from the question; the model may be the first word."""
+    path = tmp_path / "page.html"
+    asked = (command, "gpt2", "-n", "2,4", "--context", "256", "-g", "l4", "-o", str(path))
+    done = bifurcate(*asked)
+    assert done.code == 0, done.err
+    page = path.read_text(encoding="utf-8")
+    assert "gpt2" in page
+    assert "l4" in page
+
+
+def test_a_figure_of_lists_spans_them(tmp_path: Path) -> None:
+    """plot draws a question with lists as it draws a scenario."""
+    path = tmp_path / "figure.json"
+    asked = ("latency-samples", "gpt2", "-n", "2,64", "--context", "256", "-o", str(path))
+    assert bifurcate("plot", *asked).code == 0
+    assert path.stat().st_size > 0
+
+
+def test_a_grid_is_about_one_step_of_a_request() -> None:
+    """A list of output lengths says no single step, so a grid refuses it."""
+    done = bifurcate("sweep", "gpt2", "--output-len", "64,1K")
+    assert done.code == 2
+    assert "--output-tokens says which step" in done.told
