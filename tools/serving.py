@@ -18,6 +18,7 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
+from tools.spread import FIT_LICENCE, LONGEST_INPUT
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "serving.md"
 COVERAGE = 80
@@ -26,16 +27,12 @@ CONCURRENCY = (0, 4, 8, 16, 32, 64, 128, 10**9)
 SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.6, 1)
 # A poor cell has at least so many rows, and such a median error.
 LEAST_ROWS, POOR = 8, 0.15
-# Rows up to so many input tokens for each output token are those of the goal with prefill.
-LONGEST_INPUT = 8
-# Rows of other licences test, and fit nothing.
-FIT_LICENCE = "Apache-2.0"
 HEAD = "| rows | count | median | 90th percentile | bias | step alone: median | inside | high / low |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 INTRODUCTION = """# How accurate are times under load?
 
 Written by `python tools/serving.py` on {date} from {rows:,} runs of whole engines under load that public projects measured; nobody's
-rows are part of this project, and no constant is fitted to them. What is predicted is the time per output token (TPOT) of a client that keeps N requests in flight:
+rows are part of this project, and no constant is fitted to them; the spread of engines' steps, part of intervals, is. What is predicted is the time per output token (TPOT) of a client that keeps N requests in flight:
 
     TPOT = step(N) + (N - 1) x prefill of one prompt / (output tokens - 1)
 
@@ -47,10 +44,10 @@ A configuration may have been measured on several days; each counts. Where an en
 
 # Causes of poor cells: what was found by comparing rows, or what is known of the engine's kernels.
 CAUSES = {
-    ("b200-sxm", "sglang", "deepseek-v3", "fp8"): "single products with scales of blocks take 12 to 18 µs on B200 in the rows that their constants come from, whatever their size; the engine's take less. Four sequences show it most.",
+    ("b200-sxm", "trtllm", "deepseek-v3", "fp8"): "2 to 4 ms are missing from every step, whatever the concurrency, and more so with whole experts on each GPU; on H200 as well, at four sequences. SGLang's steps on the same cards have no such gap: the engine adds it.",
     ("h100-sxm", "sglang", "qwen3-32b", "bf16"): "runs in lockstep: all lengths are equal, and SGLang prefills every waiting prompt before it decodes, so requests begin and end together. Their TTFT is (N + 1) / 2 prefills, as in lockstep, and a request sees only half of the others' prefills while it decodes: with half of the second term the median error is 5 %.",
-    ("h100-sxm", "vllm", "gpt-oss-120b", "nvfp4"): "4-bit experts have the mean constants of several kernels; with those of Marlin's, which vLLM runs on Hopper, the bias is 1 %.",
     ("h200-sxm", "sglang", "llama-3.1-8b", "fp8"): "a third is missing from steps of a few ms, and prefill of others is seen at six tenths: equal lengths, partly in lockstep.",
+    ("h200-sxm", "trtllm", "gpt-oss-120b", "nvfp4"): "4-bit experts have the constants of Triton's kernels, which vLLM runs, and fit its steps; TensorRT-LLM's own take longer in its rows.",
     ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "less prefill than the concurrency says: the second term is seen at a fifth, and TTFT is a tenth of what N equal requests would wait. The rows do not say how requests arrived, or whether prompts were cached.",
     ("mi300x", "sglang", "deepseek-v3", "fp8"): "early versions, slower than later ones, and constants carried from NVIDIA's cards; no interval is given, and no constant taken from them.",
     ("mi300x", "vllm", "llama-3.1-70b", "fp8"): "constants are carried from NVIDIA's cards. The missing time grows with the sequences.",

@@ -4,6 +4,7 @@
   shares of fixed time and of bytes from the L2 cache.
 * Of plain PyTorch code, on top of its kernels: whole steps of the paper's tables, predicted as
   questions are, without the constants fitted to its harness.
+* Of engines under load, on top of their kernels: public serving runs.
 
 This module writes ``spread.toml``.
 """
@@ -11,7 +12,7 @@ This module writes ``spread.toml``.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -24,11 +25,14 @@ from simulator.evidence.predict.steps import prepare_steps
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.timing.constants import rates
-from simulator.timing.interval import Code, Spread
+from simulator.timing.interval import VENDOR, Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
 from tools.carry import NO_GUIDE
 from tools.residuals import FAMILIES, Residuals, predicted_rows
+
+if TYPE_CHECKING:
+    from simulator.evidence.predict.serving import ServingGroup
 
 COVERAGE = 0.8
 LOW, HIGH = (1 - COVERAGE) / 2, (1 + COVERAGE) / 2
@@ -42,6 +46,9 @@ LEAST_TELLING, HALF = 20, 0.5
 # The parts of a kernel's time, in the order of the fit's coefficients.
 PARTS = ("fixed", "streaming", "cached")
 
+# Rows of other licences test, and teach nothing; nor do those of more input tokens for each output
+# token, which depend on how requests arrive.
+FIT_LICENCE, LONGEST_INPUT = "Apache-2.0", 8
 # Kernels of the paper's tables, and their names in questions.
 PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
@@ -60,7 +67,8 @@ FILE_TABLES = {
     "carried": "The worst of GPUs left out in turn, predicted from the constants of the others.",
     "peak": "What published peaks leave out: a share, and time of each launch [us].",
     "gpu": "Shapes that the fit had not seen, of GPUs with rows enough of their own.",
-    "code": "On top: bifurcated calls from standard's constants; the paper's plain PyTorch steps.",
+    "code": "On top: bifurcated calls from standard's constants; the paper's plain PyTorch steps; "
+    "engines under load (rows of serving runs under Apache-2.0).",
 }
 
 
@@ -217,7 +225,11 @@ def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
         "carried": carried,
         "peak": {str(name): peak_spread(part) for name, part in found.peak.groupby("family")},
         "gpu": by_gpu(found.fitted, LEAST_OWN_ROWS),
-        "code": {"bifurcated": bifurcated(measurements), **code_spreads(measurements)},
+        "code": {
+            "bifurcated": bifurcated(measurements),
+            **code_spreads(measurements),
+            "engine": engine_spread(serving_errors(measurements)),
+        },
     }
 
 
@@ -262,6 +274,47 @@ def _code_spread(code: Code, late: "np.ndarray") -> Spread:
     if code == "eager_host":
         return Spread(fixed_below=below, fixed_above=above)
     return Spread(streaming_below=below, streaming_above=above)
+
+
+def serving_errors(measurements: Measurements) -> pd.DataFrame:
+    """Return measured times of serving runs and the ends of their kernels' intervals.
+
+    All as ratios to predicted times: ``ratio``, ``low`` and ``high``. Of NVIDIA's GPUs, and of rows
+    with little prefill whose licence lets us learn from them.
+    """
+    table = measurements.tables.get("serving", pd.DataFrame())
+    frames = []
+    for group in prepare(table, "serving").groups if len(table) else ():
+        gpu, rows = profile(group.gpu_id), table.loc[group.index]
+        ends = cast("ServingGroup", group).interval(gpu, served=False)
+        if ends is None or gpu.vendor != VENDOR:
+            continue
+        found, measured = group.predict(gpu), rows["time_s"].to_numpy()
+        low, high = (end / found for end in ends)
+        frames.append(rows.assign(ratio=measured / found, low=low, high=high))
+    if not frames:
+        return pd.DataFrame()
+    joined = pd.concat(frames)
+    short = joined["input_len"] <= LONGEST_INPUT * joined["output_len"]
+    return joined[short & (joined["licence"] == FIT_LICENCE)]
+
+
+def engine_spread(errors: pd.DataFrame) -> Spread:
+    """Return the spread that, added to that of kernels, holds ``COVERAGE`` of serving runs.
+
+    Spreads add as squares: a run outside its kernels' interval needs the root of the difference.
+    """
+    if not len(errors):
+        return Spread()
+    late = errors["ratio"] - 1
+    ends = {}
+    for side, off, kernels in (
+        ("below", -late, 1 - errors["low"]),
+        ("above", late, errors["high"] - 1),
+    ):
+        missing = np.sqrt((off.clip(lower=0) ** 2 - kernels**2).clip(lower=0))
+        ends[f"streaming_{side}"] = _rounded(float(missing.quantile(HIGH)))
+    return Spread(**ends)
 
 
 def toml(tables: Mapping[str, Any], measurements: Measurements, date: str) -> str:

@@ -354,13 +354,14 @@ def _servers(
     stored = request.stored_tokens
     operations = decode_operations(model, setup, work, resident_blocks=resident)
     time = step_time(operations, gpu_rates, setup.execution)
-    steps = uncertainty(operations, time, gpu_rates, setup, known=alone.interval_known)
+    known = alone.interval_known
+    steps = uncertainty(operations, time, gpu_rates, setup, known=known, served=True)
     step_s = np.broadcast_to(time.total_s, together.shape)
 
     prompt = request.workload.but(tree=(), decoded_tokens=0)
     computed = prefill_operations(model, setup, prompt, cached_tokens=stored)
     filled = step_time(computed, gpu_rates, setup.execution)
-    prefill = uncertainty(computed, filled, gpu_rates, setup, known=alone.interval_known)
+    prefill = uncertainty(computed, filled, gpu_rates, setup, known=known, served=True)
     prefill_s = np.full(together.shape, float(filled.total_s))
     decoded_s = taken_s = np.zeros(together.shape)
     if setup.max_batched_tokens is not None:

@@ -9,8 +9,8 @@ of visited experts are read, so the routing decides the bytes:
   aiconfigurator's measured rows (``power_law`` with exponents of 1.01 and 1.2); between 0.01 and 2
   if there are fewer visits than experts.
 
-The last is in closed form: with the mean load of a visit n k / count, an expert is visited if its
-load is at least ``VISITED_LOAD``; the share of experts above a threshold is an integral of the
+Skewed routing is in closed form: with the mean load of a visit n k / count, an expert is visited if
+its load is at least ``VISITED_LOAD``; the share of experts above a threshold is an integral of the
 density.
 """
 

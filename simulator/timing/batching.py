@@ -128,7 +128,7 @@ class Spread:
         chances, prefill_s, *times = self._states
         within_s = seconds - prefill_s
         soon = float(chances @ _waited(within_s, self.requests_per_s, *times))
-        if not self.full_share:
+        if not self.full_s:  # a chance too small to tell
             return soon
         late = float(chances @ np.exp(-np.maximum(within_s, 0.0) / self.full_s))
         return (1 - self.full_share) * soon + self.full_share * min(soon, 1 - late)

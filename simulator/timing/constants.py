@@ -21,7 +21,8 @@ libraries and kernels, ``carried_libraries.toml`` constants fitted to kernels (`
 fixed times consist of SM cycles and of memory latency, which is no shorter on a faster GPU; the L2
 cache runs at the SMs' clock. One with ``sm_tflops`` grows with the matrix rate of an SM: libraries
 and makers match the loads of 16-bit tiles to it (A100, L40S, H100, H200 and B200 differ by 5.2
-times per clock, by 2.5 per FLOP). One with ``tflops_per_w`` depends on power.
+times per clock, by 2.5 per FLOP), as those of experts' tiles between architectures. One with
+``tflops_per_w`` depends on power.
 """
 
 import tomllib
@@ -369,7 +370,7 @@ CONSTANTS: dict[str, Definition] = {
     "split_k_us": _time(
         meaning="time of splitting a product's inner dimension over thread blocks",
         needs=("m",),
-        fit={None: (0.05, 20)},
+        fit={None: (0.05, 100)},
         rows="products with a long inner dimension and few columns",
     ),
     "l2_gb_per_s": _rate(
@@ -417,10 +418,10 @@ CONSTANTS: dict[str, Definition] = {
         rows="end-to-end batches of one sequence",
     ),
     "module_us": _time(
-        meaning="time that a library's attention module takes beyond the kernels counted here",
+        meaning="time that a library's timed code takes beyond the kernels counted here",
         needs=None,
         fit={None: (0.1, 300, 10)},
-        rows="whole attention modules of few tokens",
+        rows="whole attention modules, or products, of few tokens",
     ),
     "sparse_module_us": _time(
         meaning="time that a module of sparse attention takes beyond the kernels counted here",
@@ -550,7 +551,7 @@ class Entry:
     def on(self, gpu: HardwareProfile, key: Key) -> float:
         """Return the constant's value on another GPU."""
         if self.sm_tflops:
-            return self.value * sm_tflops(gpu) / self.sm_tflops
+            return self.value * sm_factor(key, self.sm_tflops, gpu)
         value = self.value * clock_factor(key, self.mhz, gpu)
         if key.name == "block_gb_per_s":
             value *= self.blocks_per_sm / blocks_per_sm(gpu.architecture)
@@ -667,6 +668,24 @@ def powered_share(share: float, tflops_per_w: float, gpu: HardwareProfile) -> fl
 def published_tflops_per_w(gpu: HardwareProfile) -> float:
     """Return a GPU's published 16-bit matrix rate per watt. [TFLOP/s/W]."""
     return _half_tflops(gpu) / gpu.peak.tdp_w.value
+
+
+def sm_factor(key: Key, measured_tflops: float, gpu: HardwareProfile) -> float:
+    """Return the factor on a constant of an SM with some matrix rate, for another GPU's.
+
+    Rates grow with the published 16-bit matrix rate of an SM, and times fall.
+
+    Parameters
+    ----------
+    key
+        The constant.
+    measured_tflops
+        The rate of the measured GPU's SM. [TFLOP/s]
+    gpu
+        The other GPU.
+    """
+    ratio = sm_tflops(gpu) / measured_tflops
+    return ratio if CONSTANTS[key.name].clock_power > 0 else 1 / ratio
 
 
 def sm_tflops(gpu: HardwareProfile) -> float:

@@ -14,7 +14,8 @@ at published peaks. The parts of an interval:
   for every sample: no row tells which, so the interval spans both.
 * Bifurcated attention, predicted from standard attention's constants, adds a spread.
 * Plain PyTorch and the host that launches it, which no kernel rows describe, have their own
-  spread, from whole steps.
+  spread, from whole steps; so has a serving engine under load, from public serving runs: its
+  version, its scheduler, the kernels that it chose, and the host between steps.
 * No step is faster than its memory traffic and FLOPs at published peaks.
 
 In the ratio of two steps, the errors of products and norms and the common share of attention's
@@ -85,7 +86,7 @@ FAMILY: dict[Kind, Family] = {
 }
 # Kinds of kernel that read the KV cache, whose format selects their spread.
 CACHE_READERS: tuple[Family, ...] = ("attention", "latent_attention", "sparse_attention")
-Code = Literal["bifurcated", "eager_host", "unfused", "rebuilt"]
+Code = Literal["bifurcated", "eager_host", "unfused", "rebuilt", "engine"]
 # Rows of collectives are of groups up to this size, and all rows are of this vendor's GPUs.
 MOST_GPUS, VENDOR = 8, "NVIDIA"
 # Added to a kind's time in denominators, so that a kind without time has no error. [s]
@@ -139,7 +140,7 @@ class Spreads:
         For GPUs with fitted constants, by id, then by kind of kernel.
     code
         Spreads added to the kernels' own: of bifurcated attention, of the host of plain PyTorch
-        code, of the device time of unfused code, and of rebuilt caches.
+        code, of the device time of unfused code, of rebuilt caches, and of engines under load.
     """
 
     coverage: float
@@ -221,6 +222,7 @@ def uncertainty(
     totals: Totals | None = None,
     *,
     known: bool = True,
+    served: bool = False,
 ) -> Uncertainty:
     """Return the interval of a step's time, and its errors.
 
@@ -237,12 +239,15 @@ def uncertainty(
     known
         Whether rows tell how far such times may be off (:func:`unknown_regime`); if not, the
         interval begins at the published peaks and has no upper end.
+    served
+        Whether it is a step of an engine under load, with the spread of these.
     """
     sums = step_sums(operations, step, gpu_rates, totals)
     spreads = {
         family: spread_of(gpu_rates, family, format_of(family, setup)) for family in sums.families
     }
-    found = uncertainty_of(sums, spreads, setup, peak=gpu_rates.choice == "peak")
+    peak = gpu_rates.choice == "peak"
+    found = uncertainty_of(sums, spreads, setup, peak=peak, served=served)
     if known:
         return found
     bound = minimum(sums.bound_s, sums.total_s)
@@ -287,7 +292,12 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
 
 
 def uncertainty_of(
-    step: StepSums, spreads: Mapping[Family, Spread], setup: Setup, *, peak: bool
+    step: StepSums,
+    spreads: Mapping[Family, Spread],
+    setup: Setup,
+    *,
+    peak: bool,
+    served: bool = False,
 ) -> Uncertainty:
     """Return the interval of a step's time, from its sums and the spreads of its kernels.
 
@@ -301,8 +311,15 @@ def uncertainty_of(
         How it is run.
     peak
         Whether the times are those of published peaks, which are lower bounds.
+    served
+        Whether it is a step of an engine under load.
     """
     shared, own = _kernel_errors(step, spreads, setup, peak=peak)
+    if served:
+        engine = code_spread("engine")
+        own["engine"] = Deviation(
+            engine.streaming_below * step.total_s, engine.streaming_above * step.total_s
+        )
     if code := _code_error(step, setup):
         own["code"] = code
     across = shared.pop("collective", None)

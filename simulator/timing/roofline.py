@@ -23,9 +23,10 @@ with the start and end of a tile as a length of K, and (tile rows x element + ti
 bytes per step of K: activations in the format of the product, weights in their stored format.
 
 The products of experts are grouped: rows of every visited expert have tiles of their own, nothing
-is split, and a wave takes a fixed time more, which explains rows better than loading does:
+is split, and a wave takes a time more that grows with K, which explains rows better than loading
+does:
 
-    t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us)
+    t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us x (K + 512) / 2560)
 
 References
 ----------
@@ -56,10 +57,16 @@ PREFILL_BLOCK_WIDTH = 256
 # Rows and columns of tiles: three of the libraries' sizes, which predict unseen products as well
 # as six.
 TILES = ((64, 64), (128, 128), (256, 128))
-# A tile of fewer rows than this multiplies only its own rows.
+# Those of grouped products: libraries also have one for experts with few rows.
+GROUPED_TILES = ((16, 128), *TILES)
+# A tile of no more rows than this multiplies only those that it has.
 LEAST_ROWS = 64
 # Numbers of blocks that may share the inner dimension of a tile.
 SPLITS = (2, 8)
+# The waves of a grouped product take ``block_us`` at K = 2048, and their start and end as long as
+# 512 of K: without, products of short K (the second ones, where experts are split over GPUs) come
+# out too slow. Of 0, 512 and no growth the best on unseen experts of H100, L40S and B200.
+GROUPED_K, GROUPED_START_K = 2048, 512
 # A split product writes its partial results in fp32 and reads them again.
 PARTIAL_BYTES = 2 * 4
 # The power with which multiplying a tile overlaps with loading it, and with its exponentials.
@@ -509,14 +516,16 @@ def _grouped_s(operation: Operation, gpu: Rates) -> Numeric:
     groups = maximum(operation.groups, 1)
     rows_each = operation.m / groups
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / gpu.sm_count
+    waits = (operation.k + GROUPED_START_K) / (GROUPED_K + GROUPED_START_K)
     shortest: Numeric = inf
-    for rows, columns in TILES:
+    for rows, columns in GROUPED_TILES:
         if operation.even:
             down = groups * ceil_div(rows_each, rows)
         else:
             down = maximum(groups, operation.m / rows + groups / 2)
-        multiplied = minimum(rows_each, rows) if rows == LEAST_ROWS else rows
-        tile_s = 2 * columns * operation.k * multiplied / rate + gpu.block_s[operation.kind]
+        multiplied = minimum(rows_each, rows) if rows <= LEAST_ROWS else rows
+        tile_s = 2 * columns * operation.k * multiplied / rate
+        tile_s = tile_s + gpu.block_s[operation.kind] * waits
         waves = _twice_waves(down * ceil_div(operation.n, columns), gpu.sm_count) / 2
         shortest = minimum(shortest, waves * tile_s)
     return shortest

@@ -19,7 +19,7 @@ CARD = "l4"
 TRUE = {
     "experts_launch_us": 6.0,
     "group_us": 0.08,
-    "experts_block_us": 2.0,
+    "experts_block_us": 6.0,
     "experts_bandwidth_fraction": 0.7,
     "experts_flops_fraction": 0.6,
 }
@@ -48,10 +48,10 @@ def row(tokens: int, shape: tuple[int, int, int, int], **more: Any) -> dict[str,
 def made(path: Path, constants: dict[str, float]) -> Measurements:
     """Return rows that the timing model made with these constants, and 2 % noise."""
     rows = [
-        row(4**i, shape, tensor_parallel=ranks)
+        row(2**i, shape, tensor_parallel=ranks)
         for shape in SHAPES
         for ranks in (1, 4)
-        for i in range(8)
+        for i in range(15)
     ]
     table = load([written(path, rows)]).tables["moe"]
     card = with_constants(load_hardware(CARD).model_copy(update={"fitted": {}}), constants)
@@ -142,3 +142,24 @@ def test_rows_of_triton_have_a_buffer_row_for_every_choice(tmp_path: Path) -> No
     assert named["experts_activation"].bytes_written == pytest.approx(8 * 64 * 768 * 2)
     assert named["experts_up"].m == 32
     assert "expert_gather" not in named
+
+
+@pytest.mark.parametrize(
+    ("gpu", "dtype", "kernel", "typical"),
+    [
+        ("H100", "mxfp4", "vllm_mxfp4moe_triton", True),
+        ("H100", "mxfp4", "vllm_mxfp4moe_marlin", False),
+        ("B200", "mxfp4", "vllm_mxfp4moe_marlin", False),
+        ("B200", "nvfp4", "vllm_flashinfer_trtllm", True),
+        ("L40S", "mxfp4", "vllm_mxfp4moe_marlin", True),
+        ("H100", "bf16", "vllm_flashinfer_cutlass", False),
+        ("B200", "bf16", "vllm_flashinfer_cutlass", True),
+    ],
+)
+def test_questions_take_the_kernels_that_engines_choose(
+    tmp_path: Path, gpu: str, dtype: str, kernel: str, typical: bool
+) -> None:
+    """Others have constants of their own, and no part in the general ones."""
+    asked = row(8, SHAPES[0], gpu=gpu, dtype=dtype, kernel=kernel)
+    (group,) = prepare(load([written(tmp_path / "rows.csv", [asked])]).tables["moe"], "moe").groups
+    assert group.typical == typical

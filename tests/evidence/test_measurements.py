@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from simulator.errors import MeasurementError
+from simulator.evidence.fit.solver import with_constants
 from simulator.evidence.predict.calls import ONE_SCALE_BLOCK_TIME
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import (
@@ -17,6 +18,8 @@ from simulator.evidence.rows.kinds import (
     recognise,
 )
 from simulator.evidence.rows.reading import load
+from simulator.inputs.hardware import load_hardware
+from simulator.timing.constants import Variant
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
 
@@ -382,6 +385,24 @@ def test_copies_of_the_weights_decide_whether_l2_holds_them(
     table = load([write(tmp_path, "\n".join(lines))]).tables["gemm"]
     (product,) = prepare(table, "gemm").groups[0].operations
     assert (product.reused_bytes.item() > 0) == hot
+
+
+def test_rows_that_turn_scales_have_time_around_their_product(tmp_path: Path) -> None:
+    """SGLang's rows with scales of blocks on B200 only: H100's kernel takes them as they are."""
+    lines = ["gpu,framework,dtype,m,n,k,latency_us,weights_rotated"]
+    lines += [f"{gpu},sglang,fp8_block,8,4096,512,15,6" for gpu in ("B200", "H100")]
+    lines += ["B200,sglang,fp8,8,4096,512,15,6", "B200,vllm,fp8_block,8,4096,512,15,6"]
+    groups = prepare(load([write(tmp_path, "\n".join(lines))]).tables["gemm"], "gemm").groups
+    around = [group for group in groups if group.around]
+    assert [(each.gpu_id, each.variants[0]) for each in around] == [
+        ("b200-sxm", Variant("sglang", "fp8_block"))
+    ]
+    card = load_hardware("b200-sxm")
+    one, more = (
+        around[0].predict(with_constants(card, {"sglang_fp8_block_module_us": value})).item()
+        for value in (1.0, 3.5)
+    )
+    assert more - one == pytest.approx(2.5e-6)
 
 
 def test_8_bit_products_quantise_first(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Rows of serving benchmarks: how they are read and predicted."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,12 @@ from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup, ask
 from simulator.timing.constants import rates
+from simulator.timing.interval import code_spread
 from simulator.timing.request import generation_time
 from simulator.timing.step import decode_time
+
+if TYPE_CHECKING:
+    from simulator.evidence.predict.serving import ServingGroup
 
 # 64 users of Llama 70B in 8 bits on two H100, of equal lengths.
 ROW = {
@@ -197,6 +201,28 @@ def test_no_interval_where_no_rows_tell_it(tmp_path) -> None:  # noqa: ANN001
     )
     assert others["inside"] is None
     assert np.isnan(others["predicted_tpot_ms_high"])
+
+
+def test_an_interval_under_load_is_wider_than_that_of_its_kernels(tmp_path) -> None:  # noqa: ANN001
+    """Engines vary as well: half widths of kernels and of engines add as squares."""
+    (group,) = prepare(read(tmp_path, {"concurrency": 1}).tables["serving"], "serving").groups
+    card, engine = load_hardware("h100-sxm"), code_spread("engine")
+    time = group.predict(card)
+    (_, kernels), (_, served) = (
+        cast("ServingGroup", group).interval(card, served=served) or (time, time)
+        for served in (False, True)
+    )
+    share = np.sqrt((kernels / time - 1) ** 2 + engine.streaming_above**2)
+    # The parts beside collectives are added first: to within a hundredth.
+    assert served / time - 1 == pytest.approx(share, abs=0.01)
+
+
+def test_the_step_of_whole_experts_is_that_of_the_busiest_gpu(tmp_path) -> None:  # noqa: ANN001
+    """8 experts of 4 tokens each: rows say whether experts are split or dealt out."""
+    asked = {"model": "deepseek-v3", "gpu": "h200-sxm", "tensor_parallel": 8, "concurrency": 4}
+    table = predicted(tmp_path, asked, {**asked, "expert_parallel": 8}).rows
+    split, whole = table["predicted_tpot_ms"]
+    assert 1.05 < whole / split < 1.5
 
 
 @pytest.mark.parametrize(

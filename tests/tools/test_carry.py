@@ -96,6 +96,19 @@ def test_tiles_are_averaged_by_the_matrix_rate_of_an_sm() -> None:
     assert "sm_tflops" not in line
 
 
+def test_waits_of_experts_fall_with_the_matrix_rate_of_an_sm() -> None:
+    """20 us at 2.5 TFLOP/s an SM and 10 at 5 are the same: 40 at 1.25, whatever the clock.
+
+    Within an architecture they follow the clock, as other times do.
+    """
+    one = gpu({"experts_block_us": 20.0}, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250)
+    other = gpu({"experts_block_us": 10.0}, boost_mhz=1000)
+    left = carry.left_out(gpu(boost_mhz=2000, bf16_tflops=125), [one, other], {})
+    assert left.fitted["experts_block_us"].value == pytest.approx(40, rel=0.01)
+    (entry,) = carry.of_architecture(one, {}, bandwidth=True).values()
+    assert entry.on(other, key_named("experts_block_us")) == pytest.approx(20)
+
+
 def test_a_format_is_carried_from_the_cards_that_have_it() -> None:
     """One card with nvfp4 rows is enough; of fp8, what one of two did not tell is nobody's."""
     one = gpu({"fp8_gemm_launch_us": 3.0, "fp8_tile_gb_per_s": 90.0, "nvfp4_gemm_launch_us": 4.0})

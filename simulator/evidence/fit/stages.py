@@ -124,6 +124,14 @@ STAGES = (
         ("n", "k"),
         own=True,
     ),
+    # Rows with other code around one product do not tell its launch from that.
+    Stage(
+        "gemm",
+        _free(*_keys("gemm", *_PRODUCTS[1:]), Key("module_us")),
+        ("n", "k"),
+        own=True,
+        rows="module",
+    ),
     Stage(
         "prefill_attention",
         _free(*_keys("prefill_attention", *_PREFILL), Key("exp_g_per_s")),

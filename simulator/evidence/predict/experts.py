@@ -24,6 +24,11 @@ _ROUTINGS: dict[str, Routing] = {
 DEFAULT_EXPONENT = 1.2
 # The version of SGLang from which its Triton kernels skip choices on other GPUs.
 _SKIPS_OTHERS = (0, 5, 14)
+# The kernels of 4-bit experts that engines choose by default on an architecture, for activations of
+# 16 bits as in questions; on others Marlin (vLLM's choice, recalled). Rows under load agree:
+# CUTLASS takes twice as long as DeepSeek's steps on B200 allow, Marlin longer than gpt-oss's on
+# H100.
+FOUR_BITS = {"Blackwell": ("flashinfer_trtllm",), "Hopper": ("vllm_triton", "sglang_triton")}
 # What FlashInfer's TensorRT-LLM kernels do inside their products.
 _FUSED = ("experts_activation", "experts_down_quantise")
 
@@ -53,20 +58,13 @@ def expert_kernel(row: "pd.Series[Any]") -> str:
 def is_typical(row: "pd.Series[Any]") -> bool:
     """Return whether a row is of a kernel and scheme that some default would choose.
 
-    FlashInfer's CUTLASS kernels are four to five times slower than others on Hopper. Of 4-bit
-    products on Blackwell only FlashInfer's TensorRT-LLM kernels count: engines choose them, and
-    serving rows of DeepSeek agree with these and not with CUTLASS's, which take twice as long.
-    TensorRT-LLM's for few tokens run with many as well; 4-bit weights of questions multiply
-    activations of 16 bits.
+    FlashInfer's CUTLASS kernels are four to five times slower than others on Hopper, and
+    TensorRT-LLM's for few tokens run with many as well. Of those for 4 bits see ``FOUR_BITS``.
     """
-    kernel = expert_kernel(row)
-    architecture = profile(str(row["gpu_id"])).architecture
-    if row["dtype"] == "nvfp4" and architecture.startswith("Blackwell"):
-        return kernel == "flashinfer_trtllm"
-    slow = kernel == "min_latency" or (
-        kernel == "flashinfer_cutlass" and architecture.startswith("Hopper")
-    )
-    return not slow and not kernel.endswith("w4a8")
+    kernel, family = expert_kernel(row), profile(str(row["gpu_id"])).architecture.split()[0]
+    if row["dtype"] in ("mxfp4", "nvfp4"):
+        return kernel in FOUR_BITS.get(family, ("marlin",))
+    return kernel != "min_latency" and (kernel, family) != ("flashinfer_cutlass", "Hopper")
 
 
 def variants(row: "pd.Series[Any]") -> tuple[Variant, ...]:

@@ -165,10 +165,13 @@ class ServingGroup(Group):
         gpu_rates = rates(gpu, choice, variants=self.variants)
         return self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
 
-    def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
+    def interval(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, served: bool = True
+    ) -> Ends | None:
         """Return the interval of each time, None where no rows tell it. [s].
 
-        The errors of step and prefill add up: both are of the same kernels.
+        The errors of step and prefill add up: both are of the same kernels and the same engine,
+        whose own spread counts unless ``served`` is false.
         """
         gpu_rates = rates(gpu, choice, variants=self.variants)
         if self.setup is None or unknown_regime(self.shape, gpu_rates, self.setup):
@@ -176,7 +179,7 @@ class ServingGroup(Group):
         low, high = self.column(0.0), self.column(0.0)
         for operations, times in ((self.operations, 1.0), (self.prefill, self.prefills)):
             step = step_time(operations, gpu_rates, self.execution)
-            found = uncertainty(operations, step, gpu_rates, self.setup)
+            found = uncertainty(operations, step, gpu_rates, self.setup, served=served)
             low, high = low + times * found.low_s, high + times * found.high_s
         return self.column(low), self.column(high)
 

@@ -80,9 +80,6 @@ def unknown(row: "pd.Series[Any]") -> str:
         return f"model {row['model']!r} is not one of {', '.join(_models())}"
     if TIES in str(row["score_mode"]):
         return "scores that all tie take the selection longer than those of any model"
-    blocks = row["gemm_dtype"] == "fp8_block" and library_of(str(row["framework"])) == "sglang"
-    if blocks and is_module(row):
-        return "SGLang's fp8_block products in modules are not those of its rows of products"
     return "the prefill is short, and attends to all its tokens" if DENSE in row["kernel"] else ""
 
 
