@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from simulator.errors import ModelError
+from simulator.errors import ModelError, unknown
 from simulator.inputs.files import validate
 from simulator.inputs.model import LatentAttention, LayerGroup, ModelShape, count_parameters
 from simulator.units import MEGA
@@ -213,6 +213,8 @@ def _named(
 
 def _check(base: ModelShape, form: ModelShape, scale_by: ScaleBy) -> None:
     """Refuse models to which the rule does not apply."""
+    if scale_by not in SCALE_BY:
+        raise ModelError(unknown("scale_by", str(scale_by), SCALE_BY))
     if base.latent is not None:
         raise ModelError(f"{base.name} caches a latent vector: it has no kv_heads to change")
     if base.experts is not None:

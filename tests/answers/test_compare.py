@@ -165,6 +165,9 @@ def test_break_even_points_turn(
     """At the point bifurcated is faster, one before it is not; None where it is not at the end."""
     assume(runs(shape, setup))
     answer = compare(shape, card, setup, work)
+    if not work.context_tokens:
+        assert answer.break_even_samples is answer.break_even_context_tokens is None
+        return
 
     def faster(field: str, value: int) -> bool:
         steps = [

@@ -186,7 +186,7 @@ def test_windows_stay() -> None:
         (deepseek_v3(), {}, "latent"),
         (mixtral_8x7b(), {}, "mixture of experts"),
         (windowed(), {"scale_by": "depth"}, "scale it by width"),
-        (llama_2_7b(), {"scale_by": "height"}, "width, depth"),
+        (llama_2_7b(), {"scale_by": "height"}, "known: depth, heads, mlp, width"),
         (llama_2_7b(), {"scale_by": "depth", "kv_heads": 5}, "kv_heads can be 1, 2, 4, 8, 16, 32"),
         (llama_2_7b(), {"size_factor": 40.0}, "another size factor"),
     ],

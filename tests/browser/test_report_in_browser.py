@@ -122,7 +122,8 @@ def test_the_cheapest_is_the_same_everywhere(report: Report, open_page: OpenPage
     page = open_page(report(*CODE))
     unfold(page)
     card = page.locator(".tiles div", has_text="Cheapest").inner_text().split("\n")
-    cost, name = card[1].split()[0], card[2].rpartition(", ")[0]
+    name, _, cost = card[2].removesuffix(" USD per million tokens").partition(", ")
+    cost = cost.split()[-1]
     marked = page.locator("tr", has=page.locator(".badge", has_text="cheapest")).all_inner_texts()
     assert len(marked) == 3  # the first screen's, and that of each model
     for row in marked[:2]:

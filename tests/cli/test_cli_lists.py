@@ -51,7 +51,7 @@ def test_check_needs_all_answers_of_a_list() -> None:
     """One question of a list that does not fit is enough for the exit code."""
     asked = ("estimate", "llama-2-7b", "-g", "l4", "--context", "4K", "--check")
     assert bifurcate(*asked, "-n", "1").code == 0
-    assert bifurcate(*asked, "-n", "1,64").code == 3
+    assert bifurcate(*asked, "-n", "1,64", "--kv-layout", "copies").code == 3
 
 
 def test_a_swept_question_is_the_grid_of_its_answers(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ FIGURES = [
     "flops",
     "bytes_read",
     "bytes_written",
+    "memory_traffic_bytes",
     "kv_bytes_read",
     "launches",
     "kv_bytes",
@@ -83,7 +84,7 @@ def test_the_table_says_what_to_split() -> None:
     text = bifurcate("tree", *question).text
     assert "128 sequences (8 x 16) below system (2K tokens) > 8 x problem (512 tokens)" in text
     assert "Split system and problem: " in text
-    assert "--attention bifurcated --tree system=2048,problem=512x8" in text
+    assert "(--attention bifurcated --tree system=2048,problem=512x8)" in " ".join(text.split())
     for name in ("none, a context copy each", "none, one stored tree", "system, problem"):
         assert f"\n{name} " in text
     assert "128 times" in text

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.main import get_command
 
-from simulator.cli.main import OUTPUTS, build
+from simulator.cli.command import OUTPUTS
+from simulator.cli.main import build
 from simulator.cli.output import LONGEST_ERROR
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.scenario import scenario_files
@@ -45,9 +46,9 @@ COMMANDS = ("estimate", "compare", "generate", "plan", "serve", "tree", "tradeof
 OPTIONS = {
     command: st.sampled_from(
         [
-            (item.opts[0], not item.is_flag)
+            (item.opts[0], not getattr(item, "is_flag", False))
             for item in get_command(build(command)).commands[command].params
-            if item.name not in OUTPUTS
+            if item.name not in OUTPUTS and item.opts[0].startswith("-")
         ]
     )
     for command in COMMANDS

@@ -241,7 +241,7 @@ def test_cross_layer_attention_by_hand() -> None:
     """
     plain = _sharing(LayerGroup(count=8))
     shared = _sharing(LayerGroup(count=4), LayerGroup(count=4, kv="earlier"))
-    sizes = {"samples": 3, "context_tokens": 100, "decoded_tokens": 10, "attention": "standard"}
+    sizes = {"samples": 3, "context_tokens": 100, "decoded_tokens": 10, "kv_layout": "copies"}
     setup, work = asked(**sizes)
     assert kv_bytes_per_token(plain, setup) == 8 * 256
     assert kv_bytes_per_token(shared, setup) == 4 * 256
@@ -263,7 +263,7 @@ def test_a_decoder_that_caches_once_by_hand() -> None:
     shape = _sharing(
         LayerGroup(count=4, window=20), LayerGroup(count=1), LayerGroup(count=3, kv="earlier")
     )
-    sizes = {"samples": 3, "context_tokens": 100, "decoded_tokens": 10, "attention": "standard"}
+    sizes = {"samples": 3, "context_tokens": 100, "decoded_tokens": 10, "kv_layout": "copies"}
     setup, work = asked(**sizes)
     assert kv_cache_bytes(shape, setup, work) == 256 * 3 * (4 * 20 + 110)
     assert total(step_operations(shape, **sizes)).kv_bytes_read == 256 * 3 * (4 * 20 + 4 * 110)

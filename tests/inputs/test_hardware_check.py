@@ -180,7 +180,7 @@ def test_errors_seen_in_the_wild(name: str, values: dict[str, Any], expected: st
 def test_memory_types() -> None:
     """A memory type nobody sells is named with the nearest; one of another era is named too."""
     assert findings("h100-sxm", table="", memory_type="HBM-3") == [
-        "unknown memory_type 'HBM-3'; did you mean 'HBM3'?"
+        "unknown memory_type 'HBM-3'; did you mean one of HBM3, HBM3e?"
     ]
     wrong = findings("h100-sxm", table="", memory_type="GDDR7")
     assert "cards of 9.0 have HBM2e or HBM3 or HBM3e" in wrong[0]
