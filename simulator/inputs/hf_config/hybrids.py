@@ -438,11 +438,6 @@ def lfm2(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"attends": False, "state": state}
 
 
-def lfm2_sparse(reader: ConfigReader, layer: int) -> bool:
-    """LFM2-MoE: all layers but the first ``num_dense_layers``."""
-    return layer >= (reader.optional("num_dense_layers", 2) or 0)
-
-
 def minimax_keys(reader: ConfigReader) -> dict[str, Any]:
     """MiniMax-Text-01: attention where a list says so, by default in every second layer."""
     kinds = _listed(reader, "layer_types")

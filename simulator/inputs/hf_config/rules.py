@@ -11,6 +11,7 @@ from simulator.inputs.hf_config.reading import (
     ConfigReader,
     Key,
     LayerRule,
+    Mixture,
     stated_kv_heads,
 )
 
@@ -151,6 +152,27 @@ def shared_experts(
         return shared * reader.size(key, size) if shared else 0
 
     return rule
+
+
+def deepseek_experts(
+    count: int, per_token: int | None, size: int, *, dense: int = 1, shared: int = 1
+) -> Mixture:
+    """Experts as DeepSeek has them: after some dense layers, with shared ones of the same width.
+
+    Parameters
+    ----------
+    count, per_token, size
+        Class defaults, as in :class:`Mixture`.
+    dense, shared
+        Class defaults of the dense layers and of the shared experts.
+    """
+    return Mixture(
+        count=count,
+        per_token=per_token,
+        size=size,
+        sparse=after_first_dense(dense),
+        shared_size=shared_experts(count=shared, size=size),
+    )
 
 
 def shared_expert_like_routed(reader: ConfigReader) -> int:
