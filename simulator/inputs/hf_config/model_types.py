@@ -88,7 +88,7 @@ _PHI = ModelType(
     attention_bias=True,
     mlp_bias=True,
     lm_head_bias=True,
-    special=rules.phi_special,
+    special=rules.switched_qk_norm("qk_layernorm"),
 )
 
 _OPT = ModelType(
@@ -147,7 +147,7 @@ _GLM4_MOE = ModelType(
     uneven_heads=True,
     qkv_bias=_ATTENTION_BIAS,
     experts=rules.deepseek_experts(128, 8, 1408),
-    special=rules.switched_qk_norm("use_qk_norm", default=False),
+    special=rules.switched_qk_norm("use_qk_norm"),
 )
 
 _GRANITE_MOE = ModelType(
@@ -287,7 +287,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gptj": _GPTJ,
     "granite": _LLAMA,
     "olmo2": _OLMO2,
-    "cohere": replace(_COHERE, special=rules.cohere_special),
+    "cohere": replace(_COHERE, special=rules.switched_qk_norm("use_qk_norm", kind="all")),
     # Flat multimodal files name the whole model, the text_config of others their text model.
     "qwen2_vl": _QWEN2_VL,
     "qwen2_vl_text": _QWEN2_VL,

@@ -180,16 +180,6 @@ def shared_expert_like_routed(reader: ConfigReader) -> int:
     return reader.size("intermediate_size")
 
 
-def phi_special(reader: ConfigReader) -> dict[str, Any]:
-    """Phi: optional norms on each head's queries and keys."""
-    return {"qk_norm": "head"} if reader.flag(Key("qk_layernorm")) else {}
-
-
-def cohere_special(reader: ConfigReader) -> dict[str, Any]:
-    """Command-R: optional norms on queries and keys, with weights for each head."""
-    return {"qk_norm": "all"} if reader.flag(Key("use_qk_norm")) else {}
-
-
 def falcon_special(reader: ConfigReader) -> dict[str, Any]:
     """Falcon: how many norms a layer has, and rotary encoding or ALiBi."""
     norms = 2
@@ -224,9 +214,11 @@ def stablelm_special(reader: ConfigReader) -> dict[str, Any]:
     return changes
 
 
-def switched_qk_norm(key: str, *, default: bool) -> Callable[[ConfigReader], dict[str, Any]]:
-    """Norms on each head's queries and keys, if a key says so."""
-    return lambda reader: {"qk_norm": "head" if reader.flag(Key(key, default=default)) else "none"}
+def switched_qk_norm(
+    key: str, *, default: bool = False, kind: str = "head"
+) -> Callable[[ConfigReader], dict[str, Any]]:
+    """Norms on queries and keys, of each head or with weights for all, if a key says so."""
+    return lambda reader: {"qk_norm": kind if reader.flag(Key(key, default=default)) else "none"}
 
 
 def hyperclova_special(reader: ConfigReader) -> dict[str, Any]:
