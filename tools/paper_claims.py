@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import simulator
 from simulator.answers.compare import Comparison
@@ -41,34 +41,20 @@ PICTURES = {
 }
 BLOCK = re.compile(r"^```console\n.*?^```$", re.MULTILINE | re.DOTALL)
 
-Code = Literal["flash2", "sdpa compiled", "rebuilt compiled", "bifurcated", "bifurcated compiled"]
+PAGES = Path(__file__).with_name("pages")
+PAGE = (PAGES / "paper_claims.md").read_text(encoding="utf-8")
+_TABLES = tomllib.loads((PAGES / "paper_claims.toml").read_text(encoding="utf-8"))
 
-# Tables "MHA 8K Context" and "GQA with 8K context length" of the README of
-# bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003: Mistral-7B on one H100, 8192 tokens
-# of context. Whether the KV heads are repeated to all heads on every step (its "MHA"), the code, the
-# samples, and the measured step. [ms]
-QUOTED: Mapping[tuple[bool, Code, int], float] = {
-    (True, "sdpa compiled", 16): 26.192,
-    (True, "bifurcated compiled", 16): 12.595,
-    (True, "bifurcated compiled", 32): 13.471,
-    (True, "bifurcated compiled", 64): 15.355,
-    (True, "bifurcated compiled", 1024): 81.146,
-    (True, "rebuilt compiled", 32): 120.395,
-    (True, "flash2", 16): 109.647,
-    (True, "flash2", 32): 205.578,
-    (True, "bifurcated", 16): 31.707,
-    (True, "bifurcated", 32): 31.788,
-    (False, "flash2", 16): 22.31,
-    (False, "flash2", 32): 26.061,
-    (False, "bifurcated", 16): 30.265,
-    (False, "bifurcated", 32): 29.755,
-}
-_KERNELS: Mapping[Code, tuple[str, str, str, str]] = {
-    "flash2": ("standard", "flash2", "copies", "eager"),
-    "sdpa compiled": ("standard", "sdpa-math", "copies", "compiled"),
-    "rebuilt compiled": ("standard", "sdpa-math", "rebuilt", "compiled"),
-    "bifurcated": ("bifurcated", "einsum", "shared", "eager"),
-    "bifurcated compiled": ("bifurcated", "einsum", "shared", "compiled"),
+# The attention, kernel, cache layout and execution of each code.
+CODES: Mapping[str, list[str]] = _TABLES["codes"]
+# Whether the KV heads are repeated, the code, and the samples of a measured step.
+Cell = tuple[bool, str, int]
+# The measured steps. [ms]
+QUOTED: Mapping[Cell, float] = {
+    (repeated, code, int(samples)): step_ms
+    for repeated, table in ((True, "repeated"), (False, "grouped"))
+    for code, steps in _TABLES[table].items()
+    for samples, step_ms in steps.items()
 }
 
 
@@ -77,8 +63,8 @@ class Ratio:
     """Two quoted cells and their ratio."""
 
     what: str
-    standard: tuple[bool, Code, int]
-    bifurcated: tuple[bool, Code, int]
+    standard: Cell
+    bifurcated: Cell
 
     @property
     def measured(self) -> float:
@@ -91,51 +77,28 @@ class Ratio:
         return predicted_ms()[self.standard] / predicted_ms()[self.bifurcated]
 
 
-HEADLINES = (
-    Ratio(
-        "16 samples, compiled: SDPA over copies, the last of its cells that ran",
-        (True, "sdpa compiled", 16),
-        (True, "bifurcated compiled", 16),
-    ),
-    Ratio(
-        "16 samples, eager: FlashAttention-2 over copies",
-        (True, "flash2", 16),
-        (True, "bifurcated", 16),
-    ),
-    Ratio(
-        "32 samples, eager: FlashAttention-2 over copies, also the last of its cells that ran",
-        (True, "flash2", 32),
-        (True, "bifurcated", 32),
-    ),
-    Ratio(
-        "32 samples, compiled: SDPA over a cache that is concatenated on every step",
-        (True, "rebuilt compiled", 32),
-        (True, "bifurcated compiled", 32),
-    ),
-    Ratio(
-        "32 samples, the best of each: eager FlashAttention-2 against compiled bifurcated",
-        (True, "flash2", 32),
-        (True, "bifurcated compiled", 32),
-    ),
-)
-GROUPED = (
-    Ratio(
-        "16 samples, 8 KV heads, eager: FlashAttention-2 over copies",
-        (False, "flash2", 16),
-        (False, "bifurcated", 16),
-    ),
-    Ratio("32 samples, the same", (False, "flash2", 32), (False, "bifurcated", 32)),
-)
+def _ratios(table: str, *, repeated: bool) -> tuple[Ratio, ...]:
+    """Return the ratios of a table of the page."""
+    return tuple(
+        Ratio(
+            each["what"],
+            (repeated, each["standard"], each["samples"]),
+            (repeated, each["bifurcated"], each["samples"]),
+        )
+        for each in _TABLES[table]
+    )
 
-PAGE = (Path(__file__).with_name("pages") / "paper_claims.md").read_text(encoding="utf-8")
+
+HEADLINES = _ratios("headline", repeated=True)
+GROUPED = _ratios("headline_grouped", repeated=False)
 
 
 @cache
-def predicted_ms() -> Mapping[tuple[bool, Code, int], float]:
+def predicted_ms() -> Mapping[Cell, float]:
     """Return the steps of the quoted cells by the account of the paper's code. [ms]."""
     head = "gpu,model,expand_kv,weights_dtype,tensor_parallel,context_tokens,samples,attention,kernel,kv_layout,execution,status,step_ms"
     lines = [
-        f"H100,mistral-7b,{int(repeated)},bf16,1,8192,{samples},{','.join(_KERNELS[code])},ok,{measured}"
+        f"H100,mistral-7b,{int(repeated)},bf16,1,8192,{samples},{','.join(CODES[code])},ok,{measured}"
         for (repeated, code, samples), measured in QUOTED.items()
     ]
     with tempfile.TemporaryDirectory() as folder:

@@ -35,6 +35,8 @@ MeasuredOn = Literal["kernel", "decode step", "whole batch"]
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 PAGES = Path(__file__).with_name("pages")
 SIZES = ("samples", "context_tokens", "decoded_tokens")
+# What a group says of its cells, besides their fields.
+APART = ("model", "heads", "cells")
 # "No gain" is stated for figures rounded to two digits, and for throughputs where a smaller
 # difference would not have been noticed.
 NOTICED = 0.10
@@ -180,29 +182,21 @@ def cells() -> Iterator[PublishedCell]:
     text = (PAGES / "published_signs.toml").read_text(encoding="utf-8")
     for group in tomllib.loads(text)["group"]:
         shape = load_model(group["model"]) if "model" in group else one_layer(*group["heads"])
+        shared = {name: value for name, value in group.items() if name not in APART}
         for cell in group["cells"]:
             sizes = {name: size for name, size in cell.items() if name in SIZES}
             words = {**cell, "samples": _samples(sizes["samples"])}
-            yield PublishedCell(
-                source=group["source"],
-                what=group["what"].format(**words),
-                measured_on=group.get("measured_on", "kernel"),
-                baseline=group["baseline"],
-                untold=group.get("untold", ""),
-                measured=cell["measured"],
-                sign=cell["sign"],
-                of=group.get("of", "attention"),
-                shape=shape,
-                gpu=group["gpu"],
-                work={**group.get("work", {}), **sizes},
-                standard=group.get("standard", {}),
-                bifurcated=group.get("bifurcated", {}),
-                kernel=group.get("kernel", "flash"),
-                both_us=group.get("both_us", 0.0),
-                bifurcated_us=group.get("bifurcated_us", 0.0),
-                hot=cell.get("hot", False),
-                why=group["why"] if cell.get("missed") else "",
-            )
+            own = {
+                name: value for name, value in cell.items() if name in ("measured", "sign", "hot")
+            }
+            told = {
+                **shared,
+                **own,
+                "what": group["what"].format(**words),
+                "work": {**group.get("work", {}), **sizes},
+                "why": group["why"] if cell.get("missed") else "",
+            }
+            yield PublishedCell(shape=shape, **told)
 
 
 def _samples(count: int) -> str:

@@ -19,7 +19,7 @@ def test_every_quotation_is_in_the_authors_tables() -> None:
     """Each quoted time is that of the one cell that it is said to be of."""
     page, table = paper_claims, pd.read_csv(TABLE)
     for (repeated, code, samples), quoted in page.QUOTED.items():
-        attention, kernel, layout, execution = page._KERNELS[code]
+        attention, kernel, layout, execution = page.CODES[code]
         cell = table[
             (table["model"] == "mistral-7b")
             & (table["context_tokens"] == 8192)

@@ -148,31 +148,58 @@ class _Rotator:
             return "warm"
         return "cold" if set_bytes * sets >= _COLD_ROTATION * self.l2_bytes else "mixed"
 
+    def prepared(
+        self,
+        cell: Cell,
+        function: Callable[..., object],
+        sets: Sequence[Any],
+        check: Callable[[], float],
+        *,
+        used: slice = slice(None),
+        arrange: Callable[[Any], Any] = tuple,
+        note: str = "",
+    ) -> Prepared:
+        """Prepare a function that is called with one set of buffers after the other.
+
+        Parameters
+        ----------
+        cell, check, note
+            As in :class:`Prepared`.
+        function, sets
+            The function, and its buffers from :meth:`sets`.
+        used
+            Slice of a set's buffers that every call reads.
+        arrange
+            Makes the arguments of a call from a set.
+        """
+        calls = self.calls(_nbytes(sets[0]), len(sets))
+        return Prepared(
+            cell=cell,
+            one_pass=rotated(function, [arrange(given) for given in sets], calls),
+            calls=calls,
+            check=check,
+            tolerance=TOLERANCES[TORCH_DTYPES[cell.dtype]],
+            l2_state=self.state(_nbytes(sets[0][used]), len(sets), cell.l2),
+            note=note,
+        )
+
 
 def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator) -> list[Prepared]:
     """Prepare kernels of one group; kernels of the same layout share inputs."""
     cell = cells[0]
-    dtype = TORCH_DTYPES[cell.dtype]
     sets: dict[Layout, list[Any]] = {}
     prepared = []
     for each in cells:
         layout = each.implementation.layout
         if layout not in sets:
+            dtype = TORCH_DTYPES[cell.dtype]
             one_set = partial(attention_inputs, cell, layout, dtype, device.normal)
             sets[layout] = rotator.sets(one_set, cell.l2)
         inputs = sets[layout]
         ready = find_kernel(each.kernel).ready(inputs[0], graph=each.graph)
-        calls = rotator.calls(_nbytes(inputs[0]), len(inputs))
+        check = _check_of(ready.attend, inputs[0], attention_error)
         prepared.append(
-            Prepared(
-                cell=each,
-                one_pass=rotated(ready.run, [ready.arrange(given) for given in inputs], calls),
-                calls=calls,
-                check=_check_of(ready.attend, inputs[0], attention_error),
-                tolerance=TOLERANCES[dtype],
-                l2_state=rotator.state(_nbytes(inputs[0]), len(inputs), cell.l2),
-                note=ready.note,
-            )
+            rotator.prepared(each, ready.run, inputs, check, arrange=ready.arrange, note=ready.note)
         )
     return prepared
 
@@ -180,21 +207,18 @@ def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator
 def _steps(cells: Sequence[StepCell], steps: Steps, least_pass_s: float) -> list[Prepared]:
     """Prepare whole steps of one group; between two of them all weights pass through L2."""
     checks = {cell.kernel: steps.error(cell) for cell in cells}
-    ready = steps.calls(cells)
-    prepared = []
-    for cell, call in zip(cells, ready, strict=True):
-        calls = max(1, min(4, round(least_pass_s / 1e-3)))
-        prepared.append(
-            Prepared(
-                cell=cell,
-                one_pass=rotated(call, [()], calls),
-                calls=calls,
-                check=lambda error=checks[cell.kernel]: error,  # type: ignore[misc]
-                tolerance=STEP_TOLERANCE[TORCH_DTYPES[cell.dtype]],
-                l2_state=steps.l2_state(cell),
-            )
+    calls = max(1, min(4, round(least_pass_s / 1e-3)))
+    return [
+        Prepared(
+            cell=cell,
+            one_pass=rotated(call, [()], calls),
+            calls=calls,
+            check=partial(checks.__getitem__, cell.kernel),
+            tolerance=STEP_TOLERANCE[TORCH_DTYPES[cell.dtype]],
+            l2_state=steps.l2_state(cell),
         )
-    return prepared
+        for cell, call in zip(cells, steps.calls(cells), strict=True)
+    ]
 
 
 def _gemm(cells: Sequence[GemmCell], device: Device, rotator: _Rotator) -> list[Prepared]:
@@ -206,20 +230,9 @@ def _gemm(cells: Sequence[GemmCell], device: Device, rotator: _Rotator) -> list[
         return device.normal((cell.m, cell.k), dtype), device.normal((cell.n, cell.k), dtype)
 
     sets = rotator.sets(one_set, cell.l2)
-    first = sets[0]
-    calls = rotator.calls(_nbytes(first), len(sets))
     function = torch.nn.functional.linear
-    return [
-        Prepared(
-            cell=each,
-            one_pass=rotated(function, sets, calls),
-            calls=calls,
-            check=_check_of(function, first, lambda out, given: gemm_error(out, *given)),
-            tolerance=TOLERANCES[dtype],
-            l2_state=rotator.state(_nbytes(first), len(sets), cell.l2),
-        )
-        for each in cells
-    ]
+    check = _check_of(function, sets[0], lambda out, given: gemm_error(out, *given))
+    return [rotator.prepared(each, function, sets, check) for each in cells]
 
 
 def _elementwise(
@@ -234,29 +247,18 @@ def _elementwise(
         return device.normal(shape, dtype), device.normal(shape, dtype)
 
     sets = rotator.sets(one_set, cell.l2, slice(1))
-    first = sets[0]
-    calls = rotator.calls(_nbytes(first), len(sets))
     weights = device.normal((2, cell.width), dtype)
     prepared = []
     for each in cells:
         function, exact = elementwise_function(each, weights, device)
-
-        def check(
-            function: Callable[..., Tensor] = function, exact: Callable[..., Tensor] = exact
-        ) -> float:
-            return relative_error(function(*first), exact(*first))
-
-        prepared.append(
-            Prepared(
-                cell=each,
-                one_pass=rotated(function, sets, calls),
-                calls=calls,
-                check=check,
-                tolerance=TOLERANCES[dtype],
-                l2_state=rotator.state(_nbytes(first[:1]), len(sets), cell.l2),
-            )
-        )
+        check = _check_of(function, sets[0], partial(_error_beside, exact))
+        prepared.append(rotator.prepared(each, function, sets, check, used=slice(1)))
     return prepared
+
+
+def _error_beside(exact: Callable[..., Tensor], output: Tensor, given: Sequence[Tensor]) -> float:
+    """Return the relative error of a result beside a float64 reference of the same inputs."""
+    return relative_error(output, exact(*given))
 
 
 def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
@@ -269,8 +271,8 @@ def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> l
             shape = (cell.working_set_bytes // 4,)
             buffers[fills] = device.normal(shape, torch.float32)
         buffer = buffers[fills]
-        calls = rotator.calls(buffer.nbytes, 1)
         function, check = stream_function(cell, buffer)
+        calls = rotator.calls(buffer.nbytes, 1)
         prepared.append(
             Prepared(
                 cell=cell,
@@ -351,19 +353,9 @@ def elementwise_function(
 
         return gather, lambda *_: table[index]
 
-    def write(
-        compute: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
-    ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-        weight, bias = weights[0], weights[1]
-        wide_weight, wide_bias = weight.double(), bias.double()
-        return (
-            lambda first, second: compute(first, second, weight, bias),
-            lambda first, second: compute(first.double(), second.double(), wide_weight, wide_bias),
-        )
-
     if cell.op == "to_float32":
         return (lambda first, _: first.to(torch.float32)), (lambda first, _: first)
-    computations: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    compute: Callable[..., Tensor] = {
         "residual_add": lambda first, second, _w, _b: first + second,
         "silu": lambda first, _s, _w, _b: functional.silu(first),
         "copy": lambda first, _s, _w, _b: first.clone(),
@@ -372,8 +364,13 @@ def elementwise_function(
             first, width, weight, bias
         ),
         "softmax": lambda first, _s, _w, _b: torch.softmax(first, dim=-1),
-    }
-    return write(computations[cell.op])
+    }[cell.op]
+    # Made in advance: a call launches the one kernel alone.
+    narrow, wide = tuple(weights), tuple(weights.double())
+    return (
+        lambda first, second: compute(first, second, *narrow),
+        lambda first, second: compute(first.double(), second.double(), *wide),
+    )
 
 
 def _check_of(

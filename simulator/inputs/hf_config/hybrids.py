@@ -7,11 +7,12 @@ Each type has a rule for its keys, which returns what a file says by the common 
 Source: configuration and modelling classes of transformers 5.24.0.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from simulator.inputs.hf_config.layers import LINEAR
-from simulator.inputs.hf_config.reading import ConfigReader, Key
+from simulator.inputs.hf_config.reading import ConfigReader, Key, LayerFields
+from simulator.inputs.hf_config.rules import head_dim_of
 
 # Names of layers in the files of hybrid models, and of older files.
 FULL, MLP, MOE, HYBRID, CONVOLUTION = "full_attention", "mlp", "moe", "hybrid", "conv"
@@ -50,6 +51,17 @@ def _attending_at(reader: ConfigReader, numbers: Container[int]) -> list[str]:
     """Return a list of layers that attend at some numbers and have a state elsewhere."""
     layers = reader.size("num_hidden_layers")
     return [FULL if layer in numbers else LINEAR for layer in range(layers)]
+
+
+def _replacing(state_of: Callable[[ConfigReader], dict[str, Any]]) -> LayerFields:
+    """Return a rule of layers with a state in place of attention, but for those that attend."""
+
+    def rule(reader: ConfigReader, layer: int) -> dict[str, Any]:
+        if kind_of(reader, layer) == FULL:
+            return {}
+        return {"attends": False, "state": state_of(reader)}
+
+    return rule
 
 
 def nemotron_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -106,13 +118,11 @@ def granite_hybrid_special(reader: ConfigReader) -> dict[str, Any]:
     return {"rotary": reader.data.get("position_embedding_type") == "rope"}
 
 
-def bamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
+@_replacing
+def bamba(reader: ConfigReader) -> dict[str, Any]:
     """Bamba and Granite 4: Mamba-2 in place of attention."""
-    if kind_of(reader, layer) == FULL:
-        return {}
     bias = reader.flag(Key("mamba_proj_bias"))
-    state = _mamba2(reader, inner=_expanded(reader), groups=1, width=256, biases=(bias, bias))
-    return {"attends": False, "state": state}
+    return _mamba2(reader, inner=_expanded(reader), groups=1, width=256, biases=(bias, bias))
 
 
 def falcon_h1(reader: ConfigReader, _layer: int) -> dict[str, Any]:
@@ -221,13 +231,11 @@ def jamba_experts(reader: ConfigReader, layer: int) -> bool:
     return layer % period == offset and reader.size("num_experts", 16) > 1
 
 
-def jamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
+@_replacing
+def jamba(reader: ConfigReader) -> dict[str, Any]:
     """Jamba: Mamba in place of attention, with norms on time steps, keys and queries."""
-    if kind_of(reader, layer) == FULL:
-        return {}
     bias = reader.flag(Key("mamba_proj_bias"))
-    state = _mamba(reader, inner=_expanded(reader), bias=bias, normed=True)
-    return {"attends": False, "state": state}
+    return _mamba(reader, inner=_expanded(reader), bias=bias, normed=True)
 
 
 def mamba_keys(_reader: ConfigReader) -> dict[str, Any]:
@@ -421,12 +429,11 @@ def lfm2_dense_keys(reader: ConfigReader) -> dict[str, Any]:
     return {**lfm2_keys(reader), "intermediate_size": inner}
 
 
-def lfm2(reader: ConfigReader, layer: int) -> dict[str, Any]:
+@_replacing
+def lfm2(reader: ConfigReader) -> dict[str, Any]:
     """LFM2: a gated short convolution in place of attention."""
-    if kind_of(reader, layer) == FULL:
-        return {}
     hidden = reader.size("hidden_size")
-    state = {
+    return {
         "rule": "convolution",
         "v_heads": hidden,
         "v_dim": 1,
@@ -435,12 +442,6 @@ def lfm2(reader: ConfigReader, layer: int) -> dict[str, Any]:
         "taps": reader.size("conv_L_cache", 3),
         "vectors": 5 * hidden * reader.flag(Key("conv_bias")),
     }
-    return {"attends": False, "state": state}
-
-
-def lfm2_sparse(reader: ConfigReader, layer: int) -> bool:
-    """LFM2-MoE: all layers but the first ``num_dense_layers``."""
-    return layer >= (reader.optional("num_dense_layers", 2) or 0)
 
 
 def minimax_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -456,13 +457,12 @@ def minimax_keys(reader: ConfigReader) -> dict[str, Any]:
     return {"layer_types": kinds}
 
 
-def minimax(reader: ConfigReader, layer: int) -> dict[str, Any]:
+@_replacing
+def minimax(reader: ConfigReader) -> dict[str, Any]:
     """MiniMax-Text-01: lightning attention, with an output gate and a norm."""
-    if kind_of(reader, layer) == FULL:
-        return {}
     heads = reader.size("num_attention_heads")
-    head_dim = reader.optional("head_dim", None, minimum=1) or reader.size("hidden_size") // heads
-    state = {
+    head_dim = head_dim_of(reader, None, heads=heads)
+    return {
         "rule": "decay",
         "k_heads": heads,
         "k_dim": head_dim,
@@ -472,7 +472,6 @@ def minimax(reader: ConfigReader, layer: int) -> dict[str, Any]:
         "chunk": reader.size("block_size", 256),
         "vectors": heads * head_dim,
     }
-    return {"attends": False, "state": state}
 
 
 def recurrent_gemma_keys(reader: ConfigReader) -> dict[str, Any]:

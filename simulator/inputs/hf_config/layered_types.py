@@ -47,7 +47,7 @@ _MIMO_V2 = ModelType(
     head_dim=192,
     qkv_bias=_ATTENTION_BIAS,
     windows=Windows(default=129),
-    experts=Mixture(count=256, per_token=8, size=2048, sparse=layers.listed_experts(1)),
+    experts=Mixture(count=256, per_token=8, size=2048, sparse=rules.after_first_dense(1)),
     keys=layers.mimo_keys,
     layer=layers.mimo,
     special=layers.mimo_special,
@@ -59,12 +59,11 @@ _STEP3P5 = ModelType(
     attention_gate="head",
     attention_bias=_ATTENTION_BIAS,
     mlp_bias=Key("mlp_bias"),
-    windows=Windows(default=None),
     experts=Mixture(
         count=288,
         per_token=8,
         size=1280,
-        sparse=layers.listed_experts(3),
+        sparse=rules.after_first_dense(3),
         shared_size=layers.step_shared(1280),
     ),
     keys=layers.step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
@@ -88,18 +87,18 @@ def _qwen_experts(
     )
 
 
+_NOT_ALL_ATTEND = Windows(key="", others=(layers.LINEAR,))
+
 _QWEN3_NEXT = ModelType(
     kv_heads=2,
     head_dim=256,
     qk_norm="head",
     attention_gate="value",
     attention_bias=_ATTENTION_BIAS,
-    windows=Windows(key="", others=(layers.LINEAR,)),
+    windows=_NOT_ALL_ATTEND,
     experts=_qwen_experts(512, 10),
     layer=layers.gated_delta,
 )
-
-_NOT_ALL_ATTEND = Windows(default=None, key="", others=(layers.LINEAR,))
 
 _LFM2 = ModelType(
     keys=hybrids.lfm2_keys,
@@ -138,20 +137,14 @@ LAYERED_TYPES: dict[str, ModelType] = {
     "olmo_hybrid": ModelType(
         qk_norm="all",
         attention_bias=_ATTENTION_BIAS,
-        windows=Windows(key="", others=(layers.LINEAR,)),
+        windows=_NOT_ALL_ATTEND,
         layer=layers.olmo_hybrid,
     ),
     "kimi_linear": ModelType(
         latent=Latent(query_rank=None),
         rotary=False,
-        windows=Windows(key="", others=(layers.LINEAR,)),
-        experts=Mixture(
-            count=256,
-            per_token=8,
-            size=1024,
-            sparse=layers.listed_experts(1),
-            shared_size=rules.shared_experts(count=1, size=1024),
-        ),
+        windows=_NOT_ALL_ATTEND,
+        experts=rules.deepseek_experts(256, 8, 1024),
         layer=layers.kimi_delta,
         special=layers.kimi_special,
     ),
@@ -215,7 +208,7 @@ LAYERED_TYPES: dict[str, ModelType] = {
         keys=hybrids.zamba_keys,
         tied_embeddings=True,
         rotary=False,
-        windows=Windows(default=None, key="", others=(layers.LINEAR, hybrids.HYBRID)),
+        windows=Windows(key="", others=(layers.LINEAR, hybrids.HYBRID)),
         layer=hybrids.zamba,
         special=hybrids.zamba_special,
     ),
@@ -223,7 +216,7 @@ LAYERED_TYPES: dict[str, ModelType] = {
         keys=hybrids.zamba2_keys,
         tied_embeddings=True,
         mlp_bias=Key("add_bias_linear"),
-        windows=Windows(default=None, key="", others=(layers.LINEAR, hybrids.HYBRID)),
+        windows=Windows(key="", others=(layers.LINEAR, hybrids.HYBRID)),
         layer=hybrids.zamba2,
         special=hybrids.zamba2_special,
     ),
@@ -234,7 +227,9 @@ LAYERED_TYPES: dict[str, ModelType] = {
     ),
     "lfm2_moe": replace(
         _LFM2,
-        experts=Mixture(count=32, per_token=4, size=1792, sparse=hybrids.lfm2_sparse),
+        experts=Mixture(
+            count=32, per_token=4, size=1792, sparse=rules.after_first_dense(2, "num_dense_layers")
+        ),
         sizes=rules.sizes(32, 2048, 32, 7168, 65_536),
     ),
     "minimax": _MINIMAX,
@@ -265,7 +260,6 @@ LAYERED_TYPES: dict[str, ModelType] = {
         extra_norms=3,
         attention_bias=_ATTENTION_BIAS,
         lm_head_bias=Key("lm_head_bias"),
-        windows=Windows(default=None),
         experts=Mixture(count=16, per_token=1, size=2048, more=hybrids.zaya_router),
         layer=hybrids.zaya,
         special=hybrids.zaya_special,
@@ -294,7 +288,7 @@ LAYERED_TYPES: dict[str, ModelType] = {
             count=48,
             per_token=3,
             size=5120,
-            sparse=layers.listed_experts(4),
+            sparse=rules.after_first_dense(4),
             shared_size=layers.step_shared(5120),
         ),
         keys=layers.step_keys(4, num_key_value_heads=1, num_experts=48, num_experts_per_tok=3),
@@ -324,7 +318,7 @@ LAYERED_TYPES: dict[str, ModelType] = {
             per_token=4,
             size_key="intermediate_size",
             size=3072,
-            sparse=layers.listed_experts(0),
+            sparse=rules.after_first_dense(0),
             shared_size=layers.minimax_m3_shared,
         ),
         keys=layers.minimax_m3_keys,

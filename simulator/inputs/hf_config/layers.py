@@ -9,7 +9,7 @@ Source: configuration and modelling classes of transformers 5.24.0.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from simulator.inputs.hf_config.reading import LARGEST_LAYERS, ConfigReader, Key, LayerRule
+from simulator.inputs.hf_config.reading import LARGEST_LAYERS, ConfigReader, Key
 
 LINEAR = "linear_attention"
 
@@ -139,21 +139,6 @@ def indexed(reader: ConfigReader, layer: int) -> dict[str, Any]:
     every = max(reader.optional("index_topk_freq", 1) or 1, 1)
     offset = reader.optional("index_skip_topk_offset", 2) or 0
     return {"indexes": max(layer - offset + 1, 0) % every == 0}
-
-
-def listed_experts(default: int) -> LayerRule:
-    """Select the layers with experts: as ``mlp_layer_types`` lists, else after the dense ones.
-
-    ``default`` is the class default of their number.
-    """
-
-    def rule(reader: ConfigReader, layer: int) -> bool:
-        types = reader.items("mlp_layer_types", length=reader.size("num_hidden_layers"))
-        if types is not None:
-            return bool(types[layer] == "sparse")
-        return layer >= (reader.optional("first_k_dense_replace", default) or 0)
-
-    return rule
 
 
 # Sizes that differ by layer. A rule of keys gives the names of a type's own files in common terms.

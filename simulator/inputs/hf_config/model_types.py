@@ -72,21 +72,14 @@ _GEMMA2 = ModelType(
     sizes=rules.sizes(26, 2304, 8, 9216, 256_000),
 )
 
-_V3_EXPERTS = Mixture(
-    count=256,
-    per_token=8,
-    size=2048,
-    sparse=rules.after_first_dense(3),
-    shared_size=rules.shared_experts(count=1, size=2048),
+_DEEPSEEK_V3 = ModelType(
+    latent=Latent(),
+    attention_bias=_ATTENTION_BIAS,
+    experts=rules.deepseek_experts(256, 8, 2048, dense=3),
 )
-_DEEPSEEK_V3 = ModelType(latent=Latent(), attention_bias=_ATTENTION_BIAS, experts=_V3_EXPERTS)
 _INDEXED = Windows(key="", others=("indexed_attention",))
 
-_LLAMA = ModelType(
-    attention_bias=_ATTENTION_BIAS,
-    mlp_bias=_MLP_BIAS,
-    sizes=rules.sizes(32, 4096, 32, 11008, 32_000),
-)
+_LLAMA = ModelType(attention_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS)
 
 _PHI = ModelType(
     gated_mlp=False,
@@ -95,10 +88,8 @@ _PHI = ModelType(
     attention_bias=True,
     mlp_bias=True,
     lm_head_bias=True,
-    special=rules.phi_special,
+    special=rules.switched_qk_norm("qk_layernorm"),
 )
-
-_PHI3 = ModelType(windows=Windows(default=None))
 
 _OPT = ModelType(
     kv_heads=rules.multi_head,
@@ -121,22 +112,31 @@ _COHERE = ModelType(
     attention_bias=_ATTENTION_BIAS,
 )
 
+_QWEN_WINDOWS = Windows(
+    default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(28)
+)
+
 # The text models inside Qwen's multimodal ones.
 _QWEN2_VL = ModelType(
     kv_heads=8,
     qkv_bias=True,
-    windows=Windows(
-        default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(80)
-    ),
+    windows=replace(_QWEN_WINDOWS, local=rules.from_max_window_layers(80)),
     sizes=rules.sizes(80, 8192, 64, 29568, 152_064),
 )
 
-_QWEN3_VL_MOE = ModelType(
-    kv_heads=16,
+_QWEN3 = ModelType(
+    kv_heads=32,
+    head_dim=128,
     qk_norm="head",
     attention_bias=_ATTENTION_BIAS,
-    experts=Mixture(count=60, per_token=4, size=1408, sparse=rules.every_sparse_step),
-    sizes=rules.sizes(24, 2048, 16, 5632, 151_936),
+    sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
+)
+
+_QWEN3_MOE = ModelType(
+    kv_heads=4,
+    qk_norm="head",
+    attention_bias=_ATTENTION_BIAS,
+    experts=Mixture(count=128, per_token=8, size=768, sparse=rules.every_sparse_step),
 )
 
 # GLM-4's attention has no bias on the output.
@@ -146,14 +146,8 @@ _GLM4_MOE = ModelType(
     kv_heads=8,
     uneven_heads=True,
     qkv_bias=_ATTENTION_BIAS,
-    experts=Mixture(
-        count=128,
-        per_token=8,
-        size=1408,
-        sparse=rules.after_first_dense(1),
-        shared_size=rules.shared_experts(count=1, size=1408),
-    ),
-    special=rules.switched_qk_norm("use_qk_norm", default=False),
+    experts=rules.deepseek_experts(128, 8, 1408),
+    special=rules.switched_qk_norm("use_qk_norm"),
 )
 
 _GRANITE_MOE = ModelType(
@@ -173,7 +167,7 @@ _OLMO2 = ModelType(qk_norm="all", attention_bias=_ATTENTION_BIAS)
 _EXAONE4_WINDOWS = Windows(default=4096, local=rules.all_but_every(4, "sliding_window_pattern"))
 
 MODEL_TYPES: dict[str, ModelType] = {
-    "llama": _LLAMA,
+    "llama": replace(_LLAMA, sizes=rules.sizes(32, 4096, 32, 11008, 32_000)),
     "mistral": ModelType(
         kv_heads=8, windows=Windows(default=4096), sizes=rules.sizes(32, 4096, 32, 14336, 32_000)
     ),
@@ -181,28 +175,22 @@ MODEL_TYPES: dict[str, ModelType] = {
     "ministral3": ModelType(
         kv_heads=8,
         head_dim=128,
-        windows=Windows(default=None),
         sizes=rules.sizes(34, 4096, 32, 14336, 131_072),
     ),
     "mixtral": ModelType(
         kv_heads=8,
-        windows=Windows(default=None),
         experts=Mixture(count=8, per_token=2, size_key="intermediate_size"),
     ),
     "qwen2": ModelType(
         kv_heads=32,
         qkv_bias=True,
-        windows=Windows(
-            default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(28)
-        ),
+        windows=_QWEN_WINDOWS,
         sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
     ),
     "qwen2_moe": ModelType(
         kv_heads=16,
         qkv_bias=Key("qkv_bias", default=True),
-        windows=Windows(
-            default=4096, switch="use_sliding_window", local=rules.even_below_max_window_layers
-        ),
+        windows=replace(_QWEN_WINDOWS, local=rules.even_below_max_window_layers),
         experts=Mixture(
             count=60,
             per_token=4,
@@ -212,23 +200,8 @@ MODEL_TYPES: dict[str, ModelType] = {
             shared_gate=True,
         ),
     ),
-    "qwen3": ModelType(
-        kv_heads=32,
-        head_dim=128,
-        qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(
-            default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(28)
-        ),
-        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
-    ),
-    "qwen3_moe": ModelType(
-        kv_heads=4,
-        qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=4096, switch="use_sliding_window"),
-        experts=Mixture(count=128, per_token=8, size=768, sparse=rules.every_sparse_step),
-    ),
+    "qwen3": replace(_QWEN3, windows=_QWEN_WINDOWS),
+    "qwen3_moe": replace(_QWEN3_MOE, windows=Windows(default=4096, switch="use_sliding_window")),
     "gemma": ModelType(
         kv_heads=16,
         head_dim=256,
@@ -254,7 +227,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         sizes={**rules.sizes(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
     ),
     "phi": _PHI,
-    "phi3": _PHI3,
+    "phi3": ModelType(),
     "gpt_neox": ModelType(
         kv_heads=rules.multi_head,
         gated_mlp=False,
@@ -269,7 +242,6 @@ MODEL_TYPES: dict[str, ModelType] = {
         norm="layer",
         attention_bias=_USE_BIAS,
         mlp_bias=_USE_BIAS,
-        windows=Windows(default=None),
     ),
     "gpt2": _GPT2,
     "gpt_bigcode": replace(_GPT2, kv_heads=rules.bigcode_kv_heads),
@@ -298,20 +270,13 @@ MODEL_TYPES: dict[str, ModelType] = {
         latent=Latent(),
         attention_bias=_ATTENTION_BIAS,
         mlp_bias=_MLP_BIAS,
-        experts=Mixture(
-            count=64,
-            per_token=None,
-            size=1407,
-            sparse=rules.after_first_dense(0),
-            shared_size=rules.shared_experts(count=2, size=1407),
-        ),
+        experts=rules.deepseek_experts(64, None, 1407, dense=0, shared=2),
     ),
     "deepseek_v3": _DEEPSEEK_V3,
     "deepseek_v32": replace(_DEEPSEEK_V3, windows=_INDEXED, special=layers.indexer_of(heads=64)),
     "glm_moe_dsa": replace(
         _DEEPSEEK_V3,
         latent=Latent(query_rank=2048, nope=192, value=256),
-        experts=replace(_V3_EXPERTS, sparse=layers.listed_experts(3)),
         windows=_INDEXED,
         layer=layers.indexed,
         special=layers.indexer_of(heads=32),
@@ -320,29 +285,23 @@ MODEL_TYPES: dict[str, ModelType] = {
     "kimi_k2": _DEEPSEEK_V3,
     "codegen": _GPTJ,
     "gptj": _GPTJ,
-    "granite": replace(_LLAMA, sizes={}),
+    "granite": _LLAMA,
     "olmo2": _OLMO2,
-    "cohere": replace(_COHERE, special=rules.cohere_special),
+    "cohere": replace(_COHERE, special=rules.switched_qk_norm("use_qk_norm", kind="all")),
     # Flat multimodal files name the whole model, the text_config of others their text model.
     "qwen2_vl": _QWEN2_VL,
     "qwen2_vl_text": _QWEN2_VL,
     "qwen2_5_vl": _QWEN2_VL,
     "qwen2_5_vl_text": _QWEN2_VL,
-    "qwen3_vl_text": ModelType(
-        kv_heads=32,
-        head_dim=128,
-        qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
+    "qwen3_vl_text": _QWEN3,
+    "qwen3_vl_moe_text": replace(
+        _QWEN3_MOE,
+        kv_heads=16,
+        experts=Mixture(count=60, per_token=4, size=1408, sparse=rules.every_sparse_step),
+        sizes=rules.sizes(24, 2048, 16, 5632, 151_936),
     ),
-    "qwen3_vl_moe_text": _QWEN3_VL_MOE,
-    "qwen3_omni_moe_text": ModelType(
-        kv_heads=4,
-        uneven_heads=True,
-        qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        experts=Mixture(count=128, per_token=8, size=768, sparse=rules.every_sparse_step),
-        sizes=rules.sizes(28, 2048, 28, 18944, 3584),
+    "qwen3_omni_moe_text": replace(
+        _QWEN3_MOE, uneven_heads=True, sizes=rules.sizes(28, 2048, 28, 18944, 3584)
     ),
     "glm": _GLM,
     "glm4": replace(_GLM, norms_per_layer=4),
@@ -362,13 +321,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "glm4_moe_lite": ModelType(
         latent=Latent(query_rank=768, nope=192, value=256),
         attention_bias=_ATTENTION_BIAS,
-        experts=Mixture(
-            count=64,
-            per_token=4,
-            size=1536,
-            sparse=rules.after_first_dense(1),
-            shared_size=rules.shared_experts(count=1, size=1536),
-        ),
+        experts=rules.deepseek_experts(64, 4, 1536),
     ),
     "minimax_m2": ModelType(
         kv_heads=8,
@@ -379,13 +332,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "mistral4": ModelType(
         latent=Latent(query_rank=1024, kv_rank=256, nope=64),
         attention_bias=_ATTENTION_BIAS,
-        experts=Mixture(
-            count=128,
-            per_token=4,
-            size=2048,
-            sparse=rules.after_first_dense(0),
-            shared_size=rules.shared_experts(count=1, size=2048),
-        ),
+        experts=rules.deepseek_experts(128, 4, 2048, dense=0),
     ),
     "olmo": ModelType(attention_bias=_ATTENTION_BIAS, norm="layer", norm_weight=False),
     "olmo3": replace(_OLMO2, windows=Windows(default=4096, local=rules.all_but_every(4))),
@@ -393,19 +340,13 @@ MODEL_TYPES: dict[str, ModelType] = {
     "flex_olmo": replace(
         _OLMO2, experts=Mixture(count=7, per_token=5, size_key="intermediate_size")
     ),
-    "exaone": replace(_LLAMA, kv_heads=8, sizes={}),
+    "exaone": replace(_LLAMA, kv_heads=8),
     "exaone4": ModelType(kv_heads=32, qk_norm="head", windows=_EXAONE4_WINDOWS),
     "exaone_moe": ModelType(
         kv_heads=32,
         qk_norm="head",
         windows=_EXAONE4_WINDOWS,
-        experts=Mixture(
-            count=64,
-            per_token=8,
-            size=1024,
-            sparse=rules.after_first_dense(1),
-            shared_size=rules.shared_experts(count=1, size=1024),
-        ),
+        experts=rules.deepseek_experts(64, 8, 1024),
     ),
     "cohere2": replace(
         _COHERE,
@@ -435,13 +376,12 @@ MODEL_TYPES: dict[str, ModelType] = {
         ),
     ),
     "phi-msft": replace(_PHI, inner_factor=4),
-    "phi3_v": _PHI3,
+    "phi3_v": ModelType(),
     "phimoe": ModelType(
         kv_heads=8,
         norm="layer",
         attention_bias=_ATTENTION_BIAS,
         lm_head_bias=Key("lm_head_bias"),
-        windows=Windows(default=None),
         experts=Mixture(count=16, per_token=2, size_key="intermediate_size"),
     ),
     "smollm3": replace(
@@ -449,7 +389,6 @@ MODEL_TYPES: dict[str, ModelType] = {
         kv_heads=4,
         tied_embeddings=True,
         windows=Windows(switch="use_sliding_window", local=rules.unrotated_layers),
-        sizes={},
     ),
     "seed_oss": ModelType(
         kv_heads=8,
@@ -479,7 +418,6 @@ MODEL_TYPES: dict[str, ModelType] = {
         tied_embeddings=True,
         attention_sinks=True,
         windows=_GRANITE_WINDOWS,
-        sizes={},
     ),
     "granitemoe_swa": replace(_GRANITE_MOE, attention_sinks=True, windows=_GRANITE_WINDOWS),
     "stablelm": ModelType(
@@ -501,7 +439,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         mlp_bias=_MLP_BIAS,
     ),
     "youtu": ModelType(latent=Latent(), tied_embeddings=True, attention_bias=_ATTENTION_BIAS),
-    "arcee": replace(_LLAMA, gated_mlp=False, sizes={}),
+    "arcee": replace(_LLAMA, gated_mlp=False),
     "apertus": ModelType(
         qk_norm="head",
         gated_mlp=False,
@@ -524,8 +462,8 @@ MODEL_TYPES: dict[str, ModelType] = {
         attention_bias=_ATTENTION_BIAS_ON,
         mlp_bias=Key("mlp_bias", default=True),
     ),
-    "hyperclovax": replace(_LLAMA, special=rules.hyperclova_special, sizes={}),
-    "iquestcoder": replace(_LLAMA, kv_heads=8, head_dim=128, sizes={}),
+    "hyperclovax": replace(_LLAMA, special=rules.hyperclova_special),
+    "iquestcoder": replace(_LLAMA, kv_heads=8, head_dim=128),
     # Its norms have no weights, those on queries and keys neither.
     "nanochat": ModelType(gated_mlp=False, norm_weight=False, attention_bias=_ATTENTION_BIAS),
     "vaultgemma": replace(_GEMMA2, norms_per_layer=2),
@@ -586,48 +524,24 @@ MODEL_TYPES: dict[str, ModelType] = {
         qk_norm="head",
         attention_bias=_ATTENTION_BIAS,
         mlp_bias=_MLP_BIAS,
-        experts=Mixture(
-            count=192,
-            per_token=8,
-            size=1536,
-            sparse=rules.after_first_dense(1),
-            shared_size=rules.shared_experts(count=1, size=1536),
-        ),
+        experts=rules.deepseek_experts(192, 8, 1536),
     ),
     "axk1": ModelType(
         latent=Latent(),
         attention_bias=_ATTENTION_BIAS,
-        experts=Mixture(
-            count=192,
-            per_token=8,
-            size=2048,
-            sparse=rules.after_first_dense(1),
-            shared_size=rules.shared_experts(count=1, size=2048),
-        ),
+        experts=rules.deepseek_experts(192, 8, 2048),
         layer=rules.axk1_norms,
     ),
     "sarvam_mla": ModelType(
         latent=Latent(query_rank=None),
         attention_bias=_ATTENTION_BIAS,
-        experts=Mixture(
-            count=128,
-            per_token=8,
-            size=2048,
-            sparse=rules.after_first_dense(1),
-            shared_size=rules.shared_experts(count=1, size=2048),
-        ),
+        experts=rules.deepseek_experts(128, 8, 2048),
     ),
     "sarvam_moe": ModelType(
         kv_heads=4,
         head_dim=64,
         qkv_bias=_ATTENTION_BIAS,
-        experts=Mixture(
-            count=128,
-            per_token=6,
-            size=1024,
-            sparse=rules.after_first_dense(1),
-            shared_size=rules.shared_experts(count=1, size=1024),
-        ),
+        experts=rules.deepseek_experts(128, 6, 1024),
         special=rules.switched_qk_norm("use_qk_norm", default=True),
     ),
     "dots1": ModelType(
@@ -635,13 +549,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         qk_norm="head",
         attention_bias=_ATTENTION_BIAS,
         windows=Windows(default=4096, local=rules.from_max_window_layers(62)),
-        experts=Mixture(
-            count=0,
-            per_token=None,
-            size=1408,
-            sparse=rules.after_first_dense(0),
-            shared_size=rules.shared_experts(count=0, size=1408),
-        ),
+        experts=rules.deepseek_experts(0, None, 1408, dense=0, shared=0),
     ),
     "aria_text": replace(
         _LLAMA,
@@ -685,7 +593,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special=None),
     "bitnet": ModelType(kv_heads=5, attention_bias=_ATTENTION_BIAS, layer=rules.bitnet_norms),
     "diffllama": ModelType(attention_bias=_ATTENTION_BIAS, layer=rules.diffllama_lambdas),
-    "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors, sizes={}),
+    "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors),
     # From here on: types that transformers does not have, or not under this name.
     "baichuan": ModelType(kv_heads=rules.multi_head, special=rules.baichuan_special),
     "chatglm": ModelType(
@@ -697,13 +605,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     ),
     "deepseek": ModelType(
         attention_bias=_ATTENTION_BIAS,
-        experts=Mixture(
-            count=0,
-            per_token=None,
-            size=1407,
-            sparse=rules.after_first_dense(0),
-            shared_size=rules.shared_experts(count=0, size=1407),
-        ),
+        experts=rules.deepseek_experts(0, None, 1407, dense=0, shared=0),
     ),
     "internlm": ModelType(kv_heads=rules.multi_head, attention_bias=Key("bias", default=True)),
     "internlm2": ModelType(attention_bias=Key("bias", default=True)),

@@ -219,6 +219,7 @@ _DRAFT_KEYS = ("draft_vocab_size", "eagle_config", "dflash_config")
 
 KvRule = Callable[[ConfigReader, int], int]
 LayerRule = Callable[[ConfigReader, int], bool]
+LayerFields = Callable[[ConfigReader, int], dict[str, Any] | None]
 
 _FULL, _LOCAL = "full_attention", ("sliding_attention", "chunked_attention")
 CHUNK_KEY = "attention_chunk_size"  # of Llama 4
@@ -384,7 +385,7 @@ class ModelType:
     windows: Windows = _NO_WINDOWS
     experts: Mixture | None = None
     latent: Latent | None = None
-    layer: Callable[[ConfigReader, int], dict[str, Any] | None] | None = None
+    layer: LayerFields | None = None
     special: Callable[[ConfigReader], dict[str, Any]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
 

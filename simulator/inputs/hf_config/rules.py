@@ -11,6 +11,7 @@ from simulator.inputs.hf_config.reading import (
     ConfigReader,
     Key,
     LayerRule,
+    Mixture,
     stated_kv_heads,
 )
 
@@ -153,19 +154,30 @@ def shared_experts(
     return rule
 
 
+def deepseek_experts(
+    count: int, per_token: int | None, size: int, *, dense: int = 1, shared: int = 1
+) -> Mixture:
+    """Experts as DeepSeek has them: after some dense layers, with shared ones of the same width.
+
+    Parameters
+    ----------
+    count, per_token, size
+        Class defaults, as in :class:`Mixture`.
+    dense, shared
+        Class defaults of the dense layers and of the shared experts.
+    """
+    return Mixture(
+        count=count,
+        per_token=per_token,
+        size=size,
+        sparse=after_first_dense(dense),
+        shared_size=shared_experts(count=shared, size=size),
+    )
+
+
 def shared_expert_like_routed(reader: ConfigReader) -> int:
     """Llama 4, Hunyuan: one shared expert as wide as a routed one; Gemma 4: a dense MLP."""
     return reader.size("intermediate_size")
-
-
-def phi_special(reader: ConfigReader) -> dict[str, Any]:
-    """Phi: optional norms on each head's queries and keys."""
-    return {"qk_norm": "head"} if reader.flag(Key("qk_layernorm")) else {}
-
-
-def cohere_special(reader: ConfigReader) -> dict[str, Any]:
-    """Command-R: optional norms on queries and keys, with weights for each head."""
-    return {"qk_norm": "all"} if reader.flag(Key("use_qk_norm")) else {}
 
 
 def falcon_special(reader: ConfigReader) -> dict[str, Any]:
@@ -202,9 +214,11 @@ def stablelm_special(reader: ConfigReader) -> dict[str, Any]:
     return changes
 
 
-def switched_qk_norm(key: str, *, default: bool) -> Callable[[ConfigReader], dict[str, Any]]:
-    """Norms on each head's queries and keys, if a key says so."""
-    return lambda reader: {"qk_norm": "head" if reader.flag(Key(key, default=default)) else "none"}
+def switched_qk_norm(
+    key: str, *, default: bool = False, kind: str = "head"
+) -> Callable[[ConfigReader], dict[str, Any]]:
+    """Norms on queries and keys, of each head or with weights for all, if a key says so."""
+    return lambda reader: {"qk_norm": kind if reader.flag(Key(key, default=default)) else "none"}
 
 
 def hyperclova_special(reader: ConfigReader) -> dict[str, Any]:
