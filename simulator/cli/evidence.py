@@ -87,11 +87,7 @@ def _calibrate(
         write_text(text, output)
         say(f"wrote {len(result.values())} constants of {card.id} to {output}")
     report = output_of(None, as_json, None)
-    report.write(
-        table=lambda: _calibration_table(result),
-        json_object=lambda: _calibration_json(result),
-        rows=list,
-    )
+    report.write(result, _calibration_table, _calibration_json, lambda _: [])
 
 
 def _needs(*packages: str) -> None:
@@ -320,13 +316,9 @@ def _validate(
     if not len(result.rows):
         raise MeasurementError(f"no row{_of(gpu)} could be predicted")
     report = summaries.summarise(result, measurements)
+    from simulator.views.validation import validation_view
 
-    def table() -> Any:
-        from simulator.views.validation import validation_view
-
-        return validation_view(report)
-
-    output_of(None, as_json, None).write(table=table, json_object=lambda: report, rows=list)
+    output_of(None, as_json, None).write(report, validation_view, dict, lambda _: [])
 
 
 def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:

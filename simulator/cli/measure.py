@@ -21,6 +21,7 @@ from simulator.inputs.dtypes import Dtype
 if TYPE_CHECKING:
     from simulator.evidence.measure.cells import AttentionCell, Selection
     from simulator.evidence.measure.device import Device
+    from simulator.evidence.measure.predict import Preview
     from simulator.evidence.measure.runner import Progress, Settings
     from simulator.evidence.measure.store import Store
     from simulator.timing.constants import Rates
@@ -51,16 +52,16 @@ def _measure(
     ] = Path("measured"),
     device: Annotated[
         DeviceName,
-        opt.choice(
+        opt.option(
             "--device",
+            "cpu tries everything on small shapes.",
+            opt.one_of(get_args(DeviceName)),
             panel=RUN_PANEL,
-            text="cpu tries everything on small shapes.",
-            of=get_args(DeviceName),
         ),
     ] = "cuda",
     kinds: Annotated[
         list[str] | None,
-        opt.choice("--only", panel=GRID_PANEL, text="Kind of row; repeatable.", of=ROW_KINDS),
+        opt.option("--only", "Kind of row; repeatable.", opt.one_of(ROW_KINDS), panel=GRID_PANEL),
     ] = None,
     kernels: Annotated[
         list[str] | None,
@@ -73,29 +74,29 @@ def _measure(
     ] = None,
     mode: Annotated[
         Mode | None,
-        opt.choice(
+        opt.option(
             "--mode",
+            "CUDA graph replay or eager launches. Default: both.",
+            opt.one_of(MODES),
             panel=GRID_PANEL,
-            text="CUDA graph replay or eager launches. Default: both.",
-            of=MODES,
         ),
     ] = None,
     l2: Annotated[
         L2State,
-        opt.choice(
+        opt.option(
             "--l2",
+            "L2 before a call: cold rotates over buffers larger than it.",
+            opt.one_of(L2_STATES),
             panel=GRID_PANEL,
-            text="L2 before a call: cold rotates over buffers larger than it.",
-            of=L2_STATES,
         ),
     ] = L2_STATES[0],
     dtype: Annotated[
         Dtype | None,
-        opt.choice(
+        opt.option(
             "--dtype",
+            "Format of weights, caches and activations. Default: bf16.",
+            opt.one_of(("bf16", "fp16", "fp32")),
             panel=GRID_PANEL,
-            text="Format of weights, caches and activations. Default: bf16.",
-            of=("bf16", "fp16", "fp32"),
         ),
     ] = None,
     query_tokens: Annotated[
@@ -120,11 +121,11 @@ def _measure(
     ] = None,
     retry: Annotated[
         list[str] | None,
-        opt.choice(
+        opt.option(
             "--retry",
+            "Measure rows of this status again, as often as you like.",
+            opt.one_of(RETRIED),
             panel=RUN_PANEL,
-            text="Measure rows of this status again, as often as you like.",
-            of=RETRIED,
         ),
     ] = None,
     skip_oom: Annotated[
@@ -200,11 +201,7 @@ def _measure(
     result = _measure_plan(
         plan, folder, opened, rates, settings, counted=counted, retry=retry or ()
     )
-    output.write(
-        table=lambda: _summary_table(result),
-        json_object=lambda: result,
-        rows=lambda: result["files"],
-    )
+    output.write(result, _summary_table, dict, lambda result: result["files"])
 
 
 def _plan(
@@ -270,20 +267,23 @@ def _dry_run(
     rates = None if device == "cpu" and gpu is None else _rates(gpu or DRY_RUN_GPU, "")
     done = Store(folder, repair=False).done if folder.is_dir() else set()
     result = preview(plan, gpu=rates, device=device, done=done)
+    output.write(
+        result, _preview_table, lambda result: result.as_object(), lambda result: result.rows
+    )
 
-    def table() -> Any:
-        from simulator.views.columns import Column, FittedTable, notes, stack
 
-        names = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
-        columns = [Column(unit="text", heading="shape"), *(Column(heading=name) for name in names)]
-        return stack(
-            result.title,
-            "",
-            FittedTable(columns=columns, rows=result.lines),
-            *notes(["--json and --format csv list every cell."]),
-        )
+def _preview_table(result: "Preview") -> Any:
+    """Return the groups of cells as a table."""
+    from simulator.views.columns import Column, FittedTable, notes, stack
 
-    output.write(table=table, json_object=result.as_object, rows=lambda: result.rows)
+    names = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
+    columns = [Column(unit="text", heading="shape"), *(Column(heading=name) for name in names)]
+    return stack(
+        result.title,
+        "",
+        FittedTable(columns=columns, rows=result.lines),
+        *notes(["--json and --format csv list every cell."]),
+    )
 
 
 def _measure_plan(

@@ -12,8 +12,7 @@ from simulator.cli.output import (
     USUAL_HEIGHT,
     USUAL_WIDTH,
     check_figure,
-    say,
-    write_figure,
+    draw,
     write_text,
 )
 from simulator.cli.question import question_of
@@ -29,7 +28,7 @@ def complete_figures(incomplete: str) -> list[str]:
     return [name for name in FIGURES if name.startswith(incomplete.lower())]
 
 
-@opt.with_options(asked)
+@opt.with_options(asked)()
 def _plot(
     options: dict[str, Any],
     context: typer.Context,
@@ -50,24 +49,23 @@ def _plot(
     output: Annotated[
         Path | None,
         opt.answer(
-            "--output",
-            "-o",
-            text="File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
+            "--output -o",
+            "File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
             "Default: FIGURE.html.",
-            metavar="FILE",
+            opt.FILE,
         ),
     ] = None,
     width: Annotated[
-        int, opt.size("--width", panel=opt.OUTPUT_PANEL, text="Width of an image in pixels.")
+        int, opt.answer("--width", "Width of an image in pixels.", opt.SIZE)
     ] = USUAL_WIDTH,
     height: Annotated[
-        int, opt.size("--height", panel=opt.OUTPUT_PANEL, text="Height of an image in pixels.")
+        int, opt.answer("--height", "Height of an image in pixels.", opt.SIZE)
     ] = USUAL_HEIGHT,
     show_list: Annotated[bool, typer.Option("--list", help="List the figures, and stop.")] = False,
 ) -> None:
     """Draw a figure: page, image or Plotly's JSON."""
     from simulator.views.plots.registry import FIGURES, kind
-    from simulator.views.plots.registry import figure as draw
+    from simulator.views.plots.registry import figure as drawn
 
     if show_list:
         room = max(map(len, FIGURES))
@@ -81,9 +79,7 @@ def _plot(
     check_figure(path, width, height)
     name, found = named_model(scenario, given(context, options))
     study = _study(name, found, opt.names_in(gpu), price_per_hour)
-    drawn = draw(figure, study)
-    write_figure(drawn, path, width, height)
-    say(f"wrote {path}: {drawn.layout.meta['finding']}")
+    draw(drawn(figure, study), path, width, height)
 
 
 def _study(

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
 
-@opt.with_options(asked)
+@opt.with_options(asked)()
 def _report(
     options: dict[str, Any],
     context: typer.Context,
     scenario: opt.QuestionScenario = None,
-    output: Annotated[
-        Path, opt.answer("--output", "-o", text="Page to write: .html.", metavar="FILE")
-    ] = Path("report.html"),
+    output: Annotated[Path, opt.answer("--output -o", "Page to write: .html.", opt.FILE)] = Path(
+        "report.html"
+    ),
     gpu: Annotated[
         list[str] | None,
         opt.gpu_option(
@@ -37,7 +37,7 @@ def _report(
         float | None, opt.target_option("Longest acceptable decode step. Default: the scenario's.")
     ] = None,
     price_per_hour: opt.PricePerHour = None,
-    date: Annotated[str, opt.answer("--date", text="Date to print.", metavar="TEXT")] = "",
+    date: Annotated[str, opt.answer("--date", "Date to print.", {"metavar": "TEXT"})] = "",
 ) -> None:
     """Write one offline page that answers a scenario or a question."""
     if output.suffix.lower() not in PAGES:
