@@ -111,8 +111,6 @@ class Choice:
 
     def usd_per_million_tokens(self, attention: Attention) -> float | None:
         """Return the cost of a million output tokens, None where no price is known. [USD]."""
-        if self.usd_per_hour is None:
-            return None
         return cost_per_million_tokens(self.usd_per_hour, self.under(attention).tokens_per_s)
 
 

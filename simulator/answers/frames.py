@@ -167,25 +167,12 @@ def by_context(study: Study) -> "pd.DataFrame":
     return grid(study, {"context_tokens": axis})
 
 
-def by_context_and_samples(study: Study, finer: int = 4) -> "pd.DataFrame":
-    """Vary samples and context over powers of two, as a map.
-
-    Parameters
-    ----------
-    finer
-        Steps per doubling.
-    """
-    axes = {
-        "context_tokens": (study.context_axis, study.workload.context_tokens),
-        "samples": (study.samples_axis, study.workload.samples),
-    }
-    return grid(
-        study,
-        {
-            name: sorted({*_between(axis, finer), asked} - {0})
-            for name, (axis, asked) in axes.items()
-        },
-    )
+def by_context_and_samples(study: Study) -> "pd.DataFrame":
+    """Vary samples and context over powers of two, as a map with four steps per doubling."""
+    work = study.workload
+    contexts = {*_between(study.context_axis, 4), work.context_tokens}
+    samples = {*_between(study.samples_axis, 4), work.samples}
+    return grid(study, {"context_tokens": sorted(contexts - {0}), "samples": sorted(samples - {0})})
 
 
 def _between(axis: Sequence[int], finer: int) -> list[int]:

@@ -237,9 +237,8 @@ class Point:
     @property
     def usd_per_million_tokens(self) -> float | None:
         """Cost of a million output tokens at this load, None where unknown. [USD]."""
-        if self.usd_per_hour is None or not self.carried:
-            return None
-        return cost_per_million_tokens(self.usd_per_hour, self.tokens_per_s)
+        usd_per_hour = self.usd_per_hour if self.carried else None
+        return cost_per_million_tokens(usd_per_hour, self.tokens_per_s)
 
 
 @dataclass(frozen=True, kw_only=True)

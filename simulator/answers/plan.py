@@ -58,8 +58,6 @@ class Option:
     @property
     def usd_per_million_tokens(self) -> float | None:
         """Cost of a million tokens, None where no price is known. [USD]."""
-        if self.usd_per_hour is None:
-            return None
         return cost_per_million_tokens(self.usd_per_hour, self.result.tokens_per_s)
 
     @cached_property

@@ -320,14 +320,3 @@ def _check(asked: bool, holds: object) -> None:
     """Exit with the code of a failed check, if one was asked for."""
     if asked and not holds:
         raise typer.Exit(opt.CHECK_FAILED)
-
-
-# The commands of this module.
-COMMANDS = {
-    "estimate": _estimate,
-    "compare": _compare,
-    "generate": _generate,
-    "plan": _plan,
-    "serve": _serve,
-    "tree": _tree,
-}

@@ -177,26 +177,24 @@ def _group(text: str, lister: Callable[..., None], **commands: Callable[..., Non
     return group
 
 
-COMMANDS = {
-    "models": _group(
-        "List models, show one, or list the known model types.",
-        _list_models,
-        show=_show_model,
-        types=_list_types,
-    ),
-    "gpus": _group(
-        "List GPUs, show one with its sources, or check profiles.",
-        _list_gpus,
-        show=_show_gpu,
-        check=_check_gpus,
-    ),
-    "scenarios": _group(
-        "List scenarios, show one with its sources, or check files.",
-        _list_scenarios,
-        show=_show_scenario,
-        check=_check_scenarios,
-    ),
-}
+_models = _group(
+    "List models, show one, or list the known model types.",
+    _list_models,
+    show=_show_model,
+    types=_list_types,
+)
+_gpus = _group(
+    "List GPUs, show one with its sources, or check profiles.",
+    _list_gpus,
+    show=_show_gpu,
+    check=_check_gpus,
+)
+_scenarios = _group(
+    "List scenarios, show one with its sources, or check files.",
+    _list_scenarios,
+    show=_show_scenario,
+    check=_check_scenarios,
+)
 
 
 def _read_all(names: Sequence[str], read: Callable[[Path], Any]) -> tuple[list[Any], list[str]]:

@@ -108,13 +108,6 @@ def _needs(*packages: str) -> None:
         )
 
 
-def _of(gpu: str | None) -> str:
-    """Name the GPU whose rows are asked for, if one is."""
-    from simulator.inputs.hardware import load_hardware
-
-    return f" of {load_hardware(gpu).id}" if gpu else ""
-
-
 def _say_refused(measurements: "Measurements") -> None:
     """List the rows that are left out, refused, or kept although they are impossible."""
     from simulator.views.text import plural
@@ -291,6 +284,7 @@ def _validate(
     from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load
+    from simulator.inputs.hardware import load_hardware
     from simulator.views.text import plural
 
     _check_suffix(output, SUFFIXES)
@@ -314,7 +308,8 @@ def _validate(
         if path is not None and len(result.rows):
             _draw(result, card, path)
     if not len(result.rows):
-        raise MeasurementError(f"no row{_of(gpu)} could be predicted")
+        of = f" of {load_hardware(gpu).id}" if gpu else ""
+        raise MeasurementError(f"no row{of} could be predicted")
     report = summaries.summarise(result, measurements)
     from simulator.views.validation import validation_view
 
@@ -376,7 +371,3 @@ def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> N
         gpus.append({"gpu": name, "constants": origin, "hash": gpu.content_hash})
     write_figure(predicted_measured(timed(result.rows), gpus=pd.DataFrame(gpus)), path)
     say(f"wrote {path}")
-
-
-# The commands of this module.
-COMMANDS = {"calibrate": _calibrate, "validate": _validate}

@@ -43,7 +43,3 @@ def _explore(
     write_text(page(offer), output)
     offered = f"{plural(len(offer.models), 'model')}, {plural(len(offer.gpus), 'GPU')}"
     say(f"wrote {output}: {offered}; open it in a browser")
-
-
-# The commands of this module.
-COMMANDS = {"explore": _explore}

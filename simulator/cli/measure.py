@@ -455,7 +455,3 @@ def _minutes(seconds: float) -> str:
     if seconds < 60:  # noqa: PLR2004
         return f"{seconds:.0f} s"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
-
-
-# The commands of this module.
-COMMANDS = {"measure": _measure}

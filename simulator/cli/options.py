@@ -81,7 +81,7 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number{hint}") from None
 
 
-def _completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Return a function that completes the beginning of one of these names."""
 
     def complete(incomplete: str) -> list[str]:
@@ -108,12 +108,12 @@ def _model_types() -> Iterable[str]:
     return every_type()
 
 
-complete_models = _completion(_presets)
-complete_gpus = _completion(profile_files)
-complete_scenarios = _completion(_scenarios)
-complete_types = _completion(_model_types)
-complete_weights = _completion(lambda: WEIGHT_NAMES)
-complete_caches = _completion(lambda: (*KV_DTYPES, "auto"))
+complete_models = completion(_presets)
+complete_gpus = completion(profile_files)
+complete_scenarios = completion(_scenarios)
+complete_types = completion(_model_types)
+complete_weights = completion(lambda: WEIGHT_NAMES)
+complete_caches = completion(lambda: (*KV_DTYPES, "auto"))
 
 
 def option(spelt: str, text: str, reads: Mapping[str, Any] | None = None, *, panel: str) -> Any:
@@ -200,7 +200,7 @@ def one_of(words: Iterable[str]) -> dict[str, Any]:
     return {
         "parser": read,
         "metavar": f"[{'|'.join(known)}]",
-        "autocompletion": _completion(lambda: known),
+        "autocompletion": completion(lambda: known),
     }
 
 

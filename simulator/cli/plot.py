@@ -1,6 +1,6 @@
 """plot: one figure of a scenario or a question, as a page, an image or Plotly's JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from simulator.answers.study import Study
 
 
-def complete_figures(incomplete: str) -> list[str]:
-    """Complete a figure's name."""
+def _figures() -> Iterable[str]:
     from simulator.views.plots.registry import FIGURES
 
-    return [name for name in FIGURES if name.startswith(incomplete.lower())]
+    return FIGURES
 
 
 @opt.with_options(asked)()
@@ -35,7 +34,7 @@ def _plot(
     figure: Annotated[
         str | None,
         typer.Argument(
-            help="Figure (see --list).", metavar="FIGURE", autocompletion=complete_figures
+            help="Figure (see --list).", metavar="FIGURE", autocompletion=opt.completion(_figures)
         ),
     ] = None,
     scenario: opt.QuestionScenario = None,
@@ -101,7 +100,3 @@ def _study(
         output_tokens=question.output_tokens or DEFAULT_OUTPUT_TOKENS,
         usd_per_hour=price,
     )
-
-
-# The commands of this module.
-COMMANDS = {"plot": _plot}

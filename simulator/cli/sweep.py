@@ -152,7 +152,3 @@ def _progress(grid: "Sweep") -> Iterator[Iterator[dict[str, Any]]]:
                 bar.advance(task, len(block["speedup"]))
 
         yield advancing()
-
-
-# The commands of this module.
-COMMANDS = {"sweep": _sweep}

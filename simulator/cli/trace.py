@@ -1,6 +1,7 @@
 """trace: count what a PyTorch function does, operation by operation, without a GPU."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -30,11 +31,10 @@ SHAPE = {
 TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
 
 
-def _complete_kernels(incomplete: str) -> list[str]:
-    """Complete a kernel's name."""
+def _kernels() -> Iterable[str]:
     from simulator.evidence.kernels import KERNELS
 
-    return [name for name in KERNELS if name.startswith(incomplete)]
+    return KERNELS
 
 
 @opt.with_output()
@@ -45,7 +45,7 @@ def _trace(
         typer.Argument(
             help="MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.",
             metavar="FUNCTION",
-            autocompletion=_complete_kernels,
+            autocompletion=opt.completion(_kernels),
         ),
     ],
     shape: Annotated[
@@ -225,7 +225,3 @@ def _short(tensors: str) -> str:
     for word, name in TORCH_DTYPES.items():
         tensors = tensors.replace(name, word)
     return tensors
-
-
-# The commands of this module.
-COMMANDS = {"trace": _trace}

@@ -211,7 +211,3 @@ def _say_refused(path: str, refused: Sequence[RefusedRow]) -> None:
         say(f"not used: {path}, line {row.line}: {row.reason}")
     if len(refused) > MOST_LISTED:
         say(f"not used: {len(refused) - MOST_LISTED} more lines of {path}")
-
-
-# The commands of this module.
-COMMANDS = {"scaling": _scaling, "tradeoff": _tradeoff, "quality": _quality}
