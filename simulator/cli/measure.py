@@ -65,11 +65,11 @@ def _measure(
     ] = None,
     kernels: Annotated[
         list[str] | None,
-        typer.Option(
+        opt.option(
             "--kernel",
-            help="Attention kernel, as often as you like. Default: all of ours; "
+            "Attention kernel, as often as you like. Default: all of ours; "
             f"{' and '.join(OTHER_LIBRARIES)} run other libraries'.",
-            rich_help_panel=GRID_PANEL,
+            panel=GRID_PANEL,
         ),
     ] = None,
     mode: Annotated[
@@ -101,13 +101,11 @@ def _measure(
     ] = None,
     query_tokens: Annotated[
         list[int] | None,
-        typer.Option(
+        opt.option(
             "--query-tokens",
-            help="Query tokens of each sample, as often as you like. "
-            "Default: 1, or the scenario's.",
-            parser=opt.count,
-            metavar="SIZE",
-            rich_help_panel=GRID_PANEL,
+            "Query tokens of each sample, as often as you like. Default: 1, or the scenario's.",
+            opt.SIZE,
+            panel=GRID_PANEL,
         ),
     ] = None,
     gpu: Annotated[
@@ -169,7 +167,11 @@ def _measure(
         modes=(mode,) if mode else MODES,
         query_tokens=query_tokens or (),
     )
-    counted = _counted(plan) if hardware_counters or COUNTERS in (kinds or ()) else None
+    counted = None
+    if hardware_counters or COUNTERS in (kinds or ()):
+        from simulator.evidence.measure.counters import wanted_cells
+
+        counted = wanted_cells(plan)  # the kernels whose bytes will be counted
     if not timed:
         plan = replace(plan, cells=())
     for reason in plan.skipped:
@@ -233,13 +235,6 @@ def _plan(
         if not modes:
             raise MeasurementError("--mode graph needs CUDA: a CPU has no CUDA graphs")
     return grid.select(plan, kinds=kinds, kernels=kernels, modes=modes, query_tokens=query_tokens)
-
-
-def _counted(plan: "Selection") -> "list[AttentionCell]":
-    """Return the kernels of a plan whose bytes will be counted."""
-    from simulator.evidence.measure.counters import wanted_cells
-
-    return wanted_cells(plan)
 
 
 def _rates(gpu: str | None, card: str) -> "Rates | None":
