@@ -161,7 +161,17 @@ def listed(
 
 
 def keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
-    """Return an option of a command's list, described by a type of this module."""
+    """Return an option of a command's list, described by a type of this module.
+
+    Parameters
+    ----------
+    name
+        The name of its value.
+    annotation
+        The type, such as ``GpuName``.
+    default
+        Its value where it is not given.
+    """
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
