@@ -131,23 +131,24 @@ def crossover(
     contexts = log_steps(SHORTEST_CONTEXT, longest_context_tokens)
     every = np.arange(1, most_samples + 1)
     shown = log_steps(1, most_samples)
-    steps, shares = {}, {}
-    for model in (base, other):
-        for attention in ATTENTIONS:
-            steps[model.name, attention], shares[model.name, attention] = _solve(
-                model, gpu_rates, setup.under(attention), work, every, contexts
-            )
+    ours, theirs = (
+        {
+            kind: _solve(model, gpu_rates, setup.under(kind), work, every, contexts)
+            for kind in ATTENTIONS
+        }
+        for model in (base, other)
+    )
     rows = shown - 1
     return Crossover(
         context_tokens=contexts,
         samples=shown,
-        base_step_s={kind: steps[base.name, kind][rows] for kind in ATTENTIONS},
-        other_step_s={kind: steps[other.name, kind][rows] for kind in ATTENTIONS},
-        base_memory_share={kind: shares[base.name, kind][rows] for kind in ATTENTIONS},
-        other_memory_share={kind: shares[other.name, kind][rows] for kind in ATTENTIONS},
+        base_step_s={kind: seconds[rows] for kind, (seconds, _) in ours.items()},
+        other_step_s={kind: seconds[rows] for kind, (seconds, _) in theirs.items()},
+        base_memory_share={kind: share[rows] for kind, (_, share) in ours.items()},
+        other_memory_share={kind: share[rows] for kind, (_, share) in theirs.items()},
         borders={
-            (ours, theirs): _border(steps[base.name, ours] / steps[other.name, theirs], rows)
-            for ours, theirs in PAIRINGS
+            pairing: _border(ours[pairing[0]][0] / theirs[pairing[1]][0], rows)
+            for pairing in PAIRINGS
         },
     )
 

@@ -1,7 +1,8 @@
 """A case on several GPUs: how each one performs, and which to choose."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 from simulator.answers.capacity import most_samples
@@ -110,8 +111,6 @@ class Choice:
 
     def usd_per_million_tokens(self, attention: Attention) -> float | None:
         """Return the cost of a million output tokens, None where no price is known. [USD]."""
-        if self.usd_per_hour is None:
-            return None
         return cost_per_million_tokens(self.usd_per_hour, self.under(attention).tokens_per_s)
 
 
@@ -190,17 +189,13 @@ def decide(
         except WorkloadError as error:
             skipped.append(str(error))
             continue
-        both: dict[Attention, Estimate] = {
-            "standard": comparison.standard,
-            "bifurcated": comparison.bifurcated,
-        }
         choices.append(
             Choice(
                 name=name,
                 comparison=comparison,
                 most_samples={
-                    attention: most_samples(result, target_step_s=target_step_s)
-                    for attention, result in both.items()
+                    "standard": most_samples(comparison.standard, target_step_s=target_step_s),
+                    "bifurcated": most_samples(comparison.bifurcated, target_step_s=target_step_s),
                 },
                 price=price_of(gpu, usd_per_hour),
                 asked=index < asked,
@@ -211,50 +206,32 @@ def decide(
         raise WorkloadError("; ".join(dict.fromkeys(skipped)) or "no GPU given")
     own = [choice for choice in choices if choice.asked]
     others = [choice for choice in choices if not choice.asked]
-    decision = Decision(
-        case=case,
-        choices=(*own, *sorted(others, key=_order)),
-        requests={},
-        skipped=tuple(dict.fromkeys(skipped)),
-    )
-    requests = dict(_requests(decision, output_tokens, usd_per_hour))
+    ranked = (*own, *sorted(others, key=_order))
     return Decision(
-        case=case, choices=decision.choices, requests=requests, skipped=decision.skipped
-    )
-
-
-def _requests(
-    decision: Decision, output_tokens: int, usd_per_hour: float | None
-) -> Iterator[tuple[Attention, Generation]]:
-    """Yield the whole request on the first GPU under each kind of attention."""
-    case, gpu = decision.case, decision.first.gpu
-    for name in ATTENTIONS:
-        yield (
-            name,
-            generate(
+        case=case,
+        choices=ranked,
+        requests={
+            name: generate(
                 case.model,
-                gpu,
+                ranked[0].gpu,
                 case.setup.under(name),
                 case.workload,
                 output_tokens=output_tokens,
                 usd_per_hour=usd_per_hour,
-            ),
-        )
-
-
-def _order(choice: Choice) -> tuple[bool, bool, bool, bool, float, float]:
-    """Order GPUs: the scenario's own, then those that qualify, by cost and by time."""
-    return (
-        not choice.asked,
-        not choice.will_do,
-        not choice.fits,
-        not choice.comparable,
-        _cost(choice),
-        choice.best.step_s,
+            )
+            for name in ATTENTIONS
+        },
+        skipped=tuple(dict.fromkeys(skipped)),
     )
 
 
-def _cost(choice: Choice) -> float:
-    """Return the cost of a million tokens under the better attention; unknown sorts last."""
+def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:
+    """Order GPUs: those that qualify first, by the cost of the better attention and by time."""
     cost = choice.usd_per_million_tokens(choice.best.setup.attention)
-    return float("inf") if cost is None else cost
+    return (
+        not choice.will_do,
+        not choice.fits,
+        not choice.comparable,
+        inf if cost is None else cost,
+        choice.best.step_s,
+    )

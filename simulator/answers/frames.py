@@ -54,24 +54,6 @@ _PART_OF_KIND = {
     "sparse_attention": "attention, own tokens",  # those that a query selects are its own
     **dict.fromkeys(STATE_KINDS, "states"),
 }
-# The columns of a block for each kind of attention.
-_FIGURES = (
-    "step_ms",
-    "step_ms_low",
-    "step_ms_high",
-    "tokens_per_s",
-    "flops",
-    "bytes_read",
-    "bytes_written",
-    "memory_traffic_bytes",
-    "memory_traffic_bytes_low",
-    "kv_bytes_read",
-    "memory_bytes",
-    "capacity_bytes",
-    "fits",
-    "memory_verdict",
-    "bound",
-)
 
 
 def grid(
@@ -126,7 +108,7 @@ def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
     """Return one kind of attention of a block as rows."""
     import pandas as pd
 
-    prefixes = tuple(f"{name}_" for name in ATTENTIONS)
+    prefixes, own = tuple(f"{name}_" for name in ATTENTIONS), f"{attention}_"
     shared = {
         name: values
         for name, values in block.items()
@@ -135,7 +117,7 @@ def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
     if attention == "standard":
         shared |= {"speedup": 1.0, "kv_io_ratio": 1.0}
     both = block["standard_fits"] & block["bifurcated_fits"]
-    figures = {name: block[f"{attention}_{name}"] for name in _FIGURES}
+    figures = {name[len(own) :]: block[name] for name in block if name.startswith(own)}
     return pd.DataFrame({**shared, "variant": attention, **figures, "both_fit": both})
 
 
@@ -185,25 +167,12 @@ def by_context(study: Study) -> "pd.DataFrame":
     return grid(study, {"context_tokens": axis})
 
 
-def by_context_and_samples(study: Study, finer: int = 4) -> "pd.DataFrame":
-    """Vary samples and context over powers of two, as a map.
-
-    Parameters
-    ----------
-    finer
-        Steps per doubling.
-    """
-    axes = {
-        "context_tokens": (study.context_axis, study.workload.context_tokens),
-        "samples": (study.samples_axis, study.workload.samples),
-    }
-    return grid(
-        study,
-        {
-            name: sorted({*_between(axis, finer), asked} - {0})
-            for name, (axis, asked) in axes.items()
-        },
-    )
+def by_context_and_samples(study: Study) -> "pd.DataFrame":
+    """Vary samples and context over powers of two, as a map with four steps per doubling."""
+    work = study.workload
+    contexts = {*_between(study.context_axis, 4), work.context_tokens}
+    samples = {*_between(study.samples_axis, 4), work.samples}
+    return grid(study, {"context_tokens": sorted(contexts - {0}), "samples": sorted(samples - {0})})
 
 
 def _between(axis: Sequence[int], finer: int) -> list[int]:
@@ -233,7 +202,7 @@ def by_kernel(study: Study) -> "pd.DataFrame":
                 except WorkloadError:
                     continue
                 samples = _with_ends(study, study.samples_axis, "samples", **named)
-                yield grid(study, {"samples": samples}, model=None, gpu=None, **named)
+                yield grid(study, {"samples": samples}, **named)
 
     return pd.concat(parts(), ignore_index=True)
 

@@ -103,8 +103,6 @@ class Generation(Answer):
     @property
     def usd_per_million_tokens(self) -> float | None:
         """Cost of a million output tokens at this request's speed. [USD]."""
-        if self.usd_per_hour is None:
-            return None
         return cost_per_million_tokens(self.usd_per_hour, self.tokens_per_s)
 
 

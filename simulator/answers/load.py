@@ -1,8 +1,8 @@
 """A deployment under load: from requests a second, or users, to latency and throughput."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, memory_on
@@ -237,9 +237,8 @@ class Point:
     @property
     def usd_per_million_tokens(self) -> float | None:
         """Cost of a million output tokens at this load, None where unknown. [USD]."""
-        if self.usd_per_hour is None or not self.carried:
-            return None
-        return cost_per_million_tokens(self.usd_per_hour, self.tokens_per_s)
+        usd_per_hour = self.usd_per_hour if self.carried else None
+        return cost_per_million_tokens(usd_per_hour, self.tokens_per_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -435,13 +434,11 @@ def at_rate(
     price
         The price of one GPU, None where unknown.
     """
-    each = requests_per_s / replicas
-    served, low, high = (
-        NOTHING if server is None else open_loop(server, each)
-        for server in (deployment.server, deployment.fastest, deployment.slowest)
-    )
-    return Point(
-        deployment=deployment, served=served, low=low, high=high, replicas=replicas, price=price
+    return _point(
+        deployment,
+        lambda server: open_loop(server, requests_per_s / replicas),
+        replicas=replicas,
+        price=price,
     )
 
 
@@ -457,18 +454,18 @@ def at_concurrency(deployment: Deployment, users: int, *, price: Price | None = 
     price
         The price of one GPU, None where unknown.
     """
+    return _point(
+        deployment, lambda server: closed_loop(server, users), concurrency=users, price=price
+    )
+
+
+def _point(deployment: Deployment, load: Callable[[Server], Served], **more: Any) -> Point:
+    """Return a deployment under a load, at the ends of its times too."""
     served, low, high = (
-        NOTHING if server is None else closed_loop(server, users)
+        NOTHING if server is None else load(server)
         for server in (deployment.server, deployment.fastest, deployment.slowest)
     )
-    return Point(
-        deployment=deployment,
-        served=served,
-        low=low,
-        high=high,
-        concurrency=users,
-        price=price,
-    )
+    return Point(deployment=deployment, served=served, low=low, high=high, **more)
 
 
 def serve(

@@ -58,8 +58,6 @@ class Option:
     @property
     def usd_per_million_tokens(self) -> float | None:
         """Cost of a million tokens, None where no price is known. [USD]."""
-        if self.usd_per_hour is None:
-            return None
         return cost_per_million_tokens(self.usd_per_hour, self.result.tokens_per_s)
 
     @cached_property
@@ -149,7 +147,7 @@ def plan(
     # The same card may be given twice under different names.
     gpus = [gpu for index, gpu in enumerate(gpus) if gpu not in gpus[:index]]
     options: list[Option] = []
-    skipped: list[str] = []
+    skipped: dict[str, None] = {}
     for gpu in gpus:
         held = False
         for split in layouts(model, setup, tensor_parallel_sizes):
@@ -158,8 +156,7 @@ def plan(
             try:
                 check_workload(model, gpu, split, work)
             except WorkloadError as error:
-                if str(error) not in skipped:
-                    skipped.append(str(error))
+                skipped[str(error)] = None
                 continue
             price = price_of(gpu, usd_per_hour)
             for attention in attentions:

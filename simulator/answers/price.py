@@ -120,10 +120,12 @@ def price_per_hour(
     return None if price is None else price.value * gpus
 
 
-def cost_per_million_tokens(usd_per_hour: float, tokens_per_s: float) -> float:
-    """Return the cost of a million tokens. [USD].
+def cost_per_million_tokens(usd_per_hour: float | None, tokens_per_s: float) -> float | None:
+    """Return the cost of a million tokens, None where no price is known. [USD].
 
     >>> round(cost_per_million_tokens(3.6, 1000), 6)
     1.0
     """
+    if usd_per_hour is None:
+        return None
     return usd_per_hour / SECONDS_PER_HOUR / tokens_per_s * TOKENS_PRICED

@@ -145,13 +145,9 @@ def quality(
     }
     known = success.largest_k
     most = most_samples if known is None else min(most_samples, known)
+    price = price_per_hour(gpu, setup.gpus, usd_per_hour)
     costs = {
-        attention: _Costs(
-            result,
-            success,
-            output_tokens,
-            price_per_hour(gpu, setup.gpus, usd_per_hour),
-        )
+        attention: _Costs(result, success, output_tokens, price)
         for attention, result in results.items()
     }
     beyond: Limit = "counts" if known is not None and known <= most_samples else "search"
@@ -199,65 +195,50 @@ def _check(
         )
 
 
+@dataclass(frozen=True)
 class _Costs:
     """Cost and pass@k over numbers of samples, under one kind of attention."""
 
-    def __init__(
-        self,
-        result: Estimate,
-        success: Success,
-        output_tokens: int | None,
-        usd_per_hour: float | None,
-    ) -> None:
-        self._result, self._success = result, success
-        self._output_tokens, self._usd_per_hour = output_tokens, usd_per_hour
+    result: Estimate
+    success: Success
+    output_tokens: int | None
+    usd_per_hour: float | None
 
     def points(self, samples: "Sequence[int] | np.ndarray") -> tuple[QualityPoint, ...]:
         """Return a point for each number of samples, all computed at once."""
         import numpy as np
 
-        result = self._result
+        result = self.result
         model, setup, work = result.model, result.setup, result.workload
         counts = np.asarray(samples, dtype=np.float64)
         grid = grid_of(work, samples=counts)
         steps = decode_time(model, setup, grid, result.rates).total_s
-        request = self._output_tokens is not None
-        needs = memory_on(result.gpu, model, setup, grid, prefill=request)
-        requests = (
-            None
-            if self._output_tokens is None
-            else request_times(
-                model,
-                setup,
-                work,
-                result.rates,
-                samples=counts,
-                output_tokens=self._output_tokens,
+        tokens = self.output_tokens
+        needs = memory_on(result.gpu, model, setup, grid, prefill=tokens is not None)
+        requests: Sequence[float | None] = [None] * len(counts)
+        if tokens is not None:
+            times = request_times(
+                model, setup, work, result.rates, samples=counts, output_tokens=tokens
             )
-        )
+            requests = times.tolist()
         steps = np.broadcast_to(steps, counts.shape)
         fits = np.broadcast_to(needs.fits, counts.shape)
         return tuple(
-            self._point(
-                int(counts[i]),
-                float(steps[i]),
-                None if requests is None else float(requests[i]),
-                fits=bool(fits[i]),
-            )
-            for i in range(len(counts))
+            self._point(int(count), float(step_s), request_s, fits=bool(held))
+            for count, step_s, request_s, held in zip(counts, steps, requests, fits, strict=True)
         )
 
     def _point(
         self, samples: int, step_s: float, request_s: float | None, *, fits: bool
     ) -> QualityPoint:
         """Return the cost and the pass@k of a number of samples."""
-        probability, stderr = self._success.at(samples)
-        work = self._result.workload
+        probability, stderr = self.success.at(samples)
+        work = self.result.workload
         usd = None
-        if request_s is not None and self._usd_per_hour is not None:
-            usd = self._usd_per_hour / SECONDS_PER_HOUR * request_s / work.prompts
+        if request_s is not None and self.usd_per_hour is not None:
+            usd = self.usd_per_hour / SECONDS_PER_HOUR * request_s / work.prompts
         return QualityPoint(
-            attention=self._result.setup.attention,
+            attention=self.result.setup.attention,
             samples=samples,
             step_s=step_s,
             request_s=request_s,
@@ -287,9 +268,9 @@ class _Costs:
 
         def in_time(samples: int) -> bool:
             point = at(samples)
-            return (target_step_s is None or point.step_s <= target_step_s) and (
-                target_request_s is None
-                or (point.request_s is not None and point.request_s <= target_request_s)
+            limits = (point.step_s, target_step_s), (point.request_s, target_request_s)
+            return all(
+                target is None or (time is not None and time <= target) for time, target in limits
             )
 
         held = largest(lambda samples: at(samples).fits, low=1, high=most)

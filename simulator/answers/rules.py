@@ -35,8 +35,6 @@ class Rule:
     ----------
     title
         Its name in a sentence.
-    source
-        Where its code is.
     reads_once
         Whether it reads the shared context once, for a model, a GPU, a setup and a workload; an
         array if the workload has arrays.
@@ -45,7 +43,6 @@ class Rule:
     """
 
     title: str
-    source: str
     reads_once: "Callable[[ModelShape, HardwareProfile, Setup, Workload], Numeric]"
     reason: "Callable[[ModelShape, HardwareProfile, Setup, Workload], str]"
 
@@ -317,7 +314,6 @@ def _vllm_reason(
 RULES: Mapping[str, Rule] = {
     "vllm": Rule(
         title="vLLM's cascade rule",
-        source="vllm-project/vllm vllm/v1/attention/backends/flash_attn.py @5704f34",
         reads_once=_vllm_reads_once,
         reason=_vllm_reason,
     ),

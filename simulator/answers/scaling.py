@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulator.answers.answer import Answer
-from simulator.answers.power_law import STARTS, PowerLaw, fit_power_law
+from simulator.answers.power_law import PowerLaw, fit_power_law
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
     Family,
@@ -112,17 +112,13 @@ class ScalingLaw(Answer):
         return self.laws[0]
 
 
-def fit_scaling_law(
-    training_runs: str | Path, *, starts: Sequence[tuple[float, float]] = STARTS
-) -> ScalingLaw:
+def fit_scaling_law(training_runs: str | Path) -> ScalingLaw:
     """Fit one law to the runs of all families with enough sizes.
 
     Parameters
     ----------
     training_runs
         A CSV file; see :func:`~simulator.inputs.csv_files.read_training_runs`.
-    starts
-        See :func:`~simulator.answers.power_law.fit_power_law`.
 
     Raises
     ------
@@ -138,12 +134,12 @@ def fit_scaling_law(
     kept, order, notes = _kept(table)
     runs = [run for run, _ in kept]
     numbers = [order.index(family) for _, family in kept]
-    law = _fit(runs, numbers, starts)
+    law = _fit(runs, numbers)
     laws = tuple(
         _family_law(law, number, family, [run for run, of in kept if of == family])
         for number, family in enumerate(order)
     )
-    held_out = _hold_out(runs, numbers, starts)
+    held_out = _hold_out(runs, numbers)
     if held_out is None:
         notes.append(
             "The largest sizes were not held out: without them there are too few runs for a fit."
@@ -189,9 +185,7 @@ def _kept(
     return kept, [family for family in order if family not in few], left_out
 
 
-def _fit(
-    runs: Sequence[TrainingRun], numbers: Sequence[int], starts: Sequence[tuple[float, float]]
-) -> PowerLaw:
+def _fit(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> PowerLaw:
     """Fit the law to runs of numbered families, a joint one if they differ in tokens."""
     import numpy as np
 
@@ -201,7 +195,6 @@ def _fit(
         np.array([run.loss for run in runs]),
         np.array(numbers),
         tokens=np.array(tokens) if len(set(tokens)) > 1 else None,
-        starts=starts,
     )
 
 
@@ -226,21 +219,18 @@ def _family_law(
     )
 
 
-def _hold_out(
-    runs: Sequence[TrainingRun], numbers: Sequence[int], starts: Sequence[tuple[float, float]]
-) -> HeldOut | None:
+def _hold_out(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> HeldOut | None:
     """Predict the largest model of each family from all smaller ones."""
-    largest = {
-        number: max(run.parameters for run, of in zip(runs, numbers, strict=True) if of == number)
-        for number in numbers
-    }
     pairs = list(zip(runs, numbers, strict=True))
+    largest = {
+        number: max(run.parameters for run, of in pairs if of == number) for number in numbers
+    }
     left = [(run, of) for run, of in pairs if run.parameters == largest[of]]
     rest = [(run, of) for run, of in pairs if run.parameters != largest[of]]
     if len({run.tokens for run, _ in rest}) == 1 < len({run.tokens for run in runs}):
         return None
     try:
-        law = _fit([run for run, _ in rest], [of for _, of in rest], starts)
+        law = _fit([run for run, _ in rest], [of for _, of in rest])
     except MeasurementError:
         return None
     return HeldOut(

@@ -41,8 +41,8 @@ class SizeFactor:
     """
 
     value: float
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     origin: Origin
     source: str
 
@@ -60,7 +60,7 @@ def given_factor(value: float) -> SizeFactor:
             f"size_factor = {value:g} is not between {SMALLEST_FACTOR:g} and {LARGEST_FACTOR:g}; "
             f"a multi-query model {PAPER_SIZE_FACTOR:.2f} times as large is as good, by the paper"
         )
-    return SizeFactor(value=value, low=None, high=None, origin="given", source="given by the user")
+    return SizeFactor(value=value, origin="given", source="given by the user")
 
 
 def paper_factor(base: ModelShape, form: ModelShape) -> SizeFactor:
@@ -85,11 +85,9 @@ def paper_factor(base: ModelShape, form: ModelShape) -> SizeFactor:
     start, end = position(base), position(form)
     value = PAPER_SIZE_FACTOR ** (end - start)
     if {round(start, 9), round(end, 9)} <= {0.0, 1.0}:
-        return SizeFactor(value=value, low=None, high=None, origin="paper", source=PAPER)
+        return SizeFactor(value=value, origin="paper", source=PAPER)
     return SizeFactor(
         value=value,
-        low=None,
-        high=None,
         origin="assumed",
         source=f"assumed between the ends of {PAPER}: "
         "ln F grows by the same amount with each halving of the KV heads",

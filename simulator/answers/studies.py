@@ -19,7 +19,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -321,11 +321,19 @@ def _labelled(rows: Sequence[TrainingRun]) -> list[_Run]:
             ((run, name) for run, name in named if run.set == of_set),
             key=lambda item: item[0].parameters,
         )
-        sizes = [0]
-        for (smaller, _), (larger, _) in pairwise(inside):
-            sizes.append(sizes[-1] + (larger.parameters > SAME_SIZE * smaller.parameters))
+        sizes = _numbered([run.parameters for run, _ in inside])
         labelled += [_Run(run, name, size) for (run, name), size in zip(inside, sizes, strict=True)]
     return labelled
+
+
+def _numbered(parameters: Sequence[float]) -> list[int]:
+    """Return the numbers of ascending sizes, the same for those within ``SAME_SIZE`` of another.
+
+    >>> _numbered([100, 110, 200])
+    [0, 0, 1]
+    """
+    steps = (larger > SAME_SIZE * smaller for smaller, larger in pairwise(parameters))
+    return list(accumulate(steps, initial=0))
 
 
 def _fit(runs: Sequence[_Run], source: str) -> _Fit:
@@ -411,21 +419,20 @@ def _exponents(papers: Sequence[str], runs: Sequence[_Run], source: str) -> list
             "falls with size: there is no exponent (where the size of a model sets its tokens, "
             "leave out the column tokens: F is then of models whose tokens grow with them)"
         )
-    values = [(value, error) for value, error in own.values()]
-    between, *_ = _between([(None, value, error) for value, error in values])
-    mean, error = _mean(values, between)
+    between, *_ = _between([(None, value, error) for value, error in own.values()])
+    mean, error = _mean(list(own.values()), between)
     exponents = []
     for paper in papers:
         value, doubt = own.get(paper, (mean, math.hypot(error, between)))
-        of_tokens = _of_tokens([item for item in runs if item.run.paper == paper], value)
+        slope, slope_doubt = _of_tokens([item for item in runs if item.run.paper == paper], value)
         exponents.append(
             Exponent(
                 paper=paper,
                 value=value,
                 stderr=doubt,
                 own=paper in own,
-                of_tokens=of_tokens[0],
-                of_tokens_stderr=of_tokens[1],
+                of_tokens=slope,
+                of_tokens_stderr=slope_doubt,
             )
         )
     return exponents
@@ -442,12 +449,10 @@ def _of_tokens(runs: Sequence[_Run], exponent: float) -> tuple[float | None, flo
     known = sorted((item for item in runs if item.run.tokens), key=lambda item: item.run.parameters)
     if not known:
         return None, None
-    sizes = [0]
-    for smaller, larger in pairwise(known):
-        sizes.append(sizes[-1] + (larger.run.parameters > SAME_SIZE * smaller.run.parameters))
+    sizes = _numbered([item.run.parameters for item in known])
     alike = [
         (item.run.metric, item.family, item.run.matched_by, size)
-        for item, size in zip(known, sizes, strict=False)
+        for item, size in zip(known, sizes, strict=True)
     ]
     groups = np.array([[each == group for each in alike] for group in set(alike)], dtype=float)
     apart = np.eye(len(known)) - np.linalg.pinv(groups) @ groups
@@ -513,27 +518,32 @@ def _design(
     return np.array(columns, dtype=float).T, families
 
 
+class _Change(NamedTuple):
+    """What a family changes in ln L and in ln N, against multi-head's runs of the same cells.
+
+    ``variance`` is that of ``log_loss``, for runs that scatter by 1.
+    """
+
+    key: Key
+    lines: tuple[int, ...]
+    log_loss: float
+    log_size: float
+    variance: float
+    kv_share: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Block:
     """Runs of one paper and one way of matching, fitted with a level for each size of a set.
 
     Attributes
     ----------
-    log_losses, log_sizes
-        What each family changes in ln L and in ln N, against multi-head's runs of the same cells.
-    variances
-        Of ``log_losses``, for runs that scatter by 1.
     squares, spare
         Sum of squared residuals of ln L at equal size, and its degrees of freedom.
     """
 
     exponent: Exponent
-    keys: tuple[Key, ...]
-    lines: tuple[tuple[int, ...], ...]
-    log_losses: tuple[float, ...]
-    log_sizes: tuple[float, ...]
-    variances: tuple[float, ...]
-    kv_shares: tuple[float | None, ...]
+    changes: tuple[_Change, ...]
     squares: float
     spare: int
 
@@ -542,12 +552,10 @@ class _Block:
         """Fit the runs of a paper; None if it has nothing to compare with."""
         import numpy as np
 
-        own = [
-            item
-            for item in runs
-            if item.run.paper == exponent.paper and item.run.matched_by == matched_by
-        ]
-        own = _connected(own)
+        of_both = exponent.paper, matched_by
+        own = _connected(
+            [item for item in runs if (item.run.paper, item.run.matched_by) == of_both]
+        )
         if not own:
             return None
         design, families = _design(own, [item.cell for item in own])
@@ -558,17 +566,21 @@ class _Block:
         last = slice(len(solution) - len(families), None)
         return cls(
             exponent=exponent,
-            keys=tuple(Key(family, matched_by) for family in families),
-            lines=tuple(
-                tuple(sorted(item.run.line for item in own if item.family == name))
-                for name in families
-            ),
-            log_losses=tuple(solution[last, 0].tolist()),
-            log_sizes=tuple(solution[last, 1].tolist()),
-            variances=tuple(np.diag(inverse)[last].tolist()),
-            kv_shares=tuple(
-                _geometric(_kv_share(item, own) for item in own if item.family == name)
-                for name in families
+            changes=tuple(
+                _Change(
+                    Key(name, matched_by),
+                    tuple(sorted(item.run.line for item in own if item.family == name)),
+                    loss,
+                    size,
+                    variance,
+                    _geometric(_kv_share(item, own) for item in own if item.family == name),
+                )
+                for name, (loss, size), variance in zip(
+                    families,
+                    solution[last].tolist(),
+                    np.diag(inverse)[last].tolist(),
+                    strict=True,
+                )
             ),
             squares=float(residuals @ residuals),
             spare=len(own) - int(np.linalg.matrix_rank(design)),
@@ -590,15 +602,7 @@ class _Block:
                 log_loss_stderr=math.hypot(spread * math.sqrt(variance), size * doubt),
                 kv_share=share,
             )
-            for key, lines, loss, size, variance, share in zip(
-                self.keys,
-                self.lines,
-                self.log_losses,
-                self.log_sizes,
-                self.variances,
-                self.kv_shares,
-                strict=True,
-            )
+            for key, lines, loss, size, variance, share in self.changes
         ]
 
 
@@ -710,9 +714,9 @@ def _hold_out(runs: Sequence[_Run]) -> Iterator[HeldOutRun]:
         rest = [item for item in own if item.size < largest]
         known = {item.family for item in rest}
         left = [item for item in own if item.size == largest and item.family in known]
-        # One design for both, so that they have the same columns.
-        design, _ = _design([*rest, *left], [of_set] * len([*rest, *left]))
-        sizes = np.log([item.run.parameters for item in [*rest, *left]])
+        both = [*rest, *left]  # of one design, so that they have the same columns
+        design, _ = _design(both, [of_set] * len(both))
+        sizes = np.log([item.run.parameters for item in both])
         design = np.column_stack([design, sizes])
         losses = np.log([item.run.loss for item in rest])
         line = np.linalg.pinv(design[: len(rest)]) @ losses

@@ -369,9 +369,7 @@ def _variant(
         result=result,
         prefill_s=float(prefill.total_s) if result.workload.context_tokens else 0.0,
         limits=capacity(result, target_step_s=target_step_s),
-        usd_per_million_tokens=None
-        if usd_per_hour is None
-        else cost_per_million_tokens(usd_per_hour, result.tokens_per_s),
+        usd_per_million_tokens=cost_per_million_tokens(usd_per_hour, result.tokens_per_s),
         speedup=base.step_s / result.step_s,
         speedup_low=low,
         speedup_high=high,

@@ -1,6 +1,6 @@
 """estimate, compare, generate, plan, serve and tree."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -9,7 +9,7 @@ import typer
 from simulator import api
 from simulator.answers.rules import RULES
 from simulator.cli import options as opt
-from simulator.cli.output import Output, check_figure, say, write_figure
+from simulator.cli.output import Output, check_figure, draw, say
 from simulator.cli.question import DEFAULT_OUTPUT_TOKENS, Question, with_question
 from simulator.inputs.setup import ATTENTIONS, Attention
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-@with_question
+@with_question()
 def _estimate(
     question: Question,
     output: Output,
@@ -41,26 +41,25 @@ def _estimate(
         output,
         question,
         results,
-        table=partial(estimate_view, explain=explain),
-        listed=estimate_list,
-        json_object=partial(estimate_object, explain=explain),
-        rows=partial(estimate_rows, whole=len(results) > 1),
+        partial(estimate_view, explain=explain),
+        estimate_list,
+        partial(estimate_object, explain=explain),
+        partial(estimate_rows, whole=len(results) > 1),
     )
     _check(check, all(result.memory.fits for result in results))
 
 
-@with_question
+@with_question()
 def _compare(
     question: Question,
     output: Output,
     gpu: opt.GpuName = opt.DEFAULT_GPU,
     rule: Annotated[
         str | None,
-        opt.choice(
+        opt.work(
             "--rule",
-            panel=opt.WORK_PANEL,
-            text="Also what a serving engine's rule would choose, and what that costs.",
-            of=tuple(RULES),
+            "Also what a serving engine's rule would choose, and what that costs.",
+            opt.one_of(RULES),
         ),
     ] = None,
     explain: opt.Explain = False,
@@ -74,16 +73,16 @@ def _compare(
         output,
         question,
         results,
-        table=partial(compare_view, explain=explain),
-        listed=compare_list,
-        json_object=partial(compare_object, explain=explain),
-        rows=compare_rows,
+        partial(compare_view, explain=explain),
+        compare_list,
+        partial(compare_object, explain=explain),
+        compare_rows,
     )
     fits = (item.standard.memory.fits or item.bifurcated.memory.fits for item in results)
     _check(check, all(fits))
 
 
-@with_question
+@with_question()
 def _generate(
     question: Question,
     output: Output,
@@ -93,12 +92,7 @@ def _generate(
     check: opt.Check = False,
 ) -> None:
     """Follow a whole request: prefill, every step, cost."""
-    from simulator.views.generate import (
-        generate_list,
-        generate_object,
-        generate_rows,
-        generate_view,
-    )
+    from simulator.views import generate as view
 
     if question.decoded_tokens is not None:
         raise typer.BadParameter(
@@ -116,15 +110,8 @@ def _generate(
         }
 
     results = [requests(each) for each in question.each]
-    _write(
-        output,
-        question,
-        results,
-        table=generate_view,
-        listed=generate_list,
-        json_object=generate_object,
-        rows=generate_rows,
-    )
+    forms = view.generate_view, view.generate_list, view.generate_object, view.generate_rows
+    _write(output, question, results, *forms)
     _check(check, all(any(item.memory.fits for item in each.values()) for each in results))
 
 
@@ -135,99 +122,84 @@ def _group(text: str) -> int:
     return opt.count(text)
 
 
-@with_question
+# The options of a plan for requests a second.
+OF_LOAD = (
+    opt.of_work(
+        "ttft_ms",
+        opt.number_of("MS"),
+        "Under load: longest acceptable time to the first token, the mean.",
+    ),
+    opt.of_work(
+        "tpot_ms",
+        opt.number_of("MS"),
+        "Under load: longest acceptable time per output token after it, the mean.",
+    ),
+    opt.of_work(
+        "percentile",
+        opt.number_of("PERCENT"),
+        "Under load: percentage of requests within these times, in place of the means.",
+    ),
+    opt.of_work("gpus_at_most", opt.SIZE, "Under load: GPUs of all replicas."),
+    opt.keyword("cached_tokens", opt.CachedTokens),
+    opt.keyword("most_sequences", opt.MostSequences),
+)
+
+
+@with_question(
+    opt.keyword(
+        "gpu",
+        Annotated[
+            list[str] | None,
+            opt.gpu_option(
+                "GPU to consider, as often as you like. Default: every GPU with a price."
+            ),
+        ],
+    ),
+    opt.keyword("attention", opt.AttentionName),
+    opt.keyword("target_step_ms", opt.TargetStep),
+    opt.of_work(
+        "tensor_parallel_sizes",
+        {"parser": _group, "metavar": "SIZE"},
+        "Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
+        "--gpus",
+        kind=list[int] | None,
+    ),
+    opt.keyword("price_per_hour", opt.PricePerHour),
+    opt.of_work(
+        "prices",
+        opt.FILE,
+        "TOML file of your own prices: lines GPU = USD per hour, the default GPUs.",
+    ),
+    opt.of_work(
+        "requests_per_s",
+        opt.number_of("RATE"),
+        "Plan for requests that arrive at random, this many a second, instead of a step.",
+    ),
+    *OF_LOAD,
+    opt.keyword("check", opt.Check, default=False),
+)
 def _plan(
     question: Question,
     output: Output,
-    gpu: Annotated[
-        list[str] | None,
-        opt.gpu_option("GPU to consider, as often as you like. Default: every GPU with a price."),
-    ] = None,
-    attention: opt.AttentionName = None,
-    target_step_ms: opt.TargetStep = None,
-    tensor_parallel_sizes: Annotated[
-        list[int] | None,
-        opt.work(
-            "--gpus",
-            text="Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
-            parser=_group,
-            metavar="SIZE",
-        ),
-    ] = None,
-    price_per_hour: opt.PricePerHour = None,
-    prices: Annotated[
-        str | None,
-        opt.work(
-            "--prices",
-            text="TOML file of your own prices: lines GPU = USD per hour, the default GPUs.",
-            metavar="FILE",
-        ),
-    ] = None,
-    requests_per_s: Annotated[
-        float | None,
-        opt.work(
-            "--requests-per-s",
-            text="Plan for requests that arrive at random, this many a second, instead of a step.",
-            parser=opt.number,
-            metavar="RATE",
-        ),
-    ] = None,
-    ttft_ms: Annotated[
-        float | None,
-        opt.work(
-            "--ttft-ms",
-            text="Under load: longest acceptable time to the first token, the mean.",
-            parser=opt.number,
-            metavar="MS",
-        ),
-    ] = None,
-    tpot_ms: Annotated[
-        float | None,
-        opt.work(
-            "--tpot-ms",
-            text="Under load: longest acceptable time per output token after it, the mean.",
-            parser=opt.number,
-            metavar="MS",
-        ),
-    ] = None,
-    percentile: Annotated[
-        float | None,
-        opt.work(
-            "--percentile",
-            text="Under load: percentage of requests within these times, in place of the means.",
-            parser=opt.number,
-            metavar="PERCENT",
-        ),
-    ] = None,
-    gpus_at_most: Annotated[
-        int | None,
-        opt.size("--gpus-at-most", panel=opt.WORK_PANEL, text="Under load: GPUs of all replicas."),
-    ] = None,
-    cached_tokens: opt.CachedTokens = None,
-    most_sequences: opt.MostSequences = None,
-    check: opt.Check = False,
+    *,
+    gpu: Sequence[str] | None,
+    attention: Attention | None,
+    target_step_ms: float | None,
+    requests_per_s: float | None,
+    check: bool,
+    **asked: Any,
 ) -> None:
     """Plan capacity: what fits, in time, on which GPU, at what cost."""
     from simulator.views.plan import plan_list, plan_object, plan_rows, plan_view
 
-    if tensor_parallel_sizes and question.tensor_parallel is not None:
+    if asked["tensor_parallel_sizes"] and question.tensor_parallel is not None:
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
-    if prices is not None and price_per_hour is not None:
+    if asked["prices"] is not None and asked["price_per_hour"] is not None:
         raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
-    of_load = {
-        "ttft_ms": ttft_ms,
-        "tpot_ms": tpot_ms,
-        "percentile": percentile,
-        "gpus_at_most": gpus_at_most,
-        "cached_tokens": cached_tokens,
-        "most_sequences": most_sequences,
-    }
-    tried = {
+    of_load = {each.name: asked.pop(each.name) for each in OF_LOAD}
+    asked |= {
         "gpus": opt.names_in(gpu) or None,
-        "tensor_parallel_sizes": tensor_parallel_sizes,
         "attentions": attention,
-        "price_per_hour": price_per_hour,
-        "prices": prices,
         "tensor_parallel": question.tensor_parallel,
     }
     if requests_per_s is not None:
@@ -235,29 +207,16 @@ def _plan(
             raise typer.BadParameter(
                 "--target-step-ms is of a step; with --requests-per-s give --tpot-ms"
             )
-        _plan_load(
-            output,
-            check=check,
-            **question.request(requests_per_s=requests_per_s, **of_load, **tried),
-        )
+        loads = question.request(requests_per_s=requests_per_s, **of_load, **asked)
+        _plan_load(output, check=check, **loads)
         return
     for name, value in of_load.items():
         if value is not None:
             flag = {"most_sequences": "max_num_seqs"}.get(name, name).replace("_", "-")
             raise typer.BadParameter(f"--{flag} is of a load; give --requests-per-s")
-    results = _answers(question, api.plan, target_step_ms=target_step_ms, **tried)
-    _write(
-        output,
-        question,
-        results,
-        table=plan_view,
-        listed=plan_list,
-        json_object=plan_object,
-        rows=plan_rows,
-    )
-    if output.format == "csv":
-        for reason in dict.fromkeys(reason for result in results for reason in result.skipped):
-            say(f"skipped: {reason}")
+    results = _answers(question, api.plan, target_step_ms=target_step_ms, **asked)
+    _write(output, question, results, plan_view, plan_list, plan_object, plan_rows)
+    _say_skipped(output, dict.fromkeys(reason for result in results for reason in result.skipped))
     _check(check, all(any(option.meets_target for option in result.options) for result in results))
 
 
@@ -266,18 +225,18 @@ def _plan_load(output: Output, *, check: bool, **asked: Any) -> None:
     from simulator.views.load import load_plan_object, load_plan_rows, load_plan_view
 
     result = api.plan_load(**asked)
-    output.write(
-        table=lambda: load_plan_view(result),
-        json_object=lambda: load_plan_object(result),
-        rows=lambda: load_plan_rows(result),
-    )
-    if output.format == "csv":
-        for reason in result.skipped:
-            say(f"skipped: {reason}")
+    output.write(result, load_plan_view, load_plan_object, load_plan_rows)
+    _say_skipped(output, result.skipped)
     _check(check, result.options[0].verdict == "meets")
 
 
-@with_question
+def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
+    """Say what could not be tried, which CSV alone does not hold."""
+    for reason in reasons if output.format == "csv" else ():
+        say(f"skipped: {reason}")
+
+
+@with_question()
 def _serve(
     question: Question,
     output: Output,
@@ -306,18 +265,12 @@ def _serve(
     if figure is not None:
         from simulator.views.plots.load import load_figure
 
-        drawn = load_figure(result)
-        write_figure(drawn, figure)
-        say(f"wrote {figure}: {drawn.layout.meta['finding']}")
-    output.write(
-        table=lambda: serve_view(result),
-        json_object=lambda: serve_object(result),
-        rows=lambda: serve_rows(result),
-    )
+        draw(load_figure(result), figure)
+    output.write(result, serve_view, serve_object, serve_rows)
     _check(check, result.points)
 
 
-@with_question
+@with_question()
 def _tree(
     question: Question, output: Output, gpu: opt.GpuName = opt.DEFAULT_GPU, check: opt.Check = False
 ) -> None:
@@ -325,11 +278,7 @@ def _tree(
     from simulator.views.tree import tree_object, tree_rows, tree_view
 
     result = api.tree(**question.settings(gpu=gpu))
-    output.write(
-        table=lambda: tree_view(result),
-        json_object=lambda: tree_object(result),
-        rows=lambda: tree_rows(result),
-    )
+    output.write(result, tree_view, tree_object, tree_rows)
     _check(check, result.best.result.memory.fits)
 
 
@@ -342,7 +291,6 @@ def _write(
     output: Output,
     question: Question,
     results: Sequence[Answer],
-    *,
     table: Callable[[Answer], Any],
     listed: Callable[[Sequence[Mapping[str, int]], Sequence[Answer]], Any],
     json_object: Callable[[Answer], Any],
@@ -357,12 +305,14 @@ def _write(
     listed
         Makes one table of several answers, given the sizes of each.
     """
-    alone = len(results) == 1
-    sizes = [each.listed for each in question.each]
+    if len(results) == 1:
+        output.write(results[0], table, json_object, rows)
+        return
     output.write(
-        table=lambda: table(results[0]) if alone else listed(sizes, results),
-        json_object=lambda: json_object(results[0]) if alone else list(map(json_object, results)),
-        rows=lambda: [row for result in results for row in rows(result)],
+        results,
+        partial(listed, [each.listed for each in question.each]),
+        lambda every: list(map(json_object, every)),
+        lambda every: [row for result in every for row in rows(result)],
     )
 
 
@@ -370,14 +320,3 @@ def _check(asked: bool, holds: object) -> None:
     """Exit with the code of a failed check, if one was asked for."""
     if asked and not holds:
         raise typer.Exit(opt.CHECK_FAILED)
-
-
-# The commands of this module.
-COMMANDS = {
-    "estimate": _estimate,
-    "compare": _compare,
-    "generate": _generate,
-    "plan": _plan,
-    "serve": _serve,
-    "tree": _tree,
-}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simulator.cli.options import DEFAULT_GPU, ModelNames, names_in
-from simulator.cli.question import question_of, weights_of
+from simulator.cli.question import OPTIONS, SHAPE, weights_of
 from simulator.counts.request import last_own_tokens
 from simulator.errors import ScenarioError, unknown
 from simulator.inputs.setup import PROCESS
@@ -16,15 +16,7 @@ if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
 # Options of a question that describe a model by its sizes.
-OWN_MODEL = (
-    "assume",
-    "layers",
-    "hidden_size",
-    "heads",
-    "head_dim",
-    "intermediate_size",
-    "vocab_size",
-)
+OWN_MODEL = ("assume", *SHAPE)
 
 
 def asked(**values: Any) -> dict[str, Any]:
@@ -32,15 +24,14 @@ def asked(**values: Any) -> dict[str, Any]:
     return values
 
 
-def _signature() -> inspect.Signature:
-    """Return the options of a question, with several models, and without the argument for one."""
-    options = dict(inspect.signature(question_of).parameters)
-    del options["named"]
-    options["model"] = options["model"].replace(annotation=ModelNames)
-    return inspect.Signature(list(options.values()))
-
-
-asked.__signature__ = _signature()  # type: ignore[attr-defined]
+# With several models, and without the argument for one.
+asked.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        each.replace(annotation=ModelNames) if each.name == "model" else each
+        for each in OPTIONS
+        if each.name != "named"
+    ]
+)
 
 
 def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:

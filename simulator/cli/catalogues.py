@@ -15,7 +15,7 @@ from simulator.resources import readable
 CHECK_FOUND = 1
 
 
-@opt.with_output
+@opt.with_output()
 def _list_models(output: Output) -> None:
     """List the models that are known by name."""
     from simulator.inputs.presets import load_model, presets
@@ -24,7 +24,7 @@ def _list_models(output: Output) -> None:
     _write_list(output, MODELS, map(load_model, presets()), spare=("hidden_size", "head_dim"))
 
 
-@opt.with_output
+@opt.with_output()
 def _show_model(
     output: Output,
     name: Annotated[
@@ -58,7 +58,7 @@ def _show_model(
     _write_facts(output, model_facts(load_model(name, kv_heads=kv_heads, assume=assume)))
 
 
-@opt.with_output
+@opt.with_output()
 def _list_types(output: Output) -> None:
     """List every model_type of a config.json that can be read."""
     from simulator.inputs.hf_config.model_types import every_type
@@ -67,7 +67,7 @@ def _list_types(output: Output) -> None:
     _write_list(output, TYPES, every_type().items())
 
 
-@opt.with_output
+@opt.with_output()
 def _list_gpus(output: Output) -> None:
     """List the GPUs that are known by name."""
     from simulator.inputs.hardware import profile_files, read_profile
@@ -76,7 +76,7 @@ def _list_gpus(output: Output) -> None:
     _write_list(output, GPUS, readable(read_profile, profile_files().values()))
 
 
-@opt.with_output
+@opt.with_output()
 def _show_gpu(
     output: Output,
     name: Annotated[
@@ -90,9 +90,7 @@ def _show_gpu(
     profile = load_hardware(name)
     facts = gpu_facts(profile)
     rows = gpu_rows(facts)
-    output.write(
-        table=lambda: gpu_view(profile, rows), json_object=lambda: facts, rows=lambda: rows
-    )
+    output.write(facts, lambda _: gpu_view(profile, rows), dict, lambda _: rows)
 
 
 def _check_gpus(
@@ -112,7 +110,7 @@ def _check_gpus(
     _finish_check(findings, len(names), "profile")
 
 
-@opt.with_output
+@opt.with_output()
 def _list_scenarios(output: Output) -> None:
     """List the scenarios that ship with this package and your own."""
     from simulator.inputs.scenario import read_scenario, scenario_files
@@ -121,7 +119,7 @@ def _list_scenarios(output: Output) -> None:
     _write_list(output, SCENARIOS, readable(read_scenario, scenario_files().values()))
 
 
-@opt.with_output
+@opt.with_output()
 def _show_scenario(
     output: Output,
     name: Annotated[
@@ -179,26 +177,24 @@ def _group(text: str, lister: Callable[..., None], **commands: Callable[..., Non
     return group
 
 
-COMMANDS = {
-    "models": _group(
-        "List models, show one, or list the known model types.",
-        _list_models,
-        show=_show_model,
-        types=_list_types,
-    ),
-    "gpus": _group(
-        "List GPUs, show one with its sources, or check profiles.",
-        _list_gpus,
-        show=_show_gpu,
-        check=_check_gpus,
-    ),
-    "scenarios": _group(
-        "List scenarios, show one with its sources, or check files.",
-        _list_scenarios,
-        show=_show_scenario,
-        check=_check_scenarios,
-    ),
-}
+_models = _group(
+    "List models, show one, or list the known model types.",
+    _list_models,
+    show=_show_model,
+    types=_list_types,
+)
+_gpus = _group(
+    "List GPUs, show one with its sources, or check profiles.",
+    _list_gpus,
+    show=_show_gpu,
+    check=_check_gpus,
+)
+_scenarios = _group(
+    "List scenarios, show one with its sources, or check files.",
+    _list_scenarios,
+    show=_show_scenario,
+    check=_check_scenarios,
+)
 
 
 def _read_all(names: Sequence[str], read: Callable[[Path], Any]) -> tuple[list[Any], list[str]]:
@@ -228,9 +224,7 @@ def _write_list(
     from simulator.views.columns import as_object, simple_table
 
     rows = [as_object(columns, item) for item in items]
-    output.write(
-        table=lambda: simple_table(rows, spare), json_object=lambda: rows, rows=lambda: rows
-    )
+    output.write(rows, lambda rows: simple_table(rows, spare), list, list)
 
 
 def _write_facts(output: Output, facts: dict[str, Any]) -> None:
@@ -238,4 +232,4 @@ def _write_facts(output: Output, facts: dict[str, Any]) -> None:
     from simulator.views.columns import facts_view
 
     flat = {key: value for key, value in facts.items() if isinstance(value, str | int | float)}
-    output.write(table=lambda: facts_view(facts), json_object=lambda: facts, rows=lambda: [flat])
+    output.write(facts, facts_view, dict, lambda _: [flat])

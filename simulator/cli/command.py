@@ -11,7 +11,8 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from simulator.cli.output import say
 from simulator.errors import OutputError
 
-# The commands by what they are for, in the order of the help, each with its module. Only the
+# The commands by what they are for, in the order of the help, each with its module, where it is
+# a function of this name after an underscore. Only the
 # requested command is loaded, because the options of all others would take longer than the answer.
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "One step, one request": dict.fromkeys(("compare", "estimate", "generate", "tree"), "answers"),

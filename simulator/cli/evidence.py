@@ -87,11 +87,7 @@ def _calibrate(
         write_text(text, output)
         say(f"wrote {len(result.values())} constants of {card.id} to {output}")
     report = output_of(None, as_json, None)
-    report.write(
-        table=lambda: _calibration_table(result),
-        json_object=lambda: _calibration_json(result),
-        rows=list,
-    )
+    report.write(result, _calibration_table, _calibration_json, lambda _: [])
 
 
 def _needs(*packages: str) -> None:
@@ -110,13 +106,6 @@ def _needs(*packages: str) -> None:
             f"calibrate needs {' and '.join(missing)}: "
             "pip install 'bifurcated-attention-simulator[calibrate]'"
         )
-
-
-def _of(gpu: str | None) -> str:
-    """Name the GPU whose rows are asked for, if one is."""
-    from simulator.inputs.hardware import load_hardware
-
-    return f" of {load_hardware(gpu).id}" if gpu else ""
 
 
 def _say_refused(measurements: "Measurements") -> None:
@@ -295,6 +284,7 @@ def _validate(
     from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load
+    from simulator.inputs.hardware import load_hardware
     from simulator.views.text import plural
 
     _check_suffix(output, SUFFIXES)
@@ -318,15 +308,12 @@ def _validate(
         if path is not None and len(result.rows):
             _draw(result, card, path)
     if not len(result.rows):
-        raise MeasurementError(f"no row{_of(gpu)} could be predicted")
+        of = f" of {load_hardware(gpu).id}" if gpu else ""
+        raise MeasurementError(f"no row{of} could be predicted")
     report = summaries.summarise(result, measurements)
+    from simulator.views.validation import validation_view
 
-    def table() -> Any:
-        from simulator.views.validation import validation_view
-
-        return validation_view(report)
-
-    output_of(None, as_json, None).write(table=table, json_object=lambda: report, rows=list)
+    output_of(None, as_json, None).write(report, validation_view, dict, lambda _: [])
 
 
 def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
@@ -384,7 +371,3 @@ def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> N
         gpus.append({"gpu": name, "constants": origin, "hash": gpu.content_hash})
     write_figure(predicted_measured(timed(result.rows), gpus=pd.DataFrame(gpus)), path)
     say(f"wrote {path}")
-
-
-# The commands of this module.
-COMMANDS = {"calibrate": _calibrate, "validate": _validate}

@@ -11,14 +11,14 @@ from simulator.cli.output import PAGES, say, write_text
 from simulator.errors import OutputError
 
 
-@opt.with_options(asked)
+@opt.with_options(asked)()
 def _explore(
     options: dict[str, Any],
     context: typer.Context,
     scenario: opt.QuestionScenario = None,
-    output: Annotated[
-        Path, opt.answer("--output", "-o", text="File to write: .html.", metavar="FILE")
-    ] = Path("explore.html"),
+    output: Annotated[Path, opt.answer("--output -o", "File to write: .html.", opt.FILE)] = Path(
+        "explore.html"
+    ),
     gpu: Annotated[
         list[str] | None,
         opt.gpu_option("GPU to offer, as often as you like. Default: the scenario's, then all."),
@@ -43,7 +43,3 @@ def _explore(
     write_text(page(offer), output)
     offered = f"{plural(len(offer.models), 'model')}, {plural(len(offer.gpus), 'GPU')}"
     say(f"wrote {output}: {offered}; open it in a browser")
-
-
-# The commands of this module.
-COMMANDS = {"explore": _explore}

@@ -43,7 +43,7 @@ def build(command: str | None = None) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(root)
     for name in [command] if command in COMMANDS else COMMANDS:
-        made = import_module(f"simulator.cli.{COMMANDS[name]}").COMMANDS[name]
+        made = getattr(import_module(f"simulator.cli.{COMMANDS[name]}"), f"_{name}")
         if isinstance(made, typer.Typer):
             app.add_typer(made, name=name)
         else:

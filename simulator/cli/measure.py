@@ -21,6 +21,7 @@ from simulator.inputs.dtypes import Dtype
 if TYPE_CHECKING:
     from simulator.evidence.measure.cells import AttentionCell, Selection
     from simulator.evidence.measure.device import Device
+    from simulator.evidence.measure.predict import Preview
     from simulator.evidence.measure.runner import Progress, Settings
     from simulator.evidence.measure.store import Store
     from simulator.timing.constants import Rates
@@ -51,62 +52,60 @@ def _measure(
     ] = Path("measured"),
     device: Annotated[
         DeviceName,
-        opt.choice(
+        opt.option(
             "--device",
+            "cpu tries everything on small shapes.",
+            opt.one_of(get_args(DeviceName)),
             panel=RUN_PANEL,
-            text="cpu tries everything on small shapes.",
-            of=get_args(DeviceName),
         ),
     ] = "cuda",
     kinds: Annotated[
         list[str] | None,
-        opt.choice("--only", panel=GRID_PANEL, text="Kind of row; repeatable.", of=ROW_KINDS),
+        opt.option("--only", "Kind of row; repeatable.", opt.one_of(ROW_KINDS), panel=GRID_PANEL),
     ] = None,
     kernels: Annotated[
         list[str] | None,
-        typer.Option(
+        opt.option(
             "--kernel",
-            help="Attention kernel, as often as you like. Default: all of ours; "
+            "Attention kernel, as often as you like. Default: all of ours; "
             f"{' and '.join(OTHER_LIBRARIES)} run other libraries'.",
-            rich_help_panel=GRID_PANEL,
+            panel=GRID_PANEL,
         ),
     ] = None,
     mode: Annotated[
         Mode | None,
-        opt.choice(
+        opt.option(
             "--mode",
+            "CUDA graph replay or eager launches. Default: both.",
+            opt.one_of(MODES),
             panel=GRID_PANEL,
-            text="CUDA graph replay or eager launches. Default: both.",
-            of=MODES,
         ),
     ] = None,
     l2: Annotated[
         L2State,
-        opt.choice(
+        opt.option(
             "--l2",
+            "L2 before a call: cold rotates over buffers larger than it.",
+            opt.one_of(L2_STATES),
             panel=GRID_PANEL,
-            text="L2 before a call: cold rotates over buffers larger than it.",
-            of=L2_STATES,
         ),
     ] = L2_STATES[0],
     dtype: Annotated[
         Dtype | None,
-        opt.choice(
+        opt.option(
             "--dtype",
+            "Format of weights, caches and activations. Default: bf16.",
+            opt.one_of(("bf16", "fp16", "fp32")),
             panel=GRID_PANEL,
-            text="Format of weights, caches and activations. Default: bf16.",
-            of=("bf16", "fp16", "fp32"),
         ),
     ] = None,
     query_tokens: Annotated[
         list[int] | None,
-        typer.Option(
+        opt.option(
             "--query-tokens",
-            help="Query tokens of each sample, as often as you like. "
-            "Default: 1, or the scenario's.",
-            parser=opt.count,
-            metavar="SIZE",
-            rich_help_panel=GRID_PANEL,
+            "Query tokens of each sample, as often as you like. Default: 1, or the scenario's.",
+            opt.SIZE,
+            panel=GRID_PANEL,
         ),
     ] = None,
     gpu: Annotated[
@@ -120,11 +119,11 @@ def _measure(
     ] = None,
     retry: Annotated[
         list[str] | None,
-        opt.choice(
+        opt.option(
             "--retry",
+            "Measure rows of this status again, as often as you like.",
+            opt.one_of(RETRIED),
             panel=RUN_PANEL,
-            text="Measure rows of this status again, as often as you like.",
-            of=RETRIED,
         ),
     ] = None,
     skip_oom: Annotated[
@@ -168,7 +167,11 @@ def _measure(
         modes=(mode,) if mode else MODES,
         query_tokens=query_tokens or (),
     )
-    counted = _counted(plan) if hardware_counters or COUNTERS in (kinds or ()) else None
+    counted = None
+    if hardware_counters or COUNTERS in (kinds or ()):
+        from simulator.evidence.measure.counters import wanted_cells
+
+        counted = wanted_cells(plan)  # the kernels whose bytes will be counted
     if not timed:
         plan = replace(plan, cells=())
     for reason in plan.skipped:
@@ -200,11 +203,7 @@ def _measure(
     result = _measure_plan(
         plan, folder, opened, rates, settings, counted=counted, retry=retry or ()
     )
-    output.write(
-        table=lambda: _summary_table(result),
-        json_object=lambda: result,
-        rows=lambda: result["files"],
-    )
+    output.write(result, _summary_table, dict, lambda result: result["files"])
 
 
 def _plan(
@@ -238,13 +237,6 @@ def _plan(
     return grid.select(plan, kinds=kinds, kernels=kernels, modes=modes, query_tokens=query_tokens)
 
 
-def _counted(plan: "Selection") -> "list[AttentionCell]":
-    """Return the kernels of a plan whose bytes will be counted."""
-    from simulator.evidence.measure.counters import wanted_cells
-
-    return wanted_cells(plan)
-
-
 def _rates(gpu: str | None, card: str) -> "Rates | None":
     """Return the rates to predict with: from the profile asked for, or by the card's name."""
     from simulator.inputs.hardware import load_hardware
@@ -270,20 +262,23 @@ def _dry_run(
     rates = None if device == "cpu" and gpu is None else _rates(gpu or DRY_RUN_GPU, "")
     done = Store(folder, repair=False).done if folder.is_dir() else set()
     result = preview(plan, gpu=rates, device=device, done=done)
+    output.write(
+        result, _preview_table, lambda result: result.as_object(), lambda result: result.rows
+    )
 
-    def table() -> Any:
-        from simulator.views.columns import Column, FittedTable, notes, stack
 
-        names = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
-        columns = [Column(unit="text", heading="shape"), *(Column(heading=name) for name in names)]
-        return stack(
-            result.title,
-            "",
-            FittedTable(columns=columns, rows=result.lines),
-            *notes(["--json and --format csv list every cell."]),
-        )
+def _preview_table(result: "Preview") -> Any:
+    """Return the groups of cells as a table."""
+    from simulator.views.columns import Column, FittedTable, notes, stack
 
-    output.write(table=table, json_object=result.as_object, rows=lambda: result.rows)
+    names = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
+    columns = [Column(unit="text", heading="shape"), *(Column(heading=name) for name in names)]
+    return stack(
+        result.title,
+        "",
+        FittedTable(columns=columns, rows=result.lines),
+        *notes(["--json and --format csv list every cell."]),
+    )
 
 
 def _measure_plan(
@@ -455,7 +450,3 @@ def _minutes(seconds: float) -> str:
     if seconds < 60:  # noqa: PLR2004
         return f"{seconds:.0f} s"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
-
-
-# The commands of this module.
-COMMANDS = {"measure": _measure}

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -18,13 +18,12 @@ from simulator.inputs.hardware import profile_files
 from simulator.inputs.setup import (
     ATTENTIONS,
     CONSTANTS_CHOICES,
-    ENGINES,
     Attention,
     ConstantsChoice,
-    Engine,
 )
 from simulator.units import parse_count
 
+Command = Callable[..., None]
 DEFAULT_GPU = "h100-sxm"
 # Groups of three digits, as in 16,384, which may also be a list of two.
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
@@ -82,7 +81,7 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number{hint}") from None
 
 
-def _completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Return a function that completes the beginning of one of these names."""
 
     def complete(incomplete: str) -> list[str]:
@@ -109,100 +108,126 @@ def _model_types() -> Iterable[str]:
     return every_type()
 
 
-complete_models = _completion(_presets)
-complete_gpus = _completion(profile_files)
-complete_scenarios = _completion(_scenarios)
-complete_types = _completion(_model_types)
-complete_weights = _completion(lambda: WEIGHT_NAMES)
-complete_caches = _completion(lambda: (*KV_DTYPES, "auto"))
+complete_models = completion(_presets)
+complete_gpus = completion(profile_files)
+complete_scenarios = completion(_scenarios)
+complete_types = completion(_model_types)
+complete_weights = completion(lambda: WEIGHT_NAMES)
+complete_caches = completion(lambda: (*KV_DTYPES, "auto"))
 
 
-def option(*names: str, panel: str, text: str, **more: Any) -> Any:
-    """Return an option's description."""
-    return typer.Option(*names, help=text, rich_help_panel=panel, **more)
+def option(spelt: str, text: str, reads: Mapping[str, Any] | None = None, *, panel: str) -> Any:
+    """Return an option's description.
+
+    Parameters
+    ----------
+    spelt
+        Its spellings.
+    text
+        Its help text.
+    reads
+        How its value is read and completed, and what stands for it in the help.
+    panel
+        Its section of the help.
+    """
+    return typer.Option(*spelt.split(), help=text, rich_help_panel=panel, **(reads or {}))
+
+
+def listed(
+    panel: str,
+    name: str,
+    reads: Mapping[str, Any],
+    text: str,
+    spelt: str = "",
+    default: Any = None,
+    kind: Any = None,
+) -> inspect.Parameter:
+    """Return an option of a command's list; the command passes its value on by this name.
+
+    Parameters
+    ----------
+    panel, reads, text
+        As for :func:`option`.
+    name
+        Of its value; also its spelling, unless ``spelt`` has others.
+    default
+        Its value where it is not given.
+    kind
+        Its type, by default text. What is read by a function has its result's.
+    """
+    described = option(spelt or f"--{name.replace('_', '-')}", text, reads, panel=panel)
+    kind = kind or (Any if "parser" in reads else str | None)
+    return keyword(name, Annotated[kind, described], default)
+
+
+def keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    """Return an option of a command's list, described by a type of this module.
+
+    Parameters
+    ----------
+    name
+        The name of its value.
+    annotation
+        The type, such as ``GpuName``.
+    default
+        Its value where it is not given.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
 on_model = partial(option, panel=MODEL_PANEL)
 work = partial(option, panel=WORK_PANEL)
 hardware = partial(option, panel=HARDWARE_PANEL)
 answer = partial(option, panel=OUTPUT_PANEL)
+of_model, of_work, of_hardware = (
+    partial(listed, panel) for panel in (MODEL_PANEL, WORK_PANEL, HARDWARE_PANEL)
+)
+
+# How an option is read, and what stands for its value in the help: a size, and one or several.
+SIZE = {"parser": count, "metavar": "SIZE"}
+SIZES = {"parser": counts, "metavar": "SIZE[,SIZE...]"}
+FILE = {"metavar": "FILE"}
+MODEL: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
 
 
-def choice(*names: str, panel: str, text: str, of: Sequence[str]) -> Any:
-    """Return the description of an option that takes one of a few words.
+def number_of(metavar: str) -> dict[str, Any]:
+    """Return the same for a number of some unit."""
+    return {"parser": number, "metavar": metavar}
 
-    Parameters
-    ----------
-    names
-        Its spellings.
-    panel, text
-        Its section of the help, and its help text.
-    of
-        The words it accepts.
-    """
+
+def one_of(words: Iterable[str]) -> dict[str, Any]:
+    """Return the same for one of a few words."""
+    known = tuple(words)
 
     def read(value: str) -> str:
-        if value in of:
+        if value in known:
             return value
-        guess = nearest(value, of)
+        guess = nearest(value, known)
         hint = f"; did you mean {guess!r}?" if guess else ""
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(of)}{hint}")
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}{hint}")
 
-    return option(
-        *names,
-        panel=panel,
-        text=text,
-        parser=read,
-        metavar=f"[{'|'.join(of)}]",
-        autocompletion=_completion(lambda: of),
-    )
-
-
-def size(*names: str, panel: str, text: str) -> Any:
-    """Return the description of an option that is a size."""
-    return option(*names, panel=panel, text=text, parser=count, metavar="SIZE")
-
-
-def sizes(*names: str, panel: str, text: str) -> Any:
-    """Return the description of an option that is a size or a list of sizes, for a table."""
-    return option(*names, panel=panel, text=text, parser=counts, metavar="SIZE[,SIZE...]")
+    return {
+        "parser": read,
+        "metavar": f"[{'|'.join(known)}]",
+        "autocompletion": completion(lambda: known),
+    }
 
 
 def gpu_option(text: str) -> Any:
     """Return the description of an option that names GPUs."""
-    return hardware(
-        "--gpu", "--hardware", "-g", text=text, metavar="GPU", autocompletion=complete_gpus
-    )
+    reads = {"metavar": "GPU", "autocompletion": complete_gpus}
+    return hardware("--gpu --hardware -g", text, reads)
 
 
 def target_option(text: str) -> Any:
     """Return the description of an option that sets a target for the step."""
-    return work("--target-step-ms", text=text, parser=number, metavar="MS")
+    return work("--target-step-ms", text, number_of("MS"))
 
 
-ModelName = Annotated[
-    str | None,
-    on_model(
-        "--model",
-        "-m",
-        text="Preset (see 'bifurcate models'), config.json, folder with one, or Hugging Face id.",
-        metavar="MODEL",
-        autocompletion=complete_models,
-    ),
-]
-ModelArgument = Annotated[
-    str | None,
-    typer.Argument(help="The same as --model.", metavar="MODEL", autocompletion=complete_models),
-]
 ModelNames = Annotated[
     list[str] | None,
-    on_model(
-        "--model",
-        "-m",
-        text="Model, as in 'bifurcate models'; as often as you like.",
-        metavar="MODEL",
-        autocompletion=complete_models,
-    ),
+    on_model("--model -m", "Model, as in 'bifurcate models'; as often as you like.", MODEL),
 ]
 GpuName = Annotated[str, gpu_option("GPU (see 'bifurcate gpus') or a profile's path.")]
 QuestionScenario = Annotated[
@@ -216,101 +241,56 @@ QuestionScenario = Annotated[
 ]
 AttentionName = Annotated[
     Attention | None,
-    choice(
-        "--attention", panel=WORK_PANEL, text="Read the context per sample, or once.", of=ATTENTIONS
-    ),
+    work("--attention", "Read the context per sample, or once.", one_of(ATTENTIONS)),
 ]
 PricePerHour = Annotated[
     float | None,
     hardware(
         "--price-per-hour",
-        text="Price of one GPU in USD per hour, instead of the profile's.",
-        parser=number,
-        metavar="USD",
+        "Price of one GPU in USD per hour, instead of the profile's.",
+        number_of("USD"),
     ),
 ]
 TargetStep = Annotated[float | None, target_option("Longest acceptable decode step.")]
 CachedTokens = Annotated[
     int | None,
-    size(
+    work(
         "--cached-tokens",
-        panel=WORK_PANEL,
-        text="Under load: tokens of each prompt that are stored when it arrives. Default: those of "
+        "Under load: tokens of each prompt that are stored when it arrives. Default: those of "
         "a --tree's levels above the last.",
+        SIZE,
     ),
 ]
 MostSequences = Annotated[
     int | None,
-    size(
+    work(
         "--max-num-seqs",
-        panel=WORK_PANEL,
-        text="Under load: sequences that the engine decodes together. Default: 1024.",
+        "Under load: sequences that the engine decodes together. Default: 1024.",
+        SIZE,
     ),
 ]
 Check = Annotated[
-    bool, answer("--check", text="Exit with 3 if it does not fit or the target is not met.")
+    bool, answer("--check", "Exit with 3 if it does not fit or the target is not met.")
 ]
 Explain = Annotated[
-    bool, answer("--explain", text="Show each formula with the numbers in it and its reference.")
+    bool, answer("--explain", "Show each formula with the numbers in it and its reference.")
 ]
-FormatName = Annotated[
-    Format | None, choice("--format", panel=OUTPUT_PANEL, text="Form of the answer.", of=FORMATS)
-]
-AsJson = Annotated[bool, answer("--json", text="The same as --format json.")]
+FormatName = Annotated[Format | None, answer("--format", "Form of the answer.", one_of(FORMATS))]
+AsJson = Annotated[bool, answer("--json", "The same as --format json.")]
 OutputPath = Annotated[
     Path | None,
-    answer(
-        "--output",
-        "-o",
-        text="File to write; .json, .csv or .txt picks the format.",
-        metavar="FILE",
-    ),
+    answer("--output -o", "File to write; .json, .csv or .txt picks the format.", FILE),
 ]
 FigurePath = Annotated[
     Path | None,
-    answer(
-        "--figure",
-        text="Draw it too: .html, .png, .svg, .pdf, or .json as Plotly reads it.",
-        metavar="FILE",
-    ),
+    answer("--figure", "Draw it too: .html, .png, .svg, .pdf, or .json as Plotly reads it.", FILE),
 ]
 Constants = Annotated[
     ConstantsChoice,
-    choice(
-        "--constants",
-        panel=HARDWARE_PANEL,
-        text="Constants of the timing model: the best known, those of other cards, or bare peaks.",
-        of=CONSTANTS_CHOICES,
-    ),
-]
-Utilization = Annotated[
-    float,
     hardware(
-        "--gpu-memory-utilization",
-        text="Share of the card's memory that may be used.",
-        parser=number,
-        metavar="SHARE",
-    ),
-]
-EngineName = Annotated[
-    Engine,
-    choice(
-        "--engine",
-        panel=HARDWARE_PANEL,
-        text="Your engine, or none for a loop of your own: whose meaning that share has (vLLM's, "
-        "SGLang's --mem-fraction-static, TensorRT-LLM's free_gpu_memory_fraction), whose switch "
-        "compare names. SGLang and TensorRT-LLM quantise activations in the kernel before.",
-        of=ENGINES,
-    ),
-]
-BatchedTokens = Annotated[
-    int | None,
-    size(
-        "--max-batched-tokens",
-        "--max-num-batched-tokens",
-        panel=HARDWARE_PANEL,
-        text="Tokens of the largest prefill batch, for which engines keep memory. Default: 8192 on "
-        "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
+        "--constants",
+        "Constants of the timing model: the best known, those of other cards, or bare peaks.",
+        one_of(CONSTANTS_CHOICES),
     ),
 ]
 
@@ -328,38 +308,40 @@ def output_options(
     return output_of(format_name, as_json, output)
 
 
-def with_options(
-    *builders: Callable[..., Any],
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(*builders: Callable[..., Any]) -> Callable[..., Callable[[Command], Command]]:
     """Add the options of builders to a command, and pass it their results first.
 
-    Typer reads a command's options from its signature, so the wrapper's signature is the
-    command's own options before those of the last builder.
+    The result takes the command's own options, which come before those of the last builder, as a
+    list; without one they are those of the command's signature.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(command).parameters.values())[len(builders) :]
-        groups = [list(inspect.signature(builder).parameters.values()) for builder in builders]
-        parameters = [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for group in (*groups[:-1], own, groups[-1])
-            for parameter in group
-        ]
-
-        @wraps(command)
-        def wrapper(**values: Any) -> None:
-            built = [
-                builder(**{parameter.name: values.pop(parameter.name) for parameter in group})
-                for builder, group in zip(builders, groups, strict=True)
+    def taking(*listed: inspect.Parameter) -> Callable[[Command], Command]:
+        def decorate(command: Command) -> Command:
+            signature = list(inspect.signature(command).parameters.values())
+            own = listed or signature[len(builders) :]
+            groups = [list(inspect.signature(builder).parameters.values()) for builder in builders]
+            parameters = [
+                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+                for group in (*groups[:-1], own, groups[-1])
+                for parameter in group
             ]
-            command(*built, **values)
 
-        signature = inspect.Signature(parameters)
-        wrapper.__signature__ = signature  # type: ignore[attr-defined]
-        wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
-        return cast("Callable[..., None]", wrapper)
+            @wraps(command)
+            def wrapper(**values: Any) -> None:
+                built = [
+                    builder(**{parameter.name: values.pop(parameter.name) for parameter in group})
+                    for builder, group in zip(builders, groups, strict=True)
+                ]
+                command(*built, **values)
 
-    return decorate
+            # Typer reads a command's options from its signature.
+            wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+            wrapper.__annotations__ = {item.name: item.annotation for item in parameters}
+            return cast("Command", wrapper)
+
+        return decorate
+
+    return taking
 
 
 with_output = with_options(output_options)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from rich.console import Console, RenderableType
 
+Answer = TypeVar("Answer")
 Format = Literal["table", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -54,17 +55,19 @@ class Output:
 
     def write(
         self,
-        *,
-        table: Callable[[], Any],
-        json_object: Callable[[], Any],
-        rows: Callable[[], Sequence[dict[str, Any]]],
+        answer: Answer,
+        table: Callable[[Answer], Any],
+        json_object: Callable[[Answer], Any],
+        rows: Callable[[Answer], Sequence[dict[str, Any]]],
     ) -> None:
         """Write the answer in the form asked for, the only one that is made.
 
         Parameters
         ----------
+        answer
+            The answer.
         table, json_object, rows
-            Functions that make each form.
+            Functions that make each form of it.
 
         Raises
         ------
@@ -72,11 +75,11 @@ class Output:
             If the file cannot be written.
         """
         if self.format == "json":
-            text = json_text(json_object())
+            text = json_text(json_object(answer))
         elif self.format == "csv":
-            text = csv_text(rows())
+            text = csv_text(rows(answer))
         else:
-            show(table(), self.path)
+            show(table(answer), self.path)
             return
         write_text(text, self.path)
 
@@ -228,6 +231,12 @@ def write_figure(
         with atomic_path(path) as temporary:
             picture = export.image(drawn, suffix.removeprefix("."), width=width, height=height)
             temporary.write_bytes(picture)
+
+
+def draw(drawn: "go.Figure", path: Path, *size: int) -> None:
+    """Write a figure as :func:`write_figure` does, and say on stderr what it shows."""
+    write_figure(drawn, path, *size)
+    say(f"wrote {path}: {drawn.layout.meta['finding']}")
 
 
 def show(view: "RenderableType", path: Path | None) -> None:

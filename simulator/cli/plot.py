@@ -1,6 +1,6 @@
 """plot: one figure of a scenario or a question, as a page, an image or Plotly's JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +12,7 @@ from simulator.cli.output import (
     USUAL_HEIGHT,
     USUAL_WIDTH,
     check_figure,
-    say,
-    write_figure,
+    draw,
     write_text,
 )
 from simulator.cli.question import question_of
@@ -22,21 +21,20 @@ if TYPE_CHECKING:
     from simulator.answers.study import Study
 
 
-def complete_figures(incomplete: str) -> list[str]:
-    """Complete a figure's name."""
+def _figures() -> Iterable[str]:
     from simulator.views.plots.registry import FIGURES
 
-    return [name for name in FIGURES if name.startswith(incomplete.lower())]
+    return FIGURES
 
 
-@opt.with_options(asked)
+@opt.with_options(asked)()
 def _plot(
     options: dict[str, Any],
     context: typer.Context,
     figure: Annotated[
         str | None,
         typer.Argument(
-            help="Figure (see --list).", metavar="FIGURE", autocompletion=complete_figures
+            help="Figure (see --list).", metavar="FIGURE", autocompletion=opt.completion(_figures)
         ),
     ] = None,
     scenario: opt.QuestionScenario = None,
@@ -50,24 +48,23 @@ def _plot(
     output: Annotated[
         Path | None,
         opt.answer(
-            "--output",
-            "-o",
-            text="File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
+            "--output -o",
+            "File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
             "Default: FIGURE.html.",
-            metavar="FILE",
+            opt.FILE,
         ),
     ] = None,
     width: Annotated[
-        int, opt.size("--width", panel=opt.OUTPUT_PANEL, text="Width of an image in pixels.")
+        int, opt.answer("--width", "Width of an image in pixels.", opt.SIZE)
     ] = USUAL_WIDTH,
     height: Annotated[
-        int, opt.size("--height", panel=opt.OUTPUT_PANEL, text="Height of an image in pixels.")
+        int, opt.answer("--height", "Height of an image in pixels.", opt.SIZE)
     ] = USUAL_HEIGHT,
     show_list: Annotated[bool, typer.Option("--list", help="List the figures, and stop.")] = False,
 ) -> None:
     """Draw a figure: page, image or Plotly's JSON."""
     from simulator.views.plots.registry import FIGURES, kind
-    from simulator.views.plots.registry import figure as draw
+    from simulator.views.plots.registry import figure as drawn
 
     if show_list:
         room = max(map(len, FIGURES))
@@ -81,9 +78,7 @@ def _plot(
     check_figure(path, width, height)
     name, found = named_model(scenario, given(context, options))
     study = _study(name, found, opt.names_in(gpu), price_per_hour)
-    drawn = draw(figure, study)
-    write_figure(drawn, path, width, height)
-    say(f"wrote {path}: {drawn.layout.meta['finding']}")
+    draw(drawn(figure, study), path, width, height)
 
 
 def _study(
@@ -105,7 +100,3 @@ def _study(
         output_tokens=question.output_tokens or DEFAULT_OUTPUT_TOKENS,
         usd_per_hour=price,
     )
-
-
-# The commands of this module.
-COMMANDS = {"plot": _plot}

@@ -4,6 +4,7 @@ Names follow the serving engines where possible: ``--input-len``, ``--num-sample
 ``--tensor-parallel-size``, ``--kv-cache-dtype``, ``--gpu-memory-utilization``.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -11,26 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
+from simulator.cli import options as opt
 from simulator.cli.options import (
-    HARDWARE_PANEL,
-    MODEL_PANEL,
-    WORK_PANEL,
-    BatchedTokens,
-    Constants,
-    EngineName,
-    ModelArgument,
-    ModelName,
-    Utilization,
-    choice,
-    complete_caches,
-    complete_types,
-    complete_weights,
-    number,
-    option,
-    output_options,
-    size,
-    sizes,
-    with_options,
+    SIZE,
+    SIZES,
+    keyword,
+    number_of,
+    of_hardware,
+    of_model,
+    of_work,
+    one_of,
 )
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
@@ -38,14 +29,11 @@ from simulator.inputs.dtypes import KV_DTYPES, read_dtype
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import (
+    ENGINES,
     EXECUTIONS,
     KV_LAYOUTS,
     LATENT_FORMS,
     ROUTINGS,
-    Execution,
-    KvLayout,
-    LatentForm,
-    Routing,
     Setup,
     ask,
 )
@@ -53,314 +41,198 @@ from simulator.inputs.workload import Workload
 
 # Of whole requests.
 DEFAULT_OUTPUT_TOKENS = 256
-# A size, or several; Typer takes no union of types.
-Sizes = Any
+# Options that describe a model without a name.
+SHAPE = ("layers", "hidden_size", "heads", "head_dim", "intermediate_size", "vocab_size")
+_TYPE = {"metavar": "TYPE", "autocompletion": opt.complete_types}
+_WEIGHTS = {"metavar": "FORMAT", "autocompletion": opt.complete_weights}
+_CACHES = {"metavar": "FORMAT", "autocompletion": opt.complete_caches}
+# The options of a question, in the order of the help.
+OPTIONS = (
+    keyword(
+        "named", Annotated[str | None, typer.Argument(help="The same as --model.", **opt.MODEL)]
+    ),
+    of_model(
+        "model",
+        opt.MODEL,
+        "Preset (see 'bifurcate models'), config.json, folder with one, or Hugging Face id.",
+        "--model -m",
+    ),
+    of_model("kv_heads", SIZES, "Replace the model's number of KV heads."),
+    of_model("assume", _TYPE, "Model type to read an unknown config.json as, e.g. llama."),
+    of_model("layers", SIZE, "Without --model: layers."),
+    of_model("hidden_size", SIZE, "Without --model: width."),
+    of_model("heads", SIZE, "Without --model: query heads."),
+    of_model("head_dim", SIZE, "Without --model: head width."),
+    of_model("intermediate_size", SIZE, "Without --model: MLP width."),
+    of_model("vocab_size", SIZE, "Without --model: vocabulary."),
+    of_work(
+        "context_tokens",
+        SIZES,
+        "Tokens of the shared context. Default: 8192.",
+        "--context-tokens --context --input-len",
+    ),
+    of_work(
+        "samples",
+        SIZES,
+        "Sequences sampled from each context. Default: 16; with --batch-size, and of a "
+        "request under load, 1.",
+        "--samples --num-samples -n",
+    ),
+    of_work(
+        "prompts",
+        SIZES,
+        "Distinct contexts decoded together; alone, that many sequences. Default: 1.",
+        "--prompts --batch-size",
+    ),
+    of_work(
+        "tree",
+        {"metavar": "LEVELS"},
+        "What contexts share, from the root down, instead of both: "
+        "system=2K,problem=512x8 is 2048 tokens above 8 problems of 512.",
+    ),
+    of_work(
+        "decoded_tokens",
+        SIZES,
+        "Decoded tokens of each sample at this step. Default: 64.",
+        "--decoded-tokens --decoded",
+    ),
+    of_work(
+        "output_tokens",
+        SIZES,
+        "Tokens each sample generates: the step asked about is the last, the longest. "
+        "Default of whole requests: 256.",
+        "--output-tokens --output-len",
+    ),
+    of_work("query_tokens", SIZES, "Tokens per sample in one step.", default=1),
+    of_work(
+        "accepted_tokens",
+        number_of("TOKENS"),
+        "Of those, how many are kept on average; generate takes its steps by it.",
+        default=1,
+    ),
+    of_hardware(
+        "kernel", one_of(tuple(WAYS)), "Attention kernel, or that of an engine.", default="flash"
+    ),
+    of_work(
+        "kv_layout",
+        one_of(KV_LAYOUTS),
+        "How standard attention stores the context: a copy per sample, one for all, "
+        "or one that is concatenated anew on every step.",
+        default=KV_LAYOUTS[0],
+    ),
+    of_hardware(
+        "execution",
+        one_of(EXECUTIONS),
+        "CUDA graph as engines use, compiled, or plain eager PyTorch.",
+        default=EXECUTIONS[0],
+    ),
+    of_hardware(
+        "dtype",
+        _WEIGHTS,
+        f"Format of all matrices in layers: {', '.join(WEIGHT_NAMES)}. auto, the default: "
+        "the checkpoint's own.",
+        "--dtype --weight-dtype",
+    ),
+    of_hardware(
+        "quantization",
+        _WEIGHTS,
+        "The same; beside it --dtype may name a format of 16 bits, as in engines.",
+    ),
+    of_hardware(
+        "kv_dtype",
+        _CACHES,
+        f"Format of the KV cache: {', '.join(KV_DTYPES)}, auto. Default: what the "
+        "checkpoint states, else that of the activations.",
+        "--kv-dtype --kv-cache-dtype",
+    ),
+    of_hardware(
+        "tensor_parallel",
+        SIZES,
+        "GPUs that share each layer. Default: 1.",
+        "--tensor-parallel-size --tensor-parallel --tp",
+    ),
+    of_hardware(
+        "data_parallel",
+        SIZES,
+        "Groups of such GPUs with requests of their own, which share the experts. Default: 1.",
+        "--data-parallel-size --data-parallel --dp",
+    ),
+    of_hardware(
+        "expert_parallel",
+        SIZES,
+        "Parts into which whole experts are dealt out over the GPUs of all groups. "
+        "Default: 1, every GPU has a slice of each.",
+        "--expert-parallel-size --expert-parallel --ep",
+    ),
+    of_hardware(
+        "pipeline_parallel",
+        SIZES,
+        "Stages, each with a part of the layers. Default: 1.",
+        "--pipeline-parallel-size --pipeline-parallel --pp",
+    ),
+    of_hardware(
+        "routing",
+        one_of(ROUTINGS),
+        "How tokens choose a model's experts: in turn, at random, or by a power law.",
+        default="uniform",
+    ),
+    of_hardware(
+        "routing_exponent",
+        number_of("POWER"),
+        "Exponent of skewed routing, between 1 and 2.",
+        default=1.2,
+    ),
+    of_hardware(
+        "latent_form",
+        one_of(LATENT_FORMS),
+        "Latent attention (MLA): absorbed, expanded to every head, or mixed: shared "
+        "context expanded, own tokens absorbed. auto takes the faster of absorbed and mixed.",
+        default=LATENT_FORMS[0],
+    ),
+    of_hardware(
+        "gpu_memory_utilization",
+        number_of("SHARE"),
+        "Share of the card's memory that may be used.",
+        default=0.9,
+    ),
+    of_hardware(
+        "engine",
+        one_of(ENGINES),
+        "Your engine, or none for a loop of your own: whose meaning that share has (vLLM's, "
+        "SGLang's --mem-fraction-static, TensorRT-LLM's free_gpu_memory_fraction), whose switch "
+        "compare names. SGLang and TensorRT-LLM quantise activations in the kernel before.",
+        default="vllm",
+    ),
+    of_hardware(
+        "max_batched_tokens",
+        SIZE,
+        "Tokens of the largest prefill batch, for which engines keep memory. Default: 8192 on "
+        "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
+        "--max-batched-tokens --max-num-batched-tokens",
+    ),
+    keyword("constants", opt.Constants, "auto"),
+)
 
 
-def question_of(
-    named: ModelArgument = None,
-    model: ModelName = None,
-    kv_heads: Annotated[
-        Sizes,
-        sizes("--kv-heads", panel=MODEL_PANEL, text="Replace the model's number of KV heads."),
-    ] = None,
-    assume: Annotated[
-        str | None,
-        option(
-            "--assume",
-            panel=MODEL_PANEL,
-            text="Model type to read an unknown config.json as, e.g. llama.",
-            metavar="TYPE",
-            autocompletion=complete_types,
-        ),
-    ] = None,
-    layers: Annotated[
-        int | None, size("--layers", panel=MODEL_PANEL, text="Without --model: layers.")
-    ] = None,
-    hidden_size: Annotated[
-        int | None, size("--hidden-size", panel=MODEL_PANEL, text="Without --model: width.")
-    ] = None,
-    heads: Annotated[
-        int | None, size("--heads", panel=MODEL_PANEL, text="Without --model: query heads.")
-    ] = None,
-    head_dim: Annotated[
-        int | None, size("--head-dim", panel=MODEL_PANEL, text="Without --model: head width.")
-    ] = None,
-    intermediate_size: Annotated[
-        int | None,
-        size("--intermediate-size", panel=MODEL_PANEL, text="Without --model: MLP width."),
-    ] = None,
-    vocab_size: Annotated[
-        int | None, size("--vocab-size", panel=MODEL_PANEL, text="Without --model: vocabulary.")
-    ] = None,
-    context_tokens: Annotated[
-        Sizes,
-        sizes(
-            "--context-tokens",
-            "--context",
-            "--input-len",
-            panel=WORK_PANEL,
-            text="Tokens of the shared context. Default: 8192.",
-        ),
-    ] = None,
-    samples: Annotated[
-        Sizes,
-        sizes(
-            "--samples",
-            "--num-samples",
-            "-n",
-            panel=WORK_PANEL,
-            text="Sequences sampled from each context. Default: 16; with --batch-size, and of a "
-            "request under load, 1.",
-        ),
-    ] = None,
-    prompts: Annotated[
-        Sizes,
-        sizes(
-            "--prompts",
-            "--batch-size",
-            panel=WORK_PANEL,
-            text="Distinct contexts decoded together; alone, that many sequences. Default: 1.",
-        ),
-    ] = None,
-    tree: Annotated[
-        str | None,
-        option(
-            "--tree",
-            panel=WORK_PANEL,
-            text="What contexts share, from the root down, instead of both: "
-            "system=2K,problem=512x8 is 2048 tokens above 8 problems of 512.",
-            metavar="LEVELS",
-        ),
-    ] = None,
-    decoded_tokens: Annotated[
-        Sizes,
-        sizes(
-            "--decoded-tokens",
-            "--decoded",
-            panel=WORK_PANEL,
-            text="Decoded tokens of each sample at this step. Default: 64.",
-        ),
-    ] = None,
-    output_tokens: Annotated[
-        Sizes,
-        sizes(
-            "--output-tokens",
-            "--output-len",
-            panel=WORK_PANEL,
-            text="Tokens each sample generates: the step asked about is the last, the longest. "
-            "Default of whole requests: 256.",
-        ),
-    ] = None,
-    query_tokens: Annotated[
-        Sizes, sizes("--query-tokens", panel=WORK_PANEL, text="Tokens per sample in one step.")
-    ] = 1,
-    accepted_tokens: Annotated[
-        float,
-        option(
-            "--accepted-tokens",
-            panel=WORK_PANEL,
-            text="Of those, how many are kept on average; generate takes its steps by it.",
-            parser=number,
-            metavar="TOKENS",
-        ),
-    ] = 1,
-    kernel: Annotated[
-        str,
-        choice(
-            "--kernel",
-            panel=HARDWARE_PANEL,
-            text="Attention kernel, or that of an engine.",
-            of=tuple(WAYS),
-        ),
-    ] = "flash",
-    kv_layout: Annotated[
-        KvLayout,
-        choice(
-            "--kv-layout",
-            panel=WORK_PANEL,
-            text="How standard attention stores the context: a copy per sample, one for all, "
-            "or one that is concatenated anew on every step.",
-            of=KV_LAYOUTS,
-        ),
-    ] = KV_LAYOUTS[0],
-    execution: Annotated[
-        Execution,
-        choice(
-            "--execution",
-            panel=HARDWARE_PANEL,
-            text="CUDA graph as engines use, compiled, or plain eager PyTorch.",
-            of=EXECUTIONS,
-        ),
-    ] = EXECUTIONS[0],
-    dtype: Annotated[
-        str | None,
-        option(
-            "--dtype",
-            "--weight-dtype",
-            panel=HARDWARE_PANEL,
-            text=f"Format of all matrices in layers: {', '.join(WEIGHT_NAMES)}. auto, the default: "
-            "the checkpoint's own.",
-            metavar="FORMAT",
-            autocompletion=complete_weights,
-        ),
-    ] = None,
-    quantization: Annotated[
-        str | None,
-        option(
-            "--quantization",
-            panel=HARDWARE_PANEL,
-            text="The same; beside it --dtype may name a format of 16 bits, as in engines.",
-            metavar="FORMAT",
-            autocompletion=complete_weights,
-        ),
-    ] = None,
-    kv_dtype: Annotated[
-        str | None,
-        option(
-            "--kv-dtype",
-            "--kv-cache-dtype",
-            panel=HARDWARE_PANEL,
-            text=f"Format of the KV cache: {', '.join(KV_DTYPES)}, auto. Default: what the "
-            "checkpoint states, else that of the activations.",
-            metavar="FORMAT",
-            autocompletion=complete_caches,
-        ),
-    ] = None,
-    tensor_parallel: Annotated[
-        Sizes,
-        sizes(
-            "--tensor-parallel-size",
-            "--tensor-parallel",
-            "--tp",
-            panel=HARDWARE_PANEL,
-            text="GPUs that share each layer. Default: 1.",
-        ),
-    ] = None,
-    data_parallel: Annotated[
-        Sizes,
-        sizes(
-            "--data-parallel-size",
-            "--data-parallel",
-            "--dp",
-            panel=HARDWARE_PANEL,
-            text="Groups of such GPUs with requests of their own, which share the experts. "
-            "Default: 1.",
-        ),
-    ] = None,
-    expert_parallel: Annotated[
-        Sizes,
-        sizes(
-            "--expert-parallel-size",
-            "--expert-parallel",
-            "--ep",
-            panel=HARDWARE_PANEL,
-            text="Parts into which whole experts are dealt out over the GPUs of all groups. "
-            "Default: 1, every GPU has a slice of each.",
-        ),
-    ] = None,
-    pipeline_parallel: Annotated[
-        Sizes,
-        sizes(
-            "--pipeline-parallel-size",
-            "--pipeline-parallel",
-            "--pp",
-            panel=HARDWARE_PANEL,
-            text="Stages, each with a part of the layers. Default: 1.",
-        ),
-    ] = None,
-    routing: Annotated[
-        Routing,
-        choice(
-            "--routing",
-            panel=HARDWARE_PANEL,
-            text="How tokens choose a model's experts: in turn, at random, or by a power law.",
-            of=ROUTINGS,
-        ),
-    ] = "uniform",
-    routing_exponent: Annotated[
-        float,
-        option(
-            "--routing-exponent",
-            panel=HARDWARE_PANEL,
-            text="Exponent of skewed routing, between 1 and 2.",
-            parser=number,
-            metavar="POWER",
-        ),
-    ] = 1.2,
-    latent_form: Annotated[
-        LatentForm,
-        choice(
-            "--latent-form",
-            panel=HARDWARE_PANEL,
-            text="Latent attention (MLA): absorbed, expanded to every head, or mixed: shared "
-            "context expanded, own tokens absorbed. auto takes the faster of absorbed and mixed.",
-            of=LATENT_FORMS,
-        ),
-    ] = LATENT_FORMS[0],
-    gpu_memory_utilization: Utilization = 0.9,
-    engine: EngineName = "vllm",
-    max_batched_tokens: BatchedTokens = None,
-    constants: Constants = "auto",
-) -> "Question":
-    """Return the question that the shared options ask.
-
-    Parameters
-    ----------
-    named, model, kv_heads, assume, layers, hidden_size, heads, head_dim, intermediate_size, \
-    vocab_size
-        The model: by its name, or its sizes.
-    context_tokens, samples, prompts, tree, decoded_tokens, output_tokens, query_tokens, \
-    accepted_tokens
-        The sizes of a step, or of a request.
-    kernel, kv_layout, execution, dtype, quantization, kv_dtype, tensor_parallel, data_parallel, \
-    expert_parallel, pipeline_parallel, routing, routing_exponent, latent_form, \
-    gpu_memory_utilization, engine, max_batched_tokens, constants
-        How it is run.
-    """
+def question_of(**values: Any) -> "Question":
+    """Return the question that options ask; those of ``OPTIONS`` not given have their defaults."""
+    settings = {each.name: each.default for each in OPTIONS} | values
+    named, model = settings.pop("named"), settings.pop("model")
     if named is not None and model is not None:
         raise typer.BadParameter(f"unexpected {named!r}: the model is {model!r}")
-    shapes = {
-        "layers": layers,
-        "hidden_size": hidden_size,
-        "heads": heads,
-        "head_dim": head_dim,
-        "intermediate_size": intermediate_size,
-        "vocab_size": vocab_size,
-    }
-    settings = {
-        "context_tokens": context_tokens,
-        "samples": samples,
-        "prompts": prompts,
-        "tree": tree,
-        "decoded_tokens": decoded_tokens,
-        "output_tokens": output_tokens,
-        "query_tokens": query_tokens,
-        "accepted_tokens": accepted_tokens,
-        "kernel": kernel,
-        "kv_layout": kv_layout,
-        "execution": execution,
-        "weight_dtype": weights_of(dtype, quantization),
-        "kv_dtype": kv_dtype,
-        "tensor_parallel": tensor_parallel,
-        "data_parallel": data_parallel,
-        "expert_parallel": expert_parallel,
-        "pipeline_parallel": pipeline_parallel,
-        "routing": routing,
-        "routing_exponent": routing_exponent,
-        "latent_form": latent_form,
-        "gpu_memory_utilization": gpu_memory_utilization,
-        "engine": engine,
-        "max_batched_tokens": max_batched_tokens,
-        "constants": constants,
-        "kv_heads": kv_heads,
-    }
+    assume, kv_heads = settings.pop("assume"), settings.pop("kv_heads")
+    shapes = {name: settings.pop(name) for name in SHAPE}
+    settings["weight_dtype"] = weights_of(settings.pop("dtype"), settings.pop("quantization"))
+    settings["kv_heads"] = kv_heads  # varies the fastest in lists
     lists = {name: value for name, value in settings.items() if isinstance(value, tuple)}
     chosen = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
     name = named if model is None else model
     asked = tuple(_single(name, assume, shapes, **settings | sizes) for sizes in chosen)
     every = tuple(replace(each, listed=sizes) for each, sizes in zip(asked, chosen, strict=True))
     return replace(every[0], each=every)
+
+
+question_of.__signature__ = inspect.Signature(OPTIONS)  # type: ignore[attr-defined]
 
 
 def _single(
@@ -507,4 +379,4 @@ class Question:
         return self.settings(**sizes, **changes)
 
 
-with_question = with_options(question_of, output_options)
+with_question = opt.with_options(question_of, opt.output_options)

@@ -1,7 +1,7 @@
 """report: one offline page that answers a scenario or a question."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
 
-@opt.with_options(asked)
+@opt.with_options(asked)()
 def _report(
     options: dict[str, Any],
     context: typer.Context,
     scenario: opt.QuestionScenario = None,
-    output: Annotated[
-        Path, opt.answer("--output", "-o", text="Page to write: .html.", metavar="FILE")
-    ] = Path("report.html"),
+    output: Annotated[Path, opt.answer("--output -o", "Page to write: .html.", opt.FILE)] = Path(
+        "report.html"
+    ),
     gpu: Annotated[
         list[str] | None,
         opt.gpu_option(
@@ -37,44 +37,11 @@ def _report(
         float | None, opt.target_option("Longest acceptable decode step. Default: the scenario's.")
     ] = None,
     price_per_hour: opt.PricePerHour = None,
-    date: Annotated[str, opt.answer("--date", text="Date to print.", metavar="TEXT")] = "",
+    date: Annotated[str, opt.answer("--date", "Date to print.", {"metavar": "TEXT"})] = "",
 ) -> None:
     """Write one offline page that answers a scenario or a question."""
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(PAGES)}")
-    name, found = named_model(scenario, given(context, options))
-    gpus = opt.names_in(gpu) or None
-    asked_for, settings = scenario_of(name, found, gpus=gpus, target_step_ms=target_step_ms)
-    # Check the folder first, because the page takes seconds.
-    with atomic_path(output) as temporary:
-        page = _page(
-            asked_for,
-            settings,
-            name,
-            found,
-            gpus=gpus,
-            target_step_ms=target_step_ms,
-            usd_per_hour=price_per_hour,
-            output=output,
-            date=date,
-        )
-        temporary.write_text(page, encoding="utf-8")
-    say(f"wrote {output}")
-
-
-def _page(
-    scenario: "Scenario",
-    settings: Mapping[str, Any],
-    name: str | None,
-    options: Mapping[str, Any],
-    *,
-    gpus: Sequence[str] | None,
-    target_step_ms: float | None,
-    usd_per_hour: float | None,
-    output: Path,
-    date: str,
-) -> str:
-    """Answer a scenario with some settings changed, or a question, and return the page."""
     from simulator import __version__
     from simulator.answers.study import study_scenario
     from simulator.answers.sweep import summarise
@@ -83,39 +50,40 @@ def _page(
     from simulator.views.report.drawings import drawings
     from simulator.views.report.page import Report, report_page
 
-    study = study_scenario(scenario, usd_per_hour=usd_per_hour, **settings)
-    decisions = _decisions(
-        scenario,
-        settings,
-        alone=gpus is not None,
-        output_tokens=study.output_tokens,
-        target_step_s=study.target_step_s,
-        usd_per_hour=usd_per_hour,
-    )
-    others = {"price_per_hour": usd_per_hour, "date": date or None}
-    words = [] if name is None else [name]
-    return report_page(
-        Report(
-            scenario=scenario,
-            expected=name is not None,
-            decisions=decisions,
-            grid=summarise(scenario, **settings),
-            drawings=drawings(study, decisions),
-            command=_command(
-                ["bifurcate", "report", *words],
-                {**options, "gpu": gpus, "target_step_ms": target_step_ms, **others},
-                output,
-            ),
-            sweep=_command(
-                ["bifurcate", "sweep", *words], {**options, "gpu": gpus}, Path("grid.csv")
-            )
-            if scenario.points > 1
-            else "",
-            scenario_text="" if name is None else read_text(find_scenario(name), ScenarioError),
-            version=__version__,
-            date=date,
+    name, found = named_model(scenario, given(context, options))
+    gpus = opt.names_in(gpu) or None
+    asked_for, settings = scenario_of(name, found, gpus=gpus, target_step_ms=target_step_ms)
+    # Check the folder first, because the page takes seconds.
+    with atomic_path(output) as temporary:
+        study = study_scenario(asked_for, usd_per_hour=price_per_hour, **settings)
+        decisions = _decisions(
+            asked_for,
+            settings,
+            alone=gpus is not None,
+            output_tokens=study.output_tokens,
+            target_step_s=study.target_step_s,
+            usd_per_hour=price_per_hour,
         )
-    )
+        limits = {"target_step_ms": target_step_ms, "price_per_hour": price_per_hour}
+        found |= {"gpu": gpus}
+        page = report_page(
+            Report(
+                scenario=asked_for,
+                expected=name is not None,
+                decisions=decisions,
+                grid=summarise(asked_for, **settings),
+                drawings=drawings(study, decisions),
+                command=_command("report", name, {**found, **limits, "date": date or None}, output),
+                sweep=_command("sweep", name, found, Path("grid.csv"))
+                if asked_for.points > 1
+                else "",
+                scenario_text="" if name is None else read_text(find_scenario(name), ScenarioError),
+                version=__version__,
+                date=date,
+            )
+        )
+        temporary.write_text(page, encoding="utf-8")
+    say(f"wrote {output}")
 
 
 def _decisions(
@@ -136,16 +104,14 @@ def _decisions(
     return [decide(case, gpus, asked=asked_for, **limits) for case in cases]
 
 
-def _command(start: Sequence[str], options: Mapping[str, object], output: Path) -> str:
-    """Return the command that makes this page, with the options that were given."""
-    words = list(start)
+def _command(
+    command: str, scenario: str | None, options: Mapping[str, object], output: Path
+) -> str:
+    """Return the command that makes this page, or its grid, with the options that were given."""
+    words = ["bifurcate", command, *([] if scenario is None else [scenario])]
     for name, value in options.items():
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value
         for item in text if isinstance(text, list) else [text]:
             if item is not None:
                 words += [f"--{name.replace('_', '-')}", str(item)]
     return shlex.join([*words, "-o", str(output)])
-
-
-# The commands of this module.
-COMMANDS = {"report": _report}

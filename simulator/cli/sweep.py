@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 
 
-@opt.with_options(asked)
+@opt.with_options(asked)()
 def _sweep(
     options: dict[str, Any],
     context: typer.Context,
@@ -36,15 +36,10 @@ def _sweep(
     ] = None,
     output: Annotated[
         Path | None,
-        opt.answer(
-            "--output",
-            "-o",
-            text="File to write: .csv or .parquet. Default: stdout.",
-            metavar="FILE",
-        ),
+        opt.answer("--output -o", "File to write: .csv or .parquet. Default: stdout.", opt.FILE),
     ] = None,
     dry_run: Annotated[
-        bool, opt.answer("--dry-run", text="Say how many points there are, and stop.")
+        bool, opt.answer("--dry-run", "Say how many points there are, and stop.")
     ] = False,
 ) -> None:
     """Compute a scenario's or a question's grid, to CSV or parquet."""
@@ -157,7 +152,3 @@ def _progress(grid: "Sweep") -> Iterator[Iterator[dict[str, Any]]]:
                 bar.advance(task, len(block["speedup"]))
 
         yield advancing()
-
-
-# The commands of this module.
-COMMANDS = {"sweep": _sweep}

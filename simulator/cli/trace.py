@@ -1,6 +1,7 @@
 """trace: count what a PyTorch function does, operation by operation, without a GPU."""
 
 import sys
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -30,14 +31,13 @@ SHAPE = {
 TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
 
 
-def _complete_kernels(incomplete: str) -> list[str]:
-    """Complete a kernel's name."""
+def _kernels() -> Iterable[str]:
     from simulator.evidence.kernels import KERNELS
 
-    return [name for name in KERNELS if name.startswith(incomplete)]
+    return KERNELS
 
 
-@opt.with_output
+@opt.with_output()
 def _trace(
     output: Output,
     target: Annotated[
@@ -45,50 +45,42 @@ def _trace(
         typer.Argument(
             help="MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.",
             metavar="FUNCTION",
-            autocompletion=_complete_kernels,
+            autocompletion=opt.completion(_kernels),
         ),
     ],
     shape: Annotated[
         list[str] | None,
-        typer.Option(
-            "--shape",
-            "-s",
-            help="A size of its tensors; repeatable: samples=16, context_tokens=8K.",
-            metavar="NAME=SIZE",
-            rich_help_panel=opt.WORK_PANEL,
+        opt.work(
+            "--shape -s",
+            "A size of its tensors; repeatable: samples=16, context_tokens=8K.",
+            {"metavar": "NAME=SIZE"},
         ),
     ] = None,
     inputs: Annotated[
         list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            help="A tensor to call it with, instead of the five of a kernel: "
+        opt.work(
+            "--input -i",
+            "A tensor to call it with, instead of the five of a kernel: "
             "samples,heads,128 or 16,4096:int64.",
-            metavar="SIZES[:DTYPE]",
-            rich_help_panel=opt.WORK_PANEL,
+            {"metavar": "SIZES[:DTYPE]"},
         ),
     ] = None,
-    dtype: Annotated[
-        str, opt.choice("--dtype", panel=opt.WORK_PANEL, text="Type of its tensors.", of=TYPES)
-    ] = "bf16",
+    dtype: Annotated[str, opt.work("--dtype", "Type of its tensors.", opt.one_of(TYPES))] = "bf16",
     layout: Annotated[
         Layout | None,
-        opt.choice(
+        opt.work(
             "--layout",
-            panel=opt.WORK_PANEL,
-            text="How the caches lie. Default: as a kernel wants them, shared for a function.",
-            of=get_args(Layout),
+            "How the caches lie. Default: as a kernel wants them, shared for a function.",
+            opt.one_of(get_args(Layout)),
         ),
     ] = None,
     gpu: opt.GpuName = opt.DEFAULT_GPU,
     execution: Annotated[
         Launching,
-        opt.choice(
+        opt.work(
             "--execution",
-            panel=opt.WORK_PANEL,
-            text="Launched one by one, or in a CUDA graph.",
-            of=get_args(Launching),
+            "Launched one by one, or in a CUDA graph.",
+            opt.one_of(get_args(Launching)),
         ),
     ] = "eager",
     constants: opt.Constants = "auto",
@@ -123,9 +115,7 @@ def _trace(
     # The function's own output is not part of the answer.
     with redirect_stdout(sys.stderr):
         result = summarise(request, gpu_rates, execution, about=[constants_note(gpu_rates)])
-    output.write(
-        table=lambda: _view(result), json_object=lambda: result.as_object, rows=lambda: result.rows
-    )
+    output.write(result, _view, lambda result: result.as_object, lambda result: result.rows)
 
 
 def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
@@ -235,7 +225,3 @@ def _short(tensors: str) -> str:
     for word, name in TORCH_DTYPES.items():
         tensors = tensors.replace(name, word)
     return tensors
-
-
-# The commands of this module.
-COMMANDS = {"trace": _trace}

@@ -1,7 +1,7 @@
 """The unit of account: one operation of a step."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from simulator.inputs.dtypes import Dtype
@@ -229,28 +229,8 @@ class Totals:
 
 def total(operations: Iterable[Operation]) -> Totals:
     """Sum operations, each multiplied by its repeats, attention last."""
-    flops: Numeric = 0
-    bytes_read: Numeric = 0
-    bytes_written: Numeric = 0
-    kv_bytes_read: Numeric = 0
-    weight_bytes_read: Numeric = 0
-    link_bytes: Numeric = 0
-    launches: Numeric = 0
+    sums: dict[str, Numeric] = {field.name: 0 for field in fields(Totals)}
     for operation in sorted(operations, key=lambda operation: operation.kind in ONE_KERNEL):
-        times = operation.repeat
-        flops = flops + times * operation.flops
-        bytes_read = bytes_read + times * operation.bytes_read
-        bytes_written = bytes_written + times * operation.bytes_written
-        kv_bytes_read = kv_bytes_read + times * operation.kv_bytes_read
-        weight_bytes_read = weight_bytes_read + times * operation.weight_bytes_read
-        link_bytes = link_bytes + times * operation.link_bytes
-        launches = launches + times * operation.launches
-    return Totals(
-        flops=flops,
-        bytes_read=bytes_read,
-        bytes_written=bytes_written,
-        kv_bytes_read=kv_bytes_read,
-        weight_bytes_read=weight_bytes_read,
-        link_bytes=link_bytes,
-        launches=launches,
-    )
+        for name, summed in sums.items():
+            sums[name] = summed + operation.repeat * getattr(operation, name)
+    return Totals(**sums)

@@ -8,6 +8,7 @@ the head. Operations are those of one GPU of the tensor-parallel group.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from simulator.counts.attention import latent, linear, sparse
 from simulator.counts.attention.plain import rebuild
@@ -44,7 +45,6 @@ from simulator.inputs.formats import TensorGroup
 from simulator.inputs.model import (
     PROJECTED_SIZES,
     Experts,
-    KvSource,
     LayerGroup,
     LayerInputs,
     ModelShape,
@@ -62,6 +62,8 @@ from simulator.numeric import Numeric, ceil_div, maximum, minimum, surely_positi
 PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
 
+# A layer with keys, values and an indexer of its own.
+PLAIN = LayerGroup(count=1)
 # Suffix of the operations that draft the further query tokens.
 DRAFT = "_draft"
 # What decides the cost of each part of a layer, besides the model: fields of its group.
@@ -117,8 +119,7 @@ def around_attention(
     before, after = embedding(shard), []
     for group, layers, mark in attending(model, *PROJECTED):
         layer = shard.of(group)
-        operations = attention_input(layer, kv=group.kv, indexes=group.indexes)
-        before += repeated(operations, layers, mark=mark)
+        before += repeated(attention_input(layer, group), layers, mark=mark)
         after += repeated(attention_output(layer), layers, mark=mark)
     before += _states(shard, lambda state: linear.decode(shard, state, work))
     before += _further_products(shard)
@@ -129,7 +130,7 @@ def around_attention(
         passing = Shard(model=model, setup=setup, tokens=one.tokens)
         layer, d = passing.of(group), model.hidden_size
         joined = [*embedding(passing), gemm(passing, "input_projection", 2 * d, d, group="mlp")]
-        joined += attention_input(layer, kv=group.kv, indexes=group.indexes)
+        joined += attention_input(layer, group)
         before += repeated(joined, drafts, mark=DRAFT)
         left = [*attention_output(layer), *mlp(layer, group), *head(passing, one.tokens)]
         after += repeated(left, drafts, mark=DRAFT)
@@ -185,6 +186,17 @@ def _merged(
     return found
 
 
+def _layers(
+    found: Sequence[tuple[LayerGroup, int, str]], of: Callable[[LayerGroup], list[Operation]]
+) -> list[Operation]:
+    """Return the operations that each kind of layer has, for all its layers."""
+    return [
+        operation
+        for group, layers, mark in found
+        for operation in repeated(of(group), layers, mark=mark)
+    ]
+
+
 def _mark(group: LayerGroup, fields: Sequence[str]) -> str:
     """Return the name suffix of operations in layers that see only some tokens."""
     if "window" not in fields:
@@ -238,22 +250,18 @@ def prefill_operations(
         layer = shard.of(group)
         # Prefill attends in the absorbed form where each query selects its own tokens.
         absorbed = model.indexer is not None
-        before = attention_input(layer, absorbed=absorbed, kv=group.kv, indexes=group.indexes)
+        before = attention_input(layer, group, absorbed=absorbed)
         if model.latent is not None and setup.mixed:
             before.append(latent.context_store(shard, model.latent, shared_tokens(levels)))
         operations += repeated(before, layers, mark=mark)
         outputs += repeated(attention_output(layer, absorbed=absorbed), layers, mark=mark)
-    for group, layers, mark in attending(model, *ATTENDED):
-        prefill = _prefill_attention(shard.of(group), levels, group, work)
-        operations += repeated(prefill, layers, mark=mark)
+    operations += _prefill_attention(shard, levels, work)
     operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
     operations += [*_further_products(shard), *outputs, *_mlps(shard), *_added_inputs(shard)]
     operations += [*stage_sends(shard), *head(shard, work.prompts)]
     if setup.copies:
-        for group, layers, mark in attending(model, *COPIED):
-            if group.caches:
-                copies = [_broadcast_cache(model, setup, work, group)]
-                operations += repeated(copies, layers, mark=mark)
+        caching = [found for found in attending(model, *COPIED) if found[0].caches]
+        operations += _layers(caching, lambda group: [_broadcast_cache(shard, work, group)])
     return operations
 
 
@@ -299,16 +307,14 @@ def mixed_operations(
             rows, suffix = (shard, ending) if apart else (both, mark)
             absorbed = shard is decoding or model.indexer is not None
             layer = rows.of(group)
-            before = attention_input(layer, absorbed=absorbed, kv=group.kv, indexes=group.indexes)
+            before = attention_input(layer, group, absorbed=absorbed)
             operations += repeated(before, layers, mark=suffix)
             after += repeated(attention_output(layer, absorbed=absorbed), layers, mark=suffix)
             if not apart:
                 break
     for shape, layers, mark in attended:
         operations += repeated(attention(shape, setup), layers, mark=mark)
-    for group, layers, mark in attending(model, *ATTENDED):
-        prefill = _prefill_attention(prefilling.of(group), levels, group, chunk)
-        operations += repeated(prefill, layers, mark=mark)
+    operations += _prefill_attention(prefilling, levels, chunk)
 
     def mixing(state: State) -> list[Operation]:
         return [
@@ -464,26 +470,25 @@ def _added_inputs(shard: Shard) -> list[Operation]:
 
 
 def attention_input(
-    shard: Shard, *, absorbed: bool = True, kv: KvSource = "own", indexes: bool = True
+    shard: Shard, group: LayerGroup = PLAIN, *, absorbed: bool = True
 ) -> list[Operation]:
     """Norm, projections to queries, keys and values, their norms, rotary, and cache write.
 
     Parameters
     ----------
+    group
+        The layer's group, which says whether it has keys and values and an indexer of its own.
     absorbed
         For latent attention: whether queries move into the latent space (decoding), or keys and
         values out of it (prefill, and an expanded cache).
-    kv, indexes
-        The layer's own keys and values, and its own indexer: see
-        :class:`~simulator.inputs.model.LayerGroup`.
     """
-    model, absorbed = shard.model, absorbed and not shard.setup.expanded
+    model, kv, absorbed = shard.model, group.kv, absorbed and not shard.setup.expanded
     operations = [norm(shard, "attention_norm")] if model.norms_per_layer else []
     read = model.attention_input_size or model.hidden_size
     operations += quantised(shard, "attention_quantise", read)
     if model.latent is not None:
         operations += latent.projections(shard, model.latent, absorbed=absorbed)
-        if model.indexer is not None and indexes:
+        if model.indexer is not None and group.indexes:
             operations += sparse.projections(shard, model.indexer, model.latent)
         return operations
     kv_heads = 0 if kv == "earlier" else maximum(1, model.kv_heads // shard.ranks)
@@ -596,7 +601,11 @@ def attention_shape(
     if group is not None:
         context, decoded = visible_tokens(group, context, decoded)
         model = model.of(group)
-    kv_heads, key_width, value_width, cache_width = rank_geometry(model, setup)
+
+    def widths(setup: Setup) -> dict[str, Any]:
+        names = ("kv_heads", "key_width", "value_width", "cache_width")
+        return dict(zip(names, rank_geometry(model, setup), strict=True))
+
     shape = AttentionShape(
         prompts=work.prompts,
         samples=work.samples,
@@ -604,10 +613,7 @@ def attention_shape(
         context_tokens=context,
         decoded_tokens=decoded,
         heads=model.heads // setup.tensor_parallel,
-        kv_heads=kv_heads,
-        key_width=key_width,
-        value_width=value_width,
-        cache_width=cache_width,
+        **widths(setup),
         activation_bytes=DTYPE_BYTES[setup.activation_dtype],
         kv_bytes=setup.kv_bytes,
         dtype=setup.activation_dtype,
@@ -620,18 +626,8 @@ def attention_shape(
     )
     if model.latent is None or not setup.mixed:
         return shape
-    kv_heads, key_width, value_width, cache_width = rank_geometry(
-        model, setup.but(latent_form="expanded")
-    )
-    expanded = replace(
-        shape,
-        kv_heads=kv_heads,
-        key_width=key_width,
-        value_width=value_width,
-        cache_width=cache_width,
-        kind="attention",
-    )
-    return replace(shape, expanded=expanded)
+    expanded = widths(setup.but(latent_form="expanded"))
+    return replace(shape, expanded=replace(shape, kind="attention", **expanded))
 
 
 def visible_tokens(
@@ -723,15 +719,22 @@ def prefilled_levels(
 
 
 def _prefill_attention(
-    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload
+    shard: Shard, levels: Sequence[SharedLevel], work: Workload
+) -> list[Operation]:
+    """Return the attention of all layers in a prefill."""
+    of = _causal_prefill if shard.model.indexer is None else _sparse_prefill
+    found = attending(shard.model, *ATTENDED)
+    return _layers(found, lambda group: of(shard.of(group), levels, group, work))
+
+
+def _causal_prefill(
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, _: Workload
 ) -> list[Operation]:
     """Return causal flash attention of every node over itself and the nodes above it.
 
     A query sees itself and the tokens before it, within its window or chunk. A level has the pairs
     up to its end minus those of the levels above it.
     """
-    if shard.model.indexer is not None:
-        return _sparse_prefill(shard, levels, group, work)
     heads, element = shard.heads, shard.element_bytes
     kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.setup)
     widths = key_width + value_width
@@ -804,13 +807,11 @@ def _causal_pairs(group: LayerGroup, tokens: Numeric) -> Numeric:
     return causal_pairs(tokens, tokens if group.window is None else group.window)
 
 
-def _broadcast_cache(
-    model: ModelShape, setup: Setup, work: Workload, group: LayerGroup
-) -> Operation:
+def _broadcast_cache(shard: Shard, work: Workload, group: LayerGroup) -> Operation:
     """Return the copies of each context's cache to every sample, for contiguous caches."""
     context, _ = visible_tokens(group, work.context_tokens, 0)
-    *_, cache_width = rank_geometry(model.of(group), setup)
-    one_copy = work.prompts * context * cache_width * setup.kv_bytes
+    *_, cache_width = rank_geometry(shard.model.of(group), shard.setup)
+    one_copy = work.prompts * context * cache_width * shard.setup.kv_bytes
     return Operation(
         name="kv_broadcast",
         kind="copy",
@@ -859,15 +860,14 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
 def _states(shard: Shard, mixed: Callable[[State], list[Operation]]) -> list[Operation]:
     """Return the layers with a state; ``mixed`` gives a state's convolution and recurrence."""
     groups = [group for group in shard.model.layer_groups if group.state is not None]
-    return [
-        operation
-        for group, layers, mark in _merged(groups, ("state", "attends"))
-        if group.state is not None
-        for operation in repeated(_state_layer(shard, group, mixed(group.state)), layers, mark=mark)
-    ]
+    return _layers(
+        _merged(groups, ("state", "attends")), lambda group: _state_layer(shard, group, mixed)
+    )
 
 
-def _state_layer(shard: Shard, group: LayerGroup, mixing: Sequence[Operation]) -> list[Operation]:
+def _state_layer(
+    shard: Shard, group: LayerGroup, mixed: Callable[[State], list[Operation]]
+) -> list[Operation]:
     """Return the projections of a layer with a state around its convolution and recurrence."""
     model, state = shard.model, group.state
     if state is None:
@@ -880,7 +880,7 @@ def _state_layer(shard: Shard, group: LayerGroup, mixing: Sequence[Operation]) -
         *quantised(shard, "state_quantise", d, group="state"),
         gemm(shard, "state_input_projection", d, columns, group="state"),
         *_products(shard, state.products, "state"),
-        *mixing,
+        *mixed(state),
         _state_gate(shard, state),
         *quantised(shard, "state_output_quantise", width, group="state"),
         gemm(shard, "state_output_projection", width, d, group="state"),
@@ -900,11 +900,7 @@ def _state_gate(shard: Shard, state: State) -> Operation:
 def _further_products(shard: Shard) -> list[Operation]:
     """Return the further matrices of all layers."""
     groups = [group for group in shard.model.layer_groups if group.products]
-    return [
-        operation
-        for group, layers, mark in _merged(groups, ("products",))
-        for operation in repeated(_products(shard, group.products), layers, mark=mark)
-    ]
+    return _layers(_merged(groups, ("products",)), lambda group: _products(shard, group.products))
 
 
 def _products(
@@ -932,11 +928,7 @@ def _products(
 
 def _mlps(shard: Shard) -> list[Operation]:
     """Return the MLPs of all layers, grouped by kind."""
-    return [
-        operation
-        for group, layers, mark in kinds(shard.model, *FED_FORWARD)
-        for operation in repeated(mlp(shard.of(group), group), layers, mark=mark)
-    ]
+    return _layers(kinds(shard.model, *FED_FORWARD), lambda group: mlp(shard.of(group), group))
 
 
 def mlp(shard: Shard, group: LayerGroup) -> list[Operation]:

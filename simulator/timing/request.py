@@ -12,6 +12,8 @@ from simulator.timing.constants import Rates
 from simulator.timing.step import StepTime, decode_time, step_time
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
 
 # Steps timed at once: enough to amortise numpy, few enough for the processor's cache.
@@ -68,18 +70,12 @@ def generation_time(
         Tokens of each sample.
     """
     prefill = step_time(prefill_operations(model, setup, work), gpu, setup.execution)
-    import numpy as np
-
-    steps = decode_steps(output_tokens, work.accepted_tokens)
     seconds, first, last = 0.0, 0.0, 0.0
-    for start in range(1, steps + 1, STEPS_AT_ONCE):
-        step = np.arange(start, min(start + STEPS_AT_ONCE, steps + 1), dtype=np.float64)
-        decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
-        total = decode_time(model, setup, work.but(decoded_tokens=decoded), gpu).total_s
-        times = np.broadcast_to(total, step.shape)
+    for times in _step_times(model, setup, work, gpu, output_tokens):
         seconds += float(times.sum())
         first = first or float(times[0])
         last = float(times[-1])
+    steps = decode_steps(output_tokens, work.accepted_tokens)
     return GenerationTime(
         prefill=prefill, decode_s=seconds, steps=steps, first_step_s=first, last_step_s=last
     )
@@ -118,11 +114,21 @@ def request_times(
     work = work.but(samples=column)
     prefill = step_time(prefill_operations(model, setup, work), gpu, setup.execution).total_s
     total = np.broadcast_to(prefill, column.shape)[:, 0].copy()
-    at_once = max(1, STEPS_AT_ONCE // len(column))
+    for times in _step_times(model, setup, work, gpu, output_tokens):
+        total += times.sum(axis=1)
+    return total
+
+
+def _step_times(
+    model: ModelShape, setup: Setup, work: Workload, gpu: Rates, output_tokens: int
+) -> "Iterator[np.ndarray]":
+    """Yield the times of some steps after others, for each number of samples [S, 1]: [S, steps]."""
+    import numpy as np
+
+    at_once = max(1, STEPS_AT_ONCE // np.size(work.samples))
     last = decode_steps(output_tokens, work.accepted_tokens)
     for start in range(1, last + 1, at_once):
-        step = np.arange(start, min(start + at_once, last + 1), dtype=np.float64)[None, :]
+        step = np.arange(start, min(start + at_once, last + 1), dtype=np.float64)
         decoded = own_tokens(step, work.query_tokens, work.accepted_tokens)
         times = decode_time(model, setup, work.but(decoded_tokens=decoded), gpu).total_s
-        total += np.broadcast_to(times, (len(column), step.shape[1])).sum(axis=1)
-    return total
+        yield np.broadcast_to(times, np.broadcast_shapes(np.shape(work.samples), step.shape))

@@ -188,18 +188,6 @@ def _mask(shape: AttentionShape) -> Operation:
 
 
 PLAIN_EINSUM = (
-    PlainKernel(
-        name="standard_einsum",
-        attention="standard",
-        kernel="einsum",
-        kv_layout="copies",
-        operations=standard_einsum,
-    ),
-    PlainKernel(
-        name="bifurcated_einsum",
-        attention="bifurcated",
-        kernel="einsum",
-        kv_layout="shared",
-        operations=bifurcated_einsum,
-    ),
+    PlainKernel("standard_einsum", "standard", "einsum", "copies", standard_einsum),
+    PlainKernel("bifurcated_einsum", "bifurcated", "einsum", "shared", bifurcated_einsum),
 )

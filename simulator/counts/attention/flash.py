@@ -436,40 +436,10 @@ def _spread(shape: AttentionShape, folds: Numeric, between: Numeric, level: str)
 
 
 PLAIN_FLASH = (
-    PlainKernel(
-        name="standard_flash",
-        attention="standard",
-        kernel="flash",
-        kv_layout="copies",
-        operations=standard_flash,
-    ),
-    PlainKernel(
-        name="standard_flash_expanded",
-        attention="standard",
-        kernel="flash",
-        kv_layout="shared",
-        operations=standard_flash_expanded,
-    ),
-    PlainKernel(
-        name="standard_rebuilt",
-        attention="standard",
-        kernel="flash",
-        kv_layout="rebuilt",
-        operations=standard_rebuilt,
-    ),
-    PlainKernel(
-        name="bifurcated_flash",
-        attention="bifurcated",
-        kernel="flash",
-        kv_layout="shared",
-        operations=bifurcated_flash,
-    ),
+    PlainKernel("standard_flash", "standard", "flash", "copies", standard_flash),
+    PlainKernel("standard_flash_expanded", "standard", "flash", "shared", standard_flash_expanded),
+    PlainKernel("standard_rebuilt", "standard", "flash", "rebuilt", standard_rebuilt),
+    PlainKernel("bifurcated_flash", "bifurcated", "flash", "shared", bifurcated_flash),
     # A tree with one shared level and decoded tokens is bifurcated attention.
-    PlainKernel(
-        name="prefix_tree",
-        attention="bifurcated",
-        kernel="flash",
-        kv_layout="shared",
-        operations=bifurcated_flash,
-    ),
+    PlainKernel("prefix_tree", "bifurcated", "flash", "shared", bifurcated_flash),
 )

@@ -139,12 +139,4 @@ def _added(first: dict[str, Numeric], second: dict[str, Numeric]) -> dict[str, N
     }
 
 
-PLAIN_MATH = (
-    PlainKernel(
-        name="standard_math",
-        attention="standard",
-        kernel="sdpa_math",
-        kv_layout="copies",
-        operations=standard_math,
-    ),
-)
+PLAIN_MATH = (PlainKernel("standard_math", "standard", "sdpa_math", "copies", standard_math),)

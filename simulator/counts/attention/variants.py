@@ -99,25 +99,9 @@ def _visited_pairs(shape: AttentionShape) -> int:
 
 
 PLAIN_VARIANTS = (
+    PlainKernel("standard_repeat_kv", "standard", "flash", "copies", standard_repeat_kv),
     PlainKernel(
-        name="standard_repeat_kv",
-        attention="standard",
-        kernel="flash",
-        kv_layout="copies",
-        operations=standard_repeat_kv,
+        "bifurcated_flash_chunked", "bifurcated", "flash", "shared", bifurcated_flash_chunked
     ),
-    PlainKernel(
-        name="bifurcated_flash_chunked",
-        attention="bifurcated",
-        kernel="flash",
-        kv_layout="shared",
-        operations=bifurcated_flash_chunked,
-    ),
-    PlainKernel(
-        name="bifurcated_flex",
-        attention="bifurcated",
-        kernel="flash",
-        kv_layout="shared",
-        operations=bifurcated_flex,
-    ),
+    PlainKernel("bifurcated_flex", "bifurcated", "flash", "shared", bifurcated_flex),
 )

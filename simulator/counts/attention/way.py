@@ -19,7 +19,7 @@ from simulator.numeric import Numeric
 PARTIAL_BYTES = 4  # partial outputs, log-sum-exps and PyTorch's math path are float32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PlainKernel:
     """The account of a way of attention as one PyTorch function.
 
