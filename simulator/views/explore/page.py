@@ -37,7 +37,7 @@ from simulator.views.explore.programs import (
 )
 from simulator.views.explore.symbol import OPCODES
 from simulator.views.explore.tape import Unique
-from simulator.views.plots import style
+from simulator.views.plots import palette
 from simulator.views.plots.breakdown import PART_COLOURS
 from simulator.views.text import POLICY, model_phrase
 
@@ -340,15 +340,15 @@ def _style() -> dict[str, Any]:
     """Return the colours, dashes and symbols of all our figures."""
     lines = {
         name: {"name": line.name, "colour": line.colour, "dash": line.dash}
-        for name, line in style.LINES.items()
+        for name, line in palette.LINES.items()
     }
     return {
         "lines": lines,
-        "categories": style.CATEGORIES,
-        "symbols": dict(style.BOUND_SYMBOLS),
-        "unfit_opacity": style.UNFIT_OPACITY,
-        "font": style.FONT,
-        "green": style.GREEN,
+        "categories": palette.CATEGORIES,
+        "symbols": dict(palette.BOUND_SYMBOLS),
+        "unfit_opacity": palette.UNFIT_OPACITY,
+        "font": palette.FONT,
+        "green": palette.GREEN,
     }
 
 

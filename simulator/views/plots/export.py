@@ -5,13 +5,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import OutputError
-from simulator.views.plots.style import CONFIG, FORMS_FROM, WIDE, form_for, take_form
+from simulator.views.plots.layout import FORMS_FROM, WIDE, form_for, take_form
 from simulator.views.text import POLICY
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 IMAGE_FORMATS = ("png", "svg", "pdf")
+# What Plotly's tool bar offers: no button that would send a capacity plan to a server.
+CONFIG: dict[str, Any] = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
 
 # Lays a figure out for the width it has, now and whenever the page's width changes. Plotly puts the
 # id of the figure's element in place of {plot_id}.

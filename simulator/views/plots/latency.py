@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import OPEN
 from simulator.units import MILLISECOND, format_time, format_tokens
-from simulator.views.plots import lines, style
-from simulator.views.plots.style import Caption
+from simulator.views.plots import axes, layout, lines, palette, panels, texts
+from simulator.views.plots.layout import Caption
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def latency_context(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> "go.Figure":
     """Draw the step's time against an axis."""
-    figure = style.new_figure()
+    figure = panels.new_figure()
     hover = f"%{{x:,}} {title.partition(' ')[0]}: %{{y:.4g}} ms"
     parts = [
         frame[frame["variant"] == variant].sort_values(axis) for variant in lines.variants(frame)
@@ -44,27 +44,23 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     if target_ms > 0:
         _add_target(figure, target_ms, [float(frame[axis].min()), float(frame[axis].max())])
     lines.add_keys(figure, frame)
-    style.log_axis(figure, "xaxis", frame[axis], title)
+    axes.log_axis(figure, "xaxis", frame[axis], title)
     held = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)]
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
-    style.log_axis(figure, "yaxis", shown, STEP_TITLE, text=style.number_text)
+    axes.log_axis(figure, "yaxis", shown, STEP_TITLE, text=axes.number_text)
     notes = ("Shaded: where 80% of measured steps should lie.", *caption.notes)
-    return style.finish(figure, finding(frame, axis), Caption(caption.subject, notes))
+    return layout.finish(figure, finding(frame, axis), Caption(caption.subject, notes))
 
 
 def _add_target(figure: "go.Figure", target_ms: float, ends: list[float]) -> None:
     """Add the line of the longest acceptable step."""
-    import plotly.graph_objects as go
-
-    figure.add_trace(
-        go.Scatter(
-            x=ends,
-            y=[target_ms, target_ms],
-            mode="lines",
-            line={"color": style.GREEN, "dash": "longdashdot", "width": 1.5},
-            name=f"target, {format_time(target_ms * MILLISECOND)}",
-            hoverinfo="skip",
-        )
+    figure.add_scatter(
+        x=ends,
+        y=[target_ms, target_ms],
+        mode="lines",
+        line={"color": palette.GREEN, "dash": "longdashdot", "width": 1.5},
+        name=f"target, {format_time(target_ms * MILLISECOND)}",
+        hoverinfo="skip",
     )
 
 
@@ -100,7 +96,7 @@ def _ends(parts: dict[str, "pd.DataFrame"], axis: str) -> list[str]:
 def compared(point: Any) -> str:
     """Say how bifurcated attention compares at a point, and if that is within the model's error."""
     unsure = f" ({point['verdict']})" if point["verdict"] in OPEN else ""
-    return f"Bifurcated is {style.faster(point['speedup'])}{unsure}"
+    return f"Bifurcated is {texts.faster(point['speedup'])}{unsure}"
 
 
 def _size(axis: str, value: Any) -> str:
@@ -115,14 +111,14 @@ def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
     ``frame`` as of :func:`frames.by_kernel`.
     """
-    panels = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
-    figure = style.new_panels([f"{kernel}, {execution}" for kernel, execution in panels], 4, 2)
+    ways = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
+    figure = panels.new_panels([f"{kernel}, {execution}" for kernel, execution in ways], 4, 2)
     parts = [
         frame[(frame["kernel"] == kernel) & (frame["execution"] == execution)]
-        for kernel, execution in panels
+        for kernel, execution in ways
     ]
     lines.add_step_panels(figure, map(_kernel_lines, parts), frame, most_ticks=(6, 8))
-    return style.finish(figure, _kernels_finding(frame), caption)
+    return layout.finish(figure, _kernels_finding(frame), caption)
 
 
 def _kernel_lines(part: "pd.DataFrame") -> Iterator["pd.DataFrame"]:
@@ -139,6 +135,6 @@ def _kernels_finding(frame: "pd.DataFrame") -> str:
     most, least = asked.loc[asked["speedup"].idxmax()], asked.loc[asked["speedup"].idxmin()]
     return (
         f"At {plural(int(most['samples']), 'sample')} bifurcated is "
-        f"{style.faster(most['speedup'])} with {most['kernel']} ({most['execution']}), "
-        f"{style.faster(least['speedup'])} with {least['kernel']} ({least['execution']})"
+        f"{texts.faster(most['speedup'])} with {most['kernel']} ({most['execution']}), "
+        f"{texts.faster(least['speedup'])} with {least['kernel']} ({least['execution']})"
     )

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from simulator.inputs.setup import ATTENTIONS
-from simulator.views.plots import style
+from simulator.views.plots import axes, palette
+from simulator.views.plots.panels import axis_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,37 +65,33 @@ def add_line(
     place
         ``row`` and ``col`` of a subplot.
     """
-    import plotly.graph_objects as go
-
     variant = str(part["variant"].iloc[0])
-    line = style.line_style(variant)
+    line = palette.line_style(variant)
     fits = part["fits"].to_numpy(dtype=bool)
     ends = (~fits).argmax() if not fits.all() else len(part)
-    pieces = [(part.iloc[:ends], 1.0), (part.iloc[max(0, ends - 1) :], style.UNFIT_OPACITY)]
+    pieces = [(part.iloc[:ends], 1.0), (part.iloc[max(0, ends - 1) :], palette.UNFIT_OPACITY)]
     shown = False
     for piece, opacity in pieces:
         if not len(piece) or (opacity < 1 and ends == len(part)):
             continue
         marker: dict[str, Any] = {"size": 8, "color": line["color"]}
         if bounds:
-            marker["symbol"] = [style.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
-        figure.add_trace(
-            go.Scatter(
-                x=piece[x].tolist(),
-                y=piece[y].tolist(),
-                mode="lines+markers" if bounds or len(part) == 1 else "lines",
-                line=line,
-                marker=marker,
-                opacity=opacity,
-                name=name or style.LINES[variant].name,
-                legendgroup=f"{variant} {name or ''}",
-                showlegend=legend and not shown,
-                text=[
-                    f"{'fits' if held else 'does not fit'}, bound by {bound}"
-                    for held, bound in zip(piece["fits"], piece["bound"], strict=True)
-                ],
-                hovertemplate=f"{style.LINES[variant].name}<br>{hover}<br>%{{text}}<extra></extra>",
-            ),
+            marker["symbol"] = [palette.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
+        figure.add_scatter(
+            x=piece[x].tolist(),
+            y=piece[y].tolist(),
+            mode="lines+markers" if bounds or len(part) == 1 else "lines",
+            line=line,
+            marker=marker,
+            opacity=opacity,
+            name=name or palette.LINES[variant].name,
+            legendgroup=f"{variant} {name or ''}",
+            showlegend=legend and not shown,
+            text=[
+                f"{'fits' if held else 'does not fit'}, bound by {bound}"
+                for held, bound in zip(piece["fits"], piece["bound"], strict=True)
+            ],
+            hovertemplate=f"{palette.LINES[variant].name}<br>{hover}<br>%{{text}}<extra></extra>",
             **place,
         )
         shown = True
@@ -133,11 +130,11 @@ def add_step_panels(
                 row=1,
                 col=number + 1,
             )
-        x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
+        x, y = (axis_name(axis, number) for axis in ("xaxis", "yaxis"))
         most_x, most_y = most_ticks
-        style.log_axis(figure, x, drawn["samples"], "samples [sequences]", most_ticks=most_x)
-        style.log_axis(
-            figure, y, drawn["step_ms"], "step [ms]", text=style.number_text, most_ticks=most_y
+        axes.log_axis(figure, x, drawn["samples"], "samples [sequences]", most_ticks=most_x)
+        axes.log_axis(
+            figure, y, drawn["step_ms"], "step [ms]", text=axes.number_text, most_ticks=most_y
         )
     add_keys(figure, drawn, bounds=False)
 
@@ -146,22 +143,18 @@ def _mark_end(
     figure: "go.Figure", last: Any, x: str, y: str, colour: str, place: dict[str, Any]
 ) -> None:
     """Mark the last point that fits."""
-    import plotly.graph_objects as go
-
-    figure.add_trace(
-        go.Scatter(
-            x=[last[x]],
-            y=[last[y]],
-            mode="markers",
-            marker={
-                "symbol": f"{style.OUT_OF_MEMORY_SYMBOL}-thin",
-                "size": 15,
-                "color": colour,
-                "line": {"width": 3, "color": colour},
-            },
-            showlegend=False,
-            hoverinfo="skip",
-        ),
+    figure.add_scatter(
+        x=[last[x]],
+        y=[last[y]],
+        mode="markers",
+        marker={
+            "symbol": f"{palette.OUT_OF_MEMORY_SYMBOL}-thin",
+            "size": 15,
+            "color": colour,
+            "line": {"width": 3, "color": colour},
+        },
+        showlegend=False,
+        hoverinfo="skip",
         **place,
     )
 
@@ -174,23 +167,19 @@ def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
     part
         Rows of one ``variant`` in the order of ``x``.
     """
-    import plotly.graph_objects as go
-
     part = part[part["fits"].astype(bool) & (part["step_ms_high"] < math.inf)]
     low, high = part["step_ms_low"], part["step_ms_high"]
     if not len(part) or (low == high).all():
         return
     values = part[x].tolist()
-    figure.add_trace(
-        go.Scatter(
-            x=[*values, *reversed(values)],
-            y=[*high, *reversed(low.tolist())],
-            mode="none",
-            fill="toself",
-            fillcolor=style.pale(style.LINES[str(part["variant"].iloc[0])].colour),
-            showlegend=False,
-            hoverinfo="skip",
-        )
+    figure.add_scatter(
+        x=[*values, *reversed(values)],
+        y=[*high, *reversed(low.tolist())],
+        mode="none",
+        fill="toself",
+        fillcolor=palette.pale(palette.LINES[str(part["variant"].iloc[0])].colour),
+        showlegend=False,
+        hoverinfo="skip",
     )
 
 
@@ -204,27 +193,24 @@ def add_keys(figure: "go.Figure", frame: "pd.DataFrame", *, bounds: bool = True)
     bounds
         Whether the markers' shapes say what binds.
     """
-    import plotly.graph_objects as go
 
     def key(name: str, symbol: str, **line: Any) -> None:
-        figure.add_trace(
-            go.Scatter(
-                x=[None],
-                y=[None],
-                mode="markers",
-                marker={"symbol": symbol, "size": 8, "color": style.GREY, "line": line},
-                name=name,
-                hoverinfo="skip",
-            )
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            marker={"symbol": symbol, "size": 8, "color": palette.GREY, "line": line},
+            name=name,
+            hoverinfo="skip",
         )
 
-    for bound, symbol in style.BOUND_SYMBOLS.items():
+    for bound, symbol in palette.BOUND_SYMBOLS.items():
         if bounds and bound in set(frame["bound"]):
             key(f"bound by {bound}", symbol)
     if not frame["fits"].all():
         key(
             "last that fits in memory; pale beyond",
-            f"{style.OUT_OF_MEMORY_SYMBOL}-thin",
+            f"{palette.OUT_OF_MEMORY_SYMBOL}-thin",
             width=2,
-            color=style.GREY,
+            color=palette.GREY,
         )

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from simulator.views.plots.accuracy import MOST_POINTS, predicted_measured
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
 
 
 def rows(measured: list[float], predicted: list[float], kind: str = "gemm") -> pd.DataFrame:
