@@ -25,9 +25,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", 
 _NINE_IN_TEN = 0.9
 
 
-def predicted_measured(
-    rows: "pd.DataFrame", caption: Caption | None = None, gpus: "pd.DataFrame | None" = None
-) -> "go.Figure":
+def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None) -> "go.Figure":
     """Draw predicted over measured times, a point for each row.
 
     Parameters
@@ -68,13 +66,12 @@ def predicted_measured(
             hovertemplate="%{text}<br>measured %{x:.4g} µs<br>predicted %{y:.4g} µs",
         )
     notes = ["Of each kind: how many rows, and the median error. Each axis is logarithmic."]
-    notes += caption.notes if caption else ()
     if len(timed) > MOST_POINTS:
         notes.append(
             "Of large kinds not every row is drawn, but those farthest off are; figures are of all."
         )
     where = ", ".join(sorted(set(timed["gpu_id"]))) if "gpu_id" in timed else ""
-    subject = caption.subject if caption else f"Rows measured on {where}" if where else "No rows"
+    subject = f"Rows measured on {where}" if where else "No rows"
     words = Caption(subject, (*notes, f"bifurcate {__version__}."))
     if gpus is not None and len(gpus):
         words = with_gpus(words, gpus)

@@ -98,7 +98,7 @@ def _name_bars(
 def _operations_finding(frame: "pd.DataFrame") -> str:
     """Say what share of the step attention takes, before and after."""
     shares = {}
-    for variant in ("standard", "bifurcated"):
+    for variant in ATTENTIONS:
         part = frame[frame["variant"] == variant]
         attention = part[part["part"].str.startswith("attention")]["time_ms"].sum()
         shares[variant] = attention / part["step_ms"].iloc[0]
@@ -146,7 +146,7 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             hoverinfo="skip",
         )
     _add_points(figure, others, "products, in both", palette.GREEN, "diamond")
-    for variant in ("standard", "bifurcated"):
+    for variant in ATTENTIONS:
         there = attention[attention["variant"] == variant]
         line = palette.LINES[variant]
         _add_points(figure, there, f"attention, {line.name}", line.colour, "circle")
@@ -158,7 +158,7 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     top = [floor, points["peak_flops_per_s"].max() / TERA * 1.5]
     axes.log_axis(figure, "yaxis", top, "matrix rate [TFLOP/s]", text=axes.number_text)
     notes = "Area of a point: its share of the step's time. Operations without matrix products"
-    words = Caption(caption.subject, (f"{notes} are left out.", *caption.notes))
+    words = caption.after(f"{notes} are left out.")
     return layout.finish(figure, _roofline_finding(attention), words)
 
 
@@ -203,7 +203,7 @@ def _add_move(figure: "go.Figure", attention: "pd.DataFrame") -> None:
 
     ends = [
         attention[(attention["variant"] == variant) & (attention["part"] == "attention, context")]
-        for variant in ("standard", "bifurcated")
+        for variant in ATTENTIONS
     ]
     if not all(len(rows) for rows in ends):
         return

@@ -63,7 +63,7 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         f"as good with {first['size_factor']:.3f} times the parameters. Green: the larger model is "
         "faster. Grey: neither fits."
     )
-    return layout.finish(figure, finding(frame), Caption(caption.subject, (note, *caption.notes)))
+    return layout.finish(figure, finding(frame), caption.after(note))
 
 
 def finding(frame: "pd.DataFrame") -> str:
@@ -117,9 +117,7 @@ def crossover_figure(result: Tradeoff) -> "go.Figure":
     )
     factor = result.others[0].size_factor
     note = () if factor is None else (f"Size factor {factor.value:.3f}: {factor.source}.",)
-    return equal_quality(
-        frame[frame["model"] == first], Caption(about.subject, (*note, *about.notes))
-    )
+    return equal_quality(frame[frame["model"] == first], about.after(*note))
 
 
 def equal_quality_frame(study: Study) -> "pd.DataFrame":

@@ -50,8 +50,8 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         f"A pale curve is one GPU with {models[0]} along its samples; a frontier joins what no "
         "other GPU beats."
     )
-    words = Caption(caption.subject, (notes, *caption.notes))
-    return layout.finish(figure, _pareto_finding(fitting), with_gpus(words, frame))
+    words = with_gpus(caption.after(notes), frame)
+    return layout.finish(figure, _pareto_finding(fitting), words)
 
 
 def _add_curve(figure: "go.Figure", curve: "pd.DataFrame", variant: str) -> None:
@@ -225,7 +225,7 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     if apart:
         notes += " * A price of another kind, which does not rank."
     figure.layout.meta = {**figure.layout.meta, "most_px": _ROW_PX * len(places) + _AROUND_PX}
-    words = with_gpus(Caption(caption.subject, (notes, *caption.notes)), frame)
+    words = with_gpus(caption.after(notes), frame)
     return layout.finish(figure, _cost_finding(known), words)
 
 

@@ -29,7 +29,7 @@ def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         for part in (frame[frame["kv_heads"] == count] for count in counts)
     ]
     add_step_panels(figure, drawn, frame, most_ticks=(8, 10))
-    words = Caption(caption.subject, (_NOTE, *caption.notes) if len(counts) > 1 else caption.notes)
+    words = caption.after(_NOTE) if len(counts) > 1 else caption
     return layout.finish(figure, _finding(frame, counts), words)
 
 

@@ -48,8 +48,8 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     held = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)]
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
     axes.log_axis(figure, "yaxis", shown, STEP_TITLE, text=axes.number_text)
-    notes = ("Shaded: where 80% of measured steps should lie.", *caption.notes)
-    return layout.finish(figure, finding(frame, axis), Caption(caption.subject, notes))
+    words = caption.after("Shaded: where 80% of measured steps should lie.")
+    return layout.finish(figure, finding(frame, axis), words)
 
 
 def _add_target(figure: "go.Figure", target_ms: float, ends: list[float]) -> None:

@@ -49,7 +49,6 @@ def add_line(
     y: str,
     *,
     hover: str,
-    name: str | None = None,
     legend: bool = True,
     bounds: bool = True,
     **place: Any,
@@ -67,13 +66,8 @@ def add_line(
     """
     variant = str(part["variant"].iloc[0])
     line = palette.line_style(variant)
-    fits = part["fits"].to_numpy(dtype=bool)
-    ends = (~fits).argmax() if not fits.all() else len(part)
-    pieces = [(part.iloc[:ends], 1.0), (part.iloc[max(0, ends - 1) :], palette.UNFIT_OPACITY)]
-    shown = False
-    for piece, opacity in pieces:
-        if not len(piece) or (opacity < 1 and ends == len(part)):
-            continue
+    pieces = by_fit(part)
+    for number, (piece, opacity) in enumerate(pieces):
         marker: dict[str, Any] = {"size": 8, "color": line["color"]}
         if bounds:
             marker["symbol"] = [palette.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
@@ -84,9 +78,9 @@ def add_line(
             line=line,
             marker=marker,
             opacity=opacity,
-            name=name or palette.LINES[variant].name,
-            legendgroup=f"{variant} {name or ''}",
-            showlegend=legend and not shown,
+            name=palette.LINES[variant].name,
+            legendgroup=variant,
+            showlegend=legend and number == 0,
             text=[
                 f"{'fits' if held else 'does not fit'}, bound by {bound}"
                 for held, bound in zip(piece["fits"], piece["bound"], strict=True)
@@ -94,9 +88,33 @@ def add_line(
             hovertemplate=f"{palette.LINES[variant].name}<br>{hover}<br>%{{text}}<extra></extra>",
             **place,
         )
-        shown = True
-    if 0 < ends < len(part):
-        _mark_end(figure, part.iloc[ends - 1], x, y, line["color"], place)
+    if len(pieces) > 1:
+        last, mark = pieces[0][0].iloc[-1], f"{palette.OUT_OF_MEMORY_SYMBOL}-thin"
+        colour = line["color"]
+        figure.add_scatter(
+            x=[last[x]],
+            y=[last[y]],
+            mode="markers",
+            marker={
+                "symbol": mark,
+                "size": 15,
+                "color": colour,
+                "line": {"width": 3, "color": colour},
+            },
+            showlegend=False,
+            hoverinfo="skip",
+            **place,
+        )
+
+
+def by_fit(part: "pd.DataFrame") -> "list[tuple[pd.DataFrame, float]]":
+    """Return a line in pieces, each with its opacity: what fits in memory, and what is beyond."""
+    fits = part["fits"].to_numpy(dtype=bool)
+    ends = len(part) if fits.all() else int((~fits).argmax())
+    pieces = [(part.iloc[:ends], 1.0)] if ends else []
+    if ends < len(part):
+        pieces.append((part.iloc[max(0, ends - 1) :], palette.UNFIT_OPACITY))
+    return pieces
 
 
 def add_step_panels(
@@ -139,26 +157,6 @@ def add_step_panels(
     add_keys(figure, drawn, bounds=False)
 
 
-def _mark_end(
-    figure: "go.Figure", last: Any, x: str, y: str, colour: str, place: dict[str, Any]
-) -> None:
-    """Mark the last point that fits."""
-    figure.add_scatter(
-        x=[last[x]],
-        y=[last[y]],
-        mode="markers",
-        marker={
-            "symbol": f"{palette.OUT_OF_MEMORY_SYMBOL}-thin",
-            "size": 15,
-            "color": colour,
-            "line": {"width": 3, "color": colour},
-        },
-        showlegend=False,
-        hoverinfo="skip",
-        **place,
-    )
-
-
 def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
     """Shade the interval of a step's time, where the step fits and the interval is known.
 
@@ -171,13 +169,33 @@ def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
     low, high = part["step_ms_low"], part["step_ms_high"]
     if not len(part) or (low == high).all():
         return
-    values = part[x].tolist()
+    add_area(figure, part[x], low, high, str(part["variant"].iloc[0]))
+
+
+def add_area(
+    figure: "go.Figure",
+    x: "pd.Series[float]",
+    low: "pd.Series[float]",
+    high: "pd.Series[float]",
+    variant: str,
+) -> None:
+    """Shade what lies between two lines of one kind of attention.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    x, low, high
+        The axis, and both lines along it.
+    variant
+        The kind of attention.
+    """
     figure.add_scatter(
-        x=[*values, *reversed(values)],
-        y=[*high, *reversed(low.tolist())],
+        x=[*x, *x[::-1]],
+        y=[*high, *low[::-1]],
         mode="none",
         fill="toself",
-        fillcolor=palette.pale(palette.LINES[str(part["variant"].iloc[0])].colour),
+        fillcolor=palette.pale(palette.LINES[variant].colour),
         showlegend=False,
         hoverinfo="skip",
     )

@@ -47,8 +47,7 @@ def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         values = frame[column] if len(frame) else _EMPTY_AXIS
         axes.log_axis(figure, axis, values, title, text=axes.number_text)
     told = "Users ask again at once: one at the right end of a curve, as many as fit at its left."
-    words = Caption(caption.subject, (told, *caption.notes))
-    return layout.finish(figure, _finding(frame), words)
+    return layout.finish(figure, _finding(frame), caption.after(told))
 
 
 def load_figure(curve: Curve) -> "go.Figure":

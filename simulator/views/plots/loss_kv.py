@@ -73,8 +73,8 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         axis.title.text = "loss over multi-head's − 1 [%]"
         axis.zeroline = True
         axis.zerolinecolor = palette.INK
-    notes = [_note(timed), *_untold(told), *caption.notes]
-    return layout.finish(figure, finding(told), Caption(caption.subject, tuple(notes)))
+    words = caption.after(_note(timed), *_untold(told))
+    return layout.finish(figure, finding(told), words)
 
 
 def _share_text(value: float) -> str:

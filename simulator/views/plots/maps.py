@@ -62,8 +62,7 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     notes = (
         "In a cell: time of a standard step over that of a bifurcated one. Grey: fits with neither."
     )
-    words = Caption(caption.subject, (notes, *caption.notes))
-    return layout.finish(figure, _map_finding(frame), words)
+    return layout.finish(figure, _map_finding(frame), caption.after(notes))
 
 
 def _add_question(figure: "go.Figure", asked: "pd.DataFrame") -> None:
@@ -175,9 +174,7 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         figure, "yaxis", [*drawn, 1, 2], "end-to-end speed-up [times]", text=axes.number_text
     )
     notes = "Along a line samples double from point to point; hollow: does not fit in memory."
-    return layout.finish(
-        figure, _kv_io_finding(points), Caption(caption.subject, (notes, *caption.notes))
-    )
+    return layout.finish(figure, _kv_io_finding(points), caption.after(notes))
 
 
 def _shade(share: float) -> str:

@@ -8,6 +8,7 @@ from simulator.units import MILLISECOND
 from simulator.views.plots import axes, layout, palette, panels
 from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_area, by_fit
 from simulator.views.quality import quality_rows
 
 if TYPE_CHECKING:
@@ -63,15 +64,10 @@ def quality_latency(
     )
     figure.layout["yaxis"].update(range=[0, 1.07], tickformat=".0%")
     figure.layout["yaxis"].title.text = "expected pass@k"
-    notes = (
-        "Beside a point: its samples, k. Pale: does not fit in memory. Band: standard error over "
-        "problems."
-        if frame["pass_at_k_stderr"].notna().any()
-        else "Beside a point: its samples, k. Pale: does not fit in memory."
-    )
-    return layout.finish(
-        figure, _finding(frame, axis, target), Caption(caption.subject, (notes, *caption.notes))
-    )
+    note = "Beside a point: its samples, k. Pale: does not fit in memory."
+    if frame["pass_at_k_stderr"].notna().any():
+        note += " Band: standard error over problems."
+    return layout.finish(figure, _finding(frame, axis, target), caption.after(note))
 
 
 def _worth_drawing(part: "pd.DataFrame") -> "pd.DataFrame":
@@ -88,28 +84,14 @@ def _add_band(figure: "go.Figure", part: "pd.DataFrame", axis: str) -> None:
         return
     error = known["pass_at_k_stderr"].astype(float)
     up, down = (known["pass_at_k"] + error).clip(upper=1), (known["pass_at_k"] - error).clip(0)
-    figure.add_scatter(
-        x=[*known[axis], *known[axis][::-1]],
-        y=[*up, *down[::-1]],
-        mode="none",
-        fill="toself",
-        fillcolor=palette.pale(palette.LINES[str(part["attention"].iloc[0])].colour),
-        showlegend=False,
-        hoverinfo="skip",
-    )
+    add_area(figure, known[axis], down, up, str(part["attention"].iloc[0]))
 
 
 def _add_lines(figure: "go.Figure", part: "pd.DataFrame", axis: str) -> None:
     """Add the line of one kind of attention: strong where it fits in memory, pale beyond."""
     attention = str(part["attention"].iloc[0])
     line = palette.line_style(attention)
-    fits = part["fits"].to_numpy(dtype=bool)
-    ends = int((~fits).argmax()) if not fits.all() else len(part)
-    pieces = [(part.iloc[:ends], 1.0), (part.iloc[max(0, ends - 1) :], palette.UNFIT_OPACITY)]
-    shown = False
-    for piece, opacity in pieces:
-        if not len(piece) or (opacity < 1 and ends == len(part)):
-            continue
+    for number, (piece, opacity) in enumerate(by_fit(part)):
         figure.add_scatter(
             x=piece[axis].tolist(),
             y=piece["pass_at_k"].tolist(),
@@ -122,12 +104,11 @@ def _add_lines(figure: "go.Figure", part: "pd.DataFrame", axis: str) -> None:
             textfont={"size": 11, "color": line["color"]},
             name=palette.LINES[attention].name,
             legendgroup=attention,
-            showlegend=not shown,
+            showlegend=number == 0,
             customdata=piece["samples"].tolist(),
             hovertemplate=f"{palette.LINES[attention].name}<br>%{{customdata:,}} samples: "
             f"%{{x:.4g}} {UNITS[axis]}, pass@k %{{y:.4f}}<extra></extra>",
         )
-        shown = True
 
 
 def _labels(piece: "pd.DataFrame") -> list[str]:
@@ -172,7 +153,7 @@ def quality_figure(result: Quality) -> "go.Figure":
     target_s = result.target_request_s if by_request else result.target_step_s
     return quality_latency(
         frame,
-        Caption(about.subject, (f"pass@k: {result.success.source}.", *about.notes)),
+        about.after(f"pass@k: {result.success.source}."),
         axis="request_s" if by_request else "step_ms",
         target=target_s if by_request or target_s is None else target_s / MILLISECOND,
     )
