@@ -42,9 +42,7 @@ def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None)
     figure = panels.new_figure()
     values = [*timed["measured_us"], *timed["predicted_us"]]
     for axis, word in (("xaxis", "measured"), ("yaxis", "predicted")):
-        axes.log_axis(
-            figure, axis, values, f"{word} time [µs]", base=10, text=axes.number_text, pad=0.02
-        )
+        axes.log_axis(figure, axis, values, f"{word} time [µs]", base=10, pad=0.02)
     low, high = (10**end for end in figure.layout.xaxis.range)
     _add_bands(figure, low, high)
     # The largest group first: it would hide the others.

@@ -89,7 +89,7 @@ def log_axis(
     title: str,
     *,
     base: int = 2,
-    text: Callable[[float], str] | None = None,
+    text: Callable[[float], str] = number_text,
     most_ticks: int = 12,
     pad: float = 0.03,
 ) -> None:
@@ -106,8 +106,8 @@ def log_axis(
     base
         10 where values span too many powers of two.
     text
-        How a tick is written, of values that are no sizes. Where these span hardly more than two
-        powers of two, ticks are at round numbers.
+        How a tick is written. Where values that are no sizes span hardly more than two powers of
+        two, ticks are at round numbers.
     most_ticks
         On a wide page; a phone shows half of them.
     pad
@@ -116,13 +116,13 @@ def log_axis(
     drawn = [float(value) for value in values if value > 0 and math.isfinite(value)] or [1.0, 2.0]
     low, high = min(drawn), max(drawn)
     ticks = powers(low, high, base)
-    if text is not None and high < _NARROW_RANGE * low:
+    if text is not size_text and high < _NARROW_RANGE * low:
         low, high = low * (1 - _NARROW_PAD), high * (1 + _NARROW_PAD)
         ticks = _round_steps(low, high)
     ticks = ticks[:: math.ceil(len(ticks) / most_ticks)]
     room = pad * max(0.5, math.log10(high / low))
     ends = [math.log10(min(low, ticks[0])) - room, math.log10(max(high, ticks[-1])) + room]
-    words = [(text or size_text)(tick) for tick in ticks]
+    words = [text(tick) for tick in ticks]
     figure.layout[axis].update(
         type="log", tickmode="array", tickvals=ticks, ticktext=words, range=ends
     )

@@ -151,12 +151,10 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         line = palette.LINES[variant]
         _add_points(figure, there, f"attention, {line.name}", line.colour, "circle")
     _add_move(figure, attention)
-    axes.log_axis(
-        figure, "xaxis", [low, high], "arithmetic intensity [FLOP/byte]", text=axes.number_text
-    )
+    axes.log_axis(figure, "xaxis", [low, high], "arithmetic intensity [FLOP/byte]")
     floor = min(points["rate"].min() / 2, roof["peak_flops_per_s"] / TERA / 64)
     top = [floor, points["peak_flops_per_s"].max() / TERA * 1.5]
-    axes.log_axis(figure, "yaxis", top, "matrix rate [TFLOP/s]", text=axes.number_text)
+    axes.log_axis(figure, "yaxis", top, "matrix rate [TFLOP/s]")
     notes = "Area of a point: its share of the step's time. Operations without matrix products"
     words = caption.after(f"{notes} are left out.")
     return layout.finish(figure, _roofline_finding(attention), words)

@@ -43,7 +43,7 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         ("xaxis", "step_ms", "time of a decode step [ms]"),
         ("yaxis", "tokens_per_s_per_gpu", "throughput of one GPU [tokens/s]"),
     ):
-        axes.log_axis(figure, axis, drawn[column], title, text=axes.number_text)
+        axes.log_axis(figure, axis, drawn[column], title)
     best = fitting[(fitting["variant"] == "bifurcated") & (fitting["model"] == models[0])]
     _name_curves(figure, best, asked=str(frame["gpu"].iloc[0]))
     notes = (
@@ -205,10 +205,7 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             text=part["gpu_name"].tolist(),
             hovertemplate="%{text}: %{x:.3g} USD per million tokens<extra></extra>",
         )
-    axes.log_axis(
-        figure, "xaxis", priced["usd_per_million_tokens"], "cost of a million tokens [USD]",
-        text=axes.number_text,
-    )  # fmt: skip
+    axes.log_axis(figure, "xaxis", priced["usd_per_million_tokens"], "cost of a million tokens [USD]")  # fmt: skip
     apart = set(priced[~priced["price_comparable"].astype(bool)]["gpu"])
     names = [f"{gpu} *" if gpu in apart else gpu for gpu in places]
     figure.layout.yaxis.update(

@@ -48,10 +48,11 @@ def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             panels.axis_name("xaxis", number),
             frame["decoded_tokens"],
             "own tokens of each sample [tokens]",
+            text=axes.size_text,
         )
-    axes.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", text=axes.number_text, pad=0.1)
+    axes.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", pad=0.1)
     gains = [*bifurcated["speedup"], *bifurcated["kv_io_ratio"], 1.0]
-    axes.log_axis(figure, "yaxis2", gains, "ratio [times]", text=axes.number_text, most_ticks=8)
+    axes.log_axis(figure, "yaxis2", gains, "ratio [times]", most_ticks=8)
     return layout.finish(figure, _finding(frame), caption)
 
 

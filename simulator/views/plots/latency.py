@@ -44,10 +44,10 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     if target_ms > 0:
         _add_target(figure, target_ms, [float(frame[axis].min()), float(frame[axis].max())])
     lines.add_keys(figure, frame)
-    axes.log_axis(figure, "xaxis", frame[axis], title)
+    axes.log_axis(figure, "xaxis", frame[axis], title, text=axes.size_text)
     held = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)]
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
-    axes.log_axis(figure, "yaxis", shown, STEP_TITLE, text=axes.number_text)
+    axes.log_axis(figure, "yaxis", shown, STEP_TITLE)
     words = caption.after("Shaded: where 80% of measured steps should lie.")
     return layout.finish(figure, finding(frame, axis), words)
 

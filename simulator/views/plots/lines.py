@@ -150,10 +150,15 @@ def add_step_panels(
             )
         x, y = (axis_name(axis, number) for axis in ("xaxis", "yaxis"))
         most_x, most_y = most_ticks
-        axes.log_axis(figure, x, drawn["samples"], "samples [sequences]", most_ticks=most_x)
         axes.log_axis(
-            figure, y, drawn["step_ms"], "step [ms]", text=axes.number_text, most_ticks=most_y
+            figure,
+            x,
+            drawn["samples"],
+            "samples [sequences]",
+            most_ticks=most_x,
+            text=axes.size_text,
         )
+        axes.log_axis(figure, y, drawn["step_ms"], "step [ms]", most_ticks=most_y)
     add_keys(figure, drawn, bounds=False)
 
 

@@ -45,7 +45,7 @@ def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         ("yaxis", "tokens_per_s_per_gpu", "throughput of one GPU [tokens/s]"),
     ):
         values = frame[column] if len(frame) else _EMPTY_AXIS
-        axes.log_axis(figure, axis, values, title, text=axes.number_text)
+        axes.log_axis(figure, axis, values, title)
     told = "Users ask again at once: one at the right end of a curve, as many as fit at its left."
     return layout.finish(figure, _finding(frame), caption.after(told))
 

@@ -59,12 +59,7 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         for attention in ATTENTIONS:
             _add_steps(figure, timed[timed["attention"] == attention], attention)
         axes.log_axis(
-            figure,
-            "xaxis2",
-            list(timed["step_ms"]),
-            "time of a decode step [ms]",
-            text=axes.number_text,
-            pad=0.2,
+            figure, "xaxis2", list(timed["step_ms"]), "time of a decode step [ms]", pad=0.2
         )
     for number, part in enumerate((known, timed)[: len(names)]):
         axis = figure.layout[panels.axis_name("yaxis", number)]

@@ -163,16 +163,8 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             hovertemplate="%{customdata:,} samples: %{x:.3g} times fewer KV bytes, "
             "%{y:.3g} times as fast<extra></extra>",
         )
-    axes.log_axis(
-        figure,
-        "xaxis",
-        [1, high],
-        "KV-IO ratio, standard over bifurcated [times]",
-        text=axes.number_text,
-    )
-    axes.log_axis(
-        figure, "yaxis", [*drawn, 1, 2], "end-to-end speed-up [times]", text=axes.number_text
-    )
+    axes.log_axis(figure, "xaxis", [1, high], "KV-IO ratio, standard over bifurcated [times]")
+    axes.log_axis(figure, "yaxis", [*drawn, 1, 2], "end-to-end speed-up [times]")
     notes = "Along a line samples double from point to point; hollow: does not fit in memory."
     return layout.finish(figure, _kv_io_finding(points), caption.after(notes))
 

@@ -46,15 +46,9 @@ def memory(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         hover = "%{x:,} samples: %{y:.4g} GiB"
         add_line(figure, part, "samples", "memory_gib", hover=hover, bounds=False)
     add_keys(figure, frame, bounds=False)
-    axes.log_axis(figure, "xaxis", frame["samples"], SAMPLES_TITLE)
+    axes.log_axis(figure, "xaxis", frame["samples"], SAMPLES_TITLE, text=axes.size_text)
     shown = frame["memory_gib"].clip(upper=max(capacity * _ABOVE, 2 * frame["memory_gib"].min()))
-    axes.log_axis(
-        figure,
-        "yaxis",
-        [*shown, weights, capacity],
-        "memory of one GPU [GiB]",
-        text=axes.number_text,
-    )
+    axes.log_axis(figure, "yaxis", [*shown, weights, capacity], "memory of one GPU [GiB]")
     return layout.finish(figure, _finding(frame), caption)
 
 

@@ -59,7 +59,6 @@ def quality_latency(
         "xaxis",
         [*drawn, *([target] if target else [])],
         TITLES[axis],
-        text=axes.number_text,
         pad=0.07,  # room on a phone for the number beside the first points
     )
     figure.layout["yaxis"].update(range=[0, 1.07], tickformat=".0%")

@@ -213,7 +213,7 @@ def test_names_are_no_markup() -> None:
 def test_a_range_has_at_least_two_ticks_within_or_around_it(power: int) -> None:
     """Even a single value gets two ticks that enclose it."""
     made = panels.new_figure()
-    log_axis(made, "xaxis", [1.3 * 2**power], "x [s]")
+    log_axis(made, "xaxis", [1.3 * 2**power], "x", text=size_text)
     ticks, (low, high) = made.layout.xaxis.tickvals, made.layout.xaxis.range
     assert len(ticks) >= 2
     assert ticks[0] <= 1.3 * 2**power <= ticks[-1]
