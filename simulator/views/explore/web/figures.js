@@ -160,7 +160,7 @@ function drawSpeedup() {
   const cells = rows.map((context) =>
     columns.map((samples) => {
       const at = { ...state, samples, context_tokens: context };
-      const [standard, bifurcated] = ["standard", "bifurcated"].map((way) =>
+      const [standard, bifurcated] = WAYS.map((way) =>
         engine.brief(at, layoutOf(way)),
       );
       return {
@@ -245,7 +245,7 @@ function drawRoofs(result) {
   ];
   const points = [];
   const intensity = {};
-  for (const way of ["standard", "bifurcated"]) {
+  for (const way of WAYS) {
     const { operations } = result[way];
     const line = lineOf(way);
     const attention = operations.filter(
@@ -311,14 +311,13 @@ function drawMemory(result) {
   const { standard, bifurcated } = result;
   const gpu = data.gpus[state.gpu];
   const capacity = bifurcated.memory.capacity_bytes;
+  const fit = WAYS.filter((way) => result[way].memory.fits);
   const finding =
-    standard.memory.fits && bifurcated.memory.fits
-      ? "Both fit in memory"
-      : bifurcated.memory.fits
+    fit.length !== 1
+      ? `${fit.length ? "Both fit" : "Neither fits"} in memory`
+      : fit[0] === "bifurcated"
         ? `Standard is ${short(standard)} short of memory, bifurcated fits`
-        : standard.memory.fits
-          ? `Bifurcated is ${short(bifurcated)} short of memory, standard fits`
-          : "Neither fits in memory";
+        : `Bifurcated is ${short(bifurcated)} short of memory, standard fits`;
   const box = boxFor(
     "memory",
     finding,
@@ -337,7 +336,7 @@ function showOperations() {
   const table = document.getElementById("operations");
   if (!latest || !document.getElementById("details").open) return;
   const names = new Map();
-  for (const way of ["standard", "bifurcated"]) {
+  for (const way of WAYS) {
     for (const operation of latest[way].operations) {
       if (operation.seconds <= 0) continue;
       const row = names.get(operation.name) || {};
@@ -355,38 +354,10 @@ function showOperations() {
           one.bound,
         ]
       : ["–", "", "", ""];
-  const numbered = (cell) => element("td", {}, cell);
-  table.replaceChildren(
-    element(
-      "thead",
-      {},
-      element(
-        "tr",
-        {},
-        ...[
-          "operation",
-          "standard",
-          "FLOP",
-          "bytes",
-          "bound by",
-          "bifurcated",
-          "FLOP",
-          "bytes",
-          "bound by",
-        ].map((name) => element("th", { scope: "col" }, name)),
-      ),
-    ),
-    element(
-      "tbody",
-      {},
-      ...[...names].map(([name, row]) =>
-        element(
-          "tr",
-          {},
-          element("th", { scope: "row" }, name),
-          ...[...cells(row.standard), ...cells(row.bifurcated)].map(numbered),
-        ),
-      ),
-    ),
-  );
+  const heads = ["operation", ...WAYS.flatMap((way) => [way, "FLOP", "bytes", "bound by"])];
+  const rows = [...names].map(([name, row]) => [
+    name,
+    ...WAYS.flatMap((way) => cells(row[way])).map((cell) => element("td", {}, cell)),
+  ]);
+  table.replaceChildren(...tableParts(heads.map((head) => [head]), rows));
 }
