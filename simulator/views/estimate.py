@@ -417,14 +417,10 @@ def _memory_line(result: "Estimate") -> "Text":
     """Say what takes memory and whether it fits."""
     needs = result.memory
     styles = {"fits": "green", "too close to call": "bold yellow", "does not fit": "bold red"}
+    names = ("weights", "KV", "workspace", "kept by the engine")
     parts = ", ".join(
-        f"{name} {format_gib(float(part))}"
-        for name, part in (
-            ("weights", needs.weights_bytes),
-            ("KV", needs.kv_bytes),
-            ("workspace", needs.workspace_bytes),
-            ("kept by the engine", needs.reserve_bytes),
-        )
+        f"{name} {format_gib(part)}"
+        for name, part in zip(names, text.memory_parts(needs), strict=True)
     )
     return columns.line(
         f"Memory {format_gib(float(needs.total_bytes))} of "

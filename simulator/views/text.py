@@ -258,6 +258,12 @@ def shortage(needs: Memory) -> str:
     return format_gib(-float(needs.free_bytes))
 
 
+def memory_parts(needs: Memory) -> tuple[float, ...]:
+    """Return what takes memory: weights, caches, workspace, and what the engine keeps. [bytes]."""
+    parts = (needs.weights_bytes, needs.kv_bytes, needs.workspace_bytes, needs.reserve_bytes)
+    return tuple(map(float, parts))
+
+
 # Short answers to whether something fits in memory.
 FITS_WORDS: Mapping[MemoryVerdict, str] = {
     "fits": "yes",

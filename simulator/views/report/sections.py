@@ -200,18 +200,16 @@ def tiles(decision: Decision) -> Html:
     choice = decision.first
     result, target = choice.comparison, choice.target_step_s
     cheapest = decision.cheapest
+    dash = "" if result.both_fit else "; –: does not fit"
+    standard = text.limit(choice.most_samples["standard"])
+    layout = LAYOUTS[result.standard.setup.kv_layout]
     facts: list[tuple[str, str, str]] = [
         (
             "Step, standard to bifurcated",
             " → ".join(_step_that_fits(choice, name) for name in ATTENTIONS) + " ms",
-            f"on {words.group_name(result.standard)}; –: does not fit"
-            if not result.both_fit
-            else f"on {words.group_name(result.standard)}",
+            f"on {words.group_name(result.standard)}{dash}",
         ),
-        (
-            "Speed-up of the step",
-            *_speedup_tile(choice),
-        ),
+        ("Speed-up of the step", *_speedup_tile(choice)),
         (
             "KV bytes read",
             f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same",
@@ -220,26 +218,15 @@ def tiles(decision: Decision) -> Html:
         (
             "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
             text.limit(choice.most_samples["bifurcated"]),
-            (
-                "with bifurcated; "
-                f"{text.limit(choice.most_samples['standard'])} with standard, "
-                f"{LAYOUTS[result.standard.setup.kv_layout]}"
-            ),
+            f"with bifurcated; {standard} with standard, {layout}",
         ),
     ]
     if cheapest is not None:
         best = cheapest.best
-        cost = cheapest.usd_per_million_tokens(best.setup.attention)
-        facts.append(
-            (
-                "Cheapest",
-                f"{text.money(cheapest.usd_per_hour, 2)} USD/h",
-                (
-                    f"{words.group_name(best)}, {best.setup.attention}; "
-                    f"{text.money(cost, 3)} USD per million tokens"
-                ),
-            )
-        )
+        cost = text.money(cheapest.usd_per_million_tokens(best.setup.attention), 3)
+        where = f"{words.group_name(best)}, {best.setup.attention}"
+        price = f"{text.money(cheapest.usd_per_hour, 2)} USD/h"
+        facts.append(("Cheapest", price, f"{where}; {cost} USD per million tokens"))
     return tag(
         "dl",
         (
@@ -288,21 +275,8 @@ def step_section(decision: Decision) -> Html:
                 item.bound,
             ]
         )
-        parts = (
-            needs.weights_bytes,
-            needs.kv_bytes,
-            needs.workspace_bytes,
-            needs.reserve_bytes,
-            needs.total_bytes,
-        )
-        memory.append(
-            [
-                name,
-                *(_gib(float(part)) for part in parts),
-                _gib(float(needs.capacity_bytes)),
-                text.fits_phrase(item.memory),
-            ]
-        )
+        sizes = (*text.memory_parts(needs), needs.total_bytes, needs.capacity_bytes)
+        memory.append([name, *(_gib(float(size)) for size in sizes), text.fits_phrase(needs)])
     place = words.group_name(standard)
     each = " (of each GPU)" if standard.setup.gpus > 1 else ""
     return tag(
