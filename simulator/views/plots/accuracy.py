@@ -8,6 +8,7 @@ from simulator._version import __version__
 from simulator.views.plots import axes, layout, palette, panels
 from simulator.views.plots.fleet import with_gpus
 from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_rule
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -136,11 +137,4 @@ def _add_bands(figure: "go.Figure", low: float, high: float) -> None:
             name=f"within {share:.0%}",
             hoverinfo="skip",
         )
-    figure.add_scatter(
-        x=[low, high],
-        y=[low, high],
-        mode="lines",
-        line={"color": palette.INK, "width": 1},
-        name="equal",
-        hoverinfo="skip",
-    )
+    add_rule(figure, [low, high], [low, high], "equal", color=palette.INK, width=1)

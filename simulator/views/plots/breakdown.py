@@ -10,7 +10,7 @@ from simulator.timing.interval import CACHE_READERS
 from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
 from simulator.views.plots import axes, layout, palette, panels, texts
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import fit_words
+from simulator.views.plots.lines import add_rule, fit_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,14 +137,8 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         prefix = "peak_" if dash == "solid" else ""
         flops, bytes_per_s = row[f"{prefix}flops_per_s"], row[f"{prefix}bytes_per_s"]
         xs = [low, flops / bytes_per_s, high]
-        figure.add_scatter(
-            x=xs,
-            y=[min(flops, x * bytes_per_s) / TERA for x in xs],
-            mode="lines",
-            line={"color": colour, "dash": dash, "width": 1.5},
-            name=label,
-            hoverinfo="skip",
-        )
+        ys = [min(flops, x * bytes_per_s) / TERA for x in xs]
+        add_rule(figure, xs, ys, label, color=colour, dash=dash, width=1.5)
     _add_points(figure, others, "products, in both", palette.GREEN, "diamond")
     for variant in ATTENTIONS:
         there = attention[attention["variant"] == variant]

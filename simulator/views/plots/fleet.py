@@ -205,7 +205,9 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             text=part["gpu_name"].tolist(),
             hovertemplate="%{text}: %{x:.3g} USD per million tokens<extra></extra>",
         )
-    axes.log_axis(figure, "xaxis", priced["usd_per_million_tokens"], "cost of a million tokens [USD]")  # fmt: skip
+    axes.log_axis(
+        figure, "xaxis", priced["usd_per_million_tokens"], "cost of a million tokens [USD]"
+    )
     apart = set(priced[~priced["price_comparable"].astype(bool)]["gpu"])
     names = [f"{gpu} *" if gpu in apart else gpu for gpu in places]
     figure.layout.yaxis.update(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from simulator.views.plots import axes, layout, palette, panels, texts
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import add_keys, add_line, comparable, fit_words, variants
+from simulator.views.plots.lines import add_keys, add_line, by_variant, comparable, fit_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw step and gain against decoded tokens; ``frame`` as of :func:`frames.by_own_tokens`."""
     figure = panels.new_panels(["", ""], 1, 1, shared=False)
-    for variant in variants(frame):
-        line = frame[frame["variant"] == variant].sort_values("decoded_tokens")
+    for line in by_variant(frame, "decoded_tokens"):
         add_line(
             figure,
             line,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from simulator.views.plots import layout, panels, texts
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import add_step_panels, comparable
+from simulator.views.plots.lines import add_step_panels, by_variant, comparable
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -21,13 +21,7 @@ def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """
     counts = list(dict.fromkeys(frame["kv_heads"]))
     figure = panels.new_panels([_form(frame, count) for count in counts], len(counts), 1)
-    drawn = [
-        [
-            part[part["variant"] == variant].sort_values("samples")
-            for variant in ("standard", "bifurcated")
-        ]
-        for part in (frame[frame["kv_heads"] == count] for count in counts)
-    ]
+    drawn = [by_variant(frame[frame["kv_heads"] == count], "samples") for count in counts]
     add_step_panels(figure, drawn, frame, most_ticks=(8, 10))
     words = caption.after(_NOTE) if len(counts) > 1 else caption
     return layout.finish(figure, _finding(frame, counts), words)

@@ -1,7 +1,6 @@
 """Time of a decode step along samples and context, and for every kernel and execution."""
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import OPEN
@@ -33,16 +32,22 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     """Draw the step's time against an axis."""
     figure = panels.new_figure()
     hover = f"%{{x:,}} {title.partition(' ')[0]}: %{{y:.4g}} ms"
-    parts = [
-        frame[frame["variant"] == variant].sort_values(axis) for variant in lines.variants(frame)
-    ]
+    parts = lines.by_variant(frame, axis)
     for part in parts:
         lines.add_band(figure, part, axis)
     for part in parts:
         lines.add_line(figure, part, axis, "step_ms", hover=hover)
     target_ms = float(frame["target_step_ms"].iloc[0])
     if target_ms > 0:
-        _add_target(figure, target_ms, [float(frame[axis].min()), float(frame[axis].max())])
+        lines.add_rule(
+            figure,
+            [float(frame[axis].min()), float(frame[axis].max())],
+            [target_ms, target_ms],
+            f"target, {format_time(target_ms * MILLISECOND)}",
+            color=palette.GREEN,
+            dash="longdashdot",
+            width=1.5,
+        )
     lines.add_keys(figure, frame)
     axes.log_axis(figure, "xaxis", frame[axis], title, text=axes.size_text)
     held = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)]
@@ -50,18 +55,6 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     axes.log_axis(figure, "yaxis", shown, STEP_TITLE)
     words = caption.after("Shaded: where 80% of measured steps should lie.")
     return layout.finish(figure, finding(frame, axis), words)
-
-
-def _add_target(figure: "go.Figure", target_ms: float, ends: list[float]) -> None:
-    """Add the line of the longest acceptable step."""
-    figure.add_scatter(
-        x=ends,
-        y=[target_ms, target_ms],
-        mode="lines",
-        line={"color": palette.GREEN, "dash": "longdashdot", "width": 1.5},
-        name=f"target, {format_time(target_ms * MILLISECOND)}",
-        hoverinfo="skip",
-    )
 
 
 def finding(frame: "pd.DataFrame", axis: str) -> str:
@@ -113,18 +106,14 @@ def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """
     ways = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
     figure = panels.new_panels([f"{kernel}, {execution}" for kernel, execution in ways], 4, 2)
-    parts = [
-        frame[(frame["kernel"] == kernel) & (frame["execution"] == execution)]
+    drawn = [
+        lines.by_variant(
+            frame[(frame["kernel"] == kernel) & (frame["execution"] == execution)], "samples"
+        )
         for kernel, execution in ways
     ]
-    lines.add_step_panels(figure, map(_kernel_lines, parts), frame, most_ticks=(6, 8))
+    lines.add_step_panels(figure, drawn, frame, most_ticks=(6, 8))
     return layout.finish(figure, _kernels_finding(frame), caption)
-
-
-def _kernel_lines(part: "pd.DataFrame") -> Iterator["pd.DataFrame"]:
-    """Yield the lines of one kernel and execution."""
-    for variant in lines.variants(part):
-        yield part[part["variant"] == variant].sort_values("samples")
 
 
 def _kernels_finding(frame: "pd.DataFrame") -> str:

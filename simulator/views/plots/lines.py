@@ -1,7 +1,7 @@
 """Lines of the ways of attention over an axis, as several figures draw them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulator.inputs.setup import ATTENTIONS
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
-def variants(frame: "pd.DataFrame") -> list[str]:
-    """Return the kinds of attention in a frame; the last is drawn on top."""
-    there = set(frame["variant"])
-    return [name for name in ATTENTIONS if name in there]
+def by_variant(frame: "pd.DataFrame", axis: str) -> "list[pd.DataFrame]":
+    """Return the rows of each kind of attention along an axis; the last is drawn on top."""
+    parts = (frame[frame["variant"] == variant].sort_values(axis) for variant in ATTENTIONS)
+    return [part for part in parts if len(part)]
 
 
 def comparable(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -115,6 +115,23 @@ def by_fit(part: "pd.DataFrame") -> "list[tuple[pd.DataFrame, float]]":
     if ends < len(part):
         pieces.append((part.iloc[max(0, ends - 1) :], palette.UNFIT_OPACITY))
     return pieces
+
+
+def add_rule(
+    figure: "go.Figure", x: Sequence[float], y: Sequence[float], name: str, **line: Any
+) -> None:
+    """Add a line that is a limit or a bound, and no prediction.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    x, y
+        Where the line runs.
+    name, line
+        Its name in the legend, and its ``color``, ``dash`` and ``width``.
+    """
+    figure.add_scatter(x=x, y=y, mode="lines", line=line, name=name, hoverinfo="skip")
 
 
 def add_step_panels(

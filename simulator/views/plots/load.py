@@ -7,7 +7,7 @@ from simulator.answers.load import Curve
 from simulator.views.plots import axes, layout, palette, panels
 from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import variants
+from simulator.views.plots.lines import by_variant
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ _EMPTY_AXIS = (1.0, 100.0)
 def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the curve of each way of attention; ``frame`` as of :func:`frames.by_concurrency`."""
     figure = panels.new_figure()
-    for variant in variants(frame):
-        part = frame[frame["variant"] == variant].sort_values("concurrency")
+    for part in by_variant(frame, "concurrency"):
+        variant = str(part["variant"].iloc[0])
         line = palette.line_style(variant)
         figure.add_scatter(
             x=part["tokens_per_s_per_user"].tolist(),

@@ -10,7 +10,7 @@ from simulator.units import format_tokens, is_power_of_two
 from simulator.views.plots import axes, layout, palette, panels, ratio_map, texts
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import comparable
+from simulator.views.plots.lines import add_rule, comparable
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -132,14 +132,8 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     contexts = contexts[:: -(-len(contexts) // _MOST_CONTEXTS) or 1]
     figure = panels.new_figure()
     high = max(2.0, float(points["kv_io_ratio"].max()))
-    figure.add_scatter(
-        x=[1, high],
-        y=[1, high],
-        mode="lines",
-        line={"color": palette.GREY, "dash": "dot", "width": 2},
-        name="if bytes of KV were all of the time",
-        hoverinfo="skip",
-    )
+    name = "if bytes of KV were all of the time"
+    add_rule(figure, [1, high], [1, high], name, color=palette.GREY, dash="dot", width=2)
     drawn = []
     for number, tokens in enumerate(contexts):
         line = points[points["context_tokens"] == tokens].sort_values("samples")

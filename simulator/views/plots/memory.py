@@ -6,7 +6,7 @@ from simulator.units import GIB, format_gib
 from simulator.views.plots import axes, layout, palette, panels
 from simulator.views.plots.latency import SAMPLES_TITLE
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import add_keys, add_line, variants
+from simulator.views.plots.lines import add_keys, add_line, by_variant
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -41,9 +41,8 @@ def memory(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             hovertemplate=f"{name}: %{{y:.1f}} GiB<extra></extra>",
         )
     # With one stored context both take nearly the same: the dotted line lies on the other.
-    for variant in reversed(variants(frame)):
-        part = frame[frame["variant"] == variant].sort_values("samples")
-        hover = "%{x:,} samples: %{y:.4g} GiB"
+    hover = "%{x:,} samples: %{y:.4g} GiB"
+    for part in reversed(by_variant(frame, "samples")):
         add_line(figure, part, "samples", "memory_gib", hover=hover, bounds=False)
     add_keys(figure, frame, bounds=False)
     axes.log_axis(figure, "xaxis", frame["samples"], SAMPLES_TITLE, text=axes.size_text)

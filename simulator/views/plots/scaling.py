@@ -43,7 +43,9 @@ def scaling_law(
         held_out, runs["residual"]
     )
     runs = runs.assign(residual=residual, held_out=held_out)
-    room = _residual_room(runs)
+    # The end of the residuals' axis is a little beyond all but the outliers. [%]
+    near = runs[~runs["outlier"].astype(bool)]["residual"].abs()
+    room = max(0.05, 130 * float(near.max()))
     for number, family in enumerate(families.to_dict("records")):
         colour = palette.CATEGORIES[number % len(palette.CATEGORIES)]
         _add_family(
@@ -128,12 +130,6 @@ def _add_family(
             row=1,
             col=column,
         )
-
-
-def _residual_room(runs: "pd.DataFrame") -> float:
-    """Return the end of the residuals' axis, a little beyond all but the outliers. [%]."""
-    near = runs[~runs["outlier"].astype(bool)]["residual"].abs()
-    return max(0.05, 130 * float(near.max()))
 
 
 def _add_axes(figure: "go.Figure", curves: "pd.DataFrame", room: float) -> None:
