@@ -244,6 +244,12 @@ function drawRoofs(result) {
     },
   ];
   const points = [];
+  const add = ({ flops, bytes, seconds }, told, bound, look) => {
+    const [x, y] = [flops / bytes, flops / seconds];
+    const rates = `${significant(x)} FLOP per byte, ${siText(y, "FLOP/s")}`;
+    const text = `${told}: ${rates}, ${look.large ? "mostly " : ""}bound by ${bound}`;
+    points.push({ x, y, bound, text, ...look });
+  };
   const intensity = {};
   for (const way of WAYS) {
     const { operations } = result[way];
@@ -260,28 +266,16 @@ function drawRoofs(result) {
       operation.repeat * operation.seconds > best.repeat * best.seconds ? operation : best,
     );
     intensity[way] = flops / bytes;
-    if (flops > 0) {
-      points.push({
-        x: flops / bytes,
-        y: flops / seconds,
-        bound: longest.bound,
-        large: true,
-        colour: line.colour,
-        name: `attention, ${way}`,
-        text: `attention, ${way}: ${significant(flops / bytes)} FLOP per byte, ${siText(flops / seconds, "FLOP/s")}, mostly bound by ${longest.bound}`,
-      });
-    }
+    const name = `attention, ${way}`;
+    const large = { large: true, colour: line.colour, name };
+    if (flops > 0) add({ flops, bytes, seconds }, name, longest.bound, large);
     for (const operation of operations) {
       const isAttention = attention.includes(operation);
       if (operation.flops <= 0 || (!isAttention && way === "standard")) continue;
-      points.push({
-        x: operation.flops / operation.bytes,
-        y: operation.flops / operation.seconds,
-        bound: operation.bound,
+      add(operation, `${operation.name}${isAttention ? `, ${way}` : ""}`, operation.bound, {
         large: false,
         colour: isAttention ? line.colour : style.categories[0],
         name: isAttention ? `its kernels, ${way}` : "matrix products",
-        text: `${operation.name}${isAttention ? `, ${way}` : ""}: ${significant(operation.flops / operation.bytes)} FLOP per byte, ${siText(operation.flops / operation.seconds, "FLOP/s")}, bound by ${operation.bound}`,
       });
     }
   }
