@@ -123,22 +123,19 @@ def log_axis(
     room = pad * max(0.5, math.log10(high / low))
     ends = [math.log10(min(low, ticks[0])) - room, math.log10(max(high, ticks[-1])) + room]
     words = [text(tick) for tick in ticks]
-    figure.layout[axis].update(
-        type="log", tickmode="array", tickvals=ticks, ticktext=words, range=ends
-    )
-    figure.layout[axis].title.text = title
-    keep_ticks(figure, axis, ticks, words, narrow_stride=2 if len(ticks) > most_ticks // 2 else 1)
+    figure.layout[axis].update(type="log", range=ends, title_text=title)
+    set_ticks(figure, axis, ticks, words, narrow_most=most_ticks // 2)
 
 
-def keep_ticks(
+def set_ticks(
     figure: "go.Figure",
     axis: str,
     ticks: Sequence[float],
     words: Sequence[str],
     *,
-    narrow_stride: int,
+    narrow_most: int,
 ) -> None:
-    """Note an axis's ticks, of which a phone shows only some.
+    """Set an axis's ticks, of which a phone shows every second one.
 
     Parameters
     ----------
@@ -146,9 +143,11 @@ def keep_ticks(
         The figure, and the name of the axis in its layout.
     ticks, words
         Where the ticks are, and what stands beside each.
-    narrow_stride
-        A phone shows one tick of so many.
+    narrow_most
+        So many a phone shows all of.
     """
+    figure.layout[axis].update(tickmode="array", tickvals=ticks, ticktext=words)
+    narrow_stride = 2 if len(ticks) > narrow_most else 1
     meta = dict(figure.layout.meta or {})
     meta["ticks"] = {**meta.get("ticks", {}), axis: (list(ticks), list(words), narrow_stride)}
     figure.layout.meta = meta

@@ -67,8 +67,7 @@ def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         totals = [float(sums.loc[variant].sum()) / unit for variant in rows]
         _name_bars(figure, frame, rows, totals, panel)
         x, y = (panels.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
-        figure.layout[x].update(range=[0, max(totals) * 1.02], nticks=6)
-        figure.layout[x].title.text = title
+        figure.layout[x].update(range=[0, max(totals) * 1.02], nticks=6, title_text=title)
         figure.layout[y].update(range=[-0.5, len(rows) - 0.2], visible=False)
     figure.update_layout(barmode="stack")
     return layout.finish(figure, _operations_finding(frame), caption)

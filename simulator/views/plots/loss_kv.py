@@ -62,12 +62,13 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             figure, "xaxis2", list(timed["step_ms"]), "time of a decode step [ms]", pad=0.2
         )
     for number, part in enumerate((known, timed)[: len(names)]):
-        axis = figure.layout[panels.axis_name("yaxis", number)]
         low, high = 100 * part["loss_low"].min(), 100 * part["loss_high"].max()
-        axis.range = [low - 0.05 * (high - low), high + _HEADROOM * (high - low)]
-        axis.title.text = "loss over multi-head's − 1 [%]"
-        axis.zeroline = True
-        axis.zerolinecolor = palette.INK
+        figure.layout[panels.axis_name("yaxis", number)].update(
+            range=[low - 0.05 * (high - low), high + _HEADROOM * (high - low)],
+            title_text="loss over multi-head's − 1 [%]",
+            zeroline=True,
+            zerolinecolor=palette.INK,
+        )
     words = caption.after(_note(timed), *_untold(told))
     return layout.finish(figure, finding(told), words)
 

@@ -165,8 +165,7 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 def _shade(share: float) -> str:
     """Return bifurcated's blue, paler for a smaller share."""
-    blue = [int(palette.BLUE[place : place + 2], 16) for place in (1, 3, 5)]
-    mixed = [round(255 - (255 - part) * (0.25 + 0.75 * share)) for part in blue]
+    mixed = palette.on_white(palette.BLUE, 0.25 + 0.75 * share)
     return "#" + "".join(f"{part:02X}" for part in mixed)
 
 

@@ -149,12 +149,6 @@ def exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str)
     ticks = [math.log2(value) for value in values]
     words = [axes.size_text(value) for value in values]
     half = (ticks[1] - ticks[0]) / 2 if len(ticks) > 1 else 0.5
-    figure.layout[axis].update(
-        tickmode="array",
-        tickvals=ticks,
-        ticktext=words,
-        range=[ticks[0] - half, ticks[-1] + half],
-        showgrid=False,
-    )
-    figure.layout[axis].title.text = title
-    axes.keep_ticks(figure, axis, ticks, words, narrow_stride=2 if len(ticks) > 7 else 1)  # noqa: PLR2004
+    ends = [ticks[0] - half, ticks[-1] + half]
+    figure.layout[axis].update(range=ends, showgrid=False, title_text=title)
+    axes.set_ticks(figure, axis, ticks, words, narrow_most=7)

@@ -144,10 +144,9 @@ def _add_axes(figure: "go.Figure", curves: "pd.DataFrame", room: float) -> None:
             text=_size_text,
         )
     figure.layout["yaxis"].title.text = "loss"
-    figure.layout["yaxis2"].title.text = "fitted over observed loss − 1 [%]"
-    figure.layout["yaxis2"].range = [-room, room]
-    figure.layout["yaxis2"].zeroline = True
-    figure.layout["yaxis2"].zerolinecolor = palette.INK
+    title = "fitted over observed loss − 1 [%]"
+    zero = {"zeroline": True, "zerolinecolor": palette.INK}
+    figure.layout["yaxis2"].update(title_text=title, range=[-room, room], **zero)
 
 
 def _size_text(value: float) -> str:

@@ -152,7 +152,7 @@ def _reading(decision: Decision) -> list[str]:
 
 def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
     """Return one row of the decision table."""
-    both = [choice.under(name) for name in ATTENTIONS]
+    both, found = [choice.under(name) for name in ATTENTIONS], choice.comparison
     limits = [choice.most_samples[name] for name in ATTENTIONS]
     badges = [
         tag("span", word, class_="badge")
@@ -163,7 +163,9 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
         words.group_name(both[0]),
         [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
         *(step_cell(result) for result in both),
-        _speedup_cell(choice),
+        _speedup_cell(found.speedup, found.speedup_low, found.speedup_high)
+        if found.both_fit
+        else "-",
         " / ".join(text.FITS_WORDS[result.memory.verdict] for result in both),
         " / ".join(map(text.limit, limits)),
         text.money(choice.usd_per_hour, 2),
@@ -179,13 +181,9 @@ def step_cell(result: Estimate) -> list[Child]:
     return [milliseconds(result.step_s), " ", tag("small", within)]
 
 
-def _speedup_cell(choice: Choice) -> list[Child]:
+def _speedup_cell(speedup: float, low: float, high: float) -> list[Child]:
     """Write a speed-up with its interval below."""
-    found = choice.comparison
-    if not found.both_fit:
-        return ["-"]
-    likely = text.between(found.speedup_low, found.speedup_high)
-    return [f"{found.speedup:.2f}", " ", tag("small", likely)]
+    return [f"{speedup:.2f}", " ", tag("small", text.between(low, high))]
 
 
 def _cost(choice: Choice, attention: Attention) -> str:
@@ -200,13 +198,15 @@ def tiles(decision: Decision) -> Html:
     choice = decision.first
     result, target = choice.comparison, choice.target_step_s
     cheapest = decision.cheapest
+    both = map(choice.under, ATTENTIONS)
+    steps = [milliseconds(step.step_s) if step.memory.fits else "–" for step in both]
     dash = "" if result.both_fit else "; –: does not fit"
     standard = text.limit(choice.most_samples["standard"])
     layout = LAYOUTS[result.standard.setup.kv_layout]
     facts: list[tuple[str, str, str]] = [
         (
             "Step, standard to bifurcated",
-            " → ".join(_step_that_fits(choice, name) for name in ATTENTIONS) + " ms",
+            " → ".join(steps) + " ms",
             f"on {words.group_name(result.standard)}{dash}",
         ),
         ("Speed-up of the step", *_speedup_tile(choice)),
@@ -235,12 +235,6 @@ def tiles(decision: Decision) -> Html:
         ),
         class_="tiles",
     )
-
-
-def _step_that_fits(choice: Choice, name: Attention) -> str:
-    """Write a step's time, a dash if it does not fit. [ms]."""
-    step = choice.under(name)
-    return milliseconds(step.step_s) if step.memory.fits else "–"
 
 
 def _speedup_tile(choice: Choice) -> tuple[str, str]:
@@ -330,11 +324,8 @@ def grid_section(scenario: Scenario, grid: GridSummary) -> Html:
     parts: list[Child] = [tag("p", words.grid_sentence(grid))]
     if grid.rows:
         whole = _grid_table(scenario, grid)
-        parts.append(
-            whole
-            if len(grid.rows) <= MOST_ROWS_OPEN
-            else tag("details", tag("summary", f"All {grid.points:,} points"), whole)
-        )
+        folded = tag("details", tag("summary", f"All {grid.points:,} points"), whole)
+        parts.append(whole if len(grid.rows) <= MOST_ROWS_OPEN else folded)
     else:
         many = "Too many points to list here; the sweep below writes them all."
         parts.append(tag("p", many, class_="note"))
@@ -365,11 +356,7 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
         [
             *(text.setting(row[name]) for name in varying),
             *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
-            [
-                f"{row['speedup']:.2f}",
-                " ",
-                tag("small", text.between(row["speedup_low"], row["speedup_high"])),
-            ],
+            _speedup_cell(row["speedup"], row["speedup_low"], row["speedup_high"]),
             " / ".join(text.FITS_WORDS[row[f"{name}_memory_verdict"]] for name in ATTENTIONS),
             " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
             str(row["verdict"]),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from simulator.views.plots.axes import powers, size_text
-from simulator.views.plots.palette import GREEN, LINES, UNFIT_OPACITY
+from simulator.views.plots.palette import GREEN, LINES, UNFIT_OPACITY, on_white
 from simulator.views.report.html import Child, Html, tag, text_of
 
 # Width of a chart on a page and on a phone. [px]
@@ -241,7 +241,7 @@ def speedup_colours(speedup: float, most: float) -> tuple[str, str]:
     """
     share = min(1.0, abs(math.log2(speedup)) / math.log2(most))
     end = LINES["bifurcated" if speedup > 1 else "standard"].colour
-    mixed = [round(255 + share * (int(end[at : at + 2], 16) - 255)) for at in (1, 3, 5)]
+    mixed = on_white(end, share)
     linear = [
         value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4  # noqa: PLR2004
         for value in (part / 255 for part in mixed)
