@@ -120,6 +120,11 @@ SPEEDUP_ENDS = (
     Column("speedup_low", value=lambda item: item.speedup_low or None),
     Column("speedup_high"),
 )
+# Of a price table: what an hour costs, and what a million tokens do.
+USD_PER_HOUR = Column(
+    "usd_per_hour", "USD", heading="USD/h", cell=lambda item: money(item.usd_per_hour, 2)
+)
+USD_PER_MILLION = Column("usd_per_million_tokens", "USD", heading="USD per million")
 
 
 def named(*keys: str) -> Columns:

@@ -80,17 +80,8 @@ WITHIN = Column(
     cell=lambda result: text.within_cell(result.step_low_s, result.step_high_s),
 )
 MEMORY = (
-    Column("weights_bytes", "bytes"),
-    Column("kv_bytes", "bytes"),
-    Column("workspace_bytes", "bytes"),
-    Column("reserve_bytes", "bytes"),
-    Column(
-        "memory_bytes",
-        "bytes",
-        "total_bytes",
-        "memory",
-        lambda needs: format_gib(float(needs.total_bytes)),
-    ),
+    *(Column(f"{part}_bytes", "bytes") for part in ("weights", "kv", "workspace", "reserve")),
+    Column("memory_bytes", "bytes", "total_bytes", "memory", lambda n: format_gib(n.total_bytes)),
     Column("memory_bytes_low", "bytes", "low_bytes"),
     Column("memory_bytes_high", "bytes", "high_bytes"),
     Column("capacity_bytes", "bytes"),
@@ -167,12 +158,7 @@ RULE = (
 )
 COMPARE = (
     SCHEMA,
-    *columns.named(
-        "standard",
-        "copies",
-        "bifurcated",
-        "speedup",
-    ),
+    *columns.named("standard", "copies", "bifurcated", "speedup"),
     *columns.SPEEDUP_ENDS,
     *columns.named(
         "speedup_over_copies",
@@ -314,19 +300,14 @@ def compare_list(
         ),
         Column("standard", "ms", "standard.step_s", "standard"),
         Column("bifurcated", "ms", "bifurcated.step_s", "bifurcated"),
-        Column(
-            unit="text",
-            heading="fits",
-            cell=lambda result: _which_fit(result.standard, result.bifurcated),
-        ),
+        Column(unit="text", heading="fits", cell=_which_fit),
     )
     return list_view(sizes, results, wanted, lambda result: result.bifurcated, attention=False)
 
 
-def _which_fit(standard: "Estimate", bifurcated: "Estimate") -> str:
-    """Say which of the two fits in memory."""
-    fit = [each.setup.attention for each in (standard, bifurcated) if each.memory.fits]
-    return "both" if len(fit) == len(ATTENTIONS) else fit[0] if fit else "neither"
+def _which_fit(result: "Comparison") -> str:
+    """Say which kind of attention fits in memory."""
+    return text.which_fits(result.standard.memory.fits, result.bifurcated.memory.fits)
 
 
 def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
@@ -417,14 +398,10 @@ def _memory_line(result: "Estimate") -> "Text":
     """Say what takes memory and whether it fits."""
     needs = result.memory
     styles = {"fits": "green", "too close to call": "bold yellow", "does not fit": "bold red"}
+    names = ("weights", "KV", "workspace", "kept by the engine")
     parts = ", ".join(
-        f"{name} {format_gib(float(part))}"
-        for name, part in (
-            ("weights", needs.weights_bytes),
-            ("KV", needs.kv_bytes),
-            ("workspace", needs.workspace_bytes),
-            ("kept by the engine", needs.reserve_bytes),
-        )
+        f"{name} {format_gib(part)}"
+        for name, part in zip(names, text.memory_parts(needs), strict=True)
     )
     return columns.line(
         f"Memory {format_gib(float(needs.total_bytes))} of "

@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 COST = (
     Column("usd_per_hour", "USD"),
-    Column(
-        "usd_per_million_tokens",
-        "USD",
-        heading="USD per million",
-        cell=lambda item: text.money(item.usd_per_million_tokens, 3),
-    ),
+    columns.USD_PER_MILLION,
 )
 FIGURES = (
     Column("prefill_ms", "ms", "time.prefill.total_s", "prefill"),

@@ -52,19 +52,9 @@ POINT = (
     ),
     Column("headroom"),
     Column("saturates", "text", "deployment.saturates", "saturates"),
-    Column(
-        "usd_per_hour",
-        "USD",
-        heading="USD/h",
-        cell=lambda point: text.money(point.usd_per_hour, 2),
-    ),
+    columns.USD_PER_HOUR,
     Column("usd_per_month", "USD"),
-    Column(
-        "usd_per_million_tokens",
-        "USD",
-        heading="USD per million",
-        cell=lambda point: text.money(point.usd_per_million_tokens, 3),
-    ),
+    columns.USD_PER_MILLION,
 )
 WITHIN = Column(
     heading="TPOT, 80 % within",

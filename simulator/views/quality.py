@@ -40,11 +40,7 @@ POINT = (
     Column("pass_at_k", heading="pass@k", cell=_probability),
     Column("pass_at_k_stderr", value="stderr"),
     Column(
-        "usd_per_problem",
-        "USD",
-        heading="cost",
-        cell=lambda point: text.money(point.usd_per_problem, 4),
-        spare=True,
+        "usd_per_problem", "USD", "", "cost", lambda p: text.money(p.usd_per_problem, 4), spare=True
     ),
 )
 QUALITY = (Column("target_step_ms", "ms", "target_step_s"), Column("target_request_s", "s"))
@@ -96,7 +92,7 @@ def quality_view(result: Quality) -> "RenderableType":
                 number, columns.pick(POINT, "step", *(("request", "cost") if timed else ()))
             )
         ),
-        Column(unit="text", heading="fits", cell=lambda pair: _fitting(*pair), wrap=True),
+        Column(unit="text", heading="fits", cell=_fitting, wrap=True),
     )
     spread = result.points["standard"][0].stderr is not None
     return columns.stack(
@@ -123,11 +119,9 @@ def quality_view(result: Quality) -> "RenderableType":
     )
 
 
-def _fitting(standard: QualityPoint, bifurcated: QualityPoint) -> str:
+def _fitting(pair: tuple[QualityPoint, QualityPoint]) -> str:
     """Say which kind of attention fits in memory."""
-    if standard.fits and bifurcated.fits:
-        return "both"
-    return "bifurcated" if bifurcated.fits else "standard" if standard.fits else "neither"
+    return text.which_fits(*(point.fits for point in pair))
 
 
 def _best_lines(result: Quality) -> "list[RenderableType]":

@@ -62,33 +62,18 @@ EFFECT = (
     Column("matched_by", value="key.matched_by"),
     Column("runs"),
     Column("lines", value=lambda effect: list(effect.lines)),
-    Column("log_factor"),
-    Column("log_factor_stderr"),
-    Column("log_loss"),
-    Column("log_loss_stderr"),
-    Column("kv_share"),
+    *columns.named("log_factor", "log_factor_stderr", "log_loss", "log_loss_stderr", "kv_share"),
 )
-LEFT_OUT = (
-    Column("paper"),
-    Column("family"),
-    Column("matched_by"),
-    Column("size_factor"),
-    Column("predicted"),
-    Column("low"),
-    Column("high"),
-    Column("inside"),
+LEFT_OUT = columns.named(
+    *("paper", "family", "matched_by", "size_factor", "predicted", "low", "high", "inside")
 )
 STUDIES = (
     estimate.SCHEMA,
-    Column("source"),
-    Column("runs"),
-    Column("sets"),
+    *columns.named("source", "runs", "sets"),
     Column("exponents", of=EXPONENT),
     Column("families", value="factors", of=POOLED),
     Column("effects", of=EFFECT),
-    Column("run_spread"),
-    Column("between"),
-    Column("inconsistency"),
+    *columns.named("run_spread", "between", "inconsistency"),
     Column("held_out", of=HELD_OUT),
     Column("left_out", of=LEFT_OUT),
     Column("refused", of=(Column("line"), Column("reason"))),

@@ -6,7 +6,7 @@ from math import inf
 from simulator.answers.estimate import NOT_SURE_TO_FIT
 from simulator.counts.memory import Memory, MemoryVerdict
 from simulator.inputs.model import ModelShape, count_parameters
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import ATTENTIONS, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import Family
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
@@ -258,6 +258,12 @@ def shortage(needs: Memory) -> str:
     return format_gib(-float(needs.free_bytes))
 
 
+def memory_parts(needs: Memory) -> tuple[float, ...]:
+    """Return what takes memory: weights, caches, workspace, and what the engine keeps. [bytes]."""
+    parts = (needs.weights_bytes, needs.kv_bytes, needs.workspace_bytes, needs.reserve_bytes)
+    return tuple(map(float, parts))
+
+
 # Short answers to whether something fits in memory.
 FITS_WORDS: Mapping[MemoryVerdict, str] = {
     "fits": "yes",
@@ -283,6 +289,16 @@ def fits_between(needs: Memory) -> str:
     if needs.verdict == "does not fit":
         return f"does not fit, {format_gib(-most)} to {format_gib(-least)} short"
     return f"too close to call, from {format_gib(-least)} short to {format_gib(most)} free"
+
+
+def which_fits(*fits: bool) -> str:
+    """Say which kind of attention fits in memory, given whether each does.
+
+    >>> which_fits(True, True), which_fits(False, True), which_fits(False, False)
+    ('both', 'bifurcated', 'neither')
+    """
+    fitting = [name for name, holds in zip(ATTENTIONS, fits, strict=True) if holds]
+    return "both" if all(fits) else fitting[0] if fitting else "neither"
 
 
 def without_shortage(notes: Iterable[str]) -> list[str]:

@@ -81,7 +81,7 @@ SCALING = (
     Column("refused", of=(Column("line"), Column("reason"))),
     Column("notes"),
 )
-FACTOR = (Column("value"), Column("low"), Column("high"), Column("origin"), Column("source"))
+FACTOR = columns.named("value", "low", "high", "origin", "source")
 SPEEDUP = (Column("speedup"), *columns.SPEEDUP_ENDS)
 FIGURES = (
     *columns.pick(estimate.STEP, "step_ms", "step_ms_low", "step_ms_high", part="result"),
@@ -152,10 +152,7 @@ ROW = (
     *columns.pick(estimate.MODEL, "kv_heads", part="candidate"),
     Column("size_factor", value=lambda item: _factor(item.candidate)),
     Column(
-        "size_factor_origin",
-        value=lambda item: (
-            "" if item.candidate.size_factor is None else item.candidate.size_factor.origin
-        ),
+        "size_factor_origin", value=lambda item: getattr(item.candidate.size_factor, "origin", "")
     ),
     *columns.within("variant.result", estimate.WORKLOAD),
     *columns.within("variant", FIGURES),

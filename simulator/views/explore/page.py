@@ -37,7 +37,7 @@ from simulator.views.explore.programs import (
 )
 from simulator.views.explore.symbol import OPCODES
 from simulator.views.explore.tape import Unique
-from simulator.views.plots import style
+from simulator.views.plots import palette
 from simulator.views.plots.breakdown import PART_COLOURS
 from simulator.views.text import POLICY, model_phrase
 
@@ -102,7 +102,6 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "id": scenario.id,
             "title": scenario.title,
             "question": scenario.question,
-            "description": scenario.description,
             "expected": f"{scenario.verdict} ({scenario.verdict_basis})",
         },
         "kept": {name: value for name, value in offer.kept.items() if name not in offer.moved},
@@ -197,14 +196,12 @@ def _model(
         "name": model.name,
         "asked": offer.asked.get(model.name, model.name),
         "kv_heads": model.kv_heads,
-        "heads": model.heads,
         "choices": [variant.kv_heads for variant in entry.variants],
         "phrases": [model_phrase(variant) for variant in entry.variants],
         "most_tokens": model.max_context_tokens,
         "notes": model_notes(model),
         "dtypes": dtypes,
         "kv_dtypes": kv_dtypes,
-        "activations": [row[0][0].activation_dtype for row in formats],
         "splits": [programs.splits(variant) for variant in entry.variants],
         "numbers": [numbers for _, numbers in shapes],
         "group_bytes": [group_bytes(row[0][0].weights) for row in formats],
@@ -340,15 +337,15 @@ def _style() -> dict[str, Any]:
     """Return the colours, dashes and symbols of all our figures."""
     lines = {
         name: {"name": line.name, "colour": line.colour, "dash": line.dash}
-        for name, line in style.LINES.items()
+        for name, line in palette.LINES.items()
     }
     return {
         "lines": lines,
-        "categories": style.CATEGORIES,
-        "symbols": dict(style.BOUND_SYMBOLS),
-        "unfit_opacity": style.UNFIT_OPACITY,
-        "font": style.FONT,
-        "green": style.GREEN,
+        "categories": palette.CATEGORIES,
+        "symbols": dict(palette.BOUND_SYMBOLS),
+        "unfit_opacity": palette.UNFIT_OPACITY,
+        "font": palette.FONT,
+        "green": palette.GREEN,
     }
 
 

@@ -5,9 +5,10 @@ import math
 from typing import TYPE_CHECKING
 
 from simulator._version import __version__
-from simulator.views.plots import style
+from simulator.views.plots import axes, layout, palette, panels
 from simulator.views.plots.fleet import with_gpus
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_rule
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -25,9 +26,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", 
 _NINE_IN_TEN = 0.9
 
 
-def predicted_measured(
-    rows: "pd.DataFrame", caption: Caption | None = None, gpus: "pd.DataFrame | None" = None
-) -> "go.Figure":
+def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None) -> "go.Figure":
     """Draw predicted over measured times, a point for each row.
 
     Parameters
@@ -40,49 +39,42 @@ def predicted_measured(
         What the predictions rest on, for the footer: ``gpu``, where its ``constants`` come from,
         and its profile's ``hash``.
     """
-    import plotly.graph_objects as go
-
     timed = rows[(rows["measured_us"] > 0) & (rows["predicted_us"] > 0)]
-    figure = style.new_figure()
+    figure = panels.new_figure()
     values = [*timed["measured_us"], *timed["predicted_us"]]
     for axis, word in (("xaxis", "measured"), ("yaxis", "predicted")):
-        style.log_axis(
-            figure, axis, values, f"{word} time [µs]", base=10, text=style.number_text, pad=0.02
-        )
+        axes.log_axis(figure, axis, values, f"{word} time [µs]", base=10, pad=0.02)
     low, high = (10**end for end in figure.layout.xaxis.range)
     _add_bands(figure, low, high)
     # The largest group first: it would hide the others.
     kinds = sorted(timed.groupby("kind"), key=lambda pair: -len(pair[1]))
     for number, (kind, part) in enumerate(kinds):
         drawn = _thinned(part, MOST_POINTS // len(kinds))
-        figure.add_trace(
-            go.Scatter(
-                x=drawn["measured_us"].tolist(),
-                y=drawn["predicted_us"].tolist(),
-                mode="markers",
-                name=f"{str(kind).replace('_', ' ')}: {len(part):,}, {_errors(part).median():.1%}",
-                marker={
-                    "color": style.CATEGORIES[number % len(style.CATEGORIES)],
-                    "symbol": _SYMBOLS[number % len(_SYMBOLS)],
-                    "size": 5,
-                    "opacity": 0.6,
-                },
-                text=_about(drawn),
-                hovertemplate="%{text}<br>measured %{x:.4g} µs<br>predicted %{y:.4g} µs",
-            )
+        figure.add_scatter(
+            x=drawn["measured_us"].tolist(),
+            y=drawn["predicted_us"].tolist(),
+            mode="markers",
+            name=f"{str(kind).replace('_', ' ')}: {len(part):,}, {_errors(part).median():.1%}",
+            marker={
+                "color": palette.CATEGORIES[number % len(palette.CATEGORIES)],
+                "symbol": _SYMBOLS[number % len(_SYMBOLS)],
+                "size": 5,
+                "opacity": 0.6,
+            },
+            text=_about(drawn),
+            hovertemplate="%{text}<br>measured %{x:.4g} µs<br>predicted %{y:.4g} µs",
         )
     notes = ["Of each kind: how many rows, and the median error. Each axis is logarithmic."]
-    notes += caption.notes if caption else ()
     if len(timed) > MOST_POINTS:
         notes.append(
             "Of large kinds not every row is drawn, but those farthest off are; figures are of all."
         )
     where = ", ".join(sorted(set(timed["gpu_id"]))) if "gpu_id" in timed else ""
-    subject = caption.subject if caption else f"Rows measured on {where}" if where else "No rows"
+    subject = f"Rows measured on {where}" if where else "No rows"
     words = Caption(subject, (*notes, f"bifurcate {__version__}."))
     if gpus is not None and len(gpus):
         words = with_gpus(words, gpus)
-    return style.finish(figure, finding(timed), words)
+    return layout.finish(figure, finding(timed), words)
 
 
 def finding(timed: "pd.DataFrame") -> str:
@@ -134,28 +126,15 @@ def _errors(timed: "pd.DataFrame") -> "pd.Series[float]":
 
 def _add_bands(figure: "go.Figure", low: float, high: float) -> None:
     """Add the line of equal times, and the bands around it."""
-    import plotly.graph_objects as go
-
     # The inner band looks darker because the bands overlap; the key shows each alone.
     for share, opacity in ((NEAR, 0.22), (CLOSE, 0.4)):
-        figure.add_trace(
-            go.Scatter(
-                x=[low, high, high, low],
-                y=[low * (1 - share), high * (1 - share), high * (1 + share), low * (1 + share)],
-                mode="none",
-                fill="toself",
-                fillcolor=f"rgba(118,118,118,{opacity})",
-                name=f"within {share:.0%}",
-                hoverinfo="skip",
-            )
-        )
-    figure.add_trace(
-        go.Scatter(
-            x=[low, high],
-            y=[low, high],
-            mode="lines",
-            line={"color": style.INK, "width": 1},
-            name="equal",
+        figure.add_scatter(
+            x=[low, high, high, low],
+            y=[low * (1 - share), high * (1 - share), high * (1 + share), low * (1 + share)],
+            mode="none",
+            fill="toself",
+            fillcolor=f"rgba(118,118,118,{opacity})",
+            name=f"within {share:.0%}",
             hoverinfo="skip",
         )
-    )
+    add_rule(figure, [low, high], [low, high], "equal", color=palette.INK, width=1)

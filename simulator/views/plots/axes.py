@@ -89,7 +89,7 @@ def log_axis(
     title: str,
     *,
     base: int = 2,
-    text: Callable[[float], str] | None = None,
+    text: Callable[[float], str] = number_text,
     most_ticks: int = 12,
     pad: float = 0.03,
 ) -> None:
@@ -106,8 +106,8 @@ def log_axis(
     base
         10 where values span too many powers of two.
     text
-        How a tick is written, of values that are no sizes. Where these span hardly more than two
-        powers of two, ticks are at round numbers.
+        How a tick is written. Where values that are no sizes span hardly more than two powers of
+        two, ticks are at round numbers.
     most_ticks
         On a wide page; a phone shows half of them.
     pad
@@ -116,29 +116,26 @@ def log_axis(
     drawn = [float(value) for value in values if value > 0 and math.isfinite(value)] or [1.0, 2.0]
     low, high = min(drawn), max(drawn)
     ticks = powers(low, high, base)
-    if text is not None and high < _NARROW_RANGE * low:
+    if text is not size_text and high < _NARROW_RANGE * low:
         low, high = low * (1 - _NARROW_PAD), high * (1 + _NARROW_PAD)
         ticks = _round_steps(low, high)
     ticks = ticks[:: math.ceil(len(ticks) / most_ticks)]
     room = pad * max(0.5, math.log10(high / low))
     ends = [math.log10(min(low, ticks[0])) - room, math.log10(max(high, ticks[-1])) + room]
-    words = [(text or size_text)(tick) for tick in ticks]
-    figure.layout[axis].update(
-        type="log", tickmode="array", tickvals=ticks, ticktext=words, range=ends
-    )
-    figure.layout[axis].title.text = title
-    keep_ticks(figure, axis, ticks, words, narrow_stride=2 if len(ticks) > most_ticks // 2 else 1)
+    words = [text(tick) for tick in ticks]
+    figure.layout[axis].update(type="log", range=ends, title_text=title)
+    set_ticks(figure, axis, ticks, words, narrow_most=most_ticks // 2)
 
 
-def keep_ticks(
+def set_ticks(
     figure: "go.Figure",
     axis: str,
     ticks: Sequence[float],
     words: Sequence[str],
     *,
-    narrow_stride: int,
+    narrow_most: int,
 ) -> None:
-    """Note an axis's ticks, of which a phone shows only some.
+    """Set an axis's ticks, of which a phone shows every second one.
 
     Parameters
     ----------
@@ -146,9 +143,11 @@ def keep_ticks(
         The figure, and the name of the axis in its layout.
     ticks, words
         Where the ticks are, and what stands beside each.
-    narrow_stride
-        A phone shows one tick of so many.
+    narrow_most
+        So many a phone shows all of.
     """
+    figure.layout[axis].update(tickmode="array", tickvals=ticks, ticktext=words)
+    narrow_stride = 2 if len(ticks) > narrow_most else 1
     meta = dict(figure.layout.meta or {})
     meta["ticks"] = {**meta.get("ticks", {}), axis: (list(ticks), list(words), narrow_stride)}
     figure.layout.meta = meta

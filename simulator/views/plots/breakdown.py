@@ -8,9 +8,9 @@ from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.setup import ATTENTIONS
 from simulator.timing.interval import CACHE_READERS
 from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
-from simulator.views.plots import style
-from simulator.views.plots.lines import fit_words
-from simulator.views.plots.style import Caption
+from simulator.views.plots import axes, layout, palette, panels, texts
+from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_rule, fit_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,16 +21,16 @@ PART_COLOURS: Mapping[str, str] = dict(
     zip(
         PARTS,
         (
-            style.PURPLE,
-            style.SKY,
-            style.YELLOW,
+            palette.PURPLE,
+            palette.SKY,
+            palette.YELLOW,
             "#A3B86C",
-            style.GREEN,
+            palette.GREEN,
             "#00694D",
             "#8FD3C1",
-            style.GREY,
-            style.BLACK,
-            style.PALE,
+            palette.GREY,
+            palette.BLACK,
+            palette.PALE,
         ),
         strict=True,
     )
@@ -39,43 +39,38 @@ PART_COLOURS: Mapping[str, str] = dict(
 
 def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw time and bytes of a step as stacked bars; ``frame`` as of ``frames.operations``."""
-    import plotly.graph_objects as go
-
     rows = ATTENTIONS[::-1]  # from the bottom up
-    figure = style.new_panels(["", ""], 2, 1, shared=False)
+    figure = panels.new_panels(["", ""], 2, 1, shared=False)
     columns = (("time_ms", 1.0, "time of a decode step [ms]"), ("bytes", GIGA, "bytes moved [GB]"))
     for panel, (column, unit, title) in enumerate(columns):
         sums = frame.pivot_table(
             index="variant", columns="part", values=column, aggfunc="sum", fill_value=0.0
         )
         for part in (part for part in PARTS if part in sums):
-            figure.add_trace(
-                go.Bar(
-                    x=[float(sums.loc[variant, part]) / unit for variant in rows],
-                    y=list(range(len(rows))),
-                    orientation="h",
-                    width=0.55,
-                    name=part,
-                    legendgroup=part,
-                    showlegend=panel == 0,
-                    marker={
-                        "color": PART_COLOURS[part],
-                        "line": {"color": "white", "width": 0.5},
-                        "pattern": {"shape": "/" if part == PARTS[-1] else ""},
-                    },
-                    hovertemplate=f"{part}: %{{x:.4g}} {title[-4:].strip('[] ')}<extra></extra>",
-                ),
+            figure.add_bar(
+                x=[float(sums.loc[variant, part]) / unit for variant in rows],
+                y=list(range(len(rows))),
+                orientation="h",
+                width=0.55,
+                name=part,
+                legendgroup=part,
+                showlegend=panel == 0,
+                marker={
+                    "color": PART_COLOURS[part],
+                    "line": {"color": "white", "width": 0.5},
+                    "pattern": {"shape": "/" if part == PARTS[-1] else ""},
+                },
+                hovertemplate=f"{part}: %{{x:.4g}} {title[-4:].strip('[] ')}<extra></extra>",
                 row=1,
                 col=panel + 1,
             )
         totals = [float(sums.loc[variant].sum()) / unit for variant in rows]
         _name_bars(figure, frame, rows, totals, panel)
-        x, y = (style.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
-        figure.layout[x].update(range=[0, max(totals) * 1.02], nticks=6)
-        figure.layout[x].title.text = title
+        x, y = (panels.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
+        figure.layout[x].update(range=[0, max(totals) * 1.02], nticks=6, title_text=title)
         figure.layout[y].update(range=[-0.5, len(rows) - 0.2], visible=False)
     figure.update_layout(barmode="stack")
-    return style.finish(figure, _operations_finding(frame), caption)
+    return layout.finish(figure, _operations_finding(frame), caption)
 
 
 def _name_bars(
@@ -87,9 +82,9 @@ def _name_bars(
         amount = format_time(total * MILLISECOND) if panel == 0 else format_si(total * GIGA, "B")
         unfit = "" if fits else ", does not fit"
         figure.add_annotation(
-            text=f"<b>{style.LINES[variant].name}</b>: {amount}{unfit}",
-            xref=style.axis_name("x", panel),
-            yref=style.axis_name("y", panel),
+            text=f"<b>{palette.LINES[variant].name}</b>: {amount}{unfit}",
+            xref=panels.axis_name("x", panel),
+            yref=panels.axis_name("y", panel),
             x=0,
             y=row + 0.3,
             xanchor="left",
@@ -102,12 +97,12 @@ def _name_bars(
 def _operations_finding(frame: "pd.DataFrame") -> str:
     """Say what share of the step attention takes, before and after."""
     shares = {}
-    for variant in ("standard", "bifurcated"):
+    for variant in ATTENTIONS:
         part = frame[frame["variant"] == variant]
         attention = part[part["part"].str.startswith("attention")]["time_ms"].sum()
         shares[variant] = attention / part["step_ms"].iloc[0]
     steps = frame.groupby("variant")["step_ms"].first()
-    ratio = f", which is {style.faster(steps['standard'] / steps['bifurcated'])}"
+    ratio = f", which is {texts.faster(steps['standard'] / steps['bifurcated'])}"
     return (
         f"Attention takes {shares['standard']:.0%} of the standard step and "
         f"{shares['bifurcated']:.0%} of the bifurcated one{fit_words(frame) or ratio}"
@@ -119,12 +114,10 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
     ``frame`` as of ``frames.operations``; operations without matrix products have no place.
     """
-    import plotly.graph_objects as go
-
     points = frame[frame["flops"] > 0].copy()
     points["intensity"] = points["flops"] / points["bytes"]
     points["rate"] = points["flops"] / (points["time_ms"] * MILLISECOND) / TERA
-    figure = style.new_figure()
+    figure = panels.new_figure()
     reads = points["kind"].isin(CACHE_READERS)
     attention, others = points[reads], points[~reads & (points["variant"] == "standard")]
     low, high = points["intensity"].min() / 4, points["intensity"].max() * 4
@@ -133,38 +126,31 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     high = max(high, 4 * ridge)
     formats = points.sort_values("peak_flops_per_s").drop_duplicates("dtype")
     for label, row, dash, colour in (
-        *((f"published, {row['dtype']}", row, "solid", style.INK) for _, row in formats.iterrows()),
-        ("achieved by products", _first(others, roof), "longdash", style.GREY),
-        ("achieved by attention", _first(attention, roof), "dot", style.GREY),
+        *(
+            (f"published, {row['dtype']}", row, "solid", palette.INK)
+            for _, row in formats.iterrows()
+        ),
+        ("achieved by products", _first(others, roof), "longdash", palette.GREY),
+        ("achieved by attention", _first(attention, roof), "dot", palette.GREY),
     ):
         prefix = "peak_" if dash == "solid" else ""
         flops, bytes_per_s = row[f"{prefix}flops_per_s"], row[f"{prefix}bytes_per_s"]
         xs = [low, flops / bytes_per_s, high]
-        figure.add_trace(
-            go.Scatter(
-                x=xs,
-                y=[min(flops, x * bytes_per_s) / TERA for x in xs],
-                mode="lines",
-                line={"color": colour, "dash": dash, "width": 1.5},
-                name=label,
-                hoverinfo="skip",
-            )
-        )
-    _add_points(figure, others, "products, in both", style.GREEN, "diamond")
-    for variant in ("standard", "bifurcated"):
+        ys = [min(flops, x * bytes_per_s) / TERA for x in xs]
+        add_rule(figure, xs, ys, label, color=colour, dash=dash, width=1.5)
+    _add_points(figure, others, "products, in both", palette.GREEN, "diamond")
+    for variant in ATTENTIONS:
         there = attention[attention["variant"] == variant]
-        line = style.LINES[variant]
+        line = palette.LINES[variant]
         _add_points(figure, there, f"attention, {line.name}", line.colour, "circle")
     _add_move(figure, attention)
-    style.log_axis(
-        figure, "xaxis", [low, high], "arithmetic intensity [FLOP/byte]", text=style.number_text
-    )
+    axes.log_axis(figure, "xaxis", [low, high], "arithmetic intensity [FLOP/byte]")
     floor = min(points["rate"].min() / 2, roof["peak_flops_per_s"] / TERA / 64)
     top = [floor, points["peak_flops_per_s"].max() / TERA * 1.5]
-    style.log_axis(figure, "yaxis", top, "matrix rate [TFLOP/s]", text=style.number_text)
+    axes.log_axis(figure, "yaxis", top, "matrix rate [TFLOP/s]")
     notes = "Area of a point: its share of the step's time. Operations without matrix products"
-    words = Caption(caption.subject, (f"{notes} are left out.", *caption.notes))
-    return style.finish(figure, _roofline_finding(attention), words)
+    words = caption.after(f"{notes} are left out.")
+    return layout.finish(figure, _roofline_finding(attention), words)
 
 
 def _first(rows: "pd.DataFrame", otherwise: Any) -> Any:
@@ -176,35 +162,29 @@ def _add_points(
     figure: "go.Figure", rows: "pd.DataFrame", name: str, colour: str, symbol: str
 ) -> None:
     """Add operations as points whose area is their share of the step."""
-    import plotly.graph_objects as go
-
     if not len(rows):
         return
     share = rows["time_ms"] / rows["step_ms"]
-    figure.add_trace(
-        go.Scatter(
-            x=rows["intensity"].tolist(),
-            y=rows["rate"].tolist(),
-            mode="markers+text",
-            text=rows["part"].str.partition(", ")[2].tolist(),
-            textposition="bottom center",
-            textfont={"size": 12},
-            marker={
-                "size": (8 + 40 * share**0.5).tolist(),
-                "color": colour,
-                "symbol": symbol,
-                "opacity": 0.75,
-                "line": {"color": "white", "width": 1},
-            },
-            name=name,
-            customdata=[
-                f"{operation}: {part:.1%} of the step, bound by {bound}"
-                for operation, part, bound in zip(
-                    rows["operation"], share, rows["bound"], strict=True
-                )
-            ],
-            hovertemplate="%{customdata}<br>%{x:.4g} FLOP/byte, %{y:.4g} TFLOP/s<extra></extra>",
-        )
+    figure.add_scatter(
+        x=rows["intensity"].tolist(),
+        y=rows["rate"].tolist(),
+        mode="markers+text",
+        text=rows["part"].str.partition(", ")[2].tolist(),
+        textposition="bottom center",
+        textfont={"size": 12},
+        marker={
+            "size": (8 + 40 * share**0.5).tolist(),
+            "color": colour,
+            "symbol": symbol,
+            "opacity": 0.75,
+            "line": {"color": "white", "width": 1},
+        },
+        name=name,
+        customdata=[
+            f"{operation}: {part:.1%} of the step, bound by {bound}"
+            for operation, part, bound in zip(rows["operation"], share, rows["bound"], strict=True)
+        ],
+        hovertemplate="%{customdata}<br>%{x:.4g} FLOP/byte, %{y:.4g} TFLOP/s<extra></extra>",
     )
 
 
@@ -214,7 +194,7 @@ def _add_move(figure: "go.Figure", attention: "pd.DataFrame") -> None:
 
     ends = [
         attention[(attention["variant"] == variant) & (attention["part"] == "attention, context")]
-        for variant in ("standard", "bifurcated")
+        for variant in ATTENTIONS
     ]
     if not all(len(rows) for rows in ends):
         return
@@ -230,7 +210,7 @@ def _add_move(figure: "go.Figure", attention: "pd.DataFrame") -> None:
         ayref="y",
         arrowhead=3,
         arrowwidth=1.5,
-        arrowcolor=style.INK,
+        arrowcolor=palette.INK,
         standoff=6,
         startstandoff=6,
         text="",
@@ -254,7 +234,7 @@ def _roofline_finding(attention: "pd.DataFrame") -> str:
     if abs(ratio - 1) < TIE_MARGIN:
         return f"Nothing is shared: attention has {_intensity(before)} FLOPs per byte either way"
     return (
-        f"Read once, the context gives {style.times(ratio)} the FLOPs per byte: "
+        f"Read once, the context gives {texts.times(ratio)} the FLOPs per byte: "
         f"{_intensity(before)} before, {_intensity(after)} after, "
         f"then bound by {after['bound']}"
     )

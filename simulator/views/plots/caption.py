@@ -9,7 +9,7 @@ from simulator.answers.study import Study
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.units import format_tokens
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
 from simulator.views.text import plural, query_phrase, settings_phrase
 
 LAYOUTS = {

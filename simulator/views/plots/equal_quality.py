@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.study import Study
 from simulator.answers.tradeoff import Tradeoff, tradeoff
-from simulator.views.plots import ratio_map, style
+from simulator.views.plots import layout, palette, panels, ratio_map, texts
 from simulator.views.plots.caption import caption, study_of
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
 from simulator.views.tradeoff import map_rows
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # Purple where the base is faster, green where the larger model is; white between.
-_SCALE = ratio_map.colour_scale(style.PURPLE, style.GREEN)
+_SCALE = ratio_map.colour_scale(palette.PURPLE, palette.GREEN)
 # In rows of cells.
 _NAME_ROOM = 1.1
 # With one panel below the other: what cells need for their numbers, and names for their room.
@@ -35,20 +35,20 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     frame
         The rows of ``bifurcate tradeoff --rows map``, of one larger model.
     """
-    figure = style.new_panels(list(_PANELS.values()), 3, 1, medium_columns=1)
+    figure = panels.new_panels(list(_PANELS.values()), 3, 1, medium_columns=1)
     figure.layout.meta = {**figure.layout.meta, "stacked_px": _STACKED_PX}
     for number, (ours, theirs) in enumerate(_PANELS):
         part = frame[(frame["base_attention"] == ours) & (frame["other_attention"] == theirs)]
         place = {"row": 1, "col": number + 1}
         _add_cells(figure, part, place)
         for column, name, line in (
-            ("base_memory_share", "memory ends, base", {"color": style.PURPLE, "dash": "dash"}),
-            ("other_memory_share", "memory ends, larger", {"color": style.GREEN, "dash": "dash"}),
-            ("speedup", "equally fast", {"color": style.INK}),
+            ("base_memory_share", "memory ends, base", {"color": palette.PURPLE, "dash": "dash"}),
+            ("other_memory_share", "memory ends, larger", {"color": palette.GREEN, "dash": "dash"}),
+            ("speedup", "equally fast", {"color": palette.INK}),
         ):
             ratios, drawn = _cells(part, column), {**line, "width": 2.5}
             ratio_map.add_border(figure, ratios, name, drawn, key=number == 0, **place)
-        x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
+        x, y = (panels.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
         for axis, values, title in (
             (x, _powers(part["samples"]), "samples [sequences]"),
             (y, _powers(part["context_tokens"]), "context [tokens]"),
@@ -63,7 +63,7 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         f"as good with {first['size_factor']:.3f} times the parameters. Green: the larger model is "
         "faster. Grey: neither fits."
     )
-    return style.finish(figure, finding(frame), Caption(caption.subject, (note, *caption.notes)))
+    return layout.finish(figure, finding(frame), caption.after(note))
 
 
 def finding(frame: "pd.DataFrame") -> str:
@@ -76,7 +76,7 @@ def finding(frame: "pd.DataFrame") -> str:
         mean = math.exp(part["speedup"].map(math.log).mean())
         words.append(
             f"on {(part['speedup'] > 1).mean():.0%} of the map with {attention} attention "
-            f"(mean {style.times(mean)})"
+            f"(mean {texts.times(mean)})"
         )
     return f"{frame.iloc[0]['model']} is faster {', '.join(words)}"
 
@@ -117,9 +117,7 @@ def crossover_figure(result: Tradeoff) -> "go.Figure":
     )
     factor = result.others[0].size_factor
     note = () if factor is None else (f"Size factor {factor.value:.3f}: {factor.source}.",)
-    return equal_quality(
-        frame[frame["model"] == first], Caption(about.subject, (*note, *about.notes))
-    )
+    return equal_quality(frame[frame["model"] == first], about.after(*note))
 
 
 def equal_quality_frame(study: Study) -> "pd.DataFrame":

@@ -5,13 +5,15 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from simulator.errors import OutputError
-from simulator.views.plots.style import CONFIG, FORMS_FROM, WIDE, form_for, take_form
+from simulator.views.plots.layout import FORMS_FROM, WIDE, form_for, take_form
 from simulator.views.text import POLICY
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 IMAGE_FORMATS = ("png", "svg", "pdf")
+# What Plotly's tool bar offers: no button that would send a capacity plan to a server.
+CONFIG: dict[str, Any] = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
 
 # Lays a figure out for the width it has, now and whenever the page's width changes. Plotly puts the
 # id of the figure's element in place of {plot_id}.
@@ -101,19 +103,14 @@ def image(
 
 def _missing(form: str, problem: Exception) -> str:
     """Say what is missing to make an image."""
-    html_instead = "or write .html, which needs neither"
     text = str(problem).lower()
+    why = f"{' '.join(str(problem).split())[:200]};"
     if isinstance(problem, ImportError) or "pip install" in text:
-        return (
-            f"cannot make a {form.upper()}: pip install 'bifurcated-attention-simulator[images]' "
-            f"and a Chrome or Chromium, {html_instead}"
-        )
-    if "chrome" in text or "browser" in text or not text:
-        return (
-            f"cannot make a {form.upper()}: no browser found; install Chrome or Chromium "
-            f"(apt install chromium, or plotly_get_chrome), {html_instead}"
-        )
-    return f"cannot make a {form.upper()}: {' '.join(str(problem).split())[:200]}; {html_instead}"
+        why = "pip install 'bifurcated-attention-simulator[images]' and a Chrome or Chromium,"
+    elif "chrome" in text or "browser" in text or not text:
+        why = "no browser found; install Chrome or Chromium (apt install chromium, or "
+        why += "plotly_get_chrome),"
+    return f"cannot make a {form.upper()}: {why} or write .html, which needs neither"
 
 
 def plotly_json(figure: "go.Figure") -> str:

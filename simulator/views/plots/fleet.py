@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from simulator.views.plots import style
+from simulator.views.plots import axes, layout, palette, panels, texts
 from simulator.views.plots.caption import hash_of
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     ``frame`` as of :func:`frames.by_gpu`; what does not fit in memory is left out.
     """
     fitting = frame[frame["fits"].astype(bool)]
-    figure = style.new_figure()
+    figure = panels.new_figure()
     models = list(dict.fromkeys(frame["model"]))
     for variant in ("standard", "bifurcated"):
         for number, model in enumerate(models):
@@ -36,45 +36,41 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             # One model's curves are as many as a reader can tell apart.
             for _, curve in part.groupby("gpu", sort=False) if number == 0 else ():
                 _add_curve(figure, curve.sort_values("samples"), variant)
-            name = style.LINES[variant].name + (f", {model}" if len(models) > 1 else "")
+            name = palette.LINES[variant].name + (f", {model}" if len(models) > 1 else "")
             _add_frontier(figure, frontier(part), variant, name, _SYMBOLS[number % len(_SYMBOLS)])
     drawn = fitting if len(fitting) else frame
     for axis, column, title in (
         ("xaxis", "step_ms", "time of a decode step [ms]"),
         ("yaxis", "tokens_per_s_per_gpu", "throughput of one GPU [tokens/s]"),
     ):
-        style.log_axis(figure, axis, drawn[column], title, text=style.number_text)
+        axes.log_axis(figure, axis, drawn[column], title)
     best = fitting[(fitting["variant"] == "bifurcated") & (fitting["model"] == models[0])]
     _name_curves(figure, best, asked=str(frame["gpu"].iloc[0]))
     notes = (
         f"A pale curve is one GPU with {models[0]} along its samples; a frontier joins what no "
         "other GPU beats."
     )
-    words = Caption(caption.subject, (notes, *caption.notes))
-    return style.finish(figure, _pareto_finding(fitting), with_gpus(words, frame))
+    words = with_gpus(caption.after(notes), frame)
+    return layout.finish(figure, _pareto_finding(fitting), words)
 
 
 def _add_curve(figure: "go.Figure", curve: "pd.DataFrame", variant: str) -> None:
     """Add the curve of one GPU, pale."""
-    import plotly.graph_objects as go
-
-    figure.add_trace(
-        go.Scatter(
-            x=curve["step_ms"].tolist(),
-            y=curve["tokens_per_s_per_gpu"].tolist(),
-            mode="lines+markers",
-            line={**style.line_style(variant), "width": 1.2},
-            marker={"size": 3},
-            opacity=style.UNFIT_OPACITY,
-            showlegend=False,
-            text=[
-                f"{model}, {gpu}, {samples:,} samples"
-                for model, gpu, samples in zip(
-                    curve["model"], curve["gpu_name"], curve["samples"], strict=True
-                )
-            ],
-            hovertemplate="%{text}<br>%{x:.4g} ms, %{y:,.0f} tokens/s per GPU<extra></extra>",
-        )
+    figure.add_scatter(
+        x=curve["step_ms"].tolist(),
+        y=curve["tokens_per_s_per_gpu"].tolist(),
+        mode="lines+markers",
+        line={**palette.line_style(variant), "width": 1.2},
+        marker={"size": 3},
+        opacity=palette.UNFIT_OPACITY,
+        showlegend=False,
+        text=[
+            f"{model}, {gpu}, {samples:,} samples"
+            for model, gpu, samples in zip(
+                curve["model"], curve["gpu_name"], curve["samples"], strict=True
+            )
+        ],
+        hovertemplate="%{text}<br>%{x:.4g} ms, %{y:,.0f} tokens/s per GPU<extra></extra>",
     )
 
 
@@ -82,20 +78,16 @@ def _add_frontier(
     figure: "go.Figure", edge: "pd.DataFrame", variant: str, name: str, symbol: str
 ) -> None:
     """Add a frontier."""
-    import plotly.graph_objects as go
-
     if not len(edge):
         return
-    figure.add_trace(
-        go.Scatter(
-            x=edge["step_ms"].tolist(),
-            y=edge["tokens_per_s_per_gpu"].tolist(),
-            mode="lines+markers",
-            line=style.line_style(variant),
-            marker={"size": 8, "symbol": symbol},
-            name=f"frontier, {name}",
-            hoverinfo="skip",
-        )
+    figure.add_scatter(
+        x=edge["step_ms"].tolist(),
+        y=edge["tokens_per_s_per_gpu"].tolist(),
+        mode="lines+markers",
+        line=palette.line_style(variant),
+        marker={"size": 8, "symbol": symbol},
+        name=f"frontier, {name}",
+        hoverinfo="skip",
     )
 
 
@@ -127,7 +119,7 @@ def _name_curves(figure: "go.Figure", fitting: "pd.DataFrame", *, asked: str) ->
         if free["narrow"]:
             placed["narrow"].append(at)
         figure.add_annotation(
-            name="" if free["narrow"] else style.WIDE_ONLY,
+            name="" if free["narrow"] else layout.WIDE_ONLY,
             x=math.log10(end["step_ms"]),
             y=math.log10(end["tokens_per_s_per_gpu"]),
             text=f"<b>{end['gpu']}</b>" if end["gpu"] == asked else end["gpu"],
@@ -180,49 +172,42 @@ def _rate(point: Any, *, several: bool) -> str:
 
 def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the cost of a million tokens on each GPU; ``frame`` as of :func:`frames.at_question`."""
-    import plotly.graph_objects as go
-
     known = frame[frame["usd_per_million_tokens"].notna()]
     priced = known[known["fits"].astype(bool)]
     best = priced.groupby("gpu")["usd_per_million_tokens"].min().sort_values(ascending=False)
     places = {gpu: place for place, gpu in enumerate(best.index)}
-    figure = style.new_figure()
+    figure = panels.new_figure()
     wide = priced.pivot_table(index="gpu", columns="variant", values="usd_per_million_tokens")
     for gpu, place in places.items():
         ends = wide.loc[gpu].dropna().tolist()
-        figure.add_trace(
-            go.Scatter(
-                x=ends,
-                y=[place] * len(ends),
-                mode="lines",
-                line={"color": style.PALE, "width": 4},
-                showlegend=False,
-                hoverinfo="skip",
-            )
+        figure.add_scatter(
+            x=ends,
+            y=[place] * len(ends),
+            mode="lines",
+            line={"color": palette.PALE, "width": 4},
+            showlegend=False,
+            hoverinfo="skip",
         )
     for variant in ("standard", "bifurcated"):
         part = priced[priced["variant"] == variant]
         if not len(part):
             continue
-        figure.add_trace(
-            go.Scatter(
-                x=part["usd_per_million_tokens"].tolist(),
-                y=[places[gpu] for gpu in part["gpu"]],
-                mode="markers",
-                marker={
-                    "color": style.LINES[variant].colour,
-                    "symbol": "circle" if variant == "bifurcated" else "diamond",
-                    "size": 11,
-                },
-                name=style.LINES[variant].name,
-                text=part["gpu_name"].tolist(),
-                hovertemplate="%{text}: %{x:.3g} USD per million tokens<extra></extra>",
-            )
+        figure.add_scatter(
+            x=part["usd_per_million_tokens"].tolist(),
+            y=[places[gpu] for gpu in part["gpu"]],
+            mode="markers",
+            marker={
+                "color": palette.LINES[variant].colour,
+                "symbol": "circle" if variant == "bifurcated" else "diamond",
+                "size": 11,
+            },
+            name=palette.LINES[variant].name,
+            text=part["gpu_name"].tolist(),
+            hovertemplate="%{text}: %{x:.3g} USD per million tokens<extra></extra>",
         )
-    style.log_axis(
-        figure, "xaxis", priced["usd_per_million_tokens"], "cost of a million tokens [USD]",
-        text=style.number_text,
-    )  # fmt: skip
+    axes.log_axis(
+        figure, "xaxis", priced["usd_per_million_tokens"], "cost of a million tokens [USD]"
+    )
     apart = set(priced[~priced["price_comparable"].astype(bool)]["gpu"])
     names = [f"{gpu} *" if gpu in apart else gpu for gpu in places]
     figure.layout.yaxis.update(
@@ -232,15 +217,15 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         range=[-0.6, max(1, len(places)) - 0.4],
     )
     # On a phone, where a tick's text is 10 px high, names get what they need and no more.
-    names_px = max((style.text_width(gpu, 10) for gpu in names), default=0) + _NAME_GAP_PX
+    names_px = max((texts.text_width(gpu, 10) for gpu in names), default=0) + _NAME_GAP_PX
     left = {"wide": 130, "narrow": round(names_px)}
     figure.layout.meta = {**figure.layout.meta, "left": left}
     notes = "Of decoding, where the step fits, without the prefill; prices: profiles', or your own."
     if apart:
         notes += " * A price of another kind, which does not rank."
     figure.layout.meta = {**figure.layout.meta, "most_px": _ROW_PX * len(places) + _AROUND_PX}
-    words = with_gpus(Caption(caption.subject, (notes, *caption.notes)), frame)
-    return style.finish(figure, _cost_finding(known), words)
+    words = with_gpus(caption.after(notes), frame)
+    return layout.finish(figure, _cost_finding(known), words)
 
 
 def _cost_finding(priced: "pd.DataFrame") -> str:

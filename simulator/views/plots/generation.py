@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from simulator.views.plots import style
-from simulator.views.plots.lines import add_keys, add_line, comparable, fit_words, variants
-from simulator.views.plots.style import Caption
+from simulator.views.plots import axes, layout, palette, panels, texts
+from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_keys, add_line, by_variant, comparable, fit_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,11 +13,8 @@ if TYPE_CHECKING:
 
 def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw step and gain against decoded tokens; ``frame`` as of :func:`frames.by_own_tokens`."""
-    import plotly.graph_objects as go
-
-    figure = style.new_panels(["", ""], 1, 1, shared=False)
-    for variant in variants(frame):
-        line = frame[frame["variant"] == variant].sort_values("decoded_tokens")
+    figure = panels.new_panels(["", ""], 1, 1, shared=False)
+    for line in by_variant(frame, "decoded_tokens"):
         add_line(
             figure,
             line,
@@ -30,33 +27,32 @@ def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         )
     bifurcated = frame[frame["variant"] == "bifurcated"].sort_values("decoded_tokens")
     for column, name, colour, dash in (
-        ("speedup", "speed-up of the step", style.INK, "solid"),
-        ("kv_io_ratio", "KV-IO ratio", style.GREY, "dashdot"),
+        ("speedup", "speed-up of the step", palette.INK, "solid"),
+        ("kv_io_ratio", "KV-IO ratio", palette.GREY, "dashdot"),
     ):
-        figure.add_trace(
-            go.Scatter(
-                x=bifurcated["decoded_tokens"].tolist(),
-                y=bifurcated[column].tolist(),
-                mode="lines" if len(bifurcated) > 1 else "lines+markers",
-                line={"color": colour, "dash": dash, "width": 2.5},
-                name=name,
-                hovertemplate=f"%{{x:,}} own tokens: {name} %{{y:.3g}}<extra></extra>",
-            ),
+        figure.add_scatter(
+            x=bifurcated["decoded_tokens"].tolist(),
+            y=bifurcated[column].tolist(),
+            mode="lines" if len(bifurcated) > 1 else "lines+markers",
+            line={"color": colour, "dash": dash, "width": 2.5},
+            name=name,
+            hovertemplate=f"%{{x:,}} own tokens: {name} %{{y:.3g}}<extra></extra>",
             row=1,
             col=2,
         )
     add_keys(figure, frame, bounds=False)
     for number in range(2):
-        style.log_axis(
+        axes.log_axis(
             figure,
-            style.axis_name("xaxis", number),
+            panels.axis_name("xaxis", number),
             frame["decoded_tokens"],
             "own tokens of each sample [tokens]",
+            text=axes.size_text,
         )
-    style.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", text=style.number_text, pad=0.1)
+    axes.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", pad=0.1)
     gains = [*bifurcated["speedup"], *bifurcated["kv_io_ratio"], 1.0]
-    style.log_axis(figure, "yaxis2", gains, "ratio [times]", text=style.number_text, most_ticks=8)
-    return style.finish(figure, _finding(frame), caption)
+    axes.log_axis(figure, "yaxis2", gains, "ratio [times]", most_ticks=8)
+    return layout.finish(figure, _finding(frame), caption)
 
 
 def _finding(frame: "pd.DataFrame") -> str:
@@ -66,8 +62,8 @@ def _finding(frame: "pd.DataFrame") -> str:
         return f"No step to compare{fit_words(frame)}"
     first, last = there.iloc[0], there.iloc[-1]
     if len(there) == 1:
-        return f"The only step is {style.faster(first['speedup'])} with bifurcated attention"
-    words = {style.faster(ratio) for ratio in (first["speedup"], last["speedup"])}
+        return f"The only step is {texts.faster(first['speedup'])} with bifurcated attention"
+    words = {texts.faster(ratio) for ratio in (first["speedup"], last["speedup"])}
     if len(words) == 1:
         return f"Bifurcated is {words.pop()} from the first step to the last{fit_words(frame)}"
     standard = frame[(frame["variant"] == "standard") & frame["both_fit"].astype(bool)]
@@ -75,9 +71,9 @@ def _finding(frame: "pd.DataFrame") -> str:
     steps = f"these steps{unfit}" if unfit else "all steps"
     over_all = _mean(standard.sort_values("decoded_tokens")) / _mean(there)
     return (
-        f"Bifurcated is {style.faster(first['speedup'])} at first, "
-        f"{style.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens, "
-        f"{style.faster(over_all)} over {steps}"
+        f"Bifurcated is {texts.faster(first['speedup'])} at first, "
+        f"{texts.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens, "
+        f"{texts.faster(over_all)} over {steps}"
     )
 
 

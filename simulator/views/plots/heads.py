@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from simulator.views.plots import style
-from simulator.views.plots.lines import add_step_panels, comparable
-from simulator.views.plots.style import Caption
+from simulator.views.plots import layout, panels, texts
+from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_step_panels, by_variant, comparable
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -20,17 +20,11 @@ def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     ``frame`` as of :func:`frames.by_kv_heads`.
     """
     counts = list(dict.fromkeys(frame["kv_heads"]))
-    figure = style.new_panels([_form(frame, count) for count in counts], len(counts), 1)
-    panels = [
-        [
-            part[part["variant"] == variant].sort_values("samples")
-            for variant in ("standard", "bifurcated")
-        ]
-        for part in (frame[frame["kv_heads"] == count] for count in counts)
-    ]
-    add_step_panels(figure, panels, frame, most_ticks=(8, 10))
-    words = Caption(caption.subject, (_NOTE, *caption.notes) if len(counts) > 1 else caption.notes)
-    return style.finish(figure, _finding(frame, counts), words)
+    figure = panels.new_panels([_form(frame, count) for count in counts], len(counts), 1)
+    drawn = [by_variant(frame[frame["kv_heads"] == count], "samples") for count in counts]
+    add_step_panels(figure, drawn, frame, most_ticks=(8, 10))
+    words = caption.after(_NOTE) if len(counts) > 1 else caption
+    return layout.finish(figure, _finding(frame, counts), words)
 
 
 def _form(frame: "pd.DataFrame", count: int) -> str:
@@ -51,7 +45,7 @@ def _finding(frame: "pd.DataFrame", counts: list[int]) -> str:
     if not named:
         return f"At {samples} no form fits with both kinds of attention"
     words = [
-        f"{style.faster(gains[count])} with {_form(frame, count)}"
+        f"{texts.faster(gains[count])} with {_form(frame, count)}"
         for count in dict.fromkeys((named[0], named[-1]))
     ]
     return f"At {samples} bifurcated is {'; '.join(words)}"

@@ -1,13 +1,12 @@
 """Time of a decode step along samples and context, and for every kernel and execution."""
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import OPEN
 from simulator.units import MILLISECOND, format_time, format_tokens
-from simulator.views.plots import lines, style
-from simulator.views.plots.style import Caption
+from simulator.views.plots import axes, layout, lines, palette, panels, texts
+from simulator.views.plots.layout import Caption
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -31,41 +30,31 @@ def latency_context(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
 def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> "go.Figure":
     """Draw the step's time against an axis."""
-    figure = style.new_figure()
+    figure = panels.new_figure()
     hover = f"%{{x:,}} {title.partition(' ')[0]}: %{{y:.4g}} ms"
-    parts = [
-        frame[frame["variant"] == variant].sort_values(axis) for variant in lines.variants(frame)
-    ]
+    parts = lines.by_variant(frame, axis)
     for part in parts:
         lines.add_band(figure, part, axis)
     for part in parts:
         lines.add_line(figure, part, axis, "step_ms", hover=hover)
     target_ms = float(frame["target_step_ms"].iloc[0])
     if target_ms > 0:
-        _add_target(figure, target_ms, [float(frame[axis].min()), float(frame[axis].max())])
+        lines.add_rule(
+            figure,
+            [float(frame[axis].min()), float(frame[axis].max())],
+            [target_ms, target_ms],
+            f"target, {format_time(target_ms * MILLISECOND)}",
+            color=palette.GREEN,
+            dash="longdashdot",
+            width=1.5,
+        )
     lines.add_keys(figure, frame)
-    style.log_axis(figure, "xaxis", frame[axis], title)
+    axes.log_axis(figure, "xaxis", frame[axis], title, text=axes.size_text)
     held = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)]
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
-    style.log_axis(figure, "yaxis", shown, STEP_TITLE, text=style.number_text)
-    notes = ("Shaded: where 80% of measured steps should lie.", *caption.notes)
-    return style.finish(figure, finding(frame, axis), Caption(caption.subject, notes))
-
-
-def _add_target(figure: "go.Figure", target_ms: float, ends: list[float]) -> None:
-    """Add the line of the longest acceptable step."""
-    import plotly.graph_objects as go
-
-    figure.add_trace(
-        go.Scatter(
-            x=ends,
-            y=[target_ms, target_ms],
-            mode="lines",
-            line={"color": style.GREEN, "dash": "longdashdot", "width": 1.5},
-            name=f"target, {format_time(target_ms * MILLISECOND)}",
-            hoverinfo="skip",
-        )
-    )
+    axes.log_axis(figure, "yaxis", shown, STEP_TITLE)
+    words = caption.after("Shaded: where 80% of measured steps should lie.")
+    return layout.finish(figure, finding(frame, axis), words)
 
 
 def finding(frame: "pd.DataFrame", axis: str) -> str:
@@ -100,7 +89,7 @@ def _ends(parts: dict[str, "pd.DataFrame"], axis: str) -> list[str]:
 def compared(point: Any) -> str:
     """Say how bifurcated attention compares at a point, and if that is within the model's error."""
     unsure = f" ({point['verdict']})" if point["verdict"] in OPEN else ""
-    return f"Bifurcated is {style.faster(point['speedup'])}{unsure}"
+    return f"Bifurcated is {texts.faster(point['speedup'])}{unsure}"
 
 
 def _size(axis: str, value: Any) -> str:
@@ -115,20 +104,16 @@ def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
     ``frame`` as of :func:`frames.by_kernel`.
     """
-    panels = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
-    figure = style.new_panels([f"{kernel}, {execution}" for kernel, execution in panels], 4, 2)
-    parts = [
-        frame[(frame["kernel"] == kernel) & (frame["execution"] == execution)]
-        for kernel, execution in panels
+    ways = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
+    figure = panels.new_panels([f"{kernel}, {execution}" for kernel, execution in ways], 4, 2)
+    drawn = [
+        lines.by_variant(
+            frame[(frame["kernel"] == kernel) & (frame["execution"] == execution)], "samples"
+        )
+        for kernel, execution in ways
     ]
-    lines.add_step_panels(figure, map(_kernel_lines, parts), frame, most_ticks=(6, 8))
-    return style.finish(figure, _kernels_finding(frame), caption)
-
-
-def _kernel_lines(part: "pd.DataFrame") -> Iterator["pd.DataFrame"]:
-    """Yield the lines of one kernel and execution."""
-    for variant in lines.variants(part):
-        yield part[part["variant"] == variant].sort_values("samples")
+    lines.add_step_panels(figure, drawn, frame, most_ticks=(6, 8))
+    return layout.finish(figure, _kernels_finding(frame), caption)
 
 
 def _kernels_finding(frame: "pd.DataFrame") -> str:
@@ -139,6 +124,6 @@ def _kernels_finding(frame: "pd.DataFrame") -> str:
     most, least = asked.loc[asked["speedup"].idxmax()], asked.loc[asked["speedup"].idxmin()]
     return (
         f"At {plural(int(most['samples']), 'sample')} bifurcated is "
-        f"{style.faster(most['speedup'])} with {most['kernel']} ({most['execution']}), "
-        f"{style.faster(least['speedup'])} with {least['kernel']} ({least['execution']})"
+        f"{texts.faster(most['speedup'])} with {most['kernel']} ({most['execution']}), "
+        f"{texts.faster(least['speedup'])} with {least['kernel']} ({least['execution']})"
     )

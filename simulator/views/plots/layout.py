@@ -37,6 +37,10 @@ class Caption:
     subject: str
     notes: tuple[str, ...]
 
+    def after(self, *notes: str) -> "Caption":
+        """Return the caption with notes before its own."""
+        return Caption(self.subject, (*notes, *self.notes))
+
 
 @dataclass(frozen=True)
 class _Form:

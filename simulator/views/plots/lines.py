@@ -1,21 +1,22 @@
 """Lines of the ways of attention over an axis, as several figures draw them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulator.inputs.setup import ATTENTIONS
-from simulator.views.plots import style
+from simulator.views.plots import axes, palette
+from simulator.views.plots.panels import axis_name
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
 
-def variants(frame: "pd.DataFrame") -> list[str]:
-    """Return the kinds of attention in a frame; the last is drawn on top."""
-    there = set(frame["variant"])
-    return [name for name in ATTENTIONS if name in there]
+def by_variant(frame: "pd.DataFrame", axis: str) -> "list[pd.DataFrame]":
+    """Return the rows of each kind of attention along an axis; the last is drawn on top."""
+    parts = (frame[frame["variant"] == variant].sort_values(axis) for variant in ATTENTIONS)
+    return [part for part in parts if len(part)]
 
 
 def comparable(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -48,7 +49,6 @@ def add_line(
     y: str,
     *,
     hover: str,
-    name: str | None = None,
     legend: bool = True,
     bounds: bool = True,
     **place: Any,
@@ -64,42 +64,74 @@ def add_line(
     place
         ``row`` and ``col`` of a subplot.
     """
-    import plotly.graph_objects as go
-
     variant = str(part["variant"].iloc[0])
-    line = style.line_style(variant)
-    fits = part["fits"].to_numpy(dtype=bool)
-    ends = (~fits).argmax() if not fits.all() else len(part)
-    pieces = [(part.iloc[:ends], 1.0), (part.iloc[max(0, ends - 1) :], style.UNFIT_OPACITY)]
-    shown = False
-    for piece, opacity in pieces:
-        if not len(piece) or (opacity < 1 and ends == len(part)):
-            continue
+    line = palette.line_style(variant)
+    pieces = by_fit(part)
+    for number, (piece, opacity) in enumerate(pieces):
         marker: dict[str, Any] = {"size": 8, "color": line["color"]}
         if bounds:
-            marker["symbol"] = [style.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
-        figure.add_trace(
-            go.Scatter(
-                x=piece[x].tolist(),
-                y=piece[y].tolist(),
-                mode="lines+markers" if bounds or len(part) == 1 else "lines",
-                line=line,
-                marker=marker,
-                opacity=opacity,
-                name=name or style.LINES[variant].name,
-                legendgroup=f"{variant} {name or ''}",
-                showlegend=legend and not shown,
-                text=[
-                    f"{'fits' if held else 'does not fit'}, bound by {bound}"
-                    for held, bound in zip(piece["fits"], piece["bound"], strict=True)
-                ],
-                hovertemplate=f"{style.LINES[variant].name}<br>{hover}<br>%{{text}}<extra></extra>",
-            ),
+            marker["symbol"] = [palette.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
+        figure.add_scatter(
+            x=piece[x].tolist(),
+            y=piece[y].tolist(),
+            mode="lines+markers" if bounds or len(part) == 1 else "lines",
+            line=line,
+            marker=marker,
+            opacity=opacity,
+            name=palette.LINES[variant].name,
+            legendgroup=variant,
+            showlegend=legend and number == 0,
+            text=[
+                f"{'fits' if held else 'does not fit'}, bound by {bound}"
+                for held, bound in zip(piece["fits"], piece["bound"], strict=True)
+            ],
+            hovertemplate=f"{palette.LINES[variant].name}<br>{hover}<br>%{{text}}<extra></extra>",
             **place,
         )
-        shown = True
-    if 0 < ends < len(part):
-        _mark_end(figure, part.iloc[ends - 1], x, y, line["color"], place)
+    if len(pieces) > 1:
+        last, mark = pieces[0][0].iloc[-1], f"{palette.OUT_OF_MEMORY_SYMBOL}-thin"
+        colour = line["color"]
+        figure.add_scatter(
+            x=[last[x]],
+            y=[last[y]],
+            mode="markers",
+            marker={
+                "symbol": mark,
+                "size": 15,
+                "color": colour,
+                "line": {"width": 3, "color": colour},
+            },
+            showlegend=False,
+            hoverinfo="skip",
+            **place,
+        )
+
+
+def by_fit(part: "pd.DataFrame") -> "list[tuple[pd.DataFrame, float]]":
+    """Return a line in pieces, each with its opacity: what fits in memory, and what is beyond."""
+    fits = part["fits"].to_numpy(dtype=bool)
+    ends = len(part) if fits.all() else int((~fits).argmax())
+    pieces = [(part.iloc[:ends], 1.0)] if ends else []
+    if ends < len(part):
+        pieces.append((part.iloc[max(0, ends - 1) :], palette.UNFIT_OPACITY))
+    return pieces
+
+
+def add_rule(
+    figure: "go.Figure", x: Sequence[float], y: Sequence[float], name: str, **line: Any
+) -> None:
+    """Add a line that is a limit or a bound, and no prediction.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    x, y
+        Where the line runs.
+    name, line
+        Its name in the legend, and its ``color``, ``dash`` and ``width``.
+    """
+    figure.add_scatter(x=x, y=y, mode="lines", line=line, name=name, hoverinfo="skip")
 
 
 def add_step_panels(
@@ -133,37 +165,18 @@ def add_step_panels(
                 row=1,
                 col=number + 1,
             )
-        x, y = (style.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
+        x, y = (axis_name(axis, number) for axis in ("xaxis", "yaxis"))
         most_x, most_y = most_ticks
-        style.log_axis(figure, x, drawn["samples"], "samples [sequences]", most_ticks=most_x)
-        style.log_axis(
-            figure, y, drawn["step_ms"], "step [ms]", text=style.number_text, most_ticks=most_y
+        axes.log_axis(
+            figure,
+            x,
+            drawn["samples"],
+            "samples [sequences]",
+            most_ticks=most_x,
+            text=axes.size_text,
         )
+        axes.log_axis(figure, y, drawn["step_ms"], "step [ms]", most_ticks=most_y)
     add_keys(figure, drawn, bounds=False)
-
-
-def _mark_end(
-    figure: "go.Figure", last: Any, x: str, y: str, colour: str, place: dict[str, Any]
-) -> None:
-    """Mark the last point that fits."""
-    import plotly.graph_objects as go
-
-    figure.add_trace(
-        go.Scatter(
-            x=[last[x]],
-            y=[last[y]],
-            mode="markers",
-            marker={
-                "symbol": f"{style.OUT_OF_MEMORY_SYMBOL}-thin",
-                "size": 15,
-                "color": colour,
-                "line": {"width": 3, "color": colour},
-            },
-            showlegend=False,
-            hoverinfo="skip",
-        ),
-        **place,
-    )
 
 
 def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
@@ -174,23 +187,39 @@ def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
     part
         Rows of one ``variant`` in the order of ``x``.
     """
-    import plotly.graph_objects as go
-
     part = part[part["fits"].astype(bool) & (part["step_ms_high"] < math.inf)]
     low, high = part["step_ms_low"], part["step_ms_high"]
     if not len(part) or (low == high).all():
         return
-    values = part[x].tolist()
-    figure.add_trace(
-        go.Scatter(
-            x=[*values, *reversed(values)],
-            y=[*high, *reversed(low.tolist())],
-            mode="none",
-            fill="toself",
-            fillcolor=style.pale(style.LINES[str(part["variant"].iloc[0])].colour),
-            showlegend=False,
-            hoverinfo="skip",
-        )
+    add_area(figure, part[x], low, high, str(part["variant"].iloc[0]))
+
+
+def add_area(
+    figure: "go.Figure",
+    x: "pd.Series[float]",
+    low: "pd.Series[float]",
+    high: "pd.Series[float]",
+    variant: str,
+) -> None:
+    """Shade what lies between two lines of one kind of attention.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    x, low, high
+        The axis, and both lines along it.
+    variant
+        The kind of attention.
+    """
+    figure.add_scatter(
+        x=[*x, *x[::-1]],
+        y=[*high, *low[::-1]],
+        mode="none",
+        fill="toself",
+        fillcolor=palette.pale(palette.LINES[variant].colour),
+        showlegend=False,
+        hoverinfo="skip",
     )
 
 
@@ -204,27 +233,24 @@ def add_keys(figure: "go.Figure", frame: "pd.DataFrame", *, bounds: bool = True)
     bounds
         Whether the markers' shapes say what binds.
     """
-    import plotly.graph_objects as go
 
     def key(name: str, symbol: str, **line: Any) -> None:
-        figure.add_trace(
-            go.Scatter(
-                x=[None],
-                y=[None],
-                mode="markers",
-                marker={"symbol": symbol, "size": 8, "color": style.GREY, "line": line},
-                name=name,
-                hoverinfo="skip",
-            )
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            marker={"symbol": symbol, "size": 8, "color": palette.GREY, "line": line},
+            name=name,
+            hoverinfo="skip",
         )
 
-    for bound, symbol in style.BOUND_SYMBOLS.items():
+    for bound, symbol in palette.BOUND_SYMBOLS.items():
         if bounds and bound in set(frame["bound"]):
             key(f"bound by {bound}", symbol)
     if not frame["fits"].all():
         key(
             "last that fits in memory; pale beyond",
-            f"{style.OUT_OF_MEMORY_SYMBOL}-thin",
+            f"{palette.OUT_OF_MEMORY_SYMBOL}-thin",
             width=2,
-            color=style.GREY,
+            color=palette.GREY,
         )

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from simulator._version import __version__
 from simulator.answers.studies import REFERENCE, Studies
 from simulator.inputs.setup import ATTENTIONS
-from simulator.views.plots import style
-from simulator.views.plots.style import Caption
+from simulator.views.plots import axes, layout, palette, panels
+from simulator.views.plots.layout import Caption
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 # Colour, symbol and name by where the freed parameters go. Where that is unknown, a family is not
 # compared with others.
 _MARKS = {
-    "mlp": (style.GREEN, "circle", "freed to the MLP"),
-    "heads": (style.PURPLE, "square", "freed to query heads"),
-    "nothing": (style.BLACK, "diamond", "nothing put back"),
+    "mlp": (palette.GREEN, "circle", "freed to the MLP"),
+    "heads": (palette.PURPLE, "square", "freed to query heads"),
+    "nothing": (palette.BLACK, "diamond", "nothing put back"),
 }
 # Names short enough to stand beside a point.
 _SHORT = {"multi-head": "MHA", "multi-group": "GQA", "multi-query": "MQA"}
@@ -39,7 +39,7 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     timed = frame[frame["attention"].notna()]
     told = frame[frame["attention"].isna()]
     names = ["against KV bytes", "against the step"] if len(timed) else [""]
-    figure = style.new_panels(names, len(names), 1, shared=False)
+    figure = panels.new_panels(names, len(names), 1, shared=False)
     told = told[told["matched_by"].isin(_MARKS)]
     known = told[told["kv_share"].notna()]
     _add_reference(figure)
@@ -47,7 +47,7 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         part = known[known["matched_by"] == matched_by]
         if len(part):
             _add_families(figure, part, matched_by)
-    style.log_axis(
+    axes.log_axis(
         figure,
         "xaxis",
         [1.0, *known["kv_share"]],
@@ -58,23 +58,19 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     if len(timed):
         for attention in ATTENTIONS:
             _add_steps(figure, timed[timed["attention"] == attention], attention)
-        style.log_axis(
-            figure,
-            "xaxis2",
-            list(timed["step_ms"]),
-            "time of a decode step [ms]",
-            text=style.number_text,
-            pad=0.2,
+        axes.log_axis(
+            figure, "xaxis2", list(timed["step_ms"]), "time of a decode step [ms]", pad=0.2
         )
     for number, part in enumerate((known, timed)[: len(names)]):
-        axis = figure.layout[style.axis_name("yaxis", number)]
         low, high = 100 * part["loss_low"].min(), 100 * part["loss_high"].max()
-        axis.range = [low - 0.05 * (high - low), high + _HEADROOM * (high - low)]
-        axis.title.text = "loss over multi-head's − 1 [%]"
-        axis.zeroline = True
-        axis.zerolinecolor = style.INK
-    notes = [_note(timed), *_untold(told), *caption.notes]
-    return style.finish(figure, finding(told), Caption(caption.subject, tuple(notes)))
+        figure.layout[panels.axis_name("yaxis", number)].update(
+            range=[low - 0.05 * (high - low), high + _HEADROOM * (high - low)],
+            title_text="loss over multi-head's − 1 [%]",
+            zeroline=True,
+            zerolinecolor=palette.INK,
+        )
+    words = caption.after(_note(timed), *_untold(told))
+    return layout.finish(figure, finding(told), words)
 
 
 def _share_text(value: float) -> str:
@@ -99,20 +95,16 @@ def _note(timed: "pd.DataFrame") -> str:
 
 def _add_reference(figure: "go.Figure") -> None:
     """Add multi-head, with which all are compared, to the first panel."""
-    import plotly.graph_objects as go
-
-    figure.add_trace(
-        go.Scatter(
-            x=[1.0],
-            y=[0.0],
-            mode="markers+text",
-            text=[_SHORT[REFERENCE]],
-            textposition="top center",
-            textfont={"size": 11},
-            marker={"color": style.INK, "symbol": "circle-open", "size": 9},
-            showlegend=False,
-            hoverinfo="skip",
-        ),
+    figure.add_scatter(
+        x=[1.0],
+        y=[0.0],
+        mode="markers+text",
+        text=[_SHORT[REFERENCE]],
+        textposition="top center",
+        textfont={"size": 11},
+        marker={"color": palette.INK, "symbol": "circle-open", "size": 9},
+        showlegend=False,
+        hoverinfo="skip",
         row=1,
         col=1,
     )
@@ -120,32 +112,28 @@ def _add_reference(figure: "go.Figure") -> None:
 
 def _add_families(figure: "go.Figure", part: "pd.DataFrame", matched_by: str) -> None:
     """Add the families of one way of matching to the first panel."""
-    import plotly.graph_objects as go
-
     colour, symbol, name = _MARKS[matched_by]
     strong = part["runs"] >= LEAST_RUNS
-    for group, opacity in ((part[strong], 1.0), (part[~strong], style.UNFIT_OPACITY)):
+    for group, opacity in ((part[strong], 1.0), (part[~strong], palette.UNFIT_OPACITY)):
         if not len(group):
             continue
         named = opacity == 1
-        figure.add_trace(
-            go.Scatter(
-                x=group["kv_share"].tolist(),
-                y=(100 * group["loss_change"]).tolist(),
-                error_y=_errors(group),
-                mode="markers+text" if named else "markers",
-                text=group["family"].replace(_SHORT).tolist(),
-                textposition="middle right",
-                textfont={"size": 11},
-                marker={"color": colour, "symbol": symbol, "size": 9},
-                opacity=opacity,
-                name=name,
-                legendgroup=matched_by,
-                showlegend=named or not strong.any(),
-                customdata=group["runs"].tolist(),
-                hovertemplate="%{text}: %{y:+.2f} % at %{x:.3f} of the KV bytes, "
-                "%{customdata} runs<extra></extra>",
-            ),
+        figure.add_scatter(
+            x=group["kv_share"].tolist(),
+            y=(100 * group["loss_change"]).tolist(),
+            error_y=_errors(group),
+            mode="markers+text" if named else "markers",
+            text=group["family"].replace(_SHORT).tolist(),
+            textposition="middle right",
+            textfont={"size": 11},
+            marker={"color": colour, "symbol": symbol, "size": 9},
+            opacity=opacity,
+            name=name,
+            legendgroup=matched_by,
+            showlegend=named or not strong.any(),
+            customdata=group["runs"].tolist(),
+            hovertemplate="%{text}: %{y:+.2f} % at %{x:.3f} of the KV bytes, "
+            "%{customdata} runs<extra></extra>",
             row=1,
             col=1,
         )
@@ -165,30 +153,24 @@ def _errors(group: "pd.DataFrame") -> dict[str, Any]:
 
 def _add_steps(figure: "go.Figure", part: "pd.DataFrame", attention: str) -> None:
     """Add the models under one kind of attention to the second panel."""
-    import plotly.graph_objects as go
-
-    line = style.line_style(attention)
+    line = palette.line_style(attention)
     side = "right" if attention == "standard" else "left"
     # Neighbours in loss have their names on different sides.
     ranks = part["loss_change"].rank(method="first")
-    figure.add_trace(
-        go.Scatter(
-            x=part["step_ms"].tolist(),
-            y=(100 * part["loss_change"]).tolist(),
-            error_y=_errors(part),
-            mode="markers+text",
-            text=part["family"].replace(_SHORT).tolist(),
-            textposition=[
-                "bottom right"
-                if family == REFERENCE
-                else f"{'bottom' if rank % 2 else 'top'} {side}"
-                for family, rank in zip(part["family"], ranks, strict=True)
-            ],
-            textfont={"size": 11, "color": line["color"]},
-            marker={"color": line["color"], "size": 9},
-            name=style.LINES[attention].name,
-            hovertemplate="%{text}: %{y:+.2f} %, %{x:.3g} ms<extra></extra>",
-        ),
+    figure.add_scatter(
+        x=part["step_ms"].tolist(),
+        y=(100 * part["loss_change"]).tolist(),
+        error_y=_errors(part),
+        mode="markers+text",
+        text=part["family"].replace(_SHORT).tolist(),
+        textposition=[
+            "bottom right" if family == REFERENCE else f"{'bottom' if rank % 2 else 'top'} {side}"
+            for family, rank in zip(part["family"], ranks, strict=True)
+        ],
+        textfont={"size": 11, "color": line["color"]},
+        marker={"color": line["color"], "size": 9},
+        name=palette.LINES[attention].name,
+        hovertemplate="%{text}: %{y:+.2f} %, %{x:.3g} ms<extra></extra>",
         row=1,
         col=2,
     )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_tokens, is_power_of_two
-from simulator.views.plots import ratio_map, style
+from simulator.views.plots import axes, layout, palette, panels, ratio_map, texts
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
-from simulator.views.plots.lines import comparable
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_rule, comparable
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 # Red where standard attention is faster, blue where bifurcated is.
-_SCALE = ratio_map.colour_scale(style.VERMILLION, style.BLUE)
+_SCALE = ratio_map.colour_scale(palette.VERMILLION, palette.BLUE)
 _MOST_CONTEXTS = 5
 # Along an axis: more have no room for a number on a phone.
 _MOST_CELLS = 11
@@ -29,7 +29,7 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
     Cells are powers of two, and lines run between them.
     """
-    figure = style.new_figure()
+    figure = panels.new_figure()
     bifurcated = frame[frame["variant"] == "bifurcated"]
     fine = bifurcated.pivot_table(index="context_tokens", columns="samples", values="speedup")
     cells = fine.loc[_cell_sizes(fine.index), _cell_sizes(fine.columns)]
@@ -47,12 +47,12 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         filled = part.assign(share=share).pivot_table(
             index="context_tokens", columns="samples", values="share"
         )
-        line = style.LINES[variant]
+        line = palette.LINES[variant]
         ends = {"color": line.colour, "dash": line.dash, "width": 5}
         within = filled.loc[cells.index, cells.columns]
         _add_border(figure, within, f"memory ends, {line.name}", ends)
     # Last and thin, so that both are seen where they run together.
-    _add_border(figure, cells, "break-even", {"color": style.INK, "width": 2})
+    _add_border(figure, cells, "break-even", {"color": palette.INK, "width": 2})
     _add_question(figure, bifurcated[bifurcated["asked"]])
     for axis, values, title in (
         ("xaxis", cells.columns, SAMPLES_TITLE),
@@ -62,30 +62,25 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     notes = (
         "In a cell: time of a standard step over that of a bifurcated one. Grey: fits with neither."
     )
-    words = Caption(caption.subject, (notes, *caption.notes))
-    return style.finish(figure, _map_finding(frame), words)
+    return layout.finish(figure, _map_finding(frame), caption.after(notes))
 
 
 def _add_question(figure: "go.Figure", asked: "pd.DataFrame") -> None:
     """Add a ring around the question's own point, if it has one on the map."""
-    import plotly.graph_objects as go
-
     if not len(asked):
         return
-    figure.add_trace(
-        go.Scatter(
-            x=[math.log2(asked["samples"].iloc[0])],
-            y=[math.log2(asked["context_tokens"].iloc[0])],
-            mode="markers",
-            marker={
-                "symbol": "circle-open",
-                "size": 26,
-                "color": style.INK,
-                "line": {"width": 2, "color": style.INK},
-            },
-            name="the question",
-            hoverinfo="skip",
-        )
+    figure.add_scatter(
+        x=[math.log2(asked["samples"].iloc[0])],
+        y=[math.log2(asked["context_tokens"].iloc[0])],
+        mode="markers",
+        marker={
+            "symbol": "circle-open",
+            "size": 26,
+            "color": palette.INK,
+            "line": {"width": 2, "color": palette.INK},
+        },
+        name="the question",
+        hoverinfo="skip",
     )
 
 
@@ -116,7 +111,7 @@ def _map_finding(frame: "pd.DataFrame") -> str:
     first = f"Bifurcated is faster at {(gain > 1).mean():.0%} of the points that fit both ways"
     best = both.loc[gain.idxmax()]
     where = (
-        f"at most {style.times(best['speedup'])} ({int(best['samples']):,} samples, "
+        f"at most {texts.times(best['speedup'])} ({int(best['samples']):,} samples, "
         f"{format_tokens(int(best['context_tokens']))} tokens)"
     )
     if not (gain > 1).any():
@@ -130,70 +125,47 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
     ``frame`` as of ``by_context_and_samples``.
     """
-    import plotly.graph_objects as go
-
     points = frame[frame["variant"] == "bifurcated"]
     contexts = [
         tokens for tokens in sorted(set(points["context_tokens"])) if is_power_of_two(tokens)
     ]
     contexts = contexts[:: -(-len(contexts) // _MOST_CONTEXTS) or 1]
-    figure = style.new_figure()
+    figure = panels.new_figure()
     high = max(2.0, float(points["kv_io_ratio"].max()))
-    figure.add_trace(
-        go.Scatter(
-            x=[1, high],
-            y=[1, high],
-            mode="lines",
-            line={"color": style.GREY, "dash": "dot", "width": 2},
-            name="if bytes of KV were all of the time",
-            hoverinfo="skip",
-        )
-    )
+    name = "if bytes of KV were all of the time"
+    add_rule(figure, [1, high], [1, high], name, color=palette.GREY, dash="dot", width=2)
     drawn = []
     for number, tokens in enumerate(contexts):
         line = points[points["context_tokens"] == tokens].sort_values("samples")
         line = line[[is_power_of_two(samples) for samples in line["samples"]]]
         drawn += [*line["speedup"]]
-        figure.add_trace(
-            go.Scatter(
-                x=line["kv_io_ratio"].tolist(),
-                y=line["speedup"].tolist(),
-                mode="lines+markers",
-                line={
-                    "color": _shade((number + 1) / len(contexts)),
-                    "dash": style.LINES["bifurcated"].dash,
-                    "width": 2.5,
-                },
-                marker={
-                    "size": 8,
-                    "symbol": ["circle" if fits else "circle-open" for fits in line["fits"]],
-                },
-                name=f"{format_tokens(int(tokens))}-token context",
-                customdata=line["samples"].tolist(),
-                hovertemplate="%{customdata:,} samples: %{x:.3g} times fewer KV bytes, "
-                "%{y:.3g} times as fast<extra></extra>",
-            )
+        figure.add_scatter(
+            x=line["kv_io_ratio"].tolist(),
+            y=line["speedup"].tolist(),
+            mode="lines+markers",
+            line={
+                "color": _shade((number + 1) / len(contexts)),
+                "dash": palette.LINES["bifurcated"].dash,
+                "width": 2.5,
+            },
+            marker={
+                "size": 8,
+                "symbol": ["circle" if fits else "circle-open" for fits in line["fits"]],
+            },
+            name=f"{format_tokens(int(tokens))}-token context",
+            customdata=line["samples"].tolist(),
+            hovertemplate="%{customdata:,} samples: %{x:.3g} times fewer KV bytes, "
+            "%{y:.3g} times as fast<extra></extra>",
         )
-    style.log_axis(
-        figure,
-        "xaxis",
-        [1, high],
-        "KV-IO ratio, standard over bifurcated [times]",
-        text=style.number_text,
-    )
-    style.log_axis(
-        figure, "yaxis", [*drawn, 1, 2], "end-to-end speed-up [times]", text=style.number_text
-    )
+    axes.log_axis(figure, "xaxis", [1, high], "KV-IO ratio, standard over bifurcated [times]")
+    axes.log_axis(figure, "yaxis", [*drawn, 1, 2], "end-to-end speed-up [times]")
     notes = "Along a line samples double from point to point; hollow: does not fit in memory."
-    return style.finish(
-        figure, _kv_io_finding(points), Caption(caption.subject, (notes, *caption.notes))
-    )
+    return layout.finish(figure, _kv_io_finding(points), caption.after(notes))
 
 
 def _shade(share: float) -> str:
     """Return bifurcated's blue, paler for a smaller share."""
-    blue = [int(style.BLUE[place : place + 2], 16) for place in (1, 3, 5)]
-    mixed = [round(255 - (255 - part) * (0.25 + 0.75 * share)) for part in blue]
+    mixed = palette.on_white(palette.BLUE, 0.25 + 0.75 * share)
     return "#" + "".join(f"{part:02X}" for part in mixed)
 
 
@@ -209,7 +181,7 @@ def _kv_io_finding(points: "pd.DataFrame") -> str:
     if abs(point["kv_io_ratio"] - 1) < TIE_MARGIN:
         return f"With {plural(int(point['samples']), 'sample')} there are no KV bytes to save"
     return (
-        f"{style.times(point['kv_io_ratio'])} fewer KV bytes make the step "
-        f"{style.faster(point['speedup'])} ({plural(int(point['samples']), 'sample')}, "
+        f"{texts.times(point['kv_io_ratio'])} fewer KV bytes make the step "
+        f"{texts.faster(point['speedup'])} ({plural(int(point['samples']), 'sample')}, "
         f"{format_tokens(int(point['context_tokens']))} tokens)"
     )

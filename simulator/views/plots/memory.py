@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from simulator.units import GIB, format_gib
-from simulator.views.plots import style
+from simulator.views.plots import axes, layout, palette, panels
 from simulator.views.plots.latency import SAMPLES_TITLE
-from simulator.views.plots.lines import add_keys, add_line, variants
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_keys, add_line, by_variant
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -19,47 +19,36 @@ _ABOVE = 4
 
 def memory(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw memory against samples; ``frame`` as of :func:`frames.memory_by_samples`."""
-    import plotly.graph_objects as go
-
     frame = frame.assign(memory_gib=frame["memory_bytes"] / GIB)
     capacity = float(frame["capacity_bytes"].iloc[0]) / GIB
     weights = float(frame["weights_bytes"].iloc[0]) / GIB
-    figure = style.new_figure()
+    figure = panels.new_figure()
     ends = [float(frame["samples"].min()), float(frame["samples"].max())]
     for name, value, dash in (
         ("card's usable memory", capacity, "solid"),
         ("weights", weights, "dot"),
     ):
-        figure.add_trace(
-            go.Scatter(
-                x=ends,
-                y=[value, value],
-                mode="lines",
-                line={
-                    "color": style.INK if dash == "solid" else style.GREY,
-                    "dash": dash,
-                    "width": 2,
-                },
-                name=f"{name}, {format_gib(value * GIB)}",
-                hovertemplate=f"{name}: %{{y:.1f}} GiB<extra></extra>",
-            )
+        figure.add_scatter(
+            x=ends,
+            y=[value, value],
+            mode="lines",
+            line={
+                "color": palette.INK if dash == "solid" else palette.GREY,
+                "dash": dash,
+                "width": 2,
+            },
+            name=f"{name}, {format_gib(value * GIB)}",
+            hovertemplate=f"{name}: %{{y:.1f}} GiB<extra></extra>",
         )
     # With one stored context both take nearly the same: the dotted line lies on the other.
-    for variant in reversed(variants(frame)):
-        part = frame[frame["variant"] == variant].sort_values("samples")
-        hover = "%{x:,} samples: %{y:.4g} GiB"
+    hover = "%{x:,} samples: %{y:.4g} GiB"
+    for part in reversed(by_variant(frame, "samples")):
         add_line(figure, part, "samples", "memory_gib", hover=hover, bounds=False)
     add_keys(figure, frame, bounds=False)
-    style.log_axis(figure, "xaxis", frame["samples"], SAMPLES_TITLE)
+    axes.log_axis(figure, "xaxis", frame["samples"], SAMPLES_TITLE, text=axes.size_text)
     shown = frame["memory_gib"].clip(upper=max(capacity * _ABOVE, 2 * frame["memory_gib"].min()))
-    style.log_axis(
-        figure,
-        "yaxis",
-        [*shown, weights, capacity],
-        "memory of one GPU [GiB]",
-        text=style.number_text,
-    )
-    return style.finish(figure, _finding(frame), caption)
+    axes.log_axis(figure, "yaxis", [*shown, weights, capacity], "memory of one GPU [GiB]")
+    return layout.finish(figure, _finding(frame), caption)
 
 
 def _finding(frame: "pd.DataFrame") -> str:

@@ -53,5 +53,13 @@ def pale(colour: str) -> str:
     >>> pale("#0072B2")
     'rgba(0, 114, 178, 0.13)'
     """
-    parts = ", ".join(str(int(colour[place : place + 2], 16)) for place in (1, 3, 5))
-    return f"rgba({parts}, 0.13)"
+    return f"rgba({', '.join(map(str, on_white(colour, 1)))}, 0.13)"
+
+
+def on_white(colour: str, share: float) -> list[int]:
+    """Return red, green and blue of a colour that covers white to some share.
+
+    >>> on_white("#0072B2", 1), on_white("#0072B2", 0)
+    ([0, 114, 178], [255, 255, 255])
+    """
+    return [round(255 + share * (int(colour[at : at + 2], 16) - 255)) for at in (1, 3, 5)]

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.quality import Quality
 from simulator.units import MILLISECOND
-from simulator.views.plots import style
+from simulator.views.plots import axes, layout, palette, panels
 from simulator.views.plots.caption import caption, study_of
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
+from simulator.views.plots.lines import add_area, by_fit
 from simulator.views.quality import quality_rows
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def quality_latency(
     target
         Longest acceptable, in the axis's unit.
     """
-    figure = style.new_figure()
+    figure = panels.new_figure()
     drawn: list[float] = []
     for attention in ("standard", "bifurcated"):
         part = _worth_drawing(frame[frame["attention"] == attention].sort_values("samples"))
@@ -42,7 +43,7 @@ def quality_latency(
         _add_lines(figure, part, axis)
         drawn += [*part[axis]]
     if target is not None:
-        figure.add_vline(x=target, line={"color": style.INK, "dash": "dot", "width": 1.5})
+        figure.add_vline(x=target, line={"color": palette.INK, "dash": "dot", "width": 1.5})
         figure.add_annotation(
             x=math.log10(target),
             y=0.02,
@@ -53,25 +54,19 @@ def quality_latency(
             showarrow=False,
             font={"size": 11},
         )
-    style.log_axis(
+    axes.log_axis(
         figure,
         "xaxis",
         [*drawn, *([target] if target else [])],
         TITLES[axis],
-        text=style.number_text,
         pad=0.07,  # room on a phone for the number beside the first points
     )
     figure.layout["yaxis"].update(range=[0, 1.07], tickformat=".0%")
     figure.layout["yaxis"].title.text = "expected pass@k"
-    notes = (
-        "Beside a point: its samples, k. Pale: does not fit in memory. Band: standard error over "
-        "problems."
-        if frame["pass_at_k_stderr"].notna().any()
-        else "Beside a point: its samples, k. Pale: does not fit in memory."
-    )
-    return style.finish(
-        figure, _finding(frame, axis, target), Caption(caption.subject, (notes, *caption.notes))
-    )
+    note = "Beside a point: its samples, k. Pale: does not fit in memory."
+    if frame["pass_at_k_stderr"].notna().any():
+        note += " Band: standard error over problems."
+    return layout.finish(figure, _finding(frame, axis, target), caption.after(note))
 
 
 def _worth_drawing(part: "pd.DataFrame") -> "pd.DataFrame":
@@ -83,59 +78,36 @@ def _worth_drawing(part: "pd.DataFrame") -> "pd.DataFrame":
 
 def _add_band(figure: "go.Figure", part: "pd.DataFrame", axis: str) -> None:
     """Add the standard error on both sides, where it is known."""
-    import plotly.graph_objects as go
-
     known = part[part["pass_at_k_stderr"].notna() & part["fits"].astype(bool)]
     if not len(known):
         return
     error = known["pass_at_k_stderr"].astype(float)
     up, down = (known["pass_at_k"] + error).clip(upper=1), (known["pass_at_k"] - error).clip(0)
-    figure.add_trace(
-        go.Scatter(
-            x=[*known[axis], *known[axis][::-1]],
-            y=[*up, *down[::-1]],
-            mode="none",
-            fill="toself",
-            fillcolor=style.pale(style.LINES[str(part["attention"].iloc[0])].colour),
-            showlegend=False,
-            hoverinfo="skip",
-        )
-    )
+    add_area(figure, known[axis], down, up, str(part["attention"].iloc[0]))
 
 
 def _add_lines(figure: "go.Figure", part: "pd.DataFrame", axis: str) -> None:
     """Add the line of one kind of attention: strong where it fits in memory, pale beyond."""
-    import plotly.graph_objects as go
-
     attention = str(part["attention"].iloc[0])
-    line = style.line_style(attention)
-    fits = part["fits"].to_numpy(dtype=bool)
-    ends = int((~fits).argmax()) if not fits.all() else len(part)
-    pieces = [(part.iloc[:ends], 1.0), (part.iloc[max(0, ends - 1) :], style.UNFIT_OPACITY)]
-    shown = False
-    for piece, opacity in pieces:
-        if not len(piece) or (opacity < 1 and ends == len(part)):
-            continue
-        figure.add_trace(
-            go.Scatter(
-                x=piece[axis].tolist(),
-                y=piece["pass_at_k"].tolist(),
-                mode="lines+markers+text",
-                line=line,
-                marker={"size": 7, "color": line["color"]},
-                opacity=opacity,
-                text=_labels(piece) if opacity == 1 else None,
-                textposition="bottom right" if attention == "standard" else "top left",
-                textfont={"size": 11, "color": line["color"]},
-                name=style.LINES[attention].name,
-                legendgroup=attention,
-                showlegend=not shown,
-                customdata=piece["samples"].tolist(),
-                hovertemplate=f"{style.LINES[attention].name}<br>%{{customdata:,}} samples: "
-                f"%{{x:.4g}} {UNITS[axis]}, pass@k %{{y:.4f}}<extra></extra>",
-            )
+    line = palette.line_style(attention)
+    for number, (piece, opacity) in enumerate(by_fit(part)):
+        figure.add_scatter(
+            x=piece[axis].tolist(),
+            y=piece["pass_at_k"].tolist(),
+            mode="lines+markers+text",
+            line=line,
+            marker={"size": 7, "color": line["color"]},
+            opacity=opacity,
+            text=_labels(piece) if opacity == 1 else None,
+            textposition="bottom right" if attention == "standard" else "top left",
+            textfont={"size": 11, "color": line["color"]},
+            name=palette.LINES[attention].name,
+            legendgroup=attention,
+            showlegend=number == 0,
+            customdata=piece["samples"].tolist(),
+            hovertemplate=f"{palette.LINES[attention].name}<br>%{{customdata:,}} samples: "
+            f"%{{x:.4g}} {UNITS[axis]}, pass@k %{{y:.4f}}<extra></extra>",
         )
-        shown = True
 
 
 def _labels(piece: "pd.DataFrame") -> list[str]:
@@ -180,7 +152,7 @@ def quality_figure(result: Quality) -> "go.Figure":
     target_s = result.target_request_s if by_request else result.target_step_s
     return quality_latency(
         frame,
-        Caption(about.subject, (f"pass@k: {result.success.source}.", *about.notes)),
+        about.after(f"pass@k: {result.success.source}."),
         axis="request_s" if by_request else "step_ms",
         target=target_s if by_request or target_s is None else target_s / MILLISECOND,
     )

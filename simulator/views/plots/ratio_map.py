@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from simulator.views.plots import style
+from simulator.views.plots import axes, palette
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,26 +40,22 @@ def add_cells(
     place
         ``row`` and ``col`` of the panel, if there are several.
     """
-    import plotly.graph_objects as go
-
     strongest = math.log2(_STRONGEST)
-    figure.update_layout(plot_bgcolor=style.PALE)
-    figure.add_trace(
-        go.Heatmap(
-            **_places(ratios),
-            z=ratios.map(math.log2).where(fits, None).to_numpy().tolist(),
-            zmin=-strongest,
-            zmax=strongest,
-            colorscale=scale,
-            showscale=False,
-            customdata=ratios.to_numpy().tolist(),
-            text=ratios.map(short_ratio).where(fits, "").to_numpy().tolist(),
-            texttemplate="%{text}",
-            textfont={"size": 10},
-            xgap=1,
-            ygap=1,
-            hovertemplate=f"2^%{{x}} samples, 2^%{{y}} tokens: {hover}<extra></extra>",
-        ),
+    figure.update_layout(plot_bgcolor=palette.PALE)
+    figure.add_heatmap(
+        **_places(ratios),
+        z=ratios.map(math.log2).where(fits, None).to_numpy().tolist(),
+        zmin=-strongest,
+        zmax=strongest,
+        colorscale=scale,
+        showscale=False,
+        customdata=ratios.to_numpy().tolist(),
+        text=ratios.map(short_ratio).where(fits, "").to_numpy().tolist(),
+        texttemplate="%{text}",
+        textfont={"size": 10},
+        xgap=1,
+        ygap=1,
+        hovertemplate=f"2^%{{x}} samples, 2^%{{y}} tokens: {hover}<extra></extra>",
         **place,
     )
 
@@ -90,8 +86,6 @@ def add_border(
     place
         Row and column of the panel.
     """
-    import plotly.graph_objects as go
-
     above = (ratios > 1).to_numpy().tolist()
     places = _places(ratios)
     across, up = (_edges(places[axis]) for axis in "xy")
@@ -107,7 +101,7 @@ def add_border(
                 y += [up[row + 1], up[row + 1], None]
     if x or key:
         drawn = {"mode": "lines", "line": line, "name": name, "hoverinfo": "skip"}
-        figure.add_trace(go.Scatter(x=x or [None], y=y or [None], showlegend=key, **drawn), **place)
+        figure.add_scatter(x=x or [None], y=y or [None], showlegend=key, **drawn, **place)
 
 
 def _edges(middles: Sequence[float]) -> list[float]:
@@ -153,14 +147,8 @@ def exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str)
         Title of the axis.
     """
     ticks = [math.log2(value) for value in values]
-    words = [style.size_text(value) for value in values]
+    words = [axes.size_text(value) for value in values]
     half = (ticks[1] - ticks[0]) / 2 if len(ticks) > 1 else 0.5
-    figure.layout[axis].update(
-        tickmode="array",
-        tickvals=ticks,
-        ticktext=words,
-        range=[ticks[0] - half, ticks[-1] + half],
-        showgrid=False,
-    )
-    figure.layout[axis].title.text = title
-    style.keep_ticks(figure, axis, ticks, words, narrow_stride=2 if len(ticks) > 7 else 1)  # noqa: PLR2004
+    ends = [ticks[0] - half, ticks[-1] + half]
+    figure.layout[axis].update(range=ends, showgrid=False, title_text=title)
+    axes.set_ticks(figure, axis, ticks, words, narrow_most=7)

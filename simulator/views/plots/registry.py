@@ -20,7 +20,7 @@ from simulator.views.plots import (
 )
 from simulator.views.plots.caption import caption
 from simulator.views.plots.equal_quality import equal_quality, equal_quality_frame
-from simulator.views.plots.style import Caption
+from simulator.views.plots.layout import Caption
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,8 @@ from simulator._version import __version__
 from simulator.answers.scaling import ScalingLaw
 from simulator.units import GIGA, MEGA
 from simulator.views.columns import as_object
-from simulator.views.plots import style
-from simulator.views.plots.style import Caption
+from simulator.views.plots import axes, layout, palette, panels
+from simulator.views.plots.layout import Caption
 from simulator.views.text import plural
 from simulator.views.tradeoff import FAMILY, run_rows
 
@@ -37,15 +37,17 @@ def scaling_law(
         What the fit says of each family, the reference first: ``family``, ``size_factor``,
         ``size_factor_low``, ``size_factor_high``.
     """
-    figure = style.new_panels(["", ""], 2, 1, shared=False)
+    figure = panels.new_panels(["", ""], 2, 1, shared=False)
     held_out = runs["held_out_loss"].notna()
     residual = (runs["held_out_loss"].astype(float) / runs["loss"] - 1).where(
         held_out, runs["residual"]
     )
     runs = runs.assign(residual=residual, held_out=held_out)
-    room = _residual_room(runs)
+    # The end of the residuals' axis is a little beyond all but the outliers. [%]
+    near = runs[~runs["outlier"].astype(bool)]["residual"].abs()
+    room = max(0.05, 130 * float(near.max()))
     for number, family in enumerate(families.to_dict("records")):
-        colour = style.CATEGORIES[number % len(style.CATEGORIES)]
+        colour = palette.CATEGORIES[number % len(palette.CATEGORIES)]
         _add_family(
             figure,
             runs[runs["family"] == family["family"]],
@@ -63,7 +65,7 @@ def scaling_law(
         words.insert(
             0, "Crosses: far off, and without weight in the law; on the right at the edge."
         )
-    return style.finish(figure, finding(families, runs), Caption(caption.subject, tuple(words)))
+    return layout.finish(figure, finding(families, runs), Caption(caption.subject, tuple(words)))
 
 
 def _name(family: "dict[str, object]", *, reference: bool) -> str:
@@ -87,19 +89,15 @@ def _add_family(
     room: float,
 ) -> None:
     """Add the runs of a family, its law, and its residuals."""
-    import plotly.graph_objects as go
-
     symbol = _SYMBOLS[number % len(_SYMBOLS)]
-    figure.add_trace(
-        go.Scatter(
-            x=curve["parameters"].tolist(),
-            y=curve["loss"].tolist(),
-            mode="lines",
-            line={"color": colour, "dash": _DASHES[number % len(_DASHES)], "width": 2},
-            name=name,
-            legendgroup=name,
-            hoverinfo="skip",
-        ),
+    figure.add_scatter(
+        x=curve["parameters"].tolist(),
+        y=curve["loss"].tolist(),
+        mode="lines",
+        line={"color": colour, "dash": _DASHES[number % len(_DASHES)], "width": 2},
+        name=name,
+        legendgroup=name,
+        hoverinfo="skip",
         row=1,
         col=1,
     )
@@ -119,45 +117,36 @@ def _add_family(
         (1, runs["loss"], "%{x:.4g} parameters: loss %{y:.4g}"),
         (2, residuals, "%{x:.4g} parameters: %{customdata:+.3g} %"),
     ):
-        figure.add_trace(
-            go.Scatter(
-                x=runs["parameters"].tolist(),
-                y=values.tolist(),
-                mode="markers",
-                marker=marker,
-                customdata=(runs["residual"] * 100).tolist(),
-                name=name,
-                legendgroup=name,
-                showlegend=False,
-                hovertemplate=f"{hover}<extra></extra>",
-            ),
+        figure.add_scatter(
+            x=runs["parameters"].tolist(),
+            y=values.tolist(),
+            mode="markers",
+            marker=marker,
+            customdata=(runs["residual"] * 100).tolist(),
+            name=name,
+            legendgroup=name,
+            showlegend=False,
+            hovertemplate=f"{hover}<extra></extra>",
             row=1,
             col=column,
         )
 
 
-def _residual_room(runs: "pd.DataFrame") -> float:
-    """Return the end of the residuals' axis, a little beyond all but the outliers. [%]."""
-    near = runs[~runs["outlier"].astype(bool)]["residual"].abs()
-    return max(0.05, 130 * float(near.max()))
-
-
 def _add_axes(figure: "go.Figure", curves: "pd.DataFrame", room: float) -> None:
     """Name the axes of both panels."""
     for number in range(len(PANELS)):
-        style.log_axis(
+        axes.log_axis(
             figure,
-            style.axis_name("xaxis", number),
+            panels.axis_name("xaxis", number),
             curves["parameters"],
             "parameters",
             base=10,
             text=_size_text,
         )
     figure.layout["yaxis"].title.text = "loss"
-    figure.layout["yaxis2"].title.text = "fitted over observed loss − 1 [%]"
-    figure.layout["yaxis2"].range = [-room, room]
-    figure.layout["yaxis2"].zeroline = True
-    figure.layout["yaxis2"].zerolinecolor = style.INK
+    title = "fitted over observed loss − 1 [%]"
+    zero = {"zeroline": True, "zerolinecolor": palette.INK}
+    figure.layout["yaxis2"].update(title_text=title, range=[-room, room], **zero)
 
 
 def _size_text(value: float) -> str:

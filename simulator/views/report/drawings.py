@@ -40,6 +40,14 @@ class Drawing:
     figure: Html
 
 
+def _drawing(
+    name: str, finding: str, about: str, draw: svg.Draw, keys: Sequence[Html] = (), then: str = ""
+) -> Drawing:
+    """Return a figure with its legend; ``then`` is said below it, and not to those who hear it."""
+    figure = svg.chart(f"{finding}. {about}", draw, keys)
+    return Drawing(name=name, finding=finding, about=f"{about}{then}", figure=figure)
+
+
 def drawings(study: Study, decisions: Sequence[Decision]) -> list[Drawing]:
     """Return the map of each case, and the other figures of the first.
 
@@ -88,7 +96,7 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
     rows = sorted({*rows, work.context_tokens} - {0})
     found = _points(decision, context_tokens=rows, samples=columns)
     cells: list[list[svg.Cell]] = []
-    best, gains = 0.0, 0
+    best = 0.0
     for context in rows:
         line = []
         for samples in columns:
@@ -96,11 +104,9 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
             standard, bifurcated = (bool(found[f"{each}_fits"][place]) for each in ATTENTIONS)
             ratio = float(found["speedup"][place])
             if standard and bifurcated:
-                best, gains = max(best, ratio), gains + 1
-                said, shown = (
-                    f"{ratio:.2f} times as fast",
-                    f"{ratio:.{1 if ratio >= _COARSE else 2}f}",
-                )
+                best = max(best, ratio)
+                said = f"{ratio:.2f} times as fast"
+                shown = f"{ratio:.{1 if ratio >= _COARSE else 2}f}"
             elif standard or bifurcated:
                 only = "bifurcated" if bifurcated else "standard"
                 said, shown = f"only {only} fits", only[:3]
@@ -116,7 +122,7 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
         cells.append(line)
     finding = (
         f"Where both fit, bifurcated is up to {best:.1f} times as fast"
-        if gains
+        if best
         else "Nowhere on this map do both kinds of attention fit"
     )
     model = decision.case.model.name
@@ -134,8 +140,7 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
         svg.key("standard faster", LINES["standard"].colour, area=True),
         svg.key("bif: only bifurcated fits; empty: neither", "var(--rule)", area=True),
     ]
-    figure = svg.chart(f"{finding}. {about}", draw, keys)
-    return Drawing(name=name, finding=finding, about=f"{about}; the case is framed.", figure=figure)
+    return _drawing(name, finding, about, draw, keys, then="; the case is framed.")
 
 
 # Speed-ups from here on have one decimal in a map.
@@ -190,10 +195,7 @@ def _along(study: Study, decision: Decision, axis: str) -> Drawing:
     if target:
         keys.append(svg.key(f"target, {format_time(target)}", GREEN, "12 4 2 4"))
     about = f"{model} on {place}: time of a step; pale beyond the cross, where it does not fit."
-    figure = svg.chart(f"{finding}. {about}", draw, keys)
-    return Drawing(
-        name=f"along-{axis.partition('_')[0]}", finding=finding, about=about, figure=figure
-    )
+    return _drawing(f"along-{axis.partition('_')[0]}", finding, about, draw, keys)
 
 
 def _memory(choice: Choice) -> Drawing:
@@ -201,23 +203,17 @@ def _memory(choice: Choice) -> Drawing:
     bars = []
     for name in ATTENTIONS:
         needs = choice.under(name).memory
-        sizes = (needs.weights_bytes, needs.kv_bytes, needs.workspace_bytes, needs.reserve_bytes)
-        parts = [
-            (part, colour, float(size)) for (part, colour), size in zip(_MEMORY, sizes, strict=True)
-        ]
-        said = f"{format_gib(float(needs.total_bytes))}, {text.FITS_WORDS[needs.verdict]}"
-        bars.append(svg.Bar(label=name, parts=parts, value=_fitting(said)))
+        sizes = text.memory_parts(needs)
+        parts = [(*part, size) for part, size in zip(_MEMORY, sizes, strict=True)]
+        fits = "unsure" if needs.verdict == "too close to call" else needs.verdict
+        said = f"{format_gib(float(needs.total_bytes))}, {fits}"
+        bars.append(svg.Bar(label=name, parts=parts, value=said))
     capacity = float(choice.comparison.standard.memory.capacity_bytes)
     finding = words.memory_finding(choice.comparison)
     about = f"Memory of one {choice.gpu.name} and what takes it."
     draw = svg.bar_chart(bars, limit=(capacity, f"{format_gib(capacity)} may be used"))
     keys = [svg.key(name, colour, area=True) for name, colour in _MEMORY]
-    return Drawing(
-        name="memory",
-        finding=finding,
-        about=about,
-        figure=svg.chart(f"{finding}. {about}", draw, keys),
-    )
+    return _drawing("memory", finding, about, draw, keys)
 
 
 _MEMORY = (
@@ -226,12 +222,6 @@ _MEMORY = (
     ("workspace", SKY),
     ("kept by the engine", GREY),
 )
-
-
-def _fitting(said: str) -> str:
-    """Say whether it fits in words."""
-    head, _, word = said.rpartition(", ")
-    return f"{head}, {'fits' if word == 'yes' else 'does not fit' if word == 'no' else word}"
 
 
 def _parts(choice: Choice) -> Drawing:
@@ -249,8 +239,7 @@ def _parts(choice: Choice) -> Drawing:
     finding = f"Attention takes {standard} of a standard step and {bifurcated} of a bifurcated one"
     about = f"Time of a step on {choice.gpu.name} by what it is spent on."
     keys = [svg.key(part, PART_COLOURS[part], area=True) for part in PARTS if part in used]
-    figure = svg.chart(f"{finding}. {about}", svg.bar_chart(bars), keys)
-    return Drawing(name="parts", finding=finding, about=about, figure=figure)
+    return _drawing("parts", finding, about, svg.bar_chart(bars), keys)
 
 
 def _cost(decision: Decision) -> Iterator[Drawing]:
@@ -271,8 +260,7 @@ def _cost(decision: Decision) -> Iterator[Drawing]:
         f"{text.money(_best_cost(cheapest), 3)} USD per million tokens"
     )
     about = "Cost of a million output tokens with the faster attention that fits, prefill left out."
-    figure = svg.chart(f"{finding}. {about}", svg.bar_chart(bars))
-    yield Drawing(name="cost", finding=finding, about=about, figure=figure)
+    yield _drawing("cost", finding, about, svg.bar_chart(bars))
 
 
 def _best_cost(choice: Choice) -> float:

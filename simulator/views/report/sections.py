@@ -152,7 +152,7 @@ def _reading(decision: Decision) -> list[str]:
 
 def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
     """Return one row of the decision table."""
-    both = [choice.under(name) for name in ATTENTIONS]
+    both, found = [choice.under(name) for name in ATTENTIONS], choice.comparison
     limits = [choice.most_samples[name] for name in ATTENTIONS]
     badges = [
         tag("span", word, class_="badge")
@@ -163,7 +163,9 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
         words.group_name(both[0]),
         [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
         *(step_cell(result) for result in both),
-        _speedup_cell(choice),
+        _speedup_cell(found.speedup, found.speedup_low, found.speedup_high)
+        if found.both_fit
+        else "-",
         " / ".join(text.FITS_WORDS[result.memory.verdict] for result in both),
         " / ".join(map(text.limit, limits)),
         text.money(choice.usd_per_hour, 2),
@@ -179,13 +181,9 @@ def step_cell(result: Estimate) -> list[Child]:
     return [milliseconds(result.step_s), " ", tag("small", within)]
 
 
-def _speedup_cell(choice: Choice) -> list[Child]:
+def _speedup_cell(speedup: float, low: float, high: float) -> list[Child]:
     """Write a speed-up with its interval below."""
-    found = choice.comparison
-    if not found.both_fit:
-        return ["-"]
-    likely = text.between(found.speedup_low, found.speedup_high)
-    return [f"{found.speedup:.2f}", " ", tag("small", likely)]
+    return [f"{speedup:.2f}", " ", tag("small", text.between(low, high))]
 
 
 def _cost(choice: Choice, attention: Attention) -> str:
@@ -200,18 +198,18 @@ def tiles(decision: Decision) -> Html:
     choice = decision.first
     result, target = choice.comparison, choice.target_step_s
     cheapest = decision.cheapest
+    both = map(choice.under, ATTENTIONS)
+    steps = [milliseconds(step.step_s) if step.memory.fits else "–" for step in both]
+    dash = "" if result.both_fit else "; –: does not fit"
+    standard = text.limit(choice.most_samples["standard"])
+    layout = LAYOUTS[result.standard.setup.kv_layout]
     facts: list[tuple[str, str, str]] = [
         (
             "Step, standard to bifurcated",
-            " → ".join(_step_that_fits(choice, name) for name in ATTENTIONS) + " ms",
-            f"on {words.group_name(result.standard)}; –: does not fit"
-            if not result.both_fit
-            else f"on {words.group_name(result.standard)}",
+            " → ".join(steps) + " ms",
+            f"on {words.group_name(result.standard)}{dash}",
         ),
-        (
-            "Speed-up of the step",
-            *_speedup_tile(choice),
-        ),
+        ("Speed-up of the step", *_speedup_tile(choice)),
         (
             "KV bytes read",
             f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same",
@@ -220,26 +218,15 @@ def tiles(decision: Decision) -> Html:
         (
             "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
             text.limit(choice.most_samples["bifurcated"]),
-            (
-                "with bifurcated; "
-                f"{text.limit(choice.most_samples['standard'])} with standard, "
-                f"{LAYOUTS[result.standard.setup.kv_layout]}"
-            ),
+            f"with bifurcated; {standard} with standard, {layout}",
         ),
     ]
     if cheapest is not None:
         best = cheapest.best
-        cost = cheapest.usd_per_million_tokens(best.setup.attention)
-        facts.append(
-            (
-                "Cheapest",
-                f"{text.money(cheapest.usd_per_hour, 2)} USD/h",
-                (
-                    f"{words.group_name(best)}, {best.setup.attention}; "
-                    f"{text.money(cost, 3)} USD per million tokens"
-                ),
-            )
-        )
+        cost = text.money(cheapest.usd_per_million_tokens(best.setup.attention), 3)
+        where = f"{words.group_name(best)}, {best.setup.attention}"
+        price = f"{text.money(cheapest.usd_per_hour, 2)} USD/h"
+        facts.append(("Cheapest", price, f"{where}; {cost} USD per million tokens"))
     return tag(
         "dl",
         (
@@ -248,12 +235,6 @@ def tiles(decision: Decision) -> Html:
         ),
         class_="tiles",
     )
-
-
-def _step_that_fits(choice: Choice, name: Attention) -> str:
-    """Write a step's time, a dash if it does not fit. [ms]."""
-    step = choice.under(name)
-    return milliseconds(step.step_s) if step.memory.fits else "–"
 
 
 def _speedup_tile(choice: Choice) -> tuple[str, str]:
@@ -288,21 +269,8 @@ def step_section(decision: Decision) -> Html:
                 item.bound,
             ]
         )
-        parts = (
-            needs.weights_bytes,
-            needs.kv_bytes,
-            needs.workspace_bytes,
-            needs.reserve_bytes,
-            needs.total_bytes,
-        )
-        memory.append(
-            [
-                name,
-                *(_gib(float(part)) for part in parts),
-                _gib(float(needs.capacity_bytes)),
-                text.fits_phrase(item.memory),
-            ]
-        )
+        sizes = (*text.memory_parts(needs), needs.total_bytes, needs.capacity_bytes)
+        memory.append([name, *(_gib(float(size)) for size in sizes), text.fits_phrase(needs)])
     place = words.group_name(standard)
     each = " (of each GPU)" if standard.setup.gpus > 1 else ""
     return tag(
@@ -356,11 +324,8 @@ def grid_section(scenario: Scenario, grid: GridSummary) -> Html:
     parts: list[Child] = [tag("p", words.grid_sentence(grid))]
     if grid.rows:
         whole = _grid_table(scenario, grid)
-        parts.append(
-            whole
-            if len(grid.rows) <= MOST_ROWS_OPEN
-            else tag("details", tag("summary", f"All {grid.points:,} points"), whole)
-        )
+        folded = tag("details", tag("summary", f"All {grid.points:,} points"), whole)
+        parts.append(whole if len(grid.rows) <= MOST_ROWS_OPEN else folded)
     else:
         many = "Too many points to list here; the sweep below writes them all."
         parts.append(tag("p", many, class_="note"))
@@ -391,11 +356,7 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
         [
             *(text.setting(row[name]) for name in varying),
             *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
-            [
-                f"{row['speedup']:.2f}",
-                " ",
-                tag("small", text.between(row["speedup_low"], row["speedup_high"])),
-            ],
+            _speedup_cell(row["speedup"], row["speedup_low"], row["speedup_high"]),
             " / ".join(text.FITS_WORDS[row[f"{name}_memory_verdict"]] for name in ATTENTIONS),
             " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
             str(row["verdict"]),

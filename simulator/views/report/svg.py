@@ -7,15 +7,19 @@ texts and axes are the page's own.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from simulator.views.plots.axes import powers, size_text
-from simulator.views.plots.palette import GREEN, LINES, UNFIT_OPACITY
+from simulator.views.plots.palette import GREEN, LINES, UNFIT_OPACITY, on_white
 from simulator.views.report.html import Child, Html, tag, text_of
 
 # Width of a chart on a page and on a phone. [px]
 WIDTHS = {"wide": 600, "narrow": 350}
 _DASHES = {"dash": "9 5", "solid": None}
 _LETTER_PX, _LINE_PX = 6.6, 16
+
+# Given a width, draws: a height, and the elements.
+Draw: TypeAlias = Callable[[int], tuple[int, Child]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Cell:
     about: str
 
 
-def chart(about: str, draw: Callable[[int], tuple[int, Child]], keys: Child = None) -> Html:
+def chart(about: str, draw: Draw, keys: Sequence[Html] = ()) -> Html:
     """Return a chart in both widths, with its legend.
 
     Parameters
@@ -55,25 +59,15 @@ def chart(about: str, draw: Callable[[int], tuple[int, Child]], keys: Child = No
     about
         What it shows, for those who cannot see it.
     draw
-        Returns a drawing's height and its elements, given a width.
+        Draws it.
     keys
         The entries of the legend.
     """
     forms = []
     for name, width in WIDTHS.items():
         height, inside = draw(width)
-        box = f"0 0 {width} {height}"
-        forms.append(
-            tag(
-                "svg",
-                inside,
-                class_=name,
-                viewBox=box,
-                role="img",
-                aria_label=about,
-                width=f"{width}",
-            )
-        )
+        size = {"viewBox": f"0 0 {width} {height}", "role": "img"}
+        forms.append(tag("svg", inside, class_=name, **size, aria_label=about, width=f"{width}"))
     return text_of([*forms, tag("ul", keys, class_="legend") if keys else None])
 
 
@@ -106,6 +100,12 @@ def _text(x: float, y: float, words: str, anchor: str = "middle", **more: str) -
     return tag("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, **more)
 
 
+def _upright(middle: float, title: str) -> Html:
+    """Return the title of an upright axis, given where its middle is."""
+    turned = f"translate(12 {middle}) rotate(-90)"
+    return _text(0, 0, title, class_="quiet", transform=turned)
+
+
 def _path(points: Sequence[tuple[float, float]], **more: str | None) -> Html:
     return tag("path", d="M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points), **more)
 
@@ -125,7 +125,7 @@ def line_chart(
     y_text: Callable[[float], str],
     asked: float,
     target: float | None,
-) -> Callable[[int], tuple[int, Child]]:
+) -> Draw:
     """Return a function that draws lines over an axis of sizes, both axes logarithmic.
 
     Where something does not fit its line is pale.
@@ -161,13 +161,7 @@ def line_chart(
         parts += [
             tag("path", d=f"M{left} {top}V{bottom}H{right}", class_="axis"),
             _text((left + right) / 2, height - 8, x_title, class_="quiet"),
-            _text(
-                0,
-                0,
-                y_title,
-                class_="quiet",
-                transform=f"translate(12 {(top + bottom) / 2}) rotate(-90)",
-            ),
+            _upright((top + bottom) / 2, y_title),
             tag("path", d=f"M{across(asked):.1f} {top}V{bottom}", class_="asked"),
         ]
         if target:
@@ -201,9 +195,7 @@ def line_chart(
     return draw
 
 
-def bar_chart(
-    bars: Sequence[Bar], *, limit: tuple[float, str] | None = None
-) -> Callable[[int], tuple[int, Child]]:
+def bar_chart(bars: Sequence[Bar], *, limit: tuple[float, str] | None = None) -> Draw:
     """Return a function that draws stacked bars, each below its label.
 
     ``limit`` is a value to mark over the bars, and what it is.
@@ -221,17 +213,9 @@ def bar_chart(
             for name, colour, value in bar.parts:
                 long = value / most * room
                 if long > 0:
-                    parts.append(
-                        tag(
-                            "rect",
-                            tag("title", name),
-                            x=f"{start:.1f}",
-                            y=f"{top + 18}",
-                            width=f"{max(long, 0.5):.1f}",
-                            height="15",
-                            fill=colour,
-                        )
-                    )
+                    place = {"x": f"{start:.1f}", "y": f"{top + 18}"}
+                    size = {"width": f"{max(long, 0.5):.1f}", "height": "15", "fill": colour}
+                    parts.append(tag("rect", tag("title", name), **place, **size))
                 start += long
             if limit:
                 edge = 4 + limit[0] / most * room
@@ -257,7 +241,7 @@ def speedup_colours(speedup: float, most: float) -> tuple[str, str]:
     """
     share = min(1.0, abs(math.log2(speedup)) / math.log2(most))
     end = LINES["bifurcated" if speedup > 1 else "standard"].colour
-    mixed = [round(255 + share * (int(end[at : at + 2], 16) - 255)) for at in (1, 3, 5)]
+    mixed = on_white(end, share)
     linear = [
         value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4  # noqa: PLR2004
         for value in (part / 255 for part in mixed)
@@ -275,7 +259,7 @@ def map_chart(
     x_title: str,
     y_title: str,
     asked: tuple[float, float],
-) -> Callable[[int], tuple[int, Child]]:
+) -> Draw:
     """Return a function that draws a map of cells, the first row at the bottom.
 
     Parameters
@@ -314,9 +298,8 @@ def map_chart(
             _text(left + (at + 0.5) * wide, bottom + 15, size_text(columns[at]))
             for at in range(0, len(columns), stride)
         ]
-        middle = f"translate(12 {(top + bottom) / 2}) rotate(-90)"
         parts.append(_text((left + width) / 2, bottom + 34, x_title, class_="quiet"))
-        parts.append(_text(0, 0, y_title, class_="quiet", transform=middle))
+        parts.append(_upright((top + bottom) / 2, y_title))
         return bottom + 40, parts
 
     return draw

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from simulator.views.plots.accuracy import MOST_POINTS, predicted_measured
-from simulator.views.plots.style import Caption
 
 
 def rows(measured: list[float], predicted: list[float], kind: str = "gemm") -> pd.DataFrame:
@@ -55,7 +54,7 @@ def test_small_kinds_are_drawn_whole_among_many_rows() -> None:
     """Thinning out a large kind takes no point of a small one, and is admitted in the footer."""
     many = rows([10.0] * 3 * MOST_POINTS, [11.0] * 3 * MOST_POINTS)
     frame = pd.concat([many, rows([5.0] * 7, [6.0] * 7, kind="decode_step")])
-    figure = predicted_measured(frame, Caption("", ()))
+    figure = predicted_measured(frame)
     drawn = {t.name.partition(":")[0]: len(t.x) for t in figure.data if t.mode == "markers"}
     assert drawn["decode step"] == 7
     assert drawn["gemm"] <= MOST_POINTS

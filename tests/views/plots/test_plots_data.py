@@ -17,7 +17,7 @@ from simulator.answers.frames import by_gpu
 from simulator.answers.study import Study, study_scenario
 from simulator.inputs.scenario import load_scenario
 from simulator.units import GIB
-from simulator.views.plots import style
+from simulator.views.plots import palette, texts
 from simulator.views.plots.fleet import frontier
 from simulator.views.plots.registry import FIGURES, figure
 
@@ -68,7 +68,7 @@ def test_every_line_of_latency_has_its_interval_shaded(question: Study) -> None:
     answer = compare(question, samples=8)
     for variant in ("standard", "bifurcated"):
         item = getattr(answer, variant)
-        colour = style.pale(style.LINES[variant].colour)
+        colour = palette.pale(palette.LINES[variant].colour)
         (shade,) = [trace for trace in made.data if trace.fillcolor == colour]
         ends = [y for x, y in zip(shade.x, shade.y, strict=True) if x == 8]
         expected = [item.step_high_s * 1e3, item.step_low_s * 1e3]
@@ -85,7 +85,7 @@ def test_the_cross_is_where_memory_ends(question: Study) -> None:
     assert [trace.x[0] for trace in crosses] == [most] == [14]
     strong = [t for t in made.data if t.name == "standard" and t.opacity == 1]
     assert max(strong[0].x) == most
-    pale = [t for t in made.data if t.name == "standard" and t.opacity == style.UNFIT_OPACITY]
+    pale = [t for t in made.data if t.name == "standard" and t.opacity == palette.UNFIT_OPACITY]
     assert pale[0].x[:2] == (14, 15)
     assert "15 samples" in made.layout.meta["finding"]
 
@@ -98,7 +98,7 @@ def test_markers_say_what_binds() -> None:
         trace = next(t for t in made.data if t.name == name and t.mode == "lines+markers")
         for samples, symbol in zip(trace.x, trace.marker.symbol, strict=True):
             answer = compare(asked, samples=int(samples))
-            assert symbol == style.BOUND_SYMBOLS[getattr(answer, name).bound]
+            assert symbol == palette.BOUND_SYMBOLS[getattr(answer, name).bound]
 
 
 def test_the_bars_sum_to_the_step_and_its_bytes(question: Study) -> None:
@@ -277,7 +277,7 @@ def test_a_generation_begins_and_ends_as_generate_does(question: Study) -> None:
     assert line[question.output_tokens - 1] == pytest.approx(last_s * 1e3)
     gain = times["standard"].decode_s / times["bifurcated"].decode_s
     title = made.layout.title.text.replace("<br>", " ")
-    assert f"{style.faster(gain)} over all steps" in title
+    assert f"{texts.faster(gain)} over all steps" in title
 
 
 def test_panels_of_kv_heads_are_the_what_ifs_of_compare(question: Study) -> None:
@@ -329,7 +329,7 @@ def test_no_finding_names_a_gain_over_what_does_not_fit(question: Study, name: s
     alone = replace(question, workload=work, samples=(), context_tokens=())
     assert not compare(alone).both_fit
     said = figure(name, alone).layout.meta["finding"]
-    assert style.times(compare(alone).speedup) not in said
+    assert texts.times(compare(alone).speedup) not in said
 
 
 def test_no_context_and_no_own_tokens_are_drawn_too(question: Study) -> None:

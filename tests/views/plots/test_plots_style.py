@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from plot_studies import STUDIES, study
 
-from simulator.views.plots import style
+from simulator.views.plots import export, layout, palette, panels, texts
+from simulator.views.plots.axes import log_axis, size_text
 from simulator.views.plots.registry import FIGURES, figure, kind
 
 # Figures whose axes are exponents of two, and those of panels with titles at the outer ones alone.
@@ -50,7 +51,7 @@ def text_of(markup: str) -> str:
 @every_figure
 def test_kinds_of_attention_look_the_same_everywhere(name: str, about: str) -> None:
     """A line or point in standard's colour is dashed and named standard, and so for the others."""
-    for line in style.LINES.values():
+    for line in palette.LINES.values():
         for trace in drawn(name, about).data:
             if trace.type != "scatter" or trace.line.color != line.colour or not trace.name:
                 continue
@@ -63,7 +64,7 @@ def test_kinds_of_attention_look_the_same_everywhere(name: str, about: str) -> N
 def test_attention_has_no_other_colour(name: str, about: str) -> None:
     """A trace that is named for one kind of attention has its colour, in whatever figure."""
     for trace in drawn(name, about).data:
-        found = next((line for line in style.LINES.values() if trace.name == line.name), None)
+        found = next((line for line in palette.LINES.values() if trace.name == line.name), None)
         if found is not None:
             assert found.colour in {trace.line.color, trace.marker.color}
 
@@ -95,7 +96,7 @@ def test_sizes_have_powers_of_two_as_ticks(name: str, about: str) -> None:
         values = [2**tick if name in MAPS else tick for tick in axis.tickvals]
         assert all(value >= 1 and float(value).is_integer() for value in values)
         assert all(int(value) & (int(value) - 1) == 0 for value in values)
-        assert list(axis.ticktext) == [style.size_text(value) for value in values]
+        assert list(axis.ticktext) == [size_text(value) for value in values]
 
 
 @every_figure
@@ -137,19 +138,19 @@ def test_both_forms_leave_room_for_the_plot(name: str, about: str) -> None:
     """At 1200 x 700 and on a phone most of the height is the plot's, and no line is too long."""
     made = drawn(name, about)
     for form, (width, height) in (
-        ("wide", style.WIDE),
+        ("wide", layout.WIDE),
         ("medium", (768, 700)),
-        ("narrow", style.NARROW),
+        ("narrow", layout.NARROW),
     ):
-        layout = made.layout.meta[form]
-        assert height - layout["margin.t"] - layout["margin.b"] >= 0.4 * height
-        footer = next(key for key in layout if key.endswith("].text"))
-        size = layout[footer.replace(".text", ".font.size")]
-        for line in layout[footer].split("<br>"):
-            assert style.text_width(html.unescape(line), size) <= width - 16
-        for line in layout["title.text"].partition("</b>")[0].split("<br>"):
-            size = layout["title.font.size"]
-            assert style.text_width(text_of(line), size, bold=True) <= width - 12
+        laid = made.layout.meta[form]
+        assert height - laid["margin.t"] - laid["margin.b"] >= 0.4 * height
+        footer = next(key for key in laid if key.endswith("].text"))
+        size = laid[footer.replace(".text", ".font.size")]
+        for line in laid[footer].split("<br>"):
+            assert texts.text_width(html.unescape(line), size) <= width - 16
+        for line in laid["title.text"].partition("</b>")[0].split("<br>"):
+            size = laid["title.font.size"]
+            assert texts.text_width(text_of(line), size, bold=True) <= width - 12
 
 
 @every_figure
@@ -157,9 +158,9 @@ def test_a_form_can_be_put_on_and_off(name: str, about: str) -> None:
     """A figure laid out for a phone and back is the figure it was; pages do that."""
     made = drawn(name, about)
     before = deepcopy(made.layout.to_plotly_json())
-    style.take_form(made, "narrow")
+    layout.take_form(made, "narrow")
     assert made.layout.to_plotly_json() != before
-    style.take_form(made, "wide")
+    layout.take_form(made, "wide")
     assert made.layout.to_plotly_json() == before
 
 
@@ -187,20 +188,22 @@ def test_a_figure_is_json_with_finite_numbers(name: str, about: str) -> None:
 
 def test_colours_differ() -> None:
     """No kind of attention has the colour of another, or of anything that is no attention."""
-    colours = [line.colour for line in style.LINES.values()]
-    assert len({*colours, *style.CATEGORIES, style.GREY}) == len(colours) + len(style.CATEGORIES)
-    assert len({line.dash for line in style.LINES.values()}) == len(colours)
+    colours = [line.colour for line in palette.LINES.values()]
+    assert len({*colours, *palette.CATEGORIES, palette.GREY}) == len(colours) + len(
+        palette.CATEGORIES
+    )
+    assert len({line.dash for line in palette.LINES.values()}) == len(colours)
 
 
 def test_figures_offer_no_way_to_send_them() -> None:
     """The tool bar has no button that sends a figure to a server, and no logo."""
-    assert style.CONFIG["showSendToCloud"] is False
-    assert style.CONFIG["displaylogo"] is False
+    assert export.CONFIG["showSendToCloud"] is False
+    assert export.CONFIG["displaylogo"] is False
 
 
 def test_names_are_no_markup() -> None:
     """A model whose name has < or & in it does not turn into markup."""
-    made = style.finish(style.new_figure(), "a<b & c", style.Caption("<b>x</b>", ("1 < 2",)))
+    made = layout.finish(panels.new_figure(), "a<b & c", layout.Caption("<b>x</b>", ("1 < 2",)))
     assert "a&lt;b &amp; c" in made.layout.title.text
     assert "&lt;b&gt;x" in made.layout.title.text
     assert made.layout.annotations[-1].text == "1 &lt; 2"
@@ -209,8 +212,8 @@ def test_names_are_no_markup() -> None:
 @pytest.mark.parametrize("power", [-3, 0, 1, 10, 23])
 def test_a_range_has_at_least_two_ticks_within_or_around_it(power: int) -> None:
     """Even a single value gets two ticks that enclose it."""
-    made = style.new_figure()
-    style.log_axis(made, "xaxis", [1.3 * 2**power], "x [s]")
+    made = panels.new_figure()
+    log_axis(made, "xaxis", [1.3 * 2**power], "x", text=size_text)
     ticks, (low, high) = made.layout.xaxis.tickvals, made.layout.xaxis.range
     assert len(ticks) >= 2
     assert ticks[0] <= 1.3 * 2**power <= ticks[-1]
@@ -219,8 +222,8 @@ def test_a_range_has_at_least_two_ticks_within_or_around_it(power: int) -> None:
 
 def test_an_axis_without_values_is_still_an_axis() -> None:
     """Nothing to draw, or only what a logarithm does not have, makes no error."""
-    made = style.new_figure()
-    style.log_axis(made, "xaxis", [], "x [s]")
-    style.log_axis(made, "yaxis", [0.0, float("inf")], "y [s]")
+    made = panels.new_figure()
+    log_axis(made, "xaxis", [], "x [s]")
+    log_axis(made, "yaxis", [0.0, float("inf")], "y [s]")
     assert made.layout.xaxis.tickvals
     assert made.layout.yaxis.tickvals

@@ -139,14 +139,10 @@ function short(step) {
 
 /* As `bifurcate compare` says it; a tree has no context to look along. */
 function breakEvenText({ samples, context_tokens: context }, wins) {
-  const here = `${wholeText(state.samples)} sample${state.samples === 1 ? "" : "s"}`;
+  const here = plural(state.samples, "sample");
   const found = [
-    samples === null
-      ? ""
-      : `with ${wholeText(samples)} or more samples at this context`,
-    context === undefined || context === null
-      ? ""
-      : `with ${sizeText(context)} or more context tokens at ${here}`,
+    samples && `with ${wholeText(samples)} or more samples at this context`,
+    context && `with ${sizeText(context)} or more context tokens at ${here}`,
   ].filter(Boolean);
   if (!found.length) {
     return wins
@@ -220,47 +216,32 @@ function speedupText({ standard }, step) {
 
 function showTable(id, result, caption) {
   const rows = answerRows(result);
-  const head = element(
-    "tr",
-    {},
-    element("th", { scope: "col" }, ""),
-    ...WAYS.map((way) =>
-      element(
-        "th",
-        { scope: "col" },
-        element(
-          "svg",
-          { class: "swatch", viewBox: "0 0 26 12", "aria-hidden": "true" },
-          lineSwatch(lineOf(way)),
-        ),
-        lineOf(way).name,
-      ),
-    ),
+  const swatch = { class: "swatch", viewBox: "0 0 26 12", "aria-hidden": "true" };
+  const heads = WAYS.map(lineOf).map((line) => [
+    element("svg", swatch, lineSwatch(line)),
+    line.name,
+  ]);
+  const body = rows.map(([name, text]) => [
+    name,
+    ...WAYS.map((way) => {
+      const unfit = name.startsWith("Fits") && !result[way].memory.fits ? "unfit" : null;
+      return element("td", { "data-way": way, class: unfit }, text(result[way]));
+    }),
+  ]);
+  const parts = tableParts([[""], ...heads], body);
+  document.getElementById(id).replaceChildren(element("caption", {}, caption), ...parts);
+}
+
+/* The head and the body of a table: what stands in each column's head; each row's name and cells. */
+function tableParts(heads, rows) {
+  const head = heads.map((children) => element("th", { scope: "col" }, ...children));
+  const body = rows.map(([name, ...cells]) =>
+    element("tr", {}, element("th", { scope: "row" }, name), ...cells),
   );
-  const body = rows.map(([name, text]) =>
-    element(
-      "tr",
-      {},
-      element("th", { scope: "row" }, name),
-      ...WAYS.map((way) =>
-        element(
-          "td",
-          {
-            "data-way": way,
-            class: name.startsWith("Fits") && !result[way].memory.fits ? "unfit" : null,
-          },
-          text(result[way]),
-        ),
-      ),
-    ),
-  );
-  document
-    .getElementById(id)
-    .replaceChildren(
-      element("caption", {}, caption),
-      element("thead", {}, head),
-      element("tbody", {}, ...body),
-    );
+  return [
+    element("thead", {}, element("tr", {}, ...head)),
+    element("tbody", {}, ...body),
+  ];
 }
 
 function setText(id, text) {

@@ -6,36 +6,17 @@ function barChart(box, { rows, unit, limit }) {
   const { style, width } = box;
   const rowHeight = 46;
   const height = rows.length * rowHeight + (limit ? 26 : 4);
-  const longest = Math.max(
-    ...rows.map((row) => row.parts.reduce((sum, part) => sum + part.value, 0)),
-    limit ? limit.value : 0,
-  );
+  const totalOf = ({ parts }) => parts.reduce((sum, part) => sum + part.value, 0);
+  const longest = Math.max(...rows.map(totalOf), limit ? limit.value : 0);
   const inner = { left: 4, right: width - 12, bottom: rows.length * rowHeight };
   const across = (value) => inner.left + (value / longest) * (inner.right - inner.left);
-  const svg = element("svg", {
-    viewBox: `0 0 ${width} ${height}`,
-    height,
-    role: "img",
-    "aria-label": box.label,
-  });
+  const svg = canvas(box, height);
   rows.forEach((row, index) => {
     const top = index * rowHeight;
-    const total = row.parts.reduce((sum, part) => sum + part.value, 0);
+    const said = `${row.line.name}: ${unit.text(totalOf(row))}${row.remark || ""}`;
     svg.append(
-      element("line", {
-        x1: inner.left,
-        x2: inner.left + 26,
-        y1: top + 9,
-        y2: top + 9,
-        stroke: row.line.colour,
-        "stroke-width": 2.5,
-        "stroke-dasharray": DASHES[row.line.dash],
-      }),
-      element(
-        "text",
-        { x: inner.left + 32, y: top + 13 },
-        `${row.line.name}: ${unit.text(total)}${row.remark || ""}`,
-      ),
+      lineSwatch(row.line, inner.left, top + 9),
+      element("text", { x: inner.left + 32, y: top + 13 }, said),
     );
     let start = 0;
     for (const part of row.parts) {
@@ -67,11 +48,7 @@ function barChart(box, { rows, unit, limit }) {
         "stroke-width": 2,
         class: "limit",
       }),
-      element(
-        "text",
-        { x: at, y: inner.bottom + 16, "text-anchor": at > width * 0.6 ? "end" : "start" },
-        limit.text,
-      ),
+      textAt(at, inner.bottom + 16, limit.text, at > width * 0.6 ? "end" : "start"),
     );
   }
   const used = rows[0].parts.filter((_, at) => rows.some((row) => row.parts[at].value > 0));

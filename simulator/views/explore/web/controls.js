@@ -41,12 +41,7 @@ function buildControls() {
       change({ ...state, [limit.field]: Number(text) || null }, limit.field);
     });
     controls[limit.field] = { box, problem };
-    return element(
-      "div",
-      { class: "control" },
-      element("div", { class: "row" }, labelOf({ ...limit, key: `${limit.key}-text` }), box),
-      problem,
-    );
+    return controlOf(labelOf({ ...limit, key: `${limit.key}-text` }), box, problem);
   });
   const sizes = SIZES.map((size) => {
     const values = positions(data.ranges[size.field]);
@@ -68,13 +63,7 @@ function buildControls() {
       change({ ...state, [size.field]: parseSize(text) }, size.field),
     );
     controls[size.field] = { slider, box, problem, values };
-    return element(
-      "div",
-      { class: "control" },
-      element("div", { class: "row" }, labelOf(size), box),
-      slider,
-      problem,
-    );
+    return controlOf(labelOf(size), box, slider, problem);
   });
   const form = document.getElementById("controls");
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -88,6 +77,12 @@ function buildControls() {
 
 /* Where the page has one column; as in explore.css. */
 const NARROW_PX = 860;
+
+/* A name with its box beside it, and what is below them. */
+function controlOf(label, box, ...below) {
+  const row = element("div", { class: "row" }, label, box);
+  return element("div", { class: "control" }, row, ...below);
+}
 
 /* A control's name, and below it what it means. */
 function labelOf({ key, label, hint }) {

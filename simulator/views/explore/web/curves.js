@@ -10,7 +10,6 @@ function lineChart(box, { series, now, target, x, y, unit, pick }) {
   const domain = ends([...points.map((point) => point.y), ...limits], 1.15);
   const xDomain = ends(points.map((point) => point.x), now ? 1 : 1.1);
   const { svg, across, up, inner } = frame(box, {
-    width,
     height: 290,
     x: { domain: xDomain, ticks: powers(xDomain, Math.floor(width / 46)), ...x },
     y: { domain, ticks: powers(domain, 8), text: tickText, ...y },
@@ -23,16 +22,12 @@ function lineChart(box, { series, now, target, x, y, unit, pick }) {
   }
   const aimed = { stroke: style.green, "stroke-width": 2, "stroke-dasharray": "12 4 2 4" };
   if (target) ruled([inner.left, up(target)], [inner.right, up(target)], aimed);
+  const end = { stroke: style.ink, "stroke-width": 2 };
   for (const { line, points } of series) {
     const place = (point) => `${across(point.x).toFixed(1)},${up(point.y).toFixed(1)}`;
     const fitting = points.filter((point) => point.fits);
     const from = Math.max(0, fitting.length - 1);
-    const drawn = {
-      fill: "none",
-      stroke: line.colour,
-      "stroke-width": 2.5,
-      "stroke-dasharray": DASHES[line.dash],
-    };
+    const drawn = { fill: "none", ...strokeOf(line) };
     svg.append(
       element("polyline", { points: fitting.map(place).join(" "), class: "fits", ...drawn }),
       element("polyline", {
@@ -53,11 +48,7 @@ function lineChart(box, { series, now, target, x, y, unit, pick }) {
     if (fitting.length && fitting.length < points.length) {
       const last = fitting.at(-1);
       svg.append(
-        marker("x", across(last.x), up(last.y), 5, {
-          fill: "none",
-          stroke: style.ink,
-          "stroke-width": 2,
-        }),
+        marker("x", across(last.x), up(last.y), 5, { fill: "none", ...end }),
       );
     }
   }
@@ -84,7 +75,6 @@ function lineChart(box, { series, now, target, x, y, unit, pick }) {
     },
     pick,
   );
-  const bounds = [...new Set(series.flatMap(({ points }) => points.map((point) => point.bound)))];
   box.draw(
     svg,
     legend([
@@ -93,17 +83,9 @@ function lineChart(box, { series, now, target, x, y, unit, pick }) {
         name: `target, ${significant(ms)} ms`,
         draw: [element("path", { d: "M0 6H26", ...aimed })],
       })),
-      ...bounds.map((bound) => ({
-        name: `${bound}-bound`,
-        draw: [marker(style.symbols[bound], 13, 6, 3.2, { fill: style.grey })],
-      })),
+      ...boundKeys(points, style),
       ...(series.some(({ points }) => points[0].fits && !points.at(-1).fits)
-        ? [
-            {
-              name: "last that fits",
-              draw: [marker("x", 13, 6, 4, { stroke: style.ink, "stroke-width": 2 })],
-            },
-          ]
+        ? [{ name: "last that fits", draw: [marker("x", 13, 6, 4, end)] }]
         : []),
     ]),
     true,
@@ -139,7 +121,6 @@ function roofChart(box, { roofs, points }) {
     Math.max(...roofs.map((roof) => roof.flops)) * 1.6,
   ];
   const { svg, across, up, inner } = frame(box, {
-    width,
     height: 330,
     x: {
       domain: xDomain,
@@ -177,20 +158,21 @@ function roofChart(box, { roofs, points }) {
       element("polyline", {
         points: path.map(([x, y]) => `${across(x)},${up(y)}`).join(" "),
         fill: "none",
-        stroke: roof.colour,
-        "stroke-width": 2,
-        "stroke-dasharray": DASHES[roof.dash],
+        ...strokeOf(roof, 2),
         "clip-path": "url(#plot)",
         class: "roof",
       }),
     );
   }
+  const filled = ({ large, colour }) => ({
+    fill: large ? colour : "var(--paper)",
+    stroke: colour,
+    "stroke-width": 1.8,
+  });
   for (const point of points) {
     svg.append(
       marker(style.symbols[point.bound], across(point.x), up(point.y), point.large ? 6 : 3.2, {
-        fill: point.large ? point.colour : "var(--paper)",
-        stroke: point.colour,
-        "stroke-width": 1.8,
+        ...filled(point),
         class: "point",
       }),
     );
@@ -198,29 +180,16 @@ function roofChart(box, { roofs, points }) {
     svg.lastChild.addEventListener("pointerenter", () => box.say(point.text));
   }
   svg.addEventListener("pointerleave", () => box.say(""));
-  const bounds = [...new Set(points.map((point) => point.bound))];
   const names = new Map(points.map((point) => [point.name, point]));
   box.draw(
     svg,
     legend([
       ...[...names.values()].map((point) => ({
         name: point.name,
-        draw: [
-          element("circle", {
-            cx: 13,
-            cy: 6,
-            r: point.large ? 5 : 3.5,
-            fill: point.large ? point.colour : "var(--paper)",
-            stroke: point.colour,
-            "stroke-width": 1.8,
-          }),
-        ],
+        draw: [element("circle", { cx: 13, cy: 6, r: point.large ? 5 : 3.5, ...filled(point) })],
       })),
       ...roofs.map((roof) => ({ name: roof.name, draw: [lineSwatch(roof)] })),
-      ...bounds.map((bound) => ({
-        name: `${bound}-bound`,
-        draw: [marker(style.symbols[bound], 13, 6, 3.2, { fill: style.grey })],
-      })),
+      ...boundKeys(points, style),
     ]),
     true,
   );

@@ -92,30 +92,31 @@ function powers([low, high], most, base = 2) {
   return found.length > 0 ? found : [low, high];
 }
 
+/* An empty drawing as wide as its box. */
+function canvas({ width, label }, height) {
+  const viewBox = `0 0 ${width} ${height}`;
+  return element("svg", { viewBox, height, role: "img", "aria-label": label });
+}
+
 /* An empty drawing with its two axes. */
-function frame(box, { width, height, x, y }) {
+function frame(box, { height, x, y }) {
   const left = 32 + 7 * Math.max(...y.ticks.map((tick) => y.text(tick).length));
-  const inner = { left, right: width - 18, top: 10, bottom: height - 42 };
-  const svg = element("svg", {
-    viewBox: `0 0 ${width} ${height}`,
-    height,
-    role: "img",
-    "aria-label": box.label,
-  });
+  const inner = { left, right: box.width - 18, top: 10, bottom: height - 42 };
+  const svg = canvas(box, height);
   const across = logScale(x.domain, [inner.left, inner.right]);
   const up = logScale(y.domain, [inner.bottom, inner.top]);
   for (const tick of y.ticks) {
     const at = up(tick);
     svg.append(
       element("line", { x1: inner.left, x2: inner.right, y1: at, y2: at, stroke: box.style.pale }),
-      element("text", { x: inner.left - 6, y: at + 4, "text-anchor": "end" }, y.text(tick)),
+      textAt(inner.left - 6, at + 4, y.text(tick), "end"),
     );
   }
   for (const tick of x.ticks) {
     const at = across(tick);
     svg.append(
       element("line", { x1: at, x2: at, y1: inner.top, y2: inner.bottom, stroke: box.style.pale }),
-      element("text", { x: at, y: inner.bottom + 16, "text-anchor": "middle" }, x.text(tick)),
+      textAt(at, inner.bottom + 16, x.text(tick)),
     );
   }
   svg.append(
@@ -129,14 +130,17 @@ function frame(box, { width, height, x, y }) {
   return { svg, across, up, inner };
 }
 
+function textAt(x, y, text, anchor = "middle", more = {}) {
+  return element("text", { x, y, "text-anchor": anchor, ...more }, text);
+}
+
 /* What the axes of a chart are called: below it, and upright at its left. */
 function axisTitles(inner, height, across, up) {
   const middle = { x: (inner.left + inner.right) / 2, y: (inner.top + inner.bottom) / 2 };
-  const words = { "text-anchor": "middle", class: "quiet" };
-  const upright = `rotate(-90 12 ${middle.y})`;
+  const upright = { class: "quiet", transform: `rotate(-90 12 ${middle.y})` };
   return [
-    element("text", { x: middle.x, y: height - 8, ...words }, across),
-    element("text", { x: 12, y: middle.y, ...words, transform: upright }, up),
+    textAt(middle.x, height - 8, across, "middle", { class: "quiet" }),
+    textAt(12, middle.y, up, "middle", upright),
   ];
 }
 
@@ -164,14 +168,18 @@ function legend(entries) {
   );
 }
 
-function lineSwatch(line) {
-  return element("line", {
-    x1: 0,
-    x2: 26,
-    y1: 6,
-    y2: 6,
-    stroke: line.colour,
-    "stroke-width": 2.5,
-    "stroke-dasharray": DASHES[line.dash],
-  });
+/* What each marker that occurs says of its point. */
+function boundKeys(points, { symbols, grey }) {
+  return [...new Set(points.map(({ bound }) => bound))].map((bound) => ({
+    name: `${bound}-bound`,
+    draw: [marker(symbols[bound], 13, 6, 3.2, { fill: grey })],
+  }));
+}
+
+function strokeOf({ colour, dash }, width = 2.5) {
+  return { stroke: colour, "stroke-width": width, "stroke-dasharray": DASHES[dash] };
+}
+
+function lineSwatch(line, x = 0, y = 6) {
+  return element("line", { x1: x, x2: x + 26, y1: y, y2: y, ...strokeOf(line) });
 }

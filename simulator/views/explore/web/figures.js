@@ -160,7 +160,7 @@ function drawSpeedup() {
   const cells = rows.map((context) =>
     columns.map((samples) => {
       const at = { ...state, samples, context_tokens: context };
-      const [standard, bifurcated] = ["standard", "bifurcated"].map((way) =>
+      const [standard, bifurcated] = WAYS.map((way) =>
         engine.brief(at, layoutOf(way)),
       );
       return {
@@ -244,8 +244,14 @@ function drawRoofs(result) {
     },
   ];
   const points = [];
+  const add = ({ flops, bytes, seconds }, told, bound, look) => {
+    const [x, y] = [flops / bytes, flops / seconds];
+    const rates = `${significant(x)} FLOP per byte, ${siText(y, "FLOP/s")}`;
+    const text = `${told}: ${rates}, ${look.large ? "mostly " : ""}bound by ${bound}`;
+    points.push({ x, y, bound, text, ...look });
+  };
   const intensity = {};
-  for (const way of ["standard", "bifurcated"]) {
+  for (const way of WAYS) {
     const { operations } = result[way];
     const line = lineOf(way);
     const attention = operations.filter(
@@ -260,28 +266,16 @@ function drawRoofs(result) {
       operation.repeat * operation.seconds > best.repeat * best.seconds ? operation : best,
     );
     intensity[way] = flops / bytes;
-    if (flops > 0) {
-      points.push({
-        x: flops / bytes,
-        y: flops / seconds,
-        bound: longest.bound,
-        large: true,
-        colour: line.colour,
-        name: `attention, ${way}`,
-        text: `attention, ${way}: ${significant(flops / bytes)} FLOP per byte, ${siText(flops / seconds, "FLOP/s")}, mostly bound by ${longest.bound}`,
-      });
-    }
+    const name = `attention, ${way}`;
+    const large = { large: true, colour: line.colour, name };
+    if (flops > 0) add({ flops, bytes, seconds }, name, longest.bound, large);
     for (const operation of operations) {
       const isAttention = attention.includes(operation);
       if (operation.flops <= 0 || (!isAttention && way === "standard")) continue;
-      points.push({
-        x: operation.flops / operation.bytes,
-        y: operation.flops / operation.seconds,
-        bound: operation.bound,
+      add(operation, `${operation.name}${isAttention ? `, ${way}` : ""}`, operation.bound, {
         large: false,
         colour: isAttention ? line.colour : style.categories[0],
         name: isAttention ? `its kernels, ${way}` : "matrix products",
-        text: `${operation.name}${isAttention ? `, ${way}` : ""}: ${significant(operation.flops / operation.bytes)} FLOP per byte, ${siText(operation.flops / operation.seconds, "FLOP/s")}, bound by ${operation.bound}`,
       });
     }
   }
@@ -311,14 +305,13 @@ function drawMemory(result) {
   const { standard, bifurcated } = result;
   const gpu = data.gpus[state.gpu];
   const capacity = bifurcated.memory.capacity_bytes;
+  const fit = WAYS.filter((way) => result[way].memory.fits);
   const finding =
-    standard.memory.fits && bifurcated.memory.fits
-      ? "Both fit in memory"
-      : bifurcated.memory.fits
+    fit.length !== 1
+      ? `${fit.length ? "Both fit" : "Neither fits"} in memory`
+      : fit[0] === "bifurcated"
         ? `Standard is ${short(standard)} short of memory, bifurcated fits`
-        : standard.memory.fits
-          ? `Bifurcated is ${short(bifurcated)} short of memory, standard fits`
-          : "Neither fits in memory";
+        : `Bifurcated is ${short(bifurcated)} short of memory, standard fits`;
   const box = boxFor(
     "memory",
     finding,
@@ -337,7 +330,7 @@ function showOperations() {
   const table = document.getElementById("operations");
   if (!latest || !document.getElementById("details").open) return;
   const names = new Map();
-  for (const way of ["standard", "bifurcated"]) {
+  for (const way of WAYS) {
     for (const operation of latest[way].operations) {
       if (operation.seconds <= 0) continue;
       const row = names.get(operation.name) || {};
@@ -355,38 +348,10 @@ function showOperations() {
           one.bound,
         ]
       : ["–", "", "", ""];
-  const numbered = (cell) => element("td", {}, cell);
-  table.replaceChildren(
-    element(
-      "thead",
-      {},
-      element(
-        "tr",
-        {},
-        ...[
-          "operation",
-          "standard",
-          "FLOP",
-          "bytes",
-          "bound by",
-          "bifurcated",
-          "FLOP",
-          "bytes",
-          "bound by",
-        ].map((name) => element("th", { scope: "col" }, name)),
-      ),
-    ),
-    element(
-      "tbody",
-      {},
-      ...[...names].map(([name, row]) =>
-        element(
-          "tr",
-          {},
-          element("th", { scope: "row" }, name),
-          ...[...cells(row.standard), ...cells(row.bifurcated)].map(numbered),
-        ),
-      ),
-    ),
-  );
+  const heads = ["operation", ...WAYS.flatMap((way) => [way, "FLOP", "bytes", "bound by"])];
+  const rows = [...names].map(([name, row]) => [
+    name,
+    ...WAYS.flatMap((way) => cells(row[way])).map((cell) => element("td", {}, cell)),
+  ]);
+  table.replaceChildren(...tableParts(heads.map((head) => [head]), rows));
 }

@@ -27,12 +27,7 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
   const inner = { left: 58, right: width - 8, top: 6, bottom: height - 42 };
   const across = (column) => inner.left + (column / columns.length) * (inner.right - inner.left);
   const down = (row) => inner.bottom - (row / rows.length) * (inner.bottom - inner.top);
-  const svg = element("svg", {
-    viewBox: `0 0 ${width} ${height}`,
-    height,
-    role: "img",
-    "aria-label": box.label,
-  });
+  const svg = canvas(box, height);
   const most = Math.max(2, ...cells.flat().map((cell) => Math.max(cell.speedup, 1 / cell.speedup)));
   const cellWidth = across(1) - across(0);
   const cellHeight = down(0) - down(1);
@@ -64,18 +59,10 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
         element("title", {}, text),
       );
       if (cellWidth > 31) {
-        group.append(
-          element(
-            "text",
-            {
-              x: across(column) + cellWidth / 2,
-              y: down(row + 1) + cellHeight / 2 + 4,
-              "text-anchor": "middle",
-              style: `font-size:11px;fill:${colours.text}`,
-            },
-            timesText(cell.speedup).slice(0, -1),
-          ),
-        );
+        const middle = { x: across(column) + cellWidth / 2, y: down(row + 1) + cellHeight / 2 + 4 };
+        const number = timesText(cell.speedup).slice(0, -1);
+        const look = { style: `font-size:11px;fill:${colours.text}` };
+        group.append(textAt(middle.x, middle.y, number, "middle", look));
       }
       group.addEventListener("click", () => pick(columns[column], rows[row]));
       group.addEventListener("pointerenter", () => box.say(text));
@@ -100,56 +87,28 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
     return path.join("");
   };
   // The first is drawn last and thin, so that both are seen where they run together.
+  const { standard, bifurcated } = style.lines;
   const frontiers = [
-    {
-      name: "starts to pay",
-      path: edges((cell) => cell.speedup > 1),
-      colour: style.ink,
-      dash: "",
-      strength: 2,
-    },
-    {
-      name: "standard out of memory",
-      path: edges((cell) => cell.standardFits),
-      colour: style.lines.standard.colour,
-      dash: "6 4",
-      strength: 5,
-    },
-    {
-      name: "bifurcated out of memory",
-      path: edges((cell) => cell.bifurcatedFits),
-      colour: style.lines.bifurcated.colour,
-      dash: "2 3",
-      strength: 5,
-    },
-  ].filter((frontier) => frontier.path);
-  const stroke = ({ colour, dash, strength }) => ({
-    stroke: colour,
-    "stroke-width": strength,
-    "stroke-dasharray": dash,
-  });
-  for (const frontier of [...frontiers].reverse()) {
-    svg.append(element("path", { d: frontier.path, fill: "none", ...stroke(frontier) }));
+    ["starts to pay", (cell) => cell.speedup > 1, style.ink, "", 2],
+    ["standard out of memory", (cell) => cell.standardFits, standard.colour, "6 4", 5],
+    ["bifurcated out of memory", (cell) => cell.bifurcatedFits, bifurcated.colour, "2 3", 5],
+  ]
+    .map(([name, inside, stroke, dash, strength]) => ({
+      name,
+      path: edges(inside),
+      look: { stroke, "stroke-width": strength, "stroke-dasharray": dash },
+    }))
+    .filter((frontier) => frontier.path);
+  for (const { path, look } of [...frontiers].reverse()) {
+    svg.append(element("path", { d: path, fill: "none", ...look }));
   }
   columns.forEach((value, column) => {
     if (cellWidth > 31 || column % 2 === 0) {
-      svg.append(
-        element(
-          "text",
-          { x: across(column) + cellWidth / 2, y: inner.bottom + 15, "text-anchor": "middle" },
-          sizeText(value),
-        ),
-      );
+      svg.append(textAt(across(column) + cellWidth / 2, inner.bottom + 15, sizeText(value)));
     }
   });
   rows.forEach((value, row) => {
-    svg.append(
-      element(
-        "text",
-        { x: inner.left - 6, y: down(row) - cellHeight / 2 + 4, "text-anchor": "end" },
-        sizeText(value),
-      ),
-    );
+    svg.append(textAt(inner.left - 6, down(row) - cellHeight / 2 + 4, sizeText(value), "end"));
   });
   svg.append(...axisTitles(inner, height, x.title, y.title));
   const place = (values, value) =>
@@ -164,30 +123,21 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
     height: cellHeight,
     fill: "none",
   };
+  const framed = { fill: "none", stroke: style.ink, "stroke-width": 3 };
   svg.append(
     element("rect", { ...here, stroke: "#ffffff", "stroke-width": 6 }),
-    element("rect", { ...here, stroke: style.ink, "stroke-width": 3, class: "now" }),
+    element("rect", { ...here, ...framed, class: "now" }),
   );
   box.draw(
     svg,
     legend([
-      ...frontiers.map((frontier) => ({
-        name: frontier.name,
-        draw: [element("line", { x1: 0, x2: 26, y1: 6, y2: 6, ...stroke(frontier) })],
+      ...frontiers.map(({ name, look }) => ({
+        name,
+        draw: [element("line", { x1: 0, x2: 26, y1: 6, y2: 6, ...look })],
       })),
       {
         name: "you are here",
-        draw: [
-          element("rect", {
-            x: 4,
-            y: 1,
-            width: 18,
-            height: 10,
-            fill: "none",
-            stroke: style.ink,
-            "stroke-width": 3,
-          }),
-        ],
+        draw: [element("rect", { x: 4, y: 1, width: 18, height: 10, ...framed })],
       },
     ]),
     true,
