@@ -25,8 +25,6 @@ TWO_NODES = 16
 # this is not worth that: it is also within what predictions of a step may be off (80 % of measured
 # steps lie within about 8 % of them).
 WORTH = 1.1
-# FlashAttention and the shared-prefix kernels built on it need this compute capability.
-LEAST_CAPABILITY = 8.0
 # A part with more than this share of a step's bytes is the first to reduce.
 LARGE_SHARE = 0.5
 
@@ -111,12 +109,8 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     vLLM's rule refuses windows (``use_cascade_attention``), and kernels of shared prefixes take
     neither sinks nor soft caps; Gemma-2, which has soft caps, also has windows.
     """
-    capability = gpu.compute_capability
-    if gpu.vendor == "NVIDIA" and float(capability) < LEAST_CAPABILITY:
-        return (
-            f"FlashAttention does not run on {gpu.name} (compute capability {capability}; "
-            f"it needs {LEAST_CAPABILITY})"
-        )
+    if gpu.without_flash:
+        return gpu.without_flash
     if model.attention_sinks:
         return f"no engine's shared-prefix kernel takes the attention sinks of {model.name}"
     if any(group.limited for group in model.layer_groups):

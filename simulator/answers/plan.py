@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from simulator.answers.advice import no_shared_kernel
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, check_workload, estimate
@@ -127,7 +128,7 @@ def plan(
     target_step_s
         Longest acceptable decode step; None to ask only which options fit. [s]
     attentions
-        Kinds of attention to try.
+        Kinds of attention to try. Of several, bifurcated is left out where no kernel runs it.
     tensor_parallel_sizes
         Tensor-parallel sizes to try; those that do not divide the model's heads are skipped.
     usd_per_hour
@@ -148,16 +149,19 @@ def plan(
     options: list[Option] = []
     skipped: list[str] = []
     for gpu in gpus:
+        possible = attentions
+        if len(attentions) > 1 and (barred := no_shared_kernel(model, gpu)):
+            possible = ("standard",)
+            skipped.append(f"Bifurcated attention is left out: {barred}.")
         for size in dict.fromkeys(tensor_parallel_sizes):
             split = setup.but(tensor_parallel=size)
             try:
                 check_workload(model, gpu, split, work)
             except WorkloadError as error:
-                if str(error) not in skipped:
-                    skipped.append(str(error))
+                skipped.append(str(error))
                 continue
             price = price_of(gpu, usd_per_hour)
-            for attention in attentions:
+            for attention in possible:
                 result = estimate(model, gpu, split.under(attention), work)
                 in_time = target_step_s is None or result.step_s <= target_step_s
                 options.append(
@@ -168,6 +172,7 @@ def plan(
                         meets_target=bool(result.memory.fits) and in_time,
                     )
                 )
+    skipped = list(dict.fromkeys(skipped))
     if not options:
         raise WorkloadError(
             "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")

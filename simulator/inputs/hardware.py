@@ -49,6 +49,8 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 REPORTED_SHARE = 1.069
 # GPUs of a node, unless the link joins more.
 NODE_GPUS = 8
+# FlashAttention and the shared-prefix kernels built on it need this compute capability.
+LEAST_CAPABILITY = 8.0
 _CAPABILITY = re.compile(r"\d{1,3}\.\d")
 # The most warnings about one file; 'gpus check' has all.
 MOST_FINDINGS = 3
@@ -281,6 +283,17 @@ class HardwareProfile(Frozen):
         """
         l2_mib = self.measured.l2_mib or self.peak.l2_mib
         return (self.peak.memory_side_cache_mib or l2_mib).value * MIB
+
+    @property
+    def without_flash(self) -> str:
+        """Why FlashAttention, and kernels built on it, do not run here; empty if they do."""
+        capability = self.compute_capability
+        if self.vendor != "NVIDIA" or float(capability) >= LEAST_CAPABILITY:
+            return ""
+        return (
+            f"FlashAttention does not run on {self.name} (compute capability {capability}; "
+            f"it needs {LEAST_CAPABILITY})"
+        )
 
     @property
     def sm_count(self) -> int:

@@ -194,16 +194,7 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
     shown = result.options[:MOST_OPTIONS_SHOWN]
     hidden = len(result.options) - len(shown)
     of_point = columns.within("point", POINT)
-    named = columns.pick(
-        of_point,
-        "TTFT",
-        "TPOT",
-        "tokens/s per user",
-        "tokens/s per GPU",
-        "utilisation",
-        "USD/h",
-        "USD per million",
-    )
+    rates = columns.pick(of_point, "tokens/s per user", "tokens/s per GPU")
     first = shown[0].point.deployment
     return columns.stack(
         _question(first, result.request, gpu=False),
@@ -213,8 +204,9 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
         columns.as_table(
             (
                 *columns.pick(OPTION, "GPU", "GPUs", "TP", "x"),
-                *columns.pick(of_point, "attention"),
-                *named,
+                *columns.pick(of_point, "attention", "TTFT", "TPOT"),
+                *columns.pick(of_point, "USD/h", "USD per million", "utilisation"),
+                *map(columns.spared, rates),
                 Column(unit="text", cell=lambda option: _standing(option, result), wrap=True),
             ),
             shown,
