@@ -45,9 +45,8 @@ _SWITCHES: dict[Engine, str] = {
     "none": "copy the code of docs/how-to/pytorch.md, or call FlashInfer's: "
     "docs/how-to/flashinfer.md",
 }
-_LATENT = (
-    "no engine has a switch for latent caches (recalled); code to copy and trace: "
-    "docs/how-to/pytorch.md"
+_NO_SWITCH = (
+    "no engine has a switch for {} (recalled); code to copy and trace: docs/how-to/pytorch.md"
 )
 
 
@@ -86,8 +85,11 @@ def how_to_share(asked: "Comparison") -> str:
     ):
         return ""
     if bifurcated.model.latent is not None:
-        return _LATENT
-    return _SWITCHES[bifurcated.setup.engine]
+        return _NO_SWITCH.format("latent caches")
+    if bifurcated.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
+        return _NO_SWITCH.format(f"{bifurcated.gpu.vendor}'s cards")
+    # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
+    return _SWITCHES["none" if bifurcated.setup.eager else bifurcated.setup.engine]
 
 
 def next_change(result: Estimate) -> str:

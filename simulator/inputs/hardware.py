@@ -481,14 +481,9 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     if several := _SEVERAL.fullmatch(text):
         one, number = several["card"] or several["name"], several["before"] or several["after"]
         raise ProfileError(f"unknown GPU {text!r}; write -g {one} --tp {number}")
-    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out=_way_out(text)))
-
-
-def _way_out(name: str) -> str:
-    """Say what to write instead of an unknown name: one GPU's, apart from their number."""
-    if "," in name:
-        return "one GPU here; 'bifurcate plan' tries several"
-    return "see 'bifurcate gpus'"
+    if "," in text:
+        raise ProfileError(f"{text!r} is not one GPU; 'bifurcate plan' tries several")
+    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out="see 'bifurcate gpus'"))
 
 
 def as_gpu(gpu: GpuLike) -> HardwareProfile:

@@ -243,7 +243,7 @@ def likely(ratio: float, low: float, high: float) -> str:
     """
     if high == inf:
         return " (interval not known)"
-    if ratio < 1:
+    if _slower(ratio):
         return f" (slow-down {between(1 / high, 1 / low)})"
     return f" (speed-up {between(low, high)})"
 
