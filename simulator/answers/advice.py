@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, memory_on
+from simulator.answers.rules import find_rule
 from simulator.answers.verdict import Verdict
 from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
@@ -36,7 +37,7 @@ _DOUBTS: dict[Verdict, str] = {
 
 # What reads a shared context once today; sources and dates are on the pages.
 _SWITCHES: dict[Engine, str] = {
-    "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn, 0.32 and later nothing: "
+    "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn{}, 0.32 and later nothing: "
     "docs/how-to/vllm.md",
     "sglang": "SGLang stores a context once, but has no switch to read it once: "
     "docs/how-to/sglang.md",
@@ -44,6 +45,14 @@ _SWITCHES: dict[Engine, str] = {
     "docs/how-to/tensorrt-llm.md",
     "none": "copy the code of docs/how-to/pytorch.md, or call FlashInfer's: "
     "docs/how-to/flashinfer.md",
+}
+# Whose code a kernel is, if not the engine's that is asked about: "none" for a loop of one's own.
+_OWNERS: dict[str, Engine] = {
+    "vllm-cascade": "vllm",
+    "flashinfer": "none",
+    "trtllm-cascade": "trtllm",
+    "einsum": "none",
+    "sdpa_math": "none",
 }
 _NO_SWITCH = (
     "no engine has a switch for {} (recalled); code to copy and trace: docs/how-to/pytorch.md"
@@ -89,7 +98,13 @@ def how_to_share(asked: "Comparison") -> str:
     if bifurcated.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
         return _NO_SWITCH.format(f"{bifurcated.gpu.vendor}'s cards")
     # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
-    return _SWITCHES["none" if bifurcated.setup.eager else bifurcated.setup.engine]
+    setup = bifurcated.setup
+    engine = "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
+    aside = "" if setup.kernel == "vllm-cascade" else " (--kernel vllm-cascade times it)"
+    asked_of = (bifurcated.model, bifurcated.gpu, setup, bifurcated.workload)
+    if engine == "vllm" and not find_rule(engine).reads_once(*asked_of):
+        aside = ", whose rule says no here (--rule vllm)"
+    return _SWITCHES[engine].format(aside)
 
 
 def next_change(result: Estimate) -> str:
