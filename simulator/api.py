@@ -104,8 +104,8 @@ def plan(
     Parameters
     ----------
     gpus, tensor_parallel_sizes, attentions, target_step_ms
-        What to try, by default all GPUs of known price, and ``tensor_parallel`` if given, else 1,
-        2, 4, 8; and the longest acceptable decode step [ms].
+        What to try, by default all GPUs of known price that run FlashAttention, and
+        ``tensor_parallel`` if given, else 1, 2, 4, 8; and the longest acceptable decode step [ms].
     prices
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """
