@@ -104,9 +104,10 @@ def plan(
     Parameters
     ----------
     gpus, tensor_parallel_sizes, attentions, target_step_ms
-        What to try, by default all GPUs of known price, and ``tensor_parallel`` if given, else 1,
-        2, 4, 8, for experts also data-parallel groups that share them, and pipelines where none of
-        these holds the model; and the longest acceptable decode step [ms].
+        What to try, by default all GPUs of known price that run FlashAttention, and
+        ``tensor_parallel`` if given, else 1, 2, 4, 8, for experts also data-parallel groups that
+        share them, and pipelines where none of these holds the model; and the longest acceptable
+        decode step [ms].
     prices
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, memory_on
+from simulator.answers.rules import find_rule
 from simulator.answers.verdict import Verdict
 from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
@@ -25,8 +26,6 @@ TWO_NODES = 16
 # this is not worth that: it is also within what predictions of a step may be off (80 % of measured
 # steps lie within about 8 % of them).
 WORTH = 1.1
-# FlashAttention and the shared-prefix kernels built on it need this compute capability.
-LEAST_CAPABILITY = 8.0
 # A part with more than this share of a step's bytes is the first to reduce.
 LARGE_SHARE = 0.5
 
@@ -38,7 +37,7 @@ _DOUBTS: dict[Verdict, str] = {
 
 # What reads a shared context once today; sources and dates are on the pages.
 _SWITCHES: dict[Engine, str] = {
-    "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn, 0.32 and later nothing: "
+    "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn{}, 0.32 and later nothing: "
     "docs/how-to/vllm.md",
     "sglang": "SGLang stores a context once, but has no switch to read it once: "
     "docs/how-to/sglang.md",
@@ -47,9 +46,16 @@ _SWITCHES: dict[Engine, str] = {
     "none": "copy the code of docs/how-to/pytorch.md, or call FlashInfer's: "
     "docs/how-to/flashinfer.md",
 }
-_LATENT = (
-    "no engine has a switch for latent caches (recalled); code to copy and trace: "
-    "docs/how-to/pytorch.md"
+# Whose code a kernel is, if not the engine's that is asked about: "none" for a loop of one's own.
+_OWNERS: dict[str, Engine] = {
+    "vllm-cascade": "vllm",
+    "flashinfer": "none",
+    "trtllm-cascade": "trtllm",
+    "einsum": "none",
+    "sdpa_math": "none",
+}
+_NO_SWITCH = (
+    "no engine has a switch for {} (recalled); code to copy and trace: docs/how-to/pytorch.md"
 )
 
 
@@ -88,8 +94,17 @@ def how_to_share(asked: "Comparison") -> str:
     ):
         return ""
     if bifurcated.model.latent is not None:
-        return _LATENT
-    return _SWITCHES[bifurcated.setup.engine]
+        return _NO_SWITCH.format("latent caches")
+    if bifurcated.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
+        return _NO_SWITCH.format(f"{bifurcated.gpu.vendor}'s cards")
+    # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
+    setup = bifurcated.setup
+    engine = "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
+    aside = "" if setup.kernel == "vllm-cascade" else " (--kernel vllm-cascade times it)"
+    asked_of = (bifurcated.model, bifurcated.gpu, setup, bifurcated.workload)
+    if engine == "vllm" and not find_rule(engine).reads_once(*asked_of):
+        aside = ", whose rule says no here (--rule vllm)"
+    return _SWITCHES[engine].format(aside)
 
 
 def next_change(result: Estimate) -> str:
@@ -111,12 +126,8 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     vLLM's rule refuses windows (``use_cascade_attention``), and kernels of shared prefixes take
     neither sinks nor soft caps; Gemma-2, which has soft caps, also has windows.
     """
-    capability = gpu.compute_capability
-    if gpu.vendor == "NVIDIA" and float(capability) < LEAST_CAPABILITY:
-        return (
-            f"FlashAttention does not run on {gpu.name} (compute capability {capability}; "
-            f"it needs {LEAST_CAPABILITY})"
-        )
+    if gpu.without_flash:
+        return gpu.without_flash
     if model.attention_sinks:
         return f"no engine's shared-prefix kernel takes the attention sinks of {model.name}"
     if any(group.limited for group in model.layer_groups):

@@ -1,4 +1,4 @@
-"""What every answer can do in a notebook."""
+"""What every answer can do in Python: be printed, shown in a notebook, and made a frame."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class Answer:
-    """An answer that shows itself in a notebook and becomes a frame.
+    """An answer that shows itself, printed and in a notebook, and becomes a frame.
 
     How answers look is known two floors above, in :mod:`simulator.views.notebook`, which is found
     by name when somebody looks: no answer depends on it.
@@ -18,6 +18,11 @@ class Answer:
         """Return the answer as a frame, with the columns of the command's CSV."""
         frame: pd.DataFrame = _notebook().frame_of(self)
         return frame
+
+    def __str__(self) -> str:
+        """Return the answer as the terminal shows it, without colours."""
+        text: str = _notebook().text_of(self)
+        return text
 
     def _repr_html_(self) -> str:
         """Return the answer as the terminal shows it, for Jupyter."""

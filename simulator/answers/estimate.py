@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from simulator.answers.answer import Answer
+from simulator.counts.attention.flash import Flash
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
@@ -265,6 +266,7 @@ def _notes(
         why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
         _length_note(model, work),
         _dtype_note(model, gpu_rates.gpu, setup),
+        _kernel_note(gpu_rates.gpu, setup),
         _low_precision_note(model, gpu_rates, setup),
         *_group_notes(model, gpu_rates.gpu, setup),
     ]
@@ -444,6 +446,13 @@ def _dtype_note(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> str:
             path = "no" if gpu.peak_flops_per_s(dtype) is None else "no faster"
             return f"{gpu.name} has {path} {dtype} matrix path: computed at its {used} rate."
     return ""
+
+
+def _kernel_note(gpu: HardwareProfile, setup: Setup) -> str:
+    """Say that the asked kernel does not run on the card."""
+    if not gpu.without_flash or not isinstance(find_way(setup.kernel), Flash):
+        return ""
+    return f"{gpu.without_flash}: attention is timed as if it did."
 
 
 def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:

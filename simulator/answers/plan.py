@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from simulator.answers.advice import no_shared_kernel
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, check_workload, estimate
@@ -127,7 +128,7 @@ def plan(
     target_step_s
         Longest acceptable decode step; None to ask only which options fit. [s]
     attentions
-        Kinds of attention to try.
+        Kinds of attention to try. Of several, bifurcated is left out where no kernel runs it.
     tensor_parallel_sizes
         Tensor-parallel sizes to try; those that do not divide the model's heads are skipped. None
         tries what :func:`layouts` returns.
@@ -149,6 +150,10 @@ def plan(
     options: list[Option] = []
     skipped: dict[str, None] = {}
     for gpu in gpus:
+        possible = attentions
+        if len(attentions) > 1 and (barred := no_shared_kernel(model, gpu)):
+            possible = ("standard",)
+            skipped[f"Bifurcated attention is left out: {barred}."] = None
         held = False
         for split in layouts(model, setup, tensor_parallel_sizes):
             if held and split.pipeline_parallel > setup.pipeline_parallel:
@@ -159,7 +164,7 @@ def plan(
                 skipped[str(error)] = None
                 continue
             price = price_of(gpu, usd_per_hour)
-            for attention in attentions:
+            for attention in possible:
                 result = estimate(model, gpu, split.under(attention), work)
                 in_time = target_step_s is None or result.step_s <= target_step_s
                 held = held or bool(result.memory.fits)

@@ -25,13 +25,17 @@ TOKENS_PRICED = 1e6
 
 
 def priced_gpus() -> list[HardwareProfile]:
-    """Return every GPU whose price is known."""
+    """Return every GPU whose price is known and on which FlashAttention runs, as engines need."""
     profiles = readable(load_profile, profile_files().values())
-    return [profile for profile in profiles if profile.price_usd_per_hour is not None]
+    return [
+        profile
+        for profile in profiles
+        if profile.price_usd_per_hour is not None and not profile.without_flash
+    ]
 
 
 def as_gpus(gpus: Sequence[GpuLike] | GpuLike | None) -> list[HardwareProfile]:
-    """Return the profiles of one or several GPUs; for None, of all whose price is known.
+    """Return the profiles of one or several GPUs; for None, of :func:`priced_gpus`.
 
     Raises
     ------

@@ -21,7 +21,12 @@ def _list_models(output: Output) -> None:
     from simulator.inputs.presets import load_model, presets
     from simulator.views.catalogues import MODELS
 
-    _write_list(output, MODELS, map(load_model, presets()), spare=("hidden_size", "head_dim"))
+    _write_list(
+        output,
+        MODELS,
+        map(load_model, presets()),
+        spare=("layers", "hidden_size", "heads", "head_dim"),
+    )
 
 
 @opt.with_output()

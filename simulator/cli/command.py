@@ -76,7 +76,7 @@ SPELLINGS: Mapping[str, Sequence[str]] = {
     "-tp": ("--tp",),
     "--tp-size": ("--tp",),
     "--model-path": ("--model",),
-    "--batch": ("--batch-size",),
+    **dict.fromkeys(("--batch", "-b", "--bs"), ("--batch-size",)),
     **dict.fromkeys(("--ctx", "--seq-len", "--prompt-len", "--isl"), ("--context",)),
     **dict.fromkeys(("--max-tokens", "--max-new-tokens", "--osl"), ("--output-len",)),
     **dict.fromkeys(("--n", "--best-of", "--num-return-sequences"), ("-n",)),

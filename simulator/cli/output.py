@@ -251,7 +251,8 @@ def show(view: "RenderableType", path: Path | None) -> None:
     # Not COLUMNS, which a parent process that loads readline sets to 80 without being asked.
     told = os.environ.get(WIDTH_VARIABLE, "")
     width = int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
-    Console(file=buffer, width=width, highlight=False, no_color=True).print(view)
+    console = Console(file=buffer, width=width, highlight=False, no_color=True)
+    console.print(view, crop=False)
     write_text(printable(_trimmed(buffer.getvalue())), path)
 
 

@@ -49,6 +49,8 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 REPORTED_SHARE = 1.069
 # GPUs of a node, unless the link joins more.
 NODE_GPUS = 8
+# FlashAttention and the shared-prefix kernels built on it need this compute capability.
+LEAST_CAPABILITY = 8.0
 _CAPABILITY = re.compile(r"\d{1,3}\.\d")
 # The most warnings about one file; 'gpus check' has all.
 MOST_FINDINGS = 3
@@ -283,6 +285,17 @@ class HardwareProfile(Frozen):
         return (self.peak.memory_side_cache_mib or l2_mib).value * MIB
 
     @property
+    def without_flash(self) -> str:
+        """Why FlashAttention, and kernels built on it, do not run here; empty if they do."""
+        capability = self.compute_capability
+        if self.vendor != "NVIDIA" or float(capability) >= LEAST_CAPABILITY:
+            return ""
+        return (
+            f"FlashAttention does not run on {self.name} (compute capability {capability}; "
+            f"it needs {LEAST_CAPABILITY})"
+        )
+
+    @property
     def sm_count(self) -> int:
         """Streaming multiprocessors (NVIDIA) or compute units (AMD)."""
         return int(self.peak.sm_count.value)
@@ -482,14 +495,9 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     if several := _SEVERAL.fullmatch(text):
         one, number = several["card"] or several["name"], several["before"] or several["after"]
         raise ProfileError(f"unknown GPU {text!r}; write -g {one} --tp {number}")
-    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out=_way_out(text)))
-
-
-def _way_out(name: str) -> str:
-    """Say what to write instead of an unknown name: one GPU's, apart from their number."""
-    if "," in name:
-        return "one GPU here; 'bifurcate plan' tries several"
-    return "see 'bifurcate gpus'"
+    if "," in text:
+        raise ProfileError(f"{text!r} is not one GPU; 'bifurcate plan' tries several")
+    raise ProfileError(unknown("GPU", text, cards, aliases=aliases, way_out="see 'bifurcate gpus'"))
 
 
 def as_gpu(gpu: GpuLike) -> HardwareProfile:

@@ -127,7 +127,7 @@ OPERATION = (
     _summed("bytes_read", "bytes", "operation.bytes_read", "read"),
     _summed("bytes_written", "bytes", "operation.bytes_written", "written"),
     Column("memory_traffic_bytes", "bytes"),
-    _summed("launches", "launches", "operation.launches", "launches"),
+    columns.spared(_summed("launches", "launches", "operation.launches", "launches")),
     _summed("time_ms", "ms", "time.device_s", "time"),
     Column("bound", "text", "time.bound", "bound by"),
 )

@@ -210,12 +210,9 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
     named = columns.pick(
         (*of_point, *_percentiles(percent)),
         *(("TTFT", "TPOT") if percent is None else (f"TTFT p{percent:g}", f"TPOT p{percent:g}")),
-        "tokens/s per user",
-        "tokens/s per GPU",
-        "utilisation",
-        "USD/h",
-        "USD per million",
+        *("USD/h", "USD per million", "utilisation"),
     )
+    rates = columns.pick(of_point, "tokens/s per user", "tokens/s per GPU")
     first = shown[0].point.deployment
     return columns.stack(
         _question(first, result.request, gpu=False),
@@ -227,6 +224,7 @@ def load_plan_view(result: LoadPlan) -> "RenderableType":
                 *columns.pick(OPTION, "GPU", "GPUs", "group", "x"),
                 *columns.pick(of_point, "attention"),
                 *named,
+                *map(columns.spared, rates),
                 Column(unit="text", cell=lambda option: _standing(option, result), wrap=True),
             ),
             shown,

@@ -1,4 +1,4 @@
-"""Answers in a notebook: as HTML and as frames, made of the tables and columns of their views."""
+"""Answers in Python: as HTML, text and frames, made of the tables and columns of their views."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -22,8 +22,9 @@ from simulator.views.columns import Row
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
-# Width of a cell of Jupyter. [characters]
+# Width of a cell of Jupyter, and of printed text. [characters]
 WIDTH = 120
 _PRE = '<pre style="overflow-x:auto;white-space:pre;line-height:normal">{code}</pre>'
 
@@ -54,12 +55,22 @@ VIEWS: dict[type[Answer], tuple[Callable[[Any], Any], Callable[[Any], Sequence[R
 
 def html_of(answer: Answer) -> str:
     """Return an answer as HTML: what the terminal shows, in its colours."""
+    return _shown(answer).export_html(inline_styles=True, code_format=_PRE)
+
+
+def text_of(answer: Answer) -> str:
+    """Return an answer as text: what the terminal shows, without colours."""
+    return "\n".join(line.rstrip() for line in _shown(answer).export_text().splitlines())
+
+
+def _shown(answer: Answer) -> "Console":
+    """Return a console that has recorded an answer."""
     from rich.console import Console
 
     show, _ = VIEWS[type(answer)]
     console = Console(record=True, file=io.StringIO(), width=WIDTH, highlight=False)
     console.print(show(answer))
-    return console.export_html(inline_styles=True, code_format=_PRE)
+    return console
 
 
 def frame_of(answer: Answer) -> "pd.DataFrame":

@@ -26,8 +26,8 @@ def _percent(value: float) -> str:
 POOLED = (
     Column("family", "text", heading="family"),
     Column("matched_by", "text", heading="freed parameters go", cell=lambda f: FREED[f.matched_by]),
-    Column("papers", heading="papers", cell=lambda factor: str(len(factor.papers))),
-    Column("runs", heading="runs"),
+    Column("papers", heading="papers", cell=lambda f: str(len(f.papers)), spare=True),
+    Column("runs", heading="runs", spare=True),
     Column("size_factor", heading="size factor F", cell=lambda f: f"{f.size_factor:.3f}"),
     Column("size_factor_low", value="low"),
     Column("size_factor_high", value="high"),

@@ -205,10 +205,15 @@ def within_cell(low_s: float, high_s: float) -> str:
 def times_as(ratio: float) -> str:
     """Say how fast one thing is compared with another.
 
-    >>> times_as(2.0), times_as(0.5)
-    ('2.00 times as fast', '2.00 times as slow')
+    >>> times_as(2.0), times_as(0.5), times_as(0.998)
+    ('2.00 times as fast', '2.00 times as slow', '1.00 times as fast')
     """
-    return f"{ratio:.2f} times as fast" if ratio >= 1 else f"{1 / ratio:.2f} times as slow"
+    return f"{1 / ratio:.2f} times as slow" if _slower(ratio) else f"{ratio:.2f} times as fast"
+
+
+def _slower(ratio: float) -> bool:
+    """Return whether a speed-up is a slow-down, to the two places that are shown."""
+    return round(1 / ratio, 2) > 1
 
 
 def between(low: float, high: float) -> str:
@@ -239,7 +244,7 @@ def likely(ratio: float, low: float, high: float) -> str:
     """
     if high == inf:
         return " (interval not known)"
-    if ratio < 1:
+    if _slower(ratio):
         return f" (slow-down {between(1 / high, 1 / low)})"
     return f" (speed-up {between(low, high)})"
 

@@ -437,8 +437,8 @@ def _crossover_lines(
             Column(heading=format_tokens(context), cell=partial(_range, index))
             for index, context in contexts
         ),
-        Column(heading="of the map", cell=lambda item: f"{item[1].share:.0%}"),
-        Column(heading="mean gain", cell=lambda item: f"{item[1].mean_speedup:.2f}x"),
+        Column(heading="of the map", cell=lambda item: f"{item[1].share:.0%}", spare=True),
+        Column(heading="mean gain", cell=lambda item: f"{item[1].mean_speedup:.2f}x", spare=True),
     )
     table = columns.as_table(wanted, crossed.borders.items())
     some = any("~" in cell for row in table.rows for cell in row)

@@ -309,7 +309,7 @@ def test_weights_of_4_bits_are_not_to_be_quantised_to_4_bits(dtype: str) -> None
 
 
 def test_how_is_said_only_where_switching_gains() -> None:
-    """Nothing where standard wins or no kernel takes the model; no flag for latent caches."""
+    """Nothing where standard wins or no kernel takes the model; a flag where an engine has one."""
     card = load_hardware("h200-sxm")
     many = {"samples": 64, "context_tokens": 8192}
     assert compare(llama_2_7b(), card, *asked(**many)).how.startswith("vLLM")
@@ -320,6 +320,24 @@ def test_how_is_said_only_where_switching_gains() -> None:
     latent = compare(load_model("deepseek-v3"), card, *asked(**shards))
     assert latent.winner == "bifurcated"
     assert "no engine has a switch for latent caches" in latent.how
+    other = compare(llama_2_7b(), load_hardware("mi300x"), *asked(**many))
+    assert "no engine has a switch for AMD's cards" in other.how
+    eager = compare(llama_2_7b(), card, *asked(**many, execution="eager"))
+    assert eager.how.startswith("copy the code of docs/how-to/pytorch.md")
+
+
+def test_how_knows_the_engine_s_rule_and_whose_kernel_is_asked_about() -> None:
+    """vLLM's rule says no to 16 samples of 8K with 8 KV heads, and yes to 32 (its docstring)."""
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"samples": 16}, "have --no-disable-cascade-attn, whose rule says no here (--rule vllm),"),
+        ({"samples": 32}, "have --no-disable-cascade-attn (--kernel vllm-cascade times it), 0.32"),
+        ({"samples": 32, "kernel": "vllm-cascade"}, "have --no-disable-cascade-attn, 0.32"),
+        ({"samples": 32, "kernel": "flashinfer"}, "docs/how-to/flashinfer.md"),
+        ({"samples": 32, "kernel": "trtllm-cascade"}, "docs/how-to/tensorrt-llm.md"),
+        ({"samples": 32, "engine": "sglang"}, "docs/how-to/sglang.md"),
+    ]
+    for settings, words in cases:
+        assert words in _h100("llama-3.1-8b", context_tokens=8192, **settings).how
 
 
 def test_a_loop_of_ones_own_counts_as_vllm() -> None:

@@ -87,6 +87,17 @@ def test_a_kernel_without_a_form_of_the_cache_is_refused() -> None:
         _estimate(deepseek_v3(), kernel="sdpa_math")
 
 
+def test_a_card_without_the_kernel_is_noted() -> None:
+    """FlashAttention needs 8.0; a product with logits in memory runs anywhere."""
+    old = load_hardware("v100-sxm2-32gb")
+    said = "(compute capability 7.0; it needs 8.0): attention is timed as if it did."
+    assert any(note.endswith(said) for note in _estimate(card=old).notes)
+    for card, kernel in ((old, "einsum"), (load_hardware("a100-sxm-80gb"), "flash")):
+        assert not any(
+            "FlashAttention" in note for note in _estimate(card=card, kernel=kernel).notes
+        )
+
+
 def test_a_group_needs_a_link() -> None:
     """A card without a link in its profile cannot be one of two."""
     alone = gpu(link_gb_per_s_per_direction=None)

@@ -206,3 +206,19 @@ def test_what_no_rows_describe_comes_after_what_they_do() -> None:
     alone = _plan(llama_2_7b(), **cards, tensor_parallel_sizes=(16,))
     assert alone.cheapest is not None
     assert alone.cheapest.gpus == 16
+
+
+def test_what_no_kernel_runs_is_left_out_of_several_and_said() -> None:
+    """Bifurcated attention on a V100, which has no FlashAttention; alone it is still answered."""
+    cards = {"cards": (load_hardware("v100-sxm2-32gb"), load_hardware("l40s")), "samples": 4}
+    found = _plan(**cards)
+    kinds = {(option.result.gpu.id, option.attention) for option in found.options}
+    assert kinds == {
+        ("v100-sxm2-32gb", "standard"),
+        ("l40s", "standard"),
+        ("l40s", "bifurcated"),
+    }
+    (why,) = (reason for reason in found.skipped if "left out" in reason)
+    assert "FlashAttention does not run on V100 SXM2 32GB" in why
+    alone = _plan(**cards, attentions=("bifurcated",))
+    assert {option.result.gpu.id for option in alone.options} == {"v100-sxm2-32gb", "l40s"}

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 from builders import gpu
 
-from simulator.answers.price import cost_per_million_tokens, price_per_hour, with_prices
+from simulator.answers.price import (
+    as_gpus,
+    cost_per_million_tokens,
+    price_per_hour,
+    priced_gpus,
+    with_prices,
+)
 from simulator.errors import ProfileError, WorkloadError
 from simulator.inputs.hardware import load_hardware
 
@@ -74,3 +80,12 @@ def test_a_wrong_price_file_is_refused(
         with_prices(None, path)
     assert words in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_cheap_card_without_flash_attention_is_tried_only_by_name() -> None:
+    """A V100 at 0.14 USD/h would be the cheapest answer, which no engine's kernels carry."""
+    volta = load_hardware("v100-sxm2-16gb")
+    assert volta.price_usd_per_hour is not None
+    assert volta not in priced_gpus()
+    assert load_hardware("mi300x") in priced_gpus()
+    assert as_gpus("v100-sxm2-16gb") == [volta]

@@ -279,6 +279,7 @@ def test_no_arguments_show_the_help() -> None:
 UNDERSTOOD: list[tuple[tuple[str, ...], str]] = [
     (("llama-3.1-8b", "--batch-size", "16"), "16 sequences, 1 from each of 16 8K-token contexts"),
     (("llama-3.1-8b", "--batch", "8"), "8 sequences, 1 from each of 8 8K-token contexts"),
+    (("llama-3.1-8b", "-b", "8"), "8 sequences, 1 from each of 8 8K-token contexts"),
     (("llama-3.1-8b", "--batch-size", "4", "-n", "2"), "8 sequences, 2 from each of 4"),
     (("llama3.1:8b", "-n", "4"), "llama-3.1-8b on H100 SXM5 80GB"),
     (("--model-path", "llama-3.1-8b", "--best-of", "4"), "4 sequences from an 8K-token context"),
@@ -302,7 +303,7 @@ HINTED: list[tuple[tuple[str, ...], str]] = [
     (("llama-3.1-8b", "-g", "tpu-v5e"), "NVIDIA and AMD"),
     (("llama-3.1-8b", "h100"), "write -g before a GPU"),
     (("llama-3.1-8b", "--tree", "system:2K"), "write NAME=TOKENSxBRANCHES"),
-    (("llama-3.1-8b", "-g", "h100,a100"), "'bifurcate plan' tries several"),
+    (("llama-3.1-8b", "-g", "h100,a100"), "'h100,a100' is not one GPU"),
     (("llama-3.1-8b", "--gpu-memory-utilization", "95"), "write 0.95"),
     (("llama-3.1-8b", "-g", "8xh100"), "write -g h100 --tp 8"),
     (("llama-3.1-8b", "-g", "l40sx4"), "write -g l40s --tp 4"),

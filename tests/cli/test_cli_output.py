@@ -123,6 +123,32 @@ def test_tables_away_from_a_terminal_are_as_wide_as_asked(
         assert width - 20 < max(map(len, lines)) <= width
 
 
+def test_a_table_too_wide_for_a_file_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every cell of the wide table is in the narrow one, which may be wider than it was asked."""
+    cells = bifurcate("measure", "--dry-run", "--only", "gemm").text.split()
+    monkeypatch.setenv("BIFURCATE_WIDTH", "30")
+    assert set(cells) <= set(bifurcate("measure", "--dry-run", "--only", "gemm").text.split())
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        ("estimate", "-m", "deepseek-v3", "-g", "b200", "--tp", "8"),
+        ("tradeoff", "-m", "codellama-7b", "--context", "8K"),
+        ("plan", "-m", "llama-3.1-8b", "-g", "l40s", "--requests-per-s", "4", "--tpot-ms", "25"),
+        ("models",),
+    ],
+)
+def test_tables_fit_the_width_of_a_common_terminal(
+    question: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit 80 characters is left out and named, not wrapped into blank lines."""
+    monkeypatch.setenv("BIFURCATE_WIDTH", "80")
+    lines = bifurcate(*question).text.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("Left out on this narrow terminal: ") for line in lines)
+
+
 def test_a_plan_says_whose_constants_it_rests_on_and_how_sure_it_is() -> None:
     """One note for fitted and carried GPUs alike, and the chosen step's interval in the answer."""
     shown = bifurcate("plan", *QUESTION, "-g", "h100", "-g", "l4", "--gpus", "1").text

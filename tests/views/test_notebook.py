@@ -52,7 +52,7 @@ QUESTIONS: list[tuple[str, tuple[str, ...], Callable[[], Answer], str]] = [
 def test_an_answer_is_its_csv_and_its_table(
     command: str, options: tuple[str, ...], ask: Callable[[], Any], words: str
 ) -> None:
-    """The frame has the CSV's columns and figures; the HTML says what the terminal says."""
+    """The frame has the CSV's columns and figures; HTML and text say what the terminal says."""
     answer = ask()
     frame = answer.to_frame()
     told = pd.read_csv(io.StringIO(bifurcate(command, *MODEL, *options, "--format", "csv").out))
@@ -64,7 +64,9 @@ def test_an_answer_is_its_csv_and_its_table(
         )
     page = answer._repr_html_()
     assert page.startswith("<pre")
-    assert words in unescape(sub(r"<[^>]+>", "", page))
+    said = unescape(sub(r"<[^>]+>", "", page))
+    assert words in said
+    assert str(answer).split() == said.split()
 
 
 def test_a_sweep_is_its_csv() -> None:
