@@ -156,7 +156,10 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
     limits = [choice.most_samples[name] for name in ATTENTIONS]
     badges = [
         tag("span", word, class_="badge")
-        for word, best in (("cheapest", decision.cheapest), ("fastest", decision.fastest))
+        for word, best in (
+            ("cheapest per hour", decision.cheapest),
+            ("fastest", decision.fastest),
+        )
         if choice is best
     ]
     return [
@@ -232,7 +235,7 @@ def tiles(decision: Decision) -> Html:
         cost = cheapest.usd_per_million_tokens(best.setup.attention)
         facts.append(
             (
-                "Cheapest",
+                "Cheapest per hour",
                 f"{text.money(cheapest.usd_per_hour, 2)} USD/h",
                 (
                     f"{words.group_name(best)}, {best.setup.attention}; "
