@@ -87,7 +87,8 @@ def how_to_share(asked: "Comparison") -> str:
     bifurcated, stored = asked.bifurcated, asked.stored
     little = stored.memory.fits and stored.step_s / bifurcated.step_s < WORTH
     if (
-        asked.winner != "bifurcated"
+        asked.nothing_shared
+        or asked.winner != "bifurcated"
         or not bifurcated.memory.fits
         or little
         or no_shared_kernel(bifurcated.model, bifurcated.gpu)

@@ -308,8 +308,8 @@ def _model(
     if name is None:
         if not {"layers", "hidden_size", "heads"} <= given.keys():
             raise typer.BadParameter(
-                "no model is named; give one, as in 'bifurcate compare llama-3.1-8b', or --layers, "
-                "--hidden-size and --heads; 'bifurcate models' lists those with names"
+                "no model is named; give one, such as llama-3.1-8b, or --layers, --hidden-size and "
+                "--heads; 'bifurcate models' lists those with names"
             )
         return model_from_flags(kv_heads=kv_heads, **given)
     if given:

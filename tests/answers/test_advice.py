@@ -314,6 +314,10 @@ def test_how_is_said_only_where_switching_gains() -> None:
     many = {"samples": 64, "context_tokens": 8192}
     assert compare(llama_2_7b(), card, *asked(**many)).how.startswith("vLLM")
     assert compare(llama_2_7b(), card, *asked(samples=1, context_tokens=8192)).how == ""
+    # Fewer launches win here, and there is no prefix to switch anything on for.
+    eager = {"kernel": "sdpa_math", "execution": "eager", "samples": 16, "context_tokens": 0}
+    launches = compare(load_model("llama-3.1-8b"), load_hardware("h100-sxm"), *asked(**eager))
+    assert (launches.winner, launches.how) == ("bifurcated", "")
     windowed = load_model("gpt-oss-20b")
     assert compare(windowed, card, *asked(**many)).how == ""
     shards = {"samples": 512, "context_tokens": 8192, "tensor_parallel": 8, "weight_dtype": "fp8"}

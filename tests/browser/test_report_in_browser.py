@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,18 +119,26 @@ def test_what_decides_is_within_one_screen(report: Report, open_page: OpenPage) 
 
 
 def test_the_cheapest_is_the_same_everywhere(report: Report, open_page: OpenPage) -> None:
-    """Card, both tables and figure name one GPU and one cost; what does not fit has none."""
+    """Card and tables name one GPU, the cheapest per hour; the figure that of the least per token.
+
+    What does not fit has no cost.
+    """
     page = open_page(report(*CODE))
     unfold(page)
     card = page.locator(".tiles div", has_text="Cheapest").inner_text().split("\n")
-    name, _, cost = card[2].removesuffix(" USD per million tokens").partition(", ")
-    cost = cost.split()[-1]
+    name, cost = card[2].split(", ")[0], card[2].split("; ")[1].split()[0]
     marked = page.locator("tr", has=page.locator(".badge", has_text="cheapest")).all_inner_texts()
     assert len(marked) == 3  # the first screen's, and that of each model
     for row in marked[:2]:
         assert row.startswith(name)
         assert cost in row
-    assert f"{name} is the cheapest: {cost} USD" in page.locator("#figure-cost").inner_text()
+    figure = page.locator("#figure-cost").inner_text()
+    best = re.search(r"(.+) costs least per token: ([\d.]+) USD per million\n", figure)
+    assert best is not None
+    row = page.locator("#decision tr", has_text=best[1]).first.inner_text()
+    assert row.endswith(best[2])
+    drawn = [float(usd) for usd in re.findall(r"([\d.]+) USD$", figure, re.MULTILINE)]
+    assert float(best[2]) == min(drawn) <= float(cost)
     unfit = page.locator("#decision tr", has_text="GiB short").first.inner_text()
     assert unfit.endswith("- / -")
 

@@ -54,7 +54,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (
         ("estimate",),
         2,
-        ("no model", "compare llama-3.1-8b", "--layers", "--hidden-size", "--heads"),
+        ("no model", "such as llama-3.1-8b", "--layers", "--hidden-size", "--heads"),
     ),
     (("compare", *M, "--attention", "standard"), 2, ("--attention",)),
     (("models", "shw"), 2, ("'shw'", "show")),

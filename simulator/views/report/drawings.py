@@ -244,20 +244,20 @@ def _parts(choice: Choice) -> Drawing:
 
 def _cost(decision: Decision) -> Iterator[Drawing]:
     """Draw the cost of a million tokens on every GPU that will do and whose price is known."""
-    cheapest = decision.cheapest
-    if cheapest is None:
-        return
     choices = [each for each in decision.choices if each.will_do and each.comparable]
+    if not choices:
+        return
+    choices.sort(key=_best_cost)
     bars = []
-    for choice in sorted(choices, key=_best_cost):
+    for choice in choices:
         best = choice.best.setup.attention
         cost = _best_cost(choice)
         label = f"{words.group_name(choice.best)}, {best}"
         value = f"{text.money(cost, 3)} USD"
         bars.append(svg.Bar(label=label, parts=[(best, LINES[best].colour, cost)], value=value))
     finding = (
-        f"{words.group_name(cheapest.best)} is the cheapest: "
-        f"{text.money(_best_cost(cheapest), 3)} USD per million tokens"
+        f"{words.group_name(choices[0].best)} costs least per token: "
+        f"{text.money(_best_cost(choices[0]), 3)} USD per million"
     )
     about = "Cost of a million output tokens with the faster attention that fits, prefill left out."
     yield _drawing("cost", finding, about, svg.bar_chart(bars))

@@ -156,7 +156,10 @@ def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
     limits = [choice.most_samples[name] for name in ATTENTIONS]
     badges = [
         tag("span", word, class_="badge")
-        for word, best in (("cheapest", decision.cheapest), ("fastest", decision.fastest))
+        for word, best in (
+            ("cheapest per hour", decision.cheapest),
+            ("fastest", decision.fastest),
+        )
         if choice is best
     ]
     return [
@@ -226,7 +229,7 @@ def tiles(decision: Decision) -> Html:
         cost = text.money(cheapest.usd_per_million_tokens(best.setup.attention), 3)
         where = f"{words.group_name(best)}, {best.setup.attention}"
         price = f"{text.money(cheapest.usd_per_hour, 2)} USD/h"
-        facts.append(("Cheapest", price, f"{where}; {cost} USD per million tokens"))
+        facts.append(("Cheapest per hour", price, f"{where}; {cost} USD per million tokens"))
     return tag(
         "dl",
         (
