@@ -1,6 +1,6 @@
 """What to change next, said in one sentence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import capacity
@@ -12,7 +12,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Engine
+from simulator.inputs.setup import Attention, Engine
 from simulator.units import format_gib, format_tokens
 
 if TYPE_CHECKING:
@@ -134,6 +134,16 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     if any(group.limited for group in model.layer_groups):
         return f"no engine's shared-prefix kernel takes the sliding windows of {model.name}"
     return ""
+
+
+def runnable(
+    attentions: Sequence[Attention], model: ModelShape, gpu: HardwareProfile
+) -> tuple[Sequence[Attention], tuple[str, ...]]:
+    """Return the kinds of attention that kernels run, and why bifurcated is left out of several."""
+    barred = no_shared_kernel(model, gpu)
+    if not barred or len(attentions) == 1:
+        return attentions, ()
+    return ("standard",), (f"Bifurcated attention is left out: {barred}.",)
 
 
 def why_stored_is_enough(asked: "Comparison") -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil, inf
 from typing import Literal
 
+from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
 from simulator.answers.load import (
     MOST_SEQUENCES,
@@ -162,7 +163,8 @@ def plan_load(
     gpus_at_most
         GPUs of all replicas; None for any number.
     tensor_parallel_sizes, attentions
-        What to try; sizes that do not divide the model's heads are skipped.
+        What to try; sizes that do not divide the model's heads are skipped, and bifurcated
+        attention is where no kernel runs it, unless it alone is asked for.
     most_sequences
         Sequences that an engine decodes together.
     usd_per_hour
@@ -179,6 +181,9 @@ def plan_load(
     skipped: dict[str, None] = {}
     for gpu in {gpu.id: gpu for gpu in gpus}.values():
         price, held = price_of(gpu, usd_per_hour), False
+        possible, left_out = runnable(attentions, model, gpu)
+        if request.workload.samples > 1:
+            skipped |= dict.fromkeys(left_out)
         for way in layouts(model, setup, tensor_parallel_sizes):
             if held and way.pipeline_parallel > setup.pipeline_parallel:
                 break
@@ -191,7 +196,7 @@ def plan_load(
                     gpu,
                     way,
                     request,
-                    attentions=attentions,
+                    attentions=possible,
                     most_sequences=most_sequences,
                 )
             except WorkloadError as error:

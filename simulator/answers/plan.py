@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simulator.answers.advice import no_shared_kernel
+from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, check_workload, estimate
@@ -150,10 +150,8 @@ def plan(
     options: list[Option] = []
     skipped: dict[str, None] = {}
     for gpu in gpus:
-        possible = attentions
-        if len(attentions) > 1 and (barred := no_shared_kernel(model, gpu)):
-            possible = ("standard",)
-            skipped[f"Bifurcated attention is left out: {barred}."] = None
+        possible, left_out = runnable(attentions, model, gpu)
+        skipped |= dict.fromkeys(left_out)
         held = False
         for split in layouts(model, setup, tensor_parallel_sizes):
             if held and split.pipeline_parallel > setup.pipeline_parallel:

@@ -169,3 +169,13 @@ def _mixtral(memory_gb: float) -> Sequence[LoadOption]:
     card = gpu(ROUND_CONSTANTS, name="card", memory_gb=memory_gb, network_gb_per_s_per_direction=50)
     request = Request(workload=work, output_tokens=64)
     return plan_load(mixtral_8x7b(), [card], setup, request, Targets(requests_per_s=1)).options
+
+
+def test_what_no_kernel_runs_is_left_out_of_several_and_said() -> None:
+    """Bifurcated attention on a V100, which has no FlashAttention; alone it is still answered."""
+    cards, targets = (load_hardware("v100-sxm2-32gb"),), Targets(requests_per_s=1)
+    found = _plan(targets, samples=4, cards=cards)
+    assert {option.point.deployment.attention for option in found.options} == {"standard"}
+    assert any("FlashAttention does not run on V100" in reason for reason in found.skipped)
+    alone = _plan(targets, samples=4, cards=cards, attentions=("bifurcated",))
+    assert {option.point.deployment.attention for option in alone.options} == {"bifurcated"}
