@@ -132,7 +132,7 @@ def test_a_percentile_takes_more_than_the_mean() -> None:
 
 def test_replicas_are_no_more_than_one_for_two_requests_in_flight() -> None:
     """A target just above what a request alone takes is missed, not met by ever more replicas."""
-    (free,) = _plan(Targets(requests_per_s=30), cards=(CHEAP,), tensor_parallel_sizes=(1,)).options
+    free = _plan(Targets(requests_per_s=30), cards=(CHEAP,), tensor_parallel_sizes=(1,)).options[0]
     server = free.point.deployment.server
     assert server is not None
     tpot_s = 1.001 * closed_loop(server, 1).tpot_s
