@@ -93,11 +93,13 @@ def test_parts_of_a_step_are_of_the_list() -> None:
 
 
 def test_a_single_gpu_is_compared_with_those_of_a_price() -> None:
-    """One GPU stands beside every GPU with a price, first; two are compared alone."""
+    """One GPU stands first beside all with a price and FlashAttention; two are compared alone."""
     alone = replace(study(GAIN), gpus=study(GAIN).gpus[:1], setup=Setup(), workload=Workload())
     gpus = frames.compared_gpus(alone)
-    profiles = map(read_profile, profile_files().values())
-    priced = {gpu.id for gpu in profiles if gpu.price_usd_per_hour is not None}
+    profiles = [read_profile(path) for path in profile_files().values()]
+    priced = {
+        gpu.id for gpu in profiles if gpu.price_usd_per_hour is not None and not gpu.without_flash
+    }
     assert gpus[0].id == "h100-sxm"
     assert {gpu.id for gpu in gpus} == priced
     assert [gpu.id for gpu in frames.compared_gpus(study(GAIN))] == ["h100-sxm", "a100-sxm-80gb"]
