@@ -64,8 +64,8 @@ def _marked(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     """Yield the rows that their file marks as impossible."""
     if "plausible" in KINDS[kind].optional:
         # Short times are no wonder where L2 holds the data.
-        hot = frame["fits_l2"] == 1 if "fits_l2" in frame else False
-        yield (frame["plausible"] == 0) & ~hot, "its file marks it as implausible"
+        cold = frame["fits_l2"] != 1 if "fits_l2" in frame else True
+        yield (frame["plausible"] == 0) & cold, "its file marks it as implausible"
     if "series_plausible" in KINDS[kind].optional:
         yield frame["series_plausible"] == 0, "its file marks its series as implausible"
 
