@@ -139,7 +139,10 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
 def runnable(
     attentions: Sequence[Attention], model: ModelShape, gpu: HardwareProfile
 ) -> tuple[Sequence[Attention], tuple[str, ...]]:
-    """Return the kinds of attention that kernels run, and why bifurcated is left out of several."""
+    """Return the kinds of attention that a kernel runs, and why others are left out.
+
+    A kind that is asked for alone is always returned.
+    """
     barred = no_shared_kernel(model, gpu)
     if not barred or len(attentions) == 1:
         return attentions, ()

@@ -163,8 +163,8 @@ def plan_load(
     gpus_at_most
         GPUs of all replicas; None for any number.
     tensor_parallel_sizes, attentions
-        What to try; sizes that do not divide the model's heads are skipped, and bifurcated
-        attention is where no kernel runs it, unless it alone is asked for.
+        What to try. Sizes that do not divide the model's heads are skipped. So is bifurcated
+        attention where no kernel runs it, unless it is the only one asked for.
     most_sequences
         Sequences that an engine decodes together.
     usd_per_hour

@@ -128,7 +128,7 @@ def plan(
     target_step_s
         Longest acceptable decode step; None to ask only which options fit. [s]
     attentions
-        Kinds of attention to try. Of several, bifurcated is left out where no kernel runs it.
+        Kinds of attention to try; among several, bifurcated needs a kernel that runs it.
     tensor_parallel_sizes
         Tensor-parallel sizes to try; those that do not divide the model's heads are skipped. None
         tries what :func:`layouts` returns.

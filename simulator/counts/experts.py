@@ -92,7 +92,7 @@ class RoutedExperts:
     even
         Whether visited experts have equally many tokens.
     parts
-        Parts into which the experts are dealt out over GPUs, of which this one holds a mean one.
+        GPUs that share the experts; this one holds an average share.
     hidden, inner
         Width of a token, and this GPU's part of an expert's inner width.
     ups

@@ -143,8 +143,8 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
     """Bytes of the weights on one GPU: every group of tensors in its own format.
 
     Towers that encode images or sound have 16 bits. Every rank holds its shard, and a copy of what
-    cannot be split. Of a pipeline, the fullest stage: the first has the embedding, the last the
-    head.
+    cannot be split. The figure is that of a pipeline's fullest stage: the first has the embedding,
+    the last the head.
     """
     stage = fullest_stage(model, setup.pipeline_parallel)
     count, ranks, formats = count_parameters(stage), setup.tensor_parallel, setup.weights
@@ -290,8 +290,8 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
     One context copy per sample for the layout ``copies`` under standard attention, else one for
     all; each node of a tree once. A layer with a sliding window keeps only the window. The mixed
     form of latent attention keeps the shared context twice: compressed and expanded. Layers with a
-    state keep one for every sequence. Of a pipeline, the fullest stage; of
-    several data-parallel groups, the fullest.
+    state keep one for every sequence. The figure is that of the fullest stage of a pipeline, and of
+    the fullest data-parallel group.
     """
     model, work = fullest_stage(model, setup.pipeline_parallel), setup.held(work)
     values: Numeric = 0
