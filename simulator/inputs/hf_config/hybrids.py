@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from simulator.inputs.hf_config.layers import LINEAR
-from simulator.inputs.hf_config.reading import ConfigReader, Key, LayerFields
+from simulator.inputs.hf_config.reading import ConfigReader, LayerFields
 from simulator.inputs.hf_config.rules import head_dim_of
 
 # Names of layers in the files of hybrid models, and of older files.
@@ -88,7 +88,7 @@ def nemotron_h(reader: ConfigReader, layer: int) -> dict[str, Any]:
         return {"attends": False}
     if kind == FULL:
         return {"mlp": "none"}
-    bias = reader.flag(Key("use_bias"))
+    bias = reader.flag("use_bias")
     inner = reader.size("mamba_heads", 128) * reader.size("mamba_head_dim", 64)
     state = _mamba2(reader, inner=inner, groups=8, width=128, chunk=128, biases=(bias, bias))
     return {"attends": False, "mlp": "none", "state": state}
@@ -121,7 +121,7 @@ def granite_hybrid_special(reader: ConfigReader) -> dict[str, Any]:
 @_replacing
 def bamba(reader: ConfigReader) -> dict[str, Any]:
     """Bamba and Granite 4: Mamba-2 in place of attention."""
-    bias = reader.flag(Key("mamba_proj_bias"))
+    bias = reader.flag("mamba_proj_bias")
     return _mamba2(reader, inner=_expanded(reader), groups=1, width=256, biases=(bias, bias))
 
 
@@ -132,8 +132,8 @@ def falcon_h1(reader: ConfigReader, _layer: int) -> dict[str, Any]:
         inner=reader.optional("mamba_d_ssm", 1024, minimum=1) or _expanded(reader),
         groups=1,
         width=256,
-        biases=(reader.flag(Key("mamba_proj_bias")), reader.flag(Key("projectors_bias"))),
-        normed=reader.flag(Key("mamba_rms_norm")),
+        biases=(reader.flag("mamba_proj_bias"), reader.flag("projectors_bias")),
+        normed=reader.flag("mamba_rms_norm"),
     )
     return {"state": state}
 
@@ -148,7 +148,7 @@ def mamba2_keys(reader: ConfigReader) -> dict[str, Any]:
 
 def mamba2(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     """Mamba-2: one state in every layer."""
-    bias = reader.flag(Key("use_bias"))
+    bias = reader.flag("use_bias")
     state = _mamba2(reader, inner=_expanded(reader), groups=8, width=128, biases=(bias, bias))
     return {"attends": False, "mlp": "none", "state": state}
 
@@ -212,8 +212,8 @@ def _expanded(reader: ConfigReader) -> int:
 
 def _convolution_bias(reader: ConfigReader) -> bool:
     """Return whether the convolution has biases."""
-    default = reader.flag(Key("use_conv_bias", default=True))
-    return reader.flag(Key("mamba_conv_bias", default=default))
+    default = reader.flag("use_conv_bias", default=True)
+    return reader.flag("mamba_conv_bias", default=default)
 
 
 def jamba_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def jamba_experts(reader: ConfigReader, layer: int) -> bool:
 @_replacing
 def jamba(reader: ConfigReader) -> dict[str, Any]:
     """Jamba: Mamba in place of attention, with norms on time steps, keys and queries."""
-    bias = reader.flag(Key("mamba_proj_bias"))
+    bias = reader.flag("mamba_proj_bias")
     return _mamba(reader, inner=_expanded(reader), bias=bias, normed=True)
 
 
@@ -247,7 +247,7 @@ def mamba(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     """Mamba and Falcon-Mamba: one state in every layer."""
     # Falcon-Mamba-7B's file has an expand of 16 beside the true width.
     inner = reader.size("intermediate_size", _expanded(reader))
-    state = _mamba(reader, inner=inner, bias=reader.flag(Key("use_bias")))
+    state = _mamba(reader, inner=inner, bias=reader.flag("use_bias"))
     return {"attends": False, "mlp": "none", "state": state}
 
 
@@ -332,17 +332,12 @@ def zamba_special(reader: ConfigReader) -> dict[str, Any]:
     return {"attention_input_size": width or 2 * reader.size("hidden_size")}
 
 
-def zamba2_special(reader: ConfigReader) -> dict[str, Any]:
-    """Zamba2: as Zamba, and rotary encoding only where the file says so."""
-    return {**zamba_special(reader), "rotary": reader.flag(Key("use_mem_rope"))}
-
-
 def zamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Zamba: Mamba, and before it in some layers one block of attention and an MLP."""
     state = _mamba(
         reader,
         inner=_expanded(reader),
-        bias=reader.flag(Key("mamba_proj_bias")),
+        bias=reader.flag("mamba_proj_bias"),
         heads=reader.size("mamba_heads", 2),
     )
     return _zamba_layer(reader, layer, state, distinct=1, adapters=[])
@@ -351,7 +346,7 @@ def zamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
 def zamba2(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Zamba2: Mamba-2, and before it in some layers one of a few blocks, with adapters."""
     hidden = reader.size("hidden_size")
-    bias = reader.flag(Key("add_bias_linear"))
+    bias = reader.flag("add_bias_linear")
     state = _mamba2(
         reader,
         inner=_expanded(reader),
@@ -363,7 +358,7 @@ def zamba2(reader: ConfigReader, layer: int) -> dict[str, Any]:
     )
     rank, up = reader.size("adapter_rank", 128), 2 * reader.size("intermediate_size")
     adapters = [("mlp_adapter", hidden, rank, up)]
-    if reader.flag(Key("use_shared_attention_adapter")):
+    if reader.flag("use_shared_attention_adapter"):
         adapters.append(("attention_adapters", 2 * hidden, 3 * rank, 2 * hidden))
     return _zamba_layer(
         reader, layer, state, distinct=reader.size("num_mem_blocks", 1), adapters=adapters
@@ -412,14 +407,14 @@ def lfm2_keys(reader: ConfigReader) -> dict[str, Any]:
         full = range(layers) if listed is None else listed
         keys["layer_types"] = [FULL if layer in full else CONVOLUTION for layer in range(layers)]
     if "tie_embedding" in reader.data:
-        keys["tie_word_embeddings"] = reader.flag(Key("tie_embedding", default=True))
+        keys["tie_word_embeddings"] = reader.flag("tie_embedding", default=True)
     return keys
 
 
 def lfm2_dense_keys(reader: ConfigReader) -> dict[str, Any]:
     """LFM2: the MLP has two thirds of the stated width, times a factor, rounded up."""
     inner = reader.size("block_ff_dim", reader.size("intermediate_size"))
-    if reader.flag(Key("block_auto_adjust_ff_dim", default=True)):
+    if reader.flag("block_auto_adjust_ff_dim", default=True):
         inner = int(2 * inner / 3)
         factor = reader.data.get("block_ffn_dim_multiplier", 1.0)
         if isinstance(factor, bool) or not isinstance(factor, int | float):
@@ -440,7 +435,7 @@ def lfm2(reader: ConfigReader) -> dict[str, Any]:
         "columns": 3 * hidden,
         "channels": hidden,
         "taps": reader.size("conv_L_cache", 3),
-        "vectors": 5 * hidden * reader.flag(Key("conv_bias")),
+        "vectors": 5 * hidden * reader.flag("conv_bias"),
     }
 
 

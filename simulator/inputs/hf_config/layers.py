@@ -9,7 +9,7 @@ Source: configuration and modelling classes of transformers 5.24.0.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from simulator.inputs.hf_config.reading import LARGEST_LAYERS, ConfigReader, Key
+from simulator.inputs.hf_config.reading import LARGEST_LAYERS, ConfigReader
 
 LINEAR = "linear_attention"
 
@@ -241,7 +241,7 @@ def gemma3n_special(reader: ConfigReader) -> dict[str, Any]:
 def gemma4_keys(reader: ConfigReader) -> dict[str, Any]:
     """Gemma 4: every sixth layer and the last attend to all tokens; experts have a switch."""
     types = _types(reader, lambda layer: (layer + 1) % 6 == 0)
-    has_experts = reader.flag(Key("enable_moe_block"))
+    has_experts = reader.flag("enable_moe_block")
     return {
         "layer_types": [*types[:-1], FULL],
         "num_experts": reader.data.get("num_experts") if has_experts else None,
@@ -252,14 +252,14 @@ def gemma4_keys(reader: ConfigReader) -> dict[str, Any]:
 def gemma4(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Gemma 4: layers with all tokens have wider heads; the last layers share earlier caches."""
     full, shares = _is_full(reader, layer), _shares(reader, layer, 0)
-    tied = full and reader.flag(Key("attention_k_eq_v"))
+    tied = full and reader.flag("attention_k_eq_v")
     own = _own_sizes(reader, layer)
     if own is None and full:
         own = {"head_dim": reader.size("global_head_dim", 512)}
         if tied:
             own["num_key_value_heads"] = reader.optional("num_global_key_value_heads", None)
     own = own or {}
-    wide = shares and reader.flag(Key("use_double_wide_mlp"))
+    wide = shares and reader.flag("use_double_wide_mlp")
     experts = reader.data.get("num_experts")
     if wide and experts:
         reader.fail("use_double_wide_mlp with enable_moe_block is not modelled")
@@ -302,8 +302,8 @@ def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """MiMo-V2: windowed layers have twice the KV heads, and attention sinks."""
     heads = reader.size("num_attention_heads")
     if _is_full(reader, layer):
-        return {"vectors": heads if reader.flag(Key("add_full_attention_sink_bias")) else 0}
-    sinks = reader.flag(Key("add_swa_attention_sink_bias", default=True))
+        return {"vectors": heads if reader.flag("add_full_attention_sink_bias") else 0}
+    sinks = reader.flag("add_swa_attention_sink_bias", default=True)
     own = reader.size("swa_num_attention_heads", heads)
     kv_heads = 2 * reader.size("num_key_value_heads", 4)
     return {
@@ -407,7 +407,7 @@ def longcat_special(reader: ConfigReader) -> dict[str, Any]:
         "per_token": reader.size("num_experts_per_tok", 12),
         "intermediate_size": reader.size("expert_ffn_hidden_size", 2048),
         "shared_intermediate_size": reader.size("intermediate_size"),
-        "router_bias": reader.flag(Key("router_bias")),
+        "router_bias": reader.flag("router_bias"),
     }
     return {
         "layers": 2 * layers,
@@ -525,15 +525,6 @@ def openelm(reader: ConfigReader, layer: int) -> dict[str, Any]:
     }
 
 
-def openelm_special(reader: ConfigReader) -> dict[str, Any]:
-    """OpenELM: optional norms on each head's queries and keys, and gates in the MLP."""
-    normed = reader.flag(Key("normalize_qk_projections", default=True))
-    return {
-        "qk_norm": "head" if normed else "none",
-        "gated_mlp": reader.flag(Key("ffn_with_glu", default=True)),
-    }
-
-
 def minimax_m3_keys(reader: ConfigReader) -> dict[str, Any]:
     """MiniMax-M3: which layers select blocks of keys, and which have experts."""
     config = reader.data.get("sparse_attention_config")
@@ -541,10 +532,7 @@ def minimax_m3_keys(reader: ConfigReader) -> dict[str, Any]:
     types = _types(
         reader, lambda layer: not (frequency and frequency[layer]), other="minimax_m3_sparse"
     )
-    return {
-        "layer_types": types,
-        "mlp_layer_types": _mlp_types(reader, lambda _layer: True),
-    }
+    return {"layer_types": types, "mlp_layer_types": _mlp_types(reader, lambda _layer: True)}
 
 
 def minimax_m3_shared(reader: ConfigReader) -> int:

@@ -19,6 +19,7 @@ from simulator.inputs.files import validate
 from simulator.inputs.hf_config import layers, rules
 from simulator.inputs.hf_config.layered_types import LAYERED_TYPES
 from simulator.inputs.hf_config.reading import (
+    BIASED,
     CHUNK_KEY,
     ConfigReader,
     Key,
@@ -27,12 +28,13 @@ from simulator.inputs.hf_config.reading import (
     ModelType,
     Windows,
     read_fields,
+    sizes_of,
 )
 from simulator.inputs.hf_config.telling import nearest_type, phrase, read_as, telling_keys
 from simulator.inputs.hf_config.towers import tower_parameters
 from simulator.inputs.model import ModelShape
 
-_ATTENTION_BIAS = Key("attention_bias")
+_ATTENTION_BIAS = BIASED.attention_bias
 _ATTENTION_BIAS_ON = Key("attention_bias", default=True)
 _MLP_BIAS = Key("mlp_bias")
 _USE_BIAS = Key("use_bias", default=True)
@@ -62,24 +64,22 @@ _GPTJ = ModelType(
     lm_head_bias=True,
 )
 
-_GEMMA2 = ModelType(
+_GEMMA2 = replace(
+    BIASED,
     kv_heads=4,
     head_dim=256,
     tied_embeddings=True,
     norms_per_layer=4,
-    attention_bias=_ATTENTION_BIAS,
-    windows=Windows(default=4096, local=rules.all_but_every(2)),
-    sizes=rules.sizes(26, 2304, 8, 9216, 256_000),
+    windows=Windows(4096, local=rules.all_but_every(2)),
+    sizes=sizes_of(26, 2304, 8, 9216, 256_000),
 )
 
-_DEEPSEEK_V3 = ModelType(
-    latent=Latent(),
-    attention_bias=_ATTENTION_BIAS,
-    experts=rules.deepseek_experts(256, 8, 2048, dense=3),
+_DEEPSEEK_V3 = replace(
+    BIASED, latent=Latent(), experts=rules.deepseek_experts(256, 8, 2048, dense=3)
 )
 _INDEXED = Windows(key="", others=("indexed_attention",))
 
-_LLAMA = ModelType(attention_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS)
+_LLAMA = replace(BIASED, mlp_bias=_MLP_BIAS)
 
 _PHI = ModelType(
     gated_mlp=False,
@@ -88,7 +88,7 @@ _PHI = ModelType(
     attention_bias=True,
     mlp_bias=True,
     lm_head_bias=True,
-    special=rules.switched_qk_norm("qk_layernorm"),
+    qk_norm=Key("qk_layernorm", "head", "none"),
 )
 
 _OPT = ModelType(
@@ -104,39 +104,24 @@ _OPT = ModelType(
     special=rules.opt_special,
 )
 
-_COHERE = ModelType(
-    tied_embeddings=True,
-    norm="layer",
-    norm_bias=False,
-    norms_per_layer=1,
-    attention_bias=_ATTENTION_BIAS,
-)
+_COHERE = replace(BIASED, tied_embeddings=True, norm="layer", norm_bias=False, norms_per_layer=1)
 
-_QWEN_WINDOWS = Windows(
-    default=4096, switch="use_sliding_window", local=rules.from_max_window_layers(28)
-)
+_QWEN_WINDOWS = Windows(4096, switch="use_sliding_window", local=rules.from_max_window_layers(28))
 
 # The text models inside Qwen's multimodal ones.
 _QWEN2_VL = ModelType(
     kv_heads=8,
     qkv_bias=True,
     windows=replace(_QWEN_WINDOWS, local=rules.from_max_window_layers(80)),
-    sizes=rules.sizes(80, 8192, 64, 29568, 152_064),
+    sizes=sizes_of(80, 8192, 64, 29568, 152_064),
 )
 
-_QWEN3 = ModelType(
-    kv_heads=32,
-    head_dim=128,
-    qk_norm="head",
-    attention_bias=_ATTENTION_BIAS,
-    sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
+_QWEN3 = replace(
+    BIASED, kv_heads=32, head_dim=128, qk_norm="head", sizes=sizes_of(32, 4096, 32, 22016, 151_936)
 )
 
-_QWEN3_MOE = ModelType(
-    kv_heads=4,
-    qk_norm="head",
-    attention_bias=_ATTENTION_BIAS,
-    experts=Mixture(count=128, per_token=8, size=768, sparse=rules.every_sparse_step),
+_QWEN3_MOE = replace(
+    BIASED, kv_heads=4, qk_norm="head", experts=Mixture(128, 8, 768, sparse=rules.every_sparse_step)
 )
 
 # GLM-4's attention has no bias on the output.
@@ -147,84 +132,77 @@ _GLM4_MOE = ModelType(
     uneven_heads=True,
     qkv_bias=_ATTENTION_BIAS,
     experts=rules.deepseek_experts(128, 8, 1408),
-    special=rules.switched_qk_norm("use_qk_norm"),
+    qk_norm=Key("use_qk_norm", "head", "none"),
 )
 
-_GRANITE_MOE = ModelType(
-    attention_bias=_ATTENTION_BIAS,
+_GRANITE_MOE = replace(
+    BIASED,
     experts=Mixture(
-        count=8,
-        per_token=2,
+        8,
+        2,
         size_key="intermediate_size",
         shared_size=rules.shared_expert_of(0, "shared_intermediate_size"),
     ),
 )
 
-_GRANITE_WINDOWS = Windows(default=128, local=rules.after_every(4))
+_GRANITE_WINDOWS = Windows(128, local=rules.after_every(4))
 
-_OLMO2 = ModelType(qk_norm="all", attention_bias=_ATTENTION_BIAS)
+_OLMO2 = replace(BIASED, qk_norm="all")
 
-_EXAONE4_WINDOWS = Windows(default=4096, local=rules.all_but_every(4, "sliding_window_pattern"))
+_EXAONE4_WINDOWS = Windows(4096, local=rules.all_but_every(4, "sliding_window_pattern"))
 
 MODEL_TYPES: dict[str, ModelType] = {
-    "llama": replace(_LLAMA, sizes=rules.sizes(32, 4096, 32, 11008, 32_000)),
+    "llama": replace(_LLAMA, sizes=sizes_of(32, 4096, 32, 11008, 32_000)),
     "mistral": ModelType(
-        kv_heads=8, windows=Windows(default=4096), sizes=rules.sizes(32, 4096, 32, 14336, 32_000)
+        kv_heads=8, windows=Windows(4096), sizes=sizes_of(32, 4096, 32, 14336, 32_000)
     ),
-    "ministral": ModelType(kv_heads=8, windows=Windows(default=4096)),
-    "ministral3": ModelType(
-        kv_heads=8,
-        head_dim=128,
-        sizes=rules.sizes(34, 4096, 32, 14336, 131_072),
-    ),
-    "mixtral": ModelType(
-        kv_heads=8,
-        experts=Mixture(count=8, per_token=2, size_key="intermediate_size"),
-    ),
+    "ministral": ModelType(kv_heads=8, windows=Windows(4096)),
+    "ministral3": ModelType(kv_heads=8, head_dim=128, sizes=sizes_of(34, 4096, 32, 14336, 131_072)),
+    "mixtral": ModelType(kv_heads=8, experts=Mixture(8, 2, size_key="intermediate_size")),
     "qwen2": ModelType(
         kv_heads=32,
         qkv_bias=True,
         windows=_QWEN_WINDOWS,
-        sizes=rules.sizes(32, 4096, 32, 22016, 151_936),
+        sizes=sizes_of(32, 4096, 32, 22016, 151_936),
     ),
     "qwen2_moe": ModelType(
         kv_heads=16,
         qkv_bias=Key("qkv_bias", default=True),
         windows=replace(_QWEN_WINDOWS, local=rules.even_below_max_window_layers),
         experts=Mixture(
-            count=60,
-            per_token=4,
-            size=1408,
+            60,
+            4,
+            1408,
             sparse=rules.every_sparse_step,
             shared_size=rules.shared_expert_of(5632),
             shared_gate=True,
         ),
     ),
     "qwen3": replace(_QWEN3, windows=_QWEN_WINDOWS),
-    "qwen3_moe": replace(_QWEN3_MOE, windows=Windows(default=4096, switch="use_sliding_window")),
-    "gemma": ModelType(
+    "qwen3_moe": replace(_QWEN3_MOE, windows=Windows(4096, switch="use_sliding_window")),
+    "gemma": replace(
+        BIASED,
         kv_heads=16,
         head_dim=256,
         tied_embeddings=True,
-        attention_bias=_ATTENTION_BIAS,
-        sizes=rules.sizes(28, 3072, 16, 24576, 256_000),
+        sizes=sizes_of(28, 3072, 16, 24576, 256_000),
     ),
     "gemma2": _GEMMA2,
     # Its norms on queries and keys have no weights.
-    "llama4_text": ModelType(
+    "llama4_text": replace(
+        BIASED,
         kv_heads=8,
         head_dim=128,
         inner_key="intermediate_size_mlp",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=8192, key=CHUNK_KEY, local=rules.rotary_layers),
+        windows=Windows(8192, key=CHUNK_KEY, local=rules.rotary_layers),
         experts=Mixture(
-            count=16,
-            per_token=1,
+            16,
+            1,
             size_key="intermediate_size",
             sparse=rules.interleaved_experts,
             shared_size=rules.shared_expert_like_routed,
         ),
-        sizes={**rules.sizes(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
+        sizes={**sizes_of(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
     ),
     "phi": _PHI,
     "phi3": ModelType(),
@@ -253,6 +231,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         norm="layer",
         attention_bias=Key("bias"),
         mlp_bias=Key("bias"),
+        rotary=Key("alibi", on=False, off=True),
         special=rules.falcon_special,
     ),
     "opt": _OPT,
@@ -263,12 +242,12 @@ MODEL_TYPES: dict[str, ModelType] = {
         head_dim=64,
         attention_bias=_ATTENTION_BIAS_ON,
         attention_sinks=True,
-        windows=Windows(default=128, local=rules.all_but_every(2)),
-        experts=Mixture(count=128, per_token=4, size_key="intermediate_size", biases=True),
+        windows=Windows(128, local=rules.all_but_every(2)),
+        experts=Mixture(128, 4, size_key="intermediate_size", biases=True),
     ),
-    "deepseek_v2": ModelType(
+    "deepseek_v2": replace(
+        BIASED,
         latent=Latent(),
-        attention_bias=_ATTENTION_BIAS,
         mlp_bias=_MLP_BIAS,
         experts=rules.deepseek_experts(64, None, 1407, dense=0, shared=2),
     ),
@@ -287,7 +266,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "gptj": _GPTJ,
     "granite": _LLAMA,
     "olmo2": _OLMO2,
-    "cohere": replace(_COHERE, special=rules.switched_qk_norm("use_qk_norm", kind="all")),
+    "cohere": replace(_COHERE, qk_norm=Key("use_qk_norm", "all", "none")),
     # Flat multimodal files name the whole model, the text_config of others their text model.
     "qwen2_vl": _QWEN2_VL,
     "qwen2_vl_text": _QWEN2_VL,
@@ -297,49 +276,44 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen3_vl_moe_text": replace(
         _QWEN3_MOE,
         kv_heads=16,
-        experts=Mixture(count=60, per_token=4, size=1408, sparse=rules.every_sparse_step),
-        sizes=rules.sizes(24, 2048, 16, 5632, 151_936),
+        experts=Mixture(60, 4, 1408, sparse=rules.every_sparse_step),
+        sizes=sizes_of(24, 2048, 16, 5632, 151_936),
     ),
     "qwen3_omni_moe_text": replace(
-        _QWEN3_MOE, uneven_heads=True, sizes=rules.sizes(28, 2048, 28, 18944, 3584)
+        _QWEN3_MOE, uneven_heads=True, sizes=sizes_of(28, 2048, 28, 18944, 3584)
     ),
     "glm": _GLM,
     "glm4": replace(_GLM, norms_per_layer=4),
     "glm4v_text": ModelType(
-        kv_heads=2,
-        norms_per_layer=4,
-        qkv_bias=True,
-        sizes=rules.sizes(40, 4096, 32, 13696, 151_552),
+        kv_heads=2, norms_per_layer=4, qkv_bias=True, sizes=sizes_of(40, 4096, 32, 13696, 151_552)
     ),
     "glm4_moe": _GLM4_MOE,
     "glm4v_moe_text": replace(
         _GLM4_MOE,
         qkv_bias=_ATTENTION_BIAS_ON,
-        special=None,
-        sizes=rules.sizes(46, 4096, 96, 10944, 151_424),
+        qk_norm="none",
+        sizes=sizes_of(46, 4096, 96, 10944, 151_424),
     ),
-    "glm4_moe_lite": ModelType(
+    "glm4_moe_lite": replace(
+        BIASED,
         latent=Latent(query_rank=768, nope=192, value=256),
-        attention_bias=_ATTENTION_BIAS,
         experts=rules.deepseek_experts(64, 4, 1536),
     ),
     "minimax_m2": ModelType(
         kv_heads=8,
         head_dim=128,
         qk_norm="all",
-        experts=Mixture(count=256, per_token=8, size_key="intermediate_size"),
+        experts=Mixture(256, 8, size_key="intermediate_size"),
     ),
-    "mistral4": ModelType(
+    "mistral4": replace(
+        BIASED,
         latent=Latent(query_rank=1024, kv_rank=256, nope=64),
-        attention_bias=_ATTENTION_BIAS,
         experts=rules.deepseek_experts(128, 4, 2048, dense=0),
     ),
-    "olmo": ModelType(attention_bias=_ATTENTION_BIAS, norm="layer", norm_weight=False),
-    "olmo3": replace(_OLMO2, windows=Windows(default=4096, local=rules.all_but_every(4))),
-    "olmoe": replace(_OLMO2, experts=Mixture(count=64, per_token=8, size_key="intermediate_size")),
-    "flex_olmo": replace(
-        _OLMO2, experts=Mixture(count=7, per_token=5, size_key="intermediate_size")
-    ),
+    "olmo": replace(BIASED, norm="layer", norm_weight=False),
+    "olmo3": replace(_OLMO2, windows=Windows(4096, local=rules.all_but_every(4))),
+    "olmoe": replace(_OLMO2, experts=Mixture(64, 8, size_key="intermediate_size")),
+    "flex_olmo": replace(_OLMO2, experts=Mixture(7, 5, size_key="intermediate_size")),
     "exaone": replace(_LLAMA, kv_heads=8),
     "exaone4": ModelType(kv_heads=32, qk_norm="head", windows=_EXAONE4_WINDOWS),
     "exaone_moe": ModelType(
@@ -349,8 +323,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         experts=rules.deepseek_experts(64, 8, 1024),
     ),
     "cohere2": replace(
-        _COHERE,
-        windows=Windows(default=4096, local=rules.all_but_every(4, "sliding_window_pattern")),
+        _COHERE, windows=Windows(4096, local=rules.all_but_every(4, "sliding_window_pattern"))
     ),
     "ernie4_5": ModelType(
         kv_heads=2,
@@ -367,9 +340,9 @@ MODEL_TYPES: dict[str, ModelType] = {
         mlp_bias=_USE_BIAS_OFF,
         lm_head_bias=_USE_BIAS_OFF,
         experts=Mixture(
-            count=64,
-            per_token=6,
-            size=1536,
+            64,
+            6,
+            1536,
             sparse=rules.ernie_sparse_layers,
             shared_size=rules.shared_experts(count=2, size=1536),
             correction_bias=True,
@@ -377,12 +350,12 @@ MODEL_TYPES: dict[str, ModelType] = {
     ),
     "phi-msft": replace(_PHI, inner_factor=4),
     "phi3_v": ModelType(),
-    "phimoe": ModelType(
+    "phimoe": replace(
+        BIASED,
         kv_heads=8,
         norm="layer",
-        attention_bias=_ATTENTION_BIAS,
         lm_head_bias=Key("lm_head_bias"),
-        experts=Mixture(count=16, per_token=2, size_key="intermediate_size"),
+        experts=Mixture(16, 2, size_key="intermediate_size"),
     ),
     "smollm3": replace(
         _LLAMA,
@@ -397,27 +370,18 @@ MODEL_TYPES: dict[str, ModelType] = {
         output_bias=Key("attention_out_bias"),
         mlp_bias=_MLP_BIAS,
     ),
-    "hunyuan_v1_dense": ModelType(qk_norm="head", attention_bias=_ATTENTION_BIAS),
-    "hunyuan_v1_moe": ModelType(
+    "hunyuan_v1_dense": replace(BIASED, qk_norm="head"),
+    "hunyuan_v1_moe": replace(
+        BIASED,
         qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
         experts=Mixture(
-            count=1,
-            per_token=1,
-            size_key="intermediate_size",
-            shared_size=rules.shared_expert_like_routed,
+            1, 1, size_key="intermediate_size", shared_size=rules.shared_expert_like_routed
         ),
     ),
-    "granitemoe": replace(
-        _GRANITE_MOE, experts=Mixture(count=8, per_token=2, size_key="intermediate_size")
-    ),
+    "granitemoe": replace(_GRANITE_MOE, experts=Mixture(8, 2, size_key="intermediate_size")),
     "granitemoeshared": _GRANITE_MOE,
     "granite_swa": replace(
-        _LLAMA,
-        kv_heads=4,
-        tied_embeddings=True,
-        attention_sinks=True,
-        windows=_GRANITE_WINDOWS,
+        _LLAMA, kv_heads=4, tied_embeddings=True, attention_sinks=True, windows=_GRANITE_WINDOWS
     ),
     "granitemoe_swa": replace(_GRANITE_MOE, attention_sinks=True, windows=_GRANITE_WINDOWS),
     "stablelm": ModelType(
@@ -432,75 +396,68 @@ MODEL_TYPES: dict[str, ModelType] = {
         norm="layer",
         norm_bias=False,
     ),
-    "minicpm3": ModelType(
+    "minicpm3": replace(
+        BIASED,
         latent=Latent(query_rank=768, kv_rank=256, nope=64, rope=32, value=None),
         tied_embeddings=True,
-        attention_bias=_ATTENTION_BIAS,
         mlp_bias=_MLP_BIAS,
     ),
-    "youtu": ModelType(latent=Latent(), tied_embeddings=True, attention_bias=_ATTENTION_BIAS),
+    "youtu": replace(BIASED, latent=Latent(), tied_embeddings=True),
     "arcee": replace(_LLAMA, gated_mlp=False),
-    "apertus": ModelType(
-        qk_norm="head",
-        gated_mlp=False,
-        attention_bias=_ATTENTION_BIAS,
-        layer=rules.apertus_slopes,
-    ),
+    "apertus": replace(BIASED, qk_norm="head", gated_mlp=False, layer=rules.apertus_slopes),
     "helium": ModelType(kv_heads=20, head_dim=128, qkv_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS),
     "cwm": ModelType(
         kv_heads=8,
         head_dim=128,
         mlp_bias=_MLP_BIAS,
-        windows=Windows(default=8192, local=rules.after_every(4)),
+        windows=Windows(8192, local=rules.after_every(4)),
     ),
-    "nemotron": ModelType(
-        gated_mlp=False, norm="layer", attention_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS
-    ),
+    "nemotron": replace(BIASED, gated_mlp=False, norm="layer", mlp_bias=_MLP_BIAS),
     "jais2": ModelType(
         gated_mlp=False,
         norm="layer",
         attention_bias=_ATTENTION_BIAS_ON,
         mlp_bias=Key("mlp_bias", default=True),
     ),
-    "hyperclovax": replace(_LLAMA, special=rules.hyperclova_special),
+    "hyperclovax": replace(_LLAMA, norms_per_layer=Key("use_post_norm", 4, 2, default=True)),
     "iquestcoder": replace(_LLAMA, kv_heads=8, head_dim=128),
     # Its norms have no weights, those on queries and keys neither.
-    "nanochat": ModelType(gated_mlp=False, norm_weight=False, attention_bias=_ATTENTION_BIAS),
+    "nanochat": replace(BIASED, gated_mlp=False, norm_weight=False),
     "vaultgemma": replace(_GEMMA2, norms_per_layer=2),
-    "mellum": ModelType(
+    "mellum": replace(
+        BIASED,
         kv_heads=4,
         head_dim=128,
         qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=1024, local=rules.no_layer),
-        experts=Mixture(count=64, per_token=8, size=896, sparse=rules.after_first_dense(0)),
+        windows=Windows(1024, local=rules.no_layer),
+        experts=Mixture(64, 8, 896, sparse=rules.after_first_dense(0)),
     ),
-    "afmoe": ModelType(
+    "afmoe": replace(
+        BIASED,
         head_dim=128,
         norms_per_layer=4,
         qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=1024, local=rules.all_but_every(4, "global_attn_every_n_layers")),
+        windows=Windows(1024, local=rules.all_but_every(4, "global_attn_every_n_layers")),
         experts=Mixture(
-            count=64,
-            per_token=6,
-            size=1408,
+            64,
+            6,
+            1408,
             sparse=rules.after_first_dense(1, "num_dense_layers"),
             shared_size=rules.shared_experts(count=2, size=1408),
             correction_bias=True,
         ),
         layer=rules.afmoe_gate,
     ),
-    "laguna": ModelType(
+    "laguna": replace(
+        BIASED,
         kv_heads=8,
         head_dim=128,
         qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=512, local=rules.no_layer),
+        windows=Windows(512, local=rules.no_layer),
         experts=Mixture(
-            count=256,
-            per_token=8,
-            size=512,
+            256,
+            8,
+            512,
             sparse=rules.after_first_dense(1),
             shared_size=rules.shared_expert_of(512),
             correction_bias=True,
@@ -511,55 +468,48 @@ MODEL_TYPES: dict[str, ModelType] = {
         kv_heads=8,
         head_dim=128,
         qkv_bias=_ATTENTION_BIAS,
-        experts=Mixture(
-            count=128,
-            per_token=8,
-            size=1280,
-            shared_size=rules.shared_experts(count=1, size=1280),
-        ),
+        experts=Mixture(128, 8, 1280, shared_size=rules.shared_experts(count=1, size=1280)),
     ),
-    "hy_v3": ModelType(
+    "hy_v3": replace(
+        BIASED,
         kv_heads=8,
         head_dim=128,
         qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
         mlp_bias=_MLP_BIAS,
         experts=rules.deepseek_experts(192, 8, 1536),
     ),
-    "axk1": ModelType(
+    "axk1": replace(
+        BIASED,
         latent=Latent(),
-        attention_bias=_ATTENTION_BIAS,
         experts=rules.deepseek_experts(192, 8, 2048),
         layer=rules.axk1_norms,
     ),
-    "sarvam_mla": ModelType(
-        latent=Latent(query_rank=None),
-        attention_bias=_ATTENTION_BIAS,
-        experts=rules.deepseek_experts(128, 8, 2048),
+    "sarvam_mla": replace(
+        BIASED, latent=Latent(query_rank=None), experts=rules.deepseek_experts(128, 8, 2048)
     ),
     "sarvam_moe": ModelType(
         kv_heads=4,
         head_dim=64,
         qkv_bias=_ATTENTION_BIAS,
         experts=rules.deepseek_experts(128, 6, 1024),
-        special=rules.switched_qk_norm("use_qk_norm", default=True),
+        qk_norm=Key("use_qk_norm", "head", "none", default=True),
     ),
-    "dots1": ModelType(
+    "dots1": replace(
+        BIASED,
         kv_heads=32,
         qk_norm="head",
-        attention_bias=_ATTENTION_BIAS,
-        windows=Windows(default=4096, local=rules.from_max_window_layers(62)),
+        windows=Windows(4096, local=rules.from_max_window_layers(62)),
         experts=rules.deepseek_experts(0, None, 1408, dense=0, shared=0),
     ),
     "aria_text": replace(
         _LLAMA,
         experts=Mixture(
-            count=8,
-            per_token=2,
+            8,
+            2,
             size_key="intermediate_size",
             shared_size=rules.shared_experts(count=2, size=4096, key="intermediate_size"),
         ),
-        sizes=rules.sizes(32, 4096, 32, 4096, 32_000),
+        sizes=sizes_of(32, 4096, 32, 4096, 32_000),
     ),
     "gpt-sw3": _GPT2,
     "gpt_neo": replace(
@@ -567,7 +517,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         attention_bias=False,
         output_bias=True,
         max_positions=2048,
-        windows=Windows(default=256, key="window_size", local=rules.gpt_neo_windows),
+        windows=Windows(256, key="window_size", local=rules.gpt_neo_windows),
     ),
     "gpt_neox_japanese": ModelType(
         kv_heads=rules.multi_head,
@@ -584,15 +534,15 @@ MODEL_TYPES: dict[str, ModelType] = {
         norm="layer",
         attention_bias=True,
         mlp_bias=True,
-        special=rules.switched_qk_norm("qk_layernorm", default=True),
+        qk_norm=Key("qk_layernorm", "head", "none", default=True),
     ),
     # Sinusoids, not a table.
     "xglm": replace(
         _OPT, attention_bias=True, mlp_bias=True, positions=None, max_positions=None, special=None
     ),
     "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special=None),
-    "bitnet": ModelType(kv_heads=5, attention_bias=_ATTENTION_BIAS, layer=rules.bitnet_norms),
-    "diffllama": ModelType(attention_bias=_ATTENTION_BIAS, layer=rules.diffllama_lambdas),
+    "bitnet": replace(BIASED, kv_heads=5, layer=rules.bitnet_norms),
+    "diffllama": replace(BIASED, layer=rules.diffllama_lambdas),
     "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors),
     # From here on: types that transformers does not have, or not under this name.
     "baichuan": ModelType(kv_heads=rules.multi_head, special=rules.baichuan_special),
@@ -601,12 +551,10 @@ MODEL_TYPES: dict[str, ModelType] = {
         attention_bias=Key("add_bias_linear"),
         qkv_bias=Key("add_qkv_bias"),
         mlp_bias=Key("add_bias_linear"),
-        special=rules.chatglm_special,
+        norm=Key("rmsnorm", "rms", "layer", default=True),
+        extra_norms=Key("post_layer_norm", 1, 0, default=True),
     ),
-    "deepseek": ModelType(
-        attention_bias=_ATTENTION_BIAS,
-        experts=rules.deepseek_experts(0, None, 1407, dense=0, shared=0),
-    ),
+    "deepseek": replace(BIASED, experts=rules.deepseek_experts(0, None, 1407, dense=0, shared=0)),
     "internlm": ModelType(kv_heads=rules.multi_head, attention_bias=Key("bias", default=True)),
     "internlm2": ModelType(attention_bias=Key("bias", default=True)),
     "internlm3": ModelType(
@@ -616,12 +564,10 @@ MODEL_TYPES: dict[str, ModelType] = {
         output_bias=Key("bias"),
         mlp_bias=Key("bias"),
     ),
-    "minicpm": ModelType(
-        tied_embeddings=True,
-        attention_bias=_ATTENTION_BIAS,
-        experts=Mixture(count=0, per_token=2, size_key="intermediate_size"),
+    "minicpm": replace(
+        BIASED, tied_embeddings=True, experts=Mixture(0, 2, size_key="intermediate_size")
     ),
-    "orion": ModelType(norm="layer", attention_bias=_ATTENTION_BIAS),
+    "orion": replace(BIASED, norm="layer"),
     "qwen": ModelType(kv_heads=rules.multi_head, qkv_bias=True, special=rules.qwen_special),
     **LAYERED_TYPES,
 }

@@ -190,11 +190,7 @@ class _Sum:
 
 
 def weight_formats(
-    scheme: Scheme,
-    layers: Sequence[Matrices],
-    *,
-    model_type: str,
-    base: Dtype = "bf16",
+    scheme: Scheme, layers: Sequence[Matrices], *, model_type: str, base: Dtype = "bf16"
 ) -> WeightFormats:
     """Return the formats of a model's weights.
 

@@ -11,12 +11,7 @@ from simulator.errors import ModelError
 from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
 from simulator.inputs.files import validate
 from simulator.inputs.formats import TensorGroup, one_format
-from simulator.inputs.hf_config.quantization import (
-    Matrices,
-    kv_format,
-    read_scheme,
-    weight_formats,
-)
+from simulator.inputs.hf_config.quantization import Matrices, kv_format, read_scheme, weight_formats
 from simulator.inputs.model import LayerGroup
 
 # Larger than any model's, so that a typing error does not make a list of a billion layers.
@@ -58,9 +53,11 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 class Key(NamedTuple):
-    """A switch in the file, and its default."""
+    """A switch in the file, its default, and what it stands for if true and if false."""
 
     name: str
+    on: Any = True
+    off: Any = False
     default: bool = False
 
 
@@ -156,16 +153,20 @@ class ConfigReader:
             return default
         return None if value is None else self._whole(name, value, minimum, LARGEST_SIZE)
 
-    def flag(self, flag: Flag) -> bool:
-        """Return a switch: fixed by the class, or read with the class default."""
-        if not isinstance(flag, Key):
-            return flag
-        value = self.data.get(flag.name)
+    def choice(self, stated: Any) -> Any:
+        """Return what the class fixes, or what a switch of the file stands for."""
+        if not isinstance(stated, Key):
+            return stated
+        value = self.data.get(stated.name)
         if value is None:
-            return flag.default
+            value = stated.default
         if not isinstance(value, bool):
-            self.fail(f"{flag.name} = {reprlib.repr(value)} must be true or false")
-        return value
+            self.fail(f"{stated.name} = {reprlib.repr(value)} must be true or false")
+        return stated.on if value else stated.off
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """Return a switch of the file."""
+        return bool(self.choice(Key(name, default=default)))
 
     def anywhere(self, key: str) -> Any:
         """Return a value from the language model's keys, or else from the outer ones."""
@@ -204,9 +205,10 @@ class ConfigReader:
         return f"; is {close[0]!r} a misspelling of it?" if close else ""
 
 
-# Fields of a shape that a model type fixes.
-_FIXED: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
-_FIXED += ("extra_norms", "norm_weight", "qk_norm", "attention_sinks", "attention_gate")
+# Fields of a shape that a model type fixes, or that one switch decides.
+_CHOSEN: tuple[str, ...] = ("gated_mlp", "rotary", "norm", "norm_bias", "norms_per_layer")
+_CHOSEN += ("extra_norms", "norm_weight", "qk_norm", "attention_sinks", "attention_gate")
+_CHOSEN += ("mlp_bias", "lm_head_bias")
 
 DRAFTING = "layers for multi-token prediction ({}) are in memory only with several query tokens"
 _DRAFT = (
@@ -264,7 +266,7 @@ class Windows:
         """
         # Qwen2-MoE writes 0 for no window.
         window = reader.optional(self.key, self.default) or None
-        if self.switch and not reader.flag(Key(self.switch)):
+        if self.switch and not reader.flag(self.switch):
             window = None
         types = reader.items("layer_types", length=layers)
         if types is None:
@@ -280,7 +282,7 @@ class Windows:
         return [window if is_local else None for is_local in local]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Mixture:
     """The mixture of experts of a model type.
 
@@ -303,8 +305,8 @@ class Mixture:
 
     count: int
     per_token: int | None
-    size_key: str = "moe_intermediate_size"
     size: int | None = None
+    size_key: str = "moe_intermediate_size"
     sparse: LayerRule = every_layer
     shared_size: Callable[[ConfigReader], int] | None = None
     shared_gate: bool = False
@@ -364,15 +366,15 @@ class ModelType:
     uneven_heads: bool = False
     inner_key: str = "intermediate_size"
     inner_factor: int | None = None
-    gated_mlp: bool = True
+    gated_mlp: Flag = True
     tied_embeddings: bool = False
-    rotary: bool = True
-    norm: Literal["rms", "layer"] = "rms"
+    rotary: Flag = True
+    norm: Literal["rms", "layer"] | Key = "rms"
     norm_bias: bool = True
     norm_weight: bool = True
-    norms_per_layer: int = 2
-    extra_norms: int = 1
-    qk_norm: Literal["none", "head", "all"] = "none"
+    norms_per_layer: int | Key = 2
+    extra_norms: int | Key = 1
+    qk_norm: Literal["none", "head", "all"] | Key = "none"
     attention_bias: Flag = False
     qkv_bias: Flag = False
     output_bias: Flag = False
@@ -388,6 +390,16 @@ class ModelType:
     layer: LayerFields | None = None
     special: Callable[[ConfigReader], dict[str, Any]] | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+# Most types: attention has biases if the file says so.
+BIASED = ModelType(attention_bias=Key("attention_bias"))
+
+
+def sizes_of(layers: int, hidden: int, heads: int, inner: int, vocabulary: int) -> dict[str, int]:
+    """Return the five sizes under their keys in config.json."""
+    keys = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    return dict(zip((*keys, "vocab_size"), (layers, hidden, heads, inner, vocabulary), strict=True))
 
 
 def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
@@ -424,11 +436,9 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "intermediate_size": reader.size(kind.inner_key, inner_default),
         "vocab_size": reader.size("vocab_size"),
         "tied_embeddings": _tied(kind, reader),
-        **{name: getattr(kind, name) for name in _FIXED},
-        "qkv_bias": reader.flag(kind.attention_bias) or reader.flag(kind.qkv_bias),
-        "output_bias": reader.flag(kind.attention_bias) or reader.flag(kind.output_bias),
-        "mlp_bias": reader.flag(kind.mlp_bias),
-        "lm_head_bias": reader.flag(kind.lm_head_bias),
+        **{name: reader.choice(getattr(kind, name)) for name in _CHOSEN},
+        "qkv_bias": reader.choice(kind.attention_bias) or reader.choice(kind.qkv_bias),
+        "output_bias": reader.choice(kind.attention_bias) or reader.choice(kind.output_bias),
         "position_embeddings": _position_rows(kind, reader),
         "max_context_tokens": positions,
         "layer_groups": _merge(layers),
@@ -532,11 +542,11 @@ def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
 
 def _tied(kind: ModelType, reader: ConfigReader) -> bool:
     """Return whether the token table is also the output matrix."""
-    key = Key("tie_word_embeddings", default=kind.tied_embeddings)
-    if key.name not in reader.outer:
-        return reader.flag(key)
+    key = "tie_word_embeddings"
     # The whole model ties its tables, so its own word counts more than the text_config's.
-    return ConfigReader(reader.outer, where=reader.where).flag(key)
+    if key in reader.outer:
+        reader = ConfigReader(reader.outer, where=reader.where)
+    return reader.flag(key, default=kind.tied_embeddings)
 
 
 def _layers(

@@ -7,13 +7,7 @@ transformers 5.24.0, and for types that it lacks the code published with their c
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from simulator.inputs.hf_config.reading import (
-    ConfigReader,
-    Key,
-    LayerRule,
-    Mixture,
-    stated_kv_heads,
-)
+from simulator.inputs.hf_config.reading import ConfigReader, LayerRule, Mixture, stated_kv_heads
 
 BAICHUAN_13B_WIDTH = 5120
 
@@ -25,19 +19,19 @@ def multi_head(_reader: ConfigReader, heads: int) -> int:
 
 def bigcode_kv_heads(reader: ConfigReader, heads: int) -> int:
     """GPT-BigCode: one KV head unless ``multi_query`` is false."""
-    return 1 if reader.flag(Key("multi_query", default=True)) else heads
+    return 1 if reader.flag("multi_query", default=True) else heads
 
 
 def falcon_kv_heads(reader: ConfigReader, heads: int) -> int:
     """Falcon: ``num_kv_heads`` applies only to the new architecture; Falcon-7B's file has 71."""
-    if reader.flag(Key("new_decoder_architecture")):
+    if reader.flag("new_decoder_architecture"):
         return stated_kv_heads(reader, heads)
     return bigcode_kv_heads(reader, heads)
 
 
 def chatglm_kv_heads(reader: ConfigReader, heads: int) -> int:
     """ChatGLM: ``multi_query_group_num``, if there are groups at all."""
-    grouped = reader.flag(Key("multi_query_attention"))
+    grouped = reader.flag("multi_query_attention")
     return reader.size("multi_query_group_num", 1) if grouped else heads
 
 
@@ -181,12 +175,12 @@ def shared_expert_like_routed(reader: ConfigReader) -> int:
 
 
 def falcon_special(reader: ConfigReader) -> dict[str, Any]:
-    """Falcon: how many norms a layer has, and rotary encoding or ALiBi."""
+    """Falcon: how many norms a layer has."""
     norms = 2
-    if reader.flag(Key("parallel_attn", default=True)):
-        new = reader.flag(Key("new_decoder_architecture"))
+    if reader.flag("parallel_attn", default=True):
+        new = reader.flag("new_decoder_architecture")
         norms = reader.size("num_ln_in_parallel_attn", 2 if new else 1)
-    return {"norms_per_layer": norms, "rotary": not reader.flag(Key("alibi"))}
+    return {"norms_per_layer": norms}
 
 
 def opt_special(reader: ConfigReader) -> dict[str, Any]:
@@ -196,10 +190,10 @@ def opt_special(reader: ConfigReader) -> dict[str, Any]:
     width = reader.size("word_embed_proj_dim", hidden)
     if width != hidden:
         changes["embedding_size"] = width
-    before = reader.flag(Key("do_layer_norm_before", default=True))
-    if not before or reader.flag(Key("_remove_final_layer_norm")):
+    before = reader.flag("do_layer_norm_before", default=True)
+    if not before or reader.flag("_remove_final_layer_norm"):
         changes["extra_norms"] = 0
-    if not reader.flag(Key("layer_norm_elementwise_affine", default=True)):
+    if not reader.flag("layer_norm_elementwise_affine", default=True):
         changes["norm_weight"] = False
     return changes
 
@@ -207,30 +201,11 @@ def opt_special(reader: ConfigReader) -> dict[str, Any]:
 def stablelm_special(reader: ConfigReader) -> dict[str, Any]:
     """StableLM: optional norms with weights for each head, and MLPs beside the attention."""
     changes: dict[str, Any] = {}
-    if reader.flag(Key("qk_layernorm")):
+    if reader.flag("qk_layernorm"):
         changes = {"qk_norm": "all", "qk_norm_bias": False}
-    if reader.flag(Key("use_parallel_residual")):
+    if reader.flag("use_parallel_residual"):
         changes["norms_per_layer"] = 1
     return changes
-
-
-def switched_qk_norm(
-    key: str, *, default: bool = False, kind: str = "head"
-) -> Callable[[ConfigReader], dict[str, Any]]:
-    """Norms on queries and keys, of each head or with weights for all, if a key says so."""
-    return lambda reader: {"qk_norm": kind if reader.flag(Key(key, default=default)) else "none"}
-
-
-def hyperclova_special(reader: ConfigReader) -> dict[str, Any]:
-    """HyperCLOVA X: norms after attention and MLP too, unless ``use_post_norm`` is false."""
-    return {"norms_per_layer": 4 if reader.flag(Key("use_post_norm", default=True)) else 2}
-
-
-def chatglm_special(reader: ConfigReader) -> dict[str, Any]:
-    """ChatGLM: which norms it has."""
-    rms = reader.flag(Key("rmsnorm", default=True))
-    final = reader.flag(Key("post_layer_norm", default=True))
-    return {"norm": "rms" if rms else "layer", "extra_norms": int(final)}
 
 
 def qwen_special(reader: ConfigReader) -> dict[str, Any]:
@@ -305,22 +280,11 @@ def diffllama_lambdas(reader: ConfigReader, _layer: int) -> dict[str, Any]:
 
 def doge_vectors(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     """Doge: weights of both residuals, and a mask made from the values, with its slopes."""
-    if reader.flag(Key("is_moe")):
+    if reader.flag("is_moe"):
         reader.fail("is_moe = true: the experts of a Doge model are not modelled")
     heads = reader.size("num_attention_heads")
     kv_heads = stated_kv_heads(reader, heads)
     width = kv_heads * head_dim_of(reader, None, heads=heads)
     mask = {"name": "dynamic_mask", "inner": width, "columns": kv_heads}
-    bias = kv_heads * reader.flag(Key("attention_bias"))
+    bias = kv_heads * reader.flag("attention_bias")
     return {"vectors": 2 * reader.size("hidden_size") + kv_heads + bias, "products": (mask,)}
-
-
-def sizes(layers: int, hidden: int, heads: int, inner: int, vocabulary: int) -> dict[str, int]:
-    """Return the five sizes under their keys in config.json."""
-    return {
-        "num_hidden_layers": layers,
-        "hidden_size": hidden,
-        "num_attention_heads": heads,
-        "intermediate_size": inner,
-        "vocab_size": vocabulary,
-    }
