@@ -40,110 +40,56 @@ _MLP_BIAS = Key("mlp_bias")
 _USE_BIAS = Key("use_bias", default=True)
 _USE_BIAS_OFF = Key("use_bias")
 
-_GPT2 = ModelType(
-    kv_heads=rules.multi_head,
-    gated_mlp=False,
-    inner_factor=4,
-    tied_embeddings=True,
-    rotary=False,
-    norm="layer",
-    attention_bias=True,
-    mlp_bias=True,
-    positions=0,
-    max_positions=1024,
-)
+# The tables have as many fields to a line as fit, so that a type is seen at a glance.
+# fmt: off
+
+_GPT2 = ModelType(kv_heads=rules.multi_head, gated_mlp=False, inner_factor=4, tied_embeddings=True,
+    rotary=False, norm="layer", attention_bias=True, mlp_bias=True, positions=0, max_positions=1024)
 
 # CodeGen and GPT-J: attention and MLP run side by side after one norm.
-_GPTJ = ModelType(
-    kv_heads=rules.multi_head,
-    gated_mlp=False,
-    inner_factor=4,
-    norm="layer",
-    norms_per_layer=1,
-    mlp_bias=True,
-    lm_head_bias=True,
-)
+_GPTJ = ModelType(kv_heads=rules.multi_head, gated_mlp=False, inner_factor=4, norm="layer",
+    norms_per_layer=1, mlp_bias=True, lm_head_bias=True)
 
-_GEMMA2 = replace(
-    BIASED,
-    kv_heads=4,
-    head_dim=256,
-    tied_embeddings=True,
-    norms_per_layer=4,
-    windows=Windows(4096, local=rules.all_but_every(2)),
-    sizes=sizes_of(26, 2304, 8, 9216, 256_000),
-)
+_GEMMA2 = replace(BIASED, kv_heads=4, head_dim=256, tied_embeddings=True, norms_per_layer=4,
+    windows=Windows(4096, local=rules.all_but_every(2)), sizes=sizes_of(26, 2304, 8, 9216, 256_000))
 
-_DEEPSEEK_V3 = replace(
-    BIASED, latent=Latent(), experts=rules.deepseek_experts(256, 8, 2048, dense=3)
-)
+_DEEPSEEK_V3 = replace(BIASED, latent=Latent(),
+    experts=rules.deepseek_experts(256, 8, 2048, dense=3))
 _INDEXED = Windows(key="", others=("indexed_attention",))
 
 _LLAMA = replace(BIASED, mlp_bias=_MLP_BIAS)
 
-_PHI = ModelType(
-    gated_mlp=False,
-    norm="layer",
-    norms_per_layer=1,
-    attention_bias=True,
-    mlp_bias=True,
-    lm_head_bias=True,
-    qk_norm=Key("qk_layernorm", "head", "none"),
-)
+_PHI = ModelType(gated_mlp=False, norm="layer", norms_per_layer=1, attention_bias=True,
+    mlp_bias=True, lm_head_bias=True, qk_norm=Key("qk_layernorm", "head", "none"))
 
-_OPT = ModelType(
-    kv_heads=rules.multi_head,
-    gated_mlp=False,
-    tied_embeddings=True,
-    rotary=False,
-    norm="layer",
-    attention_bias=Key("enable_bias", default=True),
-    mlp_bias=Key("enable_bias", default=True),
-    positions=2,
-    max_positions=2048,
-    special=rules.opt_special,
-)
+_OPT = ModelType(kv_heads=rules.multi_head, gated_mlp=False, tied_embeddings=True, rotary=False,
+    norm="layer", attention_bias=Key("enable_bias", default=True),
+    mlp_bias=Key("enable_bias", default=True), positions=2, max_positions=2048,
+    special=rules.opt_special)
 
 _COHERE = replace(BIASED, tied_embeddings=True, norm="layer", norm_bias=False, norms_per_layer=1)
 
 _QWEN_WINDOWS = Windows(4096, switch="use_sliding_window", local=rules.from_max_window_layers(28))
 
 # The text models inside Qwen's multimodal ones.
-_QWEN2_VL = ModelType(
-    kv_heads=8,
-    qkv_bias=True,
+_QWEN2_VL = ModelType(kv_heads=8, qkv_bias=True,
     windows=replace(_QWEN_WINDOWS, local=rules.from_max_window_layers(80)),
-    sizes=sizes_of(80, 8192, 64, 29568, 152_064),
-)
+    sizes=sizes_of(80, 8192, 64, 29568, 152_064))
 
-_QWEN3 = replace(
-    BIASED, kv_heads=32, head_dim=128, qk_norm="head", sizes=sizes_of(32, 4096, 32, 22016, 151_936)
-)
+_QWEN3 = replace(BIASED, kv_heads=32, head_dim=128, qk_norm="head",
+    sizes=sizes_of(32, 4096, 32, 22016, 151_936))
 
-_QWEN3_MOE = replace(
-    BIASED, kv_heads=4, qk_norm="head", experts=Mixture(128, 8, 768, sparse=rules.every_sparse_step)
-)
+_QWEN3_MOE = replace(BIASED, kv_heads=4, qk_norm="head",
+    experts=Mixture(128, 8, 768, sparse=rules.every_sparse_step))
 
 # GLM-4's attention has no bias on the output.
 _GLM = ModelType(kv_heads=2, head_dim=128, qkv_bias=_ATTENTION_BIAS_ON)
 
-_GLM4_MOE = ModelType(
-    kv_heads=8,
-    uneven_heads=True,
-    qkv_bias=_ATTENTION_BIAS,
-    experts=rules.deepseek_experts(128, 8, 1408),
-    qk_norm=Key("use_qk_norm", "head", "none"),
-)
+_GLM4_MOE = ModelType(kv_heads=8, uneven_heads=True, qkv_bias=_ATTENTION_BIAS,
+    experts=rules.deepseek_experts(128, 8, 1408), qk_norm=Key("use_qk_norm", "head", "none"))
 
-_GRANITE_MOE = replace(
-    BIASED,
-    experts=Mixture(
-        8,
-        2,
-        size_key="intermediate_size",
-        shared_size=rules.shared_expert_of(0, "shared_intermediate_size"),
-    ),
-)
+_GRANITE_MOE = replace(BIASED, experts=Mixture(8, 2, size_key="intermediate_size",
+    shared_size=rules.shared_expert_of(0, "shared_intermediate_size")))
 
 _GRANITE_WINDOWS = Windows(128, local=rules.after_every(4))
 
@@ -153,113 +99,51 @@ _EXAONE4_WINDOWS = Windows(4096, local=rules.all_but_every(4, "sliding_window_pa
 
 MODEL_TYPES: dict[str, ModelType] = {
     "llama": replace(_LLAMA, sizes=sizes_of(32, 4096, 32, 11008, 32_000)),
-    "mistral": ModelType(
-        kv_heads=8, windows=Windows(4096), sizes=sizes_of(32, 4096, 32, 14336, 32_000)
-    ),
+    "mistral": ModelType(kv_heads=8, windows=Windows(4096),
+        sizes=sizes_of(32, 4096, 32, 14336, 32_000)),
     "ministral": ModelType(kv_heads=8, windows=Windows(4096)),
     "ministral3": ModelType(kv_heads=8, head_dim=128, sizes=sizes_of(34, 4096, 32, 14336, 131_072)),
     "mixtral": ModelType(kv_heads=8, experts=Mixture(8, 2, size_key="intermediate_size")),
-    "qwen2": ModelType(
-        kv_heads=32,
-        qkv_bias=True,
-        windows=_QWEN_WINDOWS,
-        sizes=sizes_of(32, 4096, 32, 22016, 151_936),
-    ),
-    "qwen2_moe": ModelType(
-        kv_heads=16,
-        qkv_bias=Key("qkv_bias", default=True),
+    "qwen2": ModelType(kv_heads=32, qkv_bias=True, windows=_QWEN_WINDOWS,
+        sizes=sizes_of(32, 4096, 32, 22016, 151_936)),
+    "qwen2_moe": ModelType(kv_heads=16, qkv_bias=Key("qkv_bias", default=True),
         windows=replace(_QWEN_WINDOWS, local=rules.even_below_max_window_layers),
-        experts=Mixture(
-            60,
-            4,
-            1408,
-            sparse=rules.every_sparse_step,
-            shared_size=rules.shared_expert_of(5632),
-            shared_gate=True,
-        ),
-    ),
+        experts=Mixture(60, 4, 1408, sparse=rules.every_sparse_step,
+        shared_size=rules.shared_expert_of(5632), shared_gate=True)),
     "qwen3": replace(_QWEN3, windows=_QWEN_WINDOWS),
     "qwen3_moe": replace(_QWEN3_MOE, windows=Windows(4096, switch="use_sliding_window")),
-    "gemma": replace(
-        BIASED,
-        kv_heads=16,
-        head_dim=256,
-        tied_embeddings=True,
-        sizes=sizes_of(28, 3072, 16, 24576, 256_000),
-    ),
+    "gemma": replace(BIASED, kv_heads=16, head_dim=256, tied_embeddings=True,
+        sizes=sizes_of(28, 3072, 16, 24576, 256_000)),
     "gemma2": _GEMMA2,
     # Its norms on queries and keys have no weights.
-    "llama4_text": replace(
-        BIASED,
-        kv_heads=8,
-        head_dim=128,
-        inner_key="intermediate_size_mlp",
+    "llama4_text": replace(BIASED, kv_heads=8, head_dim=128, inner_key="intermediate_size_mlp",
         windows=Windows(8192, key=CHUNK_KEY, local=rules.rotary_layers),
-        experts=Mixture(
-            16,
-            1,
-            size_key="intermediate_size",
-            sparse=rules.interleaved_experts,
-            shared_size=rules.shared_expert_like_routed,
-        ),
-        sizes={**sizes_of(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384},
-    ),
+        experts=Mixture(16, 1, size_key="intermediate_size", sparse=rules.interleaved_experts,
+        shared_size=rules.shared_expert_like_routed),
+        sizes={**sizes_of(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384}),
     "phi": _PHI,
     "phi3": ModelType(),
-    "gpt_neox": ModelType(
-        kv_heads=rules.multi_head,
-        gated_mlp=False,
-        norm="layer",
-        attention_bias=_ATTENTION_BIAS_ON,
-        mlp_bias=True,
-    ),
-    "starcoder2": ModelType(
-        kv_heads=2,
-        gated_mlp=False,
-        tied_embeddings=True,
-        norm="layer",
-        attention_bias=_USE_BIAS,
-        mlp_bias=_USE_BIAS,
-    ),
+    "gpt_neox": ModelType(kv_heads=rules.multi_head, gated_mlp=False, norm="layer",
+        attention_bias=_ATTENTION_BIAS_ON, mlp_bias=True),
+    "starcoder2": ModelType(kv_heads=2, gated_mlp=False, tied_embeddings=True, norm="layer",
+        attention_bias=_USE_BIAS, mlp_bias=_USE_BIAS),
     "gpt2": _GPT2,
     "gpt_bigcode": replace(_GPT2, kv_heads=rules.bigcode_kv_heads),
-    "falcon": ModelType(
-        kv_heads=rules.falcon_kv_heads,
-        gated_mlp=False,
-        inner_factor=4,
-        tied_embeddings=True,
-        norm="layer",
-        attention_bias=Key("bias"),
-        mlp_bias=Key("bias"),
-        rotary=Key("alibi", on=False, off=True),
-        special=rules.falcon_special,
-    ),
+    "falcon": ModelType(kv_heads=rules.falcon_kv_heads, gated_mlp=False, inner_factor=4,
+        tied_embeddings=True, norm="layer", attention_bias=Key("bias"), mlp_bias=Key("bias"),
+        rotary=Key("alibi", on=False, off=True), special=rules.falcon_special),
     "opt": _OPT,
     # ALiBi, and one more norm after the token table.
     "bloom": replace(_GPT2, extra_norms=2, positions=None, max_positions=None),
-    "gpt_oss": ModelType(
-        kv_heads=8,
-        head_dim=64,
-        attention_bias=_ATTENTION_BIAS_ON,
-        attention_sinks=True,
-        windows=Windows(128, local=rules.all_but_every(2)),
-        experts=Mixture(128, 4, size_key="intermediate_size", biases=True),
-    ),
-    "deepseek_v2": replace(
-        BIASED,
-        latent=Latent(),
-        mlp_bias=_MLP_BIAS,
-        experts=rules.deepseek_experts(64, None, 1407, dense=0, shared=2),
-    ),
+    "gpt_oss": ModelType(kv_heads=8, head_dim=64, attention_bias=_ATTENTION_BIAS_ON,
+        attention_sinks=True, windows=Windows(128, local=rules.all_but_every(2)),
+        experts=Mixture(128, 4, size_key="intermediate_size", biases=True)),
+    "deepseek_v2": replace(BIASED, latent=Latent(), mlp_bias=_MLP_BIAS,
+        experts=rules.deepseek_experts(64, None, 1407, dense=0, shared=2)),
     "deepseek_v3": _DEEPSEEK_V3,
     "deepseek_v32": replace(_DEEPSEEK_V3, windows=_INDEXED, special=layers.indexer_of(heads=64)),
-    "glm_moe_dsa": replace(
-        _DEEPSEEK_V3,
-        latent=Latent(query_rank=2048, nope=192, value=256),
-        windows=_INDEXED,
-        layer=layers.indexed,
-        special=layers.indexer_of(heads=32),
-    ),
+    "glm_moe_dsa": replace(_DEEPSEEK_V3, latent=Latent(query_rank=2048, nope=192, value=256),
+        windows=_INDEXED, layer=layers.indexed, special=layers.indexer_of(heads=32)),
     # Kimi-K2's own files name DeepseekV3ForCausalLM as their class.
     "kimi_k2": _DEEPSEEK_V3,
     "codegen": _GPTJ,
@@ -273,304 +157,143 @@ MODEL_TYPES: dict[str, ModelType] = {
     "qwen2_5_vl": _QWEN2_VL,
     "qwen2_5_vl_text": _QWEN2_VL,
     "qwen3_vl_text": _QWEN3,
-    "qwen3_vl_moe_text": replace(
-        _QWEN3_MOE,
-        kv_heads=16,
+    "qwen3_vl_moe_text": replace(_QWEN3_MOE, kv_heads=16,
         experts=Mixture(60, 4, 1408, sparse=rules.every_sparse_step),
-        sizes=sizes_of(24, 2048, 16, 5632, 151_936),
-    ),
-    "qwen3_omni_moe_text": replace(
-        _QWEN3_MOE, uneven_heads=True, sizes=sizes_of(28, 2048, 28, 18944, 3584)
-    ),
+        sizes=sizes_of(24, 2048, 16, 5632, 151_936)),
+    "qwen3_omni_moe_text": replace(_QWEN3_MOE, uneven_heads=True,
+        sizes=sizes_of(28, 2048, 28, 18944, 3584)),
     "glm": _GLM,
     "glm4": replace(_GLM, norms_per_layer=4),
-    "glm4v_text": ModelType(
-        kv_heads=2, norms_per_layer=4, qkv_bias=True, sizes=sizes_of(40, 4096, 32, 13696, 151_552)
-    ),
+    "glm4v_text": ModelType(kv_heads=2, norms_per_layer=4, qkv_bias=True,
+        sizes=sizes_of(40, 4096, 32, 13696, 151_552)),
     "glm4_moe": _GLM4_MOE,
-    "glm4v_moe_text": replace(
-        _GLM4_MOE,
-        qkv_bias=_ATTENTION_BIAS_ON,
-        qk_norm="none",
-        sizes=sizes_of(46, 4096, 96, 10944, 151_424),
-    ),
-    "glm4_moe_lite": replace(
-        BIASED,
-        latent=Latent(query_rank=768, nope=192, value=256),
-        experts=rules.deepseek_experts(64, 4, 1536),
-    ),
-    "minimax_m2": ModelType(
-        kv_heads=8,
-        head_dim=128,
-        qk_norm="all",
-        experts=Mixture(256, 8, size_key="intermediate_size"),
-    ),
-    "mistral4": replace(
-        BIASED,
-        latent=Latent(query_rank=1024, kv_rank=256, nope=64),
-        experts=rules.deepseek_experts(128, 4, 2048, dense=0),
-    ),
+    "glm4v_moe_text": replace(_GLM4_MOE, qkv_bias=_ATTENTION_BIAS_ON, qk_norm="none",
+        sizes=sizes_of(46, 4096, 96, 10944, 151_424)),
+    "glm4_moe_lite": replace(BIASED, latent=Latent(query_rank=768, nope=192, value=256),
+        experts=rules.deepseek_experts(64, 4, 1536)),
+    "minimax_m2": ModelType(kv_heads=8, head_dim=128, qk_norm="all",
+        experts=Mixture(256, 8, size_key="intermediate_size")),
+    "mistral4": replace(BIASED, latent=Latent(query_rank=1024, kv_rank=256, nope=64),
+        experts=rules.deepseek_experts(128, 4, 2048, dense=0)),
     "olmo": replace(BIASED, norm="layer", norm_weight=False),
     "olmo3": replace(_OLMO2, windows=Windows(4096, local=rules.all_but_every(4))),
     "olmoe": replace(_OLMO2, experts=Mixture(64, 8, size_key="intermediate_size")),
     "flex_olmo": replace(_OLMO2, experts=Mixture(7, 5, size_key="intermediate_size")),
     "exaone": replace(_LLAMA, kv_heads=8),
     "exaone4": ModelType(kv_heads=32, qk_norm="head", windows=_EXAONE4_WINDOWS),
-    "exaone_moe": ModelType(
-        kv_heads=32,
-        qk_norm="head",
-        windows=_EXAONE4_WINDOWS,
-        experts=rules.deepseek_experts(64, 8, 1024),
-    ),
-    "cohere2": replace(
-        _COHERE, windows=Windows(4096, local=rules.all_but_every(4, "sliding_window_pattern"))
-    ),
-    "ernie4_5": ModelType(
-        kv_heads=2,
-        head_dim=128,
-        tied_embeddings=True,
-        attention_bias=_USE_BIAS_OFF,
-        mlp_bias=_USE_BIAS_OFF,
-        lm_head_bias=False,
-    ),
-    "ernie4_5_moe": ModelType(
-        kv_heads=4,
-        tied_embeddings=True,
-        attention_bias=_USE_BIAS_OFF,
-        mlp_bias=_USE_BIAS_OFF,
-        lm_head_bias=_USE_BIAS_OFF,
-        experts=Mixture(
-            64,
-            6,
-            1536,
-            sparse=rules.ernie_sparse_layers,
-            shared_size=rules.shared_experts(count=2, size=1536),
-            correction_bias=True,
-        ),
-    ),
+    "exaone_moe": ModelType(kv_heads=32, qk_norm="head", windows=_EXAONE4_WINDOWS,
+        experts=rules.deepseek_experts(64, 8, 1024)),
+    "cohere2": replace(_COHERE,
+        windows=Windows(4096, local=rules.all_but_every(4, "sliding_window_pattern"))),
+    "ernie4_5": ModelType(kv_heads=2, head_dim=128, tied_embeddings=True,
+        attention_bias=_USE_BIAS_OFF, mlp_bias=_USE_BIAS_OFF, lm_head_bias=False),
+    "ernie4_5_moe": ModelType(kv_heads=4, tied_embeddings=True, attention_bias=_USE_BIAS_OFF,
+        mlp_bias=_USE_BIAS_OFF, lm_head_bias=_USE_BIAS_OFF,
+        experts=Mixture(64, 6, 1536, sparse=rules.ernie_sparse_layers,
+        shared_size=rules.shared_experts(count=2, size=1536), correction_bias=True)),
     "phi-msft": replace(_PHI, inner_factor=4),
     "phi3_v": ModelType(),
-    "phimoe": replace(
-        BIASED,
-        kv_heads=8,
-        norm="layer",
-        lm_head_bias=Key("lm_head_bias"),
-        experts=Mixture(16, 2, size_key="intermediate_size"),
-    ),
-    "smollm3": replace(
-        _LLAMA,
-        kv_heads=4,
-        tied_embeddings=True,
-        windows=Windows(switch="use_sliding_window", local=rules.unrotated_layers),
-    ),
-    "seed_oss": ModelType(
-        kv_heads=8,
-        head_dim=128,
-        qkv_bias=_ATTENTION_BIAS_ON,
-        output_bias=Key("attention_out_bias"),
-        mlp_bias=_MLP_BIAS,
-    ),
+    "phimoe": replace(BIASED, kv_heads=8, norm="layer", lm_head_bias=Key("lm_head_bias"),
+        experts=Mixture(16, 2, size_key="intermediate_size")),
+    "smollm3": replace(_LLAMA, kv_heads=4, tied_embeddings=True,
+        windows=Windows(switch="use_sliding_window", local=rules.unrotated_layers)),
+    "seed_oss": ModelType(kv_heads=8, head_dim=128, qkv_bias=_ATTENTION_BIAS_ON,
+        output_bias=Key("attention_out_bias"), mlp_bias=_MLP_BIAS),
     "hunyuan_v1_dense": replace(BIASED, qk_norm="head"),
-    "hunyuan_v1_moe": replace(
-        BIASED,
-        qk_norm="head",
-        experts=Mixture(
-            1, 1, size_key="intermediate_size", shared_size=rules.shared_expert_like_routed
-        ),
-    ),
+    "hunyuan_v1_moe": replace(BIASED, qk_norm="head",
+        experts=Mixture(1, 1, size_key="intermediate_size",
+        shared_size=rules.shared_expert_like_routed)),
     "granitemoe": replace(_GRANITE_MOE, experts=Mixture(8, 2, size_key="intermediate_size")),
     "granitemoeshared": _GRANITE_MOE,
-    "granite_swa": replace(
-        _LLAMA, kv_heads=4, tied_embeddings=True, attention_sinks=True, windows=_GRANITE_WINDOWS
-    ),
+    "granite_swa": replace(_LLAMA, kv_heads=4, tied_embeddings=True, attention_sinks=True,
+        windows=_GRANITE_WINDOWS),
     "granitemoe_swa": replace(_GRANITE_MOE, attention_sinks=True, windows=_GRANITE_WINDOWS),
-    "stablelm": ModelType(
-        kv_heads=32, norm="layer", qkv_bias=Key("use_qkv_bias"), special=rules.stablelm_special
-    ),
-    "mpt": ModelType(
-        kv_heads=rules.mpt_kv_heads,
-        gated_mlp=False,
-        inner_factor=4,
-        tied_embeddings=True,
-        rotary=False,
-        norm="layer",
-        norm_bias=False,
-    ),
-    "minicpm3": replace(
-        BIASED,
+    "stablelm": ModelType(kv_heads=32, norm="layer", qkv_bias=Key("use_qkv_bias"),
+        special=rules.stablelm_special),
+    "mpt": ModelType(kv_heads=rules.mpt_kv_heads, gated_mlp=False, inner_factor=4,
+        tied_embeddings=True, rotary=False, norm="layer", norm_bias=False),
+    "minicpm3": replace(BIASED,
         latent=Latent(query_rank=768, kv_rank=256, nope=64, rope=32, value=None),
-        tied_embeddings=True,
-        mlp_bias=_MLP_BIAS,
-    ),
+        tied_embeddings=True, mlp_bias=_MLP_BIAS),
     "youtu": replace(BIASED, latent=Latent(), tied_embeddings=True),
     "arcee": replace(_LLAMA, gated_mlp=False),
     "apertus": replace(BIASED, qk_norm="head", gated_mlp=False, layer=rules.apertus_slopes),
     "helium": ModelType(kv_heads=20, head_dim=128, qkv_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS),
-    "cwm": ModelType(
-        kv_heads=8,
-        head_dim=128,
-        mlp_bias=_MLP_BIAS,
-        windows=Windows(8192, local=rules.after_every(4)),
-    ),
+    "cwm": ModelType(kv_heads=8, head_dim=128, mlp_bias=_MLP_BIAS,
+        windows=Windows(8192, local=rules.after_every(4))),
     "nemotron": replace(BIASED, gated_mlp=False, norm="layer", mlp_bias=_MLP_BIAS),
-    "jais2": ModelType(
-        gated_mlp=False,
-        norm="layer",
-        attention_bias=_ATTENTION_BIAS_ON,
-        mlp_bias=Key("mlp_bias", default=True),
-    ),
+    "jais2": ModelType(gated_mlp=False, norm="layer", attention_bias=_ATTENTION_BIAS_ON,
+        mlp_bias=Key("mlp_bias", default=True)),
     "hyperclovax": replace(_LLAMA, norms_per_layer=Key("use_post_norm", 4, 2, default=True)),
     "iquestcoder": replace(_LLAMA, kv_heads=8, head_dim=128),
     # Its norms have no weights, those on queries and keys neither.
     "nanochat": replace(BIASED, gated_mlp=False, norm_weight=False),
     "vaultgemma": replace(_GEMMA2, norms_per_layer=2),
-    "mellum": replace(
-        BIASED,
-        kv_heads=4,
-        head_dim=128,
-        qk_norm="head",
+    "mellum": replace(BIASED, kv_heads=4, head_dim=128, qk_norm="head",
         windows=Windows(1024, local=rules.no_layer),
-        experts=Mixture(64, 8, 896, sparse=rules.after_first_dense(0)),
-    ),
-    "afmoe": replace(
-        BIASED,
-        head_dim=128,
-        norms_per_layer=4,
-        qk_norm="head",
+        experts=Mixture(64, 8, 896, sparse=rules.after_first_dense(0))),
+    "afmoe": replace(BIASED, head_dim=128, norms_per_layer=4, qk_norm="head",
         windows=Windows(1024, local=rules.all_but_every(4, "global_attn_every_n_layers")),
-        experts=Mixture(
-            64,
-            6,
-            1408,
-            sparse=rules.after_first_dense(1, "num_dense_layers"),
-            shared_size=rules.shared_experts(count=2, size=1408),
-            correction_bias=True,
-        ),
-        layer=rules.afmoe_gate,
-    ),
-    "laguna": replace(
-        BIASED,
-        kv_heads=8,
-        head_dim=128,
-        qk_norm="head",
+        experts=Mixture(64, 6, 1408, sparse=rules.after_first_dense(1, "num_dense_layers"),
+        shared_size=rules.shared_experts(count=2, size=1408), correction_bias=True),
+        layer=rules.afmoe_gate),
+    "laguna": replace(BIASED, kv_heads=8, head_dim=128, qk_norm="head",
         windows=Windows(512, local=rules.no_layer),
-        experts=Mixture(
-            256,
-            8,
-            512,
-            sparse=rules.after_first_dense(1),
-            shared_size=rules.shared_expert_of(512),
-            correction_bias=True,
-        ),
-        layer=rules.laguna_layer,
-    ),
-    "solar_open": ModelType(
-        kv_heads=8,
-        head_dim=128,
-        qkv_bias=_ATTENTION_BIAS,
-        experts=Mixture(128, 8, 1280, shared_size=rules.shared_experts(count=1, size=1280)),
-    ),
-    "hy_v3": replace(
-        BIASED,
-        kv_heads=8,
-        head_dim=128,
-        qk_norm="head",
-        mlp_bias=_MLP_BIAS,
-        experts=rules.deepseek_experts(192, 8, 1536),
-    ),
-    "axk1": replace(
-        BIASED,
-        latent=Latent(),
-        experts=rules.deepseek_experts(192, 8, 2048),
-        layer=rules.axk1_norms,
-    ),
-    "sarvam_mla": replace(
-        BIASED, latent=Latent(query_rank=None), experts=rules.deepseek_experts(128, 8, 2048)
-    ),
-    "sarvam_moe": ModelType(
-        kv_heads=4,
-        head_dim=64,
-        qkv_bias=_ATTENTION_BIAS,
+        experts=Mixture(256, 8, 512, sparse=rules.after_first_dense(1),
+        shared_size=rules.shared_expert_of(512), correction_bias=True), layer=rules.laguna_layer),
+    "solar_open": ModelType(kv_heads=8, head_dim=128, qkv_bias=_ATTENTION_BIAS,
+        experts=Mixture(128, 8, 1280, shared_size=rules.shared_experts(count=1, size=1280))),
+    "hy_v3": replace(BIASED, kv_heads=8, head_dim=128, qk_norm="head", mlp_bias=_MLP_BIAS,
+        experts=rules.deepseek_experts(192, 8, 1536)),
+    "axk1": replace(BIASED, latent=Latent(), experts=rules.deepseek_experts(192, 8, 2048),
+        layer=rules.axk1_norms),
+    "sarvam_mla": replace(BIASED, latent=Latent(query_rank=None),
+        experts=rules.deepseek_experts(128, 8, 2048)),
+    "sarvam_moe": ModelType(kv_heads=4, head_dim=64, qkv_bias=_ATTENTION_BIAS,
         experts=rules.deepseek_experts(128, 6, 1024),
-        qk_norm=Key("use_qk_norm", "head", "none", default=True),
-    ),
-    "dots1": replace(
-        BIASED,
-        kv_heads=32,
-        qk_norm="head",
+        qk_norm=Key("use_qk_norm", "head", "none", default=True)),
+    "dots1": replace(BIASED, kv_heads=32, qk_norm="head",
         windows=Windows(4096, local=rules.from_max_window_layers(62)),
-        experts=rules.deepseek_experts(0, None, 1408, dense=0, shared=0),
-    ),
-    "aria_text": replace(
-        _LLAMA,
-        experts=Mixture(
-            8,
-            2,
-            size_key="intermediate_size",
-            shared_size=rules.shared_experts(count=2, size=4096, key="intermediate_size"),
-        ),
-        sizes=sizes_of(32, 4096, 32, 4096, 32_000),
-    ),
+        experts=rules.deepseek_experts(0, None, 1408, dense=0, shared=0)),
+    "aria_text": replace(_LLAMA,
+        experts=Mixture(8, 2, size_key="intermediate_size",
+        shared_size=rules.shared_experts(count=2, size=4096, key="intermediate_size")),
+        sizes=sizes_of(32, 4096, 32, 4096, 32_000)),
     "gpt-sw3": _GPT2,
-    "gpt_neo": replace(
-        _GPT2,
-        attention_bias=False,
-        output_bias=True,
-        max_positions=2048,
-        windows=Windows(256, key="window_size", local=rules.gpt_neo_windows),
-    ),
-    "gpt_neox_japanese": ModelType(
-        kv_heads=rules.multi_head,
-        gated_mlp=False,
-        inner_factor=4,
-        tied_embeddings=True,
-        norm="layer",
-        layer=rules.last_layer_bias,
-        special=rules.neox_japanese_special,
-    ),
-    "persimmon": ModelType(
-        kv_heads=rules.multi_head,
-        gated_mlp=False,
-        norm="layer",
-        attention_bias=True,
-        mlp_bias=True,
-        qk_norm=Key("qk_layernorm", "head", "none", default=True),
-    ),
+    "gpt_neo": replace(_GPT2, attention_bias=False, output_bias=True, max_positions=2048,
+        windows=Windows(256, key="window_size", local=rules.gpt_neo_windows)),
+    "gpt_neox_japanese": ModelType(kv_heads=rules.multi_head, gated_mlp=False, inner_factor=4,
+        tied_embeddings=True, norm="layer", layer=rules.last_layer_bias,
+        special=rules.neox_japanese_special),
+    "persimmon": ModelType(kv_heads=rules.multi_head, gated_mlp=False, norm="layer",
+        attention_bias=True, mlp_bias=True,
+        qk_norm=Key("qk_layernorm", "head", "none", default=True)),
     # Sinusoids, not a table.
-    "xglm": replace(
-        _OPT, attention_bias=True, mlp_bias=True, positions=None, max_positions=None, special=None
-    ),
+    "xglm": replace(_OPT, attention_bias=True, mlp_bias=True, positions=None, max_positions=None,
+        special=None),
     "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special=None),
     "bitnet": replace(BIASED, kv_heads=5, layer=rules.bitnet_norms),
     "diffllama": replace(BIASED, layer=rules.diffllama_lambdas),
     "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors),
     # From here on: types that transformers does not have, or not under this name.
     "baichuan": ModelType(kv_heads=rules.multi_head, special=rules.baichuan_special),
-    "chatglm": ModelType(
-        kv_heads=rules.chatglm_kv_heads,
-        attention_bias=Key("add_bias_linear"),
-        qkv_bias=Key("add_qkv_bias"),
-        mlp_bias=Key("add_bias_linear"),
+    "chatglm": ModelType(kv_heads=rules.chatglm_kv_heads, attention_bias=Key("add_bias_linear"),
+        qkv_bias=Key("add_qkv_bias"), mlp_bias=Key("add_bias_linear"),
         norm=Key("rmsnorm", "rms", "layer", default=True),
-        extra_norms=Key("post_layer_norm", 1, 0, default=True),
-    ),
+        extra_norms=Key("post_layer_norm", 1, 0, default=True)),
     "deepseek": replace(BIASED, experts=rules.deepseek_experts(0, None, 1407, dense=0, shared=0)),
     "internlm": ModelType(kv_heads=rules.multi_head, attention_bias=Key("bias", default=True)),
     "internlm2": ModelType(attention_bias=Key("bias", default=True)),
-    "internlm3": ModelType(
-        kv_heads=2,
-        head_dim=128,
-        qkv_bias=Key("qkv_bias"),
-        output_bias=Key("bias"),
-        mlp_bias=Key("bias"),
-    ),
-    "minicpm": replace(
-        BIASED, tied_embeddings=True, experts=Mixture(0, 2, size_key="intermediate_size")
-    ),
+    "internlm3": ModelType(kv_heads=2, head_dim=128, qkv_bias=Key("qkv_bias"),
+        output_bias=Key("bias"), mlp_bias=Key("bias")),
+    "minicpm": replace(BIASED, tied_embeddings=True,
+        experts=Mixture(0, 2, size_key="intermediate_size")),
     "orion": replace(BIASED, norm="layer"),
     "qwen": ModelType(kv_heads=rules.multi_head, qkv_bias=True, special=rules.qwen_special),
     **LAYERED_TYPES,
 }
+# fmt: on
+
 
 # A multimodal file: the decoder is its text_config, which need not name its own type.
 NESTED: dict[str, str] = {
