@@ -165,9 +165,7 @@ def _solve(
     import numpy as np
 
     grid = grid_of(
-        work,
-        samples=samples.astype(float)[:, None],
-        context_tokens=contexts.astype(float)[None, :],
+        work, samples=samples.astype(float)[:, None], context_tokens=contexts.astype(float)[None, :]
     )
     shape = (len(samples), len(contexts))
     seconds = decode_time(model, setup, grid, gpu_rates).total_s

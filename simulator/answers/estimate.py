@@ -194,12 +194,7 @@ def forms_to_try(
 
 
 def memory_on(
-    gpu: HardwareProfile,
-    model: ModelShape,
-    setup: Setup,
-    work: Workload,
-    *,
-    prefill: bool = False,
+    gpu: HardwareProfile, model: ModelShape, setup: Setup, work: Workload, *, prefill: bool = False
 ) -> Memory:
     """Count the memory that a step, or with ``prefill`` a whole request, needs on one GPU.
 
@@ -252,11 +247,7 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
 
 
 def _notes(
-    model: ModelShape,
-    gpu_rates: Rates,
-    setup: Setup,
-    work: Workload,
-    needs: Memory,
+    model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
 ) -> list[str]:
     """Say what was assumed and what the user should know, one sentence each."""
     why = unknown_regime(model, gpu_rates, setup)

@@ -249,11 +249,7 @@ class _Costs:
         )
 
     def best(
-        self,
-        most: int,
-        beyond: Limit,
-        target_step_s: float | None,
-        target_request_s: float | None,
+        self, most: int, beyond: Limit, target_step_s: float | None, target_request_s: float | None
     ) -> Affordable:
         """Return the most samples that fit in memory and within the targets.
 

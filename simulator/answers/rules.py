@@ -312,9 +312,5 @@ def _vllm_reason(
 
 
 RULES: Mapping[str, Rule] = {
-    "vllm": Rule(
-        title="vLLM's cascade rule",
-        reads_once=_vllm_reads_once,
-        reason=_vllm_reason,
-    ),
+    "vllm": Rule(title="vLLM's cascade rule", reads_once=_vllm_reads_once, reason=_vllm_reason)
 }

@@ -576,10 +576,7 @@ class _Block:
                     _geometric(_kv_share(item, own) for item in own if item.family == name),
                 )
                 for name, (loss, size), variance in zip(
-                    families,
-                    solution[last].tolist(),
-                    np.diag(inverse)[last].tolist(),
-                    strict=True,
+                    families, solution[last].tolist(), np.diag(inverse)[last].tolist(), strict=True
                 )
             ),
             squares=float(residuals @ residuals),
@@ -640,9 +637,7 @@ def _geometric(values: Iterable[float | None]) -> float | None:
     return math.exp(sum(known) / len(known)) if known else None
 
 
-def _between(
-    effects: Sequence[tuple[object, float, float]],
-) -> tuple[float, float, int]:
+def _between(effects: Sequence[tuple[object, float, float]]) -> tuple[float, float, int]:
     """Return the standard deviation between papers, I^2, and the degrees of freedom.
 
     Parameters

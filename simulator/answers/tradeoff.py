@@ -221,11 +221,7 @@ def tradeoff(
             size_error=error,
             variants={
                 attention: _variant(
-                    result,
-                    base_steps[attention],
-                    target_step_s,
-                    price,
-                    served(model, attention),
+                    result, base_steps[attention], target_step_s, price, served(model, attention)
                 )
                 for attention, result in results.items()
             },
@@ -243,11 +239,7 @@ def tradeoff(
     for form, given in zip(forms, asked, strict=True):
         factor, way = _factor(base, form, given, known, scale_by)
         scaled = scale_model(
-            base,
-            form,
-            size_factor=factor.value,
-            scale_by=way,
-            ranks=setup.tensor_parallel,
+            base, form, size_factor=factor.value, scale_by=way, ranks=setup.tensor_parallel
         )
         others.append(_candidate(scaled.model, factor, scaled.size_error))
     rates = base_steps["standard"].rates

@@ -16,12 +16,7 @@ TIE_MARGIN = 0.02
 
 
 def verdict_of(
-    low: float,
-    high: float,
-    *,
-    standard_fits: bool,
-    bifurcated_fits: bool,
-    memory_sure: bool = True,
+    low: float, high: float, *, standard_fits: bool, bifurcated_fits: bool, memory_sure: bool = True
 ) -> Verdict:
     """Return whether to bifurcate, given the interval of the speed-up.
 

@@ -164,12 +164,7 @@ def per_head(shard: Shard, name: str, inner: int, columns: int) -> Operation:
 
 
 def elementwise(
-    name: str,
-    read: Numeric,
-    written: Numeric,
-    *,
-    launches: Numeric = 1,
-    kind: Kind = "elementwise",
+    name: str, read: Numeric, written: Numeric, *, launches: Numeric = 1, kind: Kind = "elementwise"
 ) -> Operation:
     """Return kernels that stream bytes in and out.
 

@@ -846,9 +846,7 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
         *quantised(shard, "output_quantise", width),
         gemm(shard, "output_projection", width, model.hidden_size, bias=model.output_bias),
         *all_reduce(
-            "attention_all_reduce",
-            message_bytes=shard.rows(model.hidden_size),
-            ranks=shard.ranks,
+            "attention_all_reduce", message_bytes=shard.rows(model.hidden_size), ranks=shard.ranks
         ),
         *residual_add(shard, "attention_residual"),
     ]
@@ -986,11 +984,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
     choices = experts.count + experts.zero
     weighed = experts.count / choices if experts.zero else 1
     visited = weighed * visited_experts(
-        choices,
-        experts.per_token,
-        tokens,
-        routing=setup.routing,
-        exponent=setup.routing_exponent,
+        choices, experts.per_token, tokens, routing=setup.routing, exponent=setup.routing_exponent
     )
     routed = RoutedExperts(
         tokens=shard.tokens,
@@ -1091,8 +1085,5 @@ def _sampling(shard: Shard, tokens: Numeric) -> Operation:
     mask, pivots = tokens * vocabulary, tokens * shard.element_bytes
     likeliest = tokens * min(TOP_K, vocabulary) * (shard.element_bytes + INDEX_BYTES)
     return elementwise(
-        "sampling",
-        8 * logits + mask + pivots,
-        5 * logits + mask + likeliest + chosen,
-        launches=8,
+        "sampling", 8 * logits + mask + pivots, 5 * logits + mask + likeliest + chosen, launches=8
     )

@@ -304,14 +304,7 @@ class TrainingRun:
 
 
 _FAMILY_COLUMNS = ("kv_heads", "heads", "group_size")
-_STUDY_COLUMNS = (
-    "family",
-    "study",
-    "metric",
-    "tokens",
-    "matched_by",
-    "kv_bytes_per_token_layer",
-)
+_STUDY_COLUMNS = ("family", "study", "metric", "tokens", "matched_by", "kv_bytes_per_token_layer")
 # How papers write the families that this project names otherwise.
 _FAMILY_NAMES = {
     r"mha|multi-head": "multi-head",

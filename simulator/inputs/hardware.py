@@ -15,13 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    Field,
-    StringConstraints,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from simulator.errors import OwnFileWarning, ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
@@ -301,12 +295,7 @@ class HardwareProfile(Frozen):
         return int(self.peak.sm_count.value)
 
     def link_bytes_per_s(
-        self,
-        gpus: int,
-        *,
-        route: str = "around",
-        share: float = 1.0,
-        network_share: float = 1.0,
+        self, gpus: int, *, route: str = "around", share: float = 1.0, network_share: float = 1.0
     ) -> float | None:
         """Return the bandwidth of one GPU to its group, per direction. [bytes/s].
 

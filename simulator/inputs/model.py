@@ -809,11 +809,9 @@ def _layer_norms(model: ModelShape, group: LayerGroup) -> int:
         return norms
     norms += values * ((model.attention_input_size or model.hidden_size) - model.hidden_size)
     key_heads = 0 if group.kv == "earlier" else 1
-    qk_heads = {
-        "none": 0,
-        "head": 1 + key_heads,
-        "all": model.heads + key_heads * model.kv_heads,
-    }[model.qk_norm]
+    qk_heads = {"none": 0, "head": 1 + key_heads, "all": model.heads + key_heads * model.kv_heads}[
+        model.qk_norm
+    ]
     qk_values = values if model.qk_norm_bias else model.norm_weight
     norms += qk_values * qk_heads * model.head_dim + values * (model.query_rank or 0)
     if model.latent is not None:

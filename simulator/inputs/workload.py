@@ -4,12 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    field_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, field_serializer, model_validator
 
 from simulator.errors import WorkloadError, unknown
 from simulator.inputs.files import Frozen, read_count

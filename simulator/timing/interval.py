@@ -283,10 +283,7 @@ def unknown_regime(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
     vendor = gpu_rates.gpu.vendor
     if vendor == VENDOR or gpu_rates.origin == "fitted":
         return ""
-    asked = {
-        "experts": model.experts is not None,
-        "latent attention": model.latent is not None,
-    }
+    asked = {"experts": model.experts is not None, "latent attention": model.latent is not None}
     what = next((name for name, is_asked in asked.items() if is_asked), "")
     return f"no rows are of {what} on GPUs of {vendor}" if what else ""
 
@@ -488,10 +485,7 @@ def _root_of_squares(first: Numeric, second: Numeric) -> Numeric:
 
 
 def step_sums(
-    operations: Sequence[Operation],
-    step: StepTime,
-    gpu_rates: Rates,
-    totals: Totals | None = None,
+    operations: Sequence[Operation], step: StepTime, gpu_rates: Rates, totals: Totals | None = None
 ) -> StepSums:
     """Return the sums over a step's operations that determine its interval.
 

@@ -50,12 +50,7 @@ class GenerationTime:
 
 
 def generation_time(
-    model: ModelShape,
-    setup: Setup,
-    work: Workload,
-    gpu: Rates,
-    *,
-    output_tokens: int,
+    model: ModelShape, setup: Setup, work: Workload, gpu: Rates, *, output_tokens: int
 ) -> GenerationTime:
     """Time a request in which every sample generates ``output_tokens``.
 

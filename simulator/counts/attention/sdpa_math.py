@@ -95,11 +95,7 @@ def standard_math(shape: AttentionShape, *, rereads: bool = False) -> list[Opera
         _product(shape, logits + values, outputs, keys=False),
         moved("attention_output_cast", outputs, shape.output_bytes, launches=cast),
         moved(
-            "attention_arrange",
-            shape.output_bytes,
-            shape.output_bytes,
-            launches=apart,
-            kind="copy",
+            "attention_arrange", shape.output_bytes, shape.output_bytes, launches=apart, kind="copy"
         ),
     ]
     # The operations that read the cache itself, not a copy of it.

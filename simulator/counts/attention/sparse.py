@@ -24,14 +24,7 @@ from simulator.counts.attention.flash import together_bytes
 from simulator.counts.attention.shape import AttentionShape, causal_pairs, present
 from simulator.counts.attention.tree import CachePart
 from simulator.counts.operation import Kind, Operation
-from simulator.counts.pieces import (
-    FLOAT_BYTES,
-    Shard,
-    gemm,
-    quantise,
-    rotary,
-    vector_norm,
-)
+from simulator.counts.pieces import FLOAT_BYTES, Shard, gemm, quantise, rotary, vector_norm
 from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import Indexer, LatentAttention
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
