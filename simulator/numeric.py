@@ -6,11 +6,13 @@ and the command line starts quickly. Arrays must be float64, which is exact up t
 
 import math
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 # A Python number, or a numpy array that broadcasts with the others in the same formula. The type is
 # Any, because plain numbers must not import numpy.
 Numeric = Any
+Name = TypeVar("Name", bound=str)
 # Types of plain numbers: a search for arrays among them would cost more than the arithmetic.
 _PLAIN: Any = frozenset({int, float, bool})
 
@@ -53,6 +55,20 @@ def where(condition: Numeric, if_true: Numeric, if_false: Numeric) -> Numeric:
     if numpy is None:
         return if_true if condition else if_false
     return numpy.where(condition, if_true, if_false)
+
+
+def named(names: Sequence[Name], places: Numeric) -> Name:
+    """Return the name at a place; for an array of places, an array of names.
+
+    >>> named(("yes", "no"), 1)
+    'no'
+    """
+    numpy = _arrays(places)
+    if numpy is None:
+        return names[places]
+    # As references: an array of texts would hold each of them anew.
+    found: Name = numpy.array(names, dtype=object)[places]
+    return found
 
 
 def square_root(value: Numeric) -> Numeric:

@@ -4,9 +4,9 @@ import math
 import random
 from typing import Any
 
-from simulator.answers.compare import _winner, kv_io_ratio
+from simulator.answers.compare import _winner
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.verdict import verdict_of
+from simulator.answers.verdict import kv_io_ratio, verdict_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup, ask
@@ -141,7 +141,7 @@ def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str,
         "numbers": [
             *(number for step in steps for number in _columns(step)),
             standard.step_s / bifurcated.step_s,
-            kv_io_ratio(standard, bifurcated),
+            kv_io_ratio(standard.totals.kv_bytes_read, bifurcated.totals.kv_bytes_read),
             low,
             high,
         ],

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 from simulator.answers.advice import advise, how_to_share
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, latent_forms
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
-from simulator.answers.verdict import TIE_MARGIN, Verdict, verdict_of
+from simulator.answers.verdict import Verdict, Winner, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.counts.transformer import around_attention
 from simulator.inputs.hardware import HardwareProfile
@@ -19,8 +18,6 @@ from simulator.inputs.setup import KvLayout, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
 from simulator.timing.step import Spent, timed, timed_attention
-
-Winner = Literal["standard", "bifurcated", "tie"]
 
 # How far the search for break-even points goes.
 MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
@@ -195,7 +192,9 @@ def compare(
         speedup=standard.step_s / bifurcated.step_s,
         speedup_low=low,
         speedup_high=high,
-        kv_io_ratio=kv_io_ratio(standard, bifurcated),
+        kv_io_ratio=kv_io_ratio(
+            float(standard.totals.kv_bytes_read), float(bifurcated.totals.kv_bytes_read)
+        ),
         winner=_winner(standard, bifurcated),
         verdict=verdict,
         forms=tuple(latent_forms(model, once)),
@@ -214,12 +213,6 @@ def compare(
     return replace(compared, rule=choice)
 
 
-def kv_io_ratio(standard: Estimate, bifurcated: Estimate) -> float:
-    """Return standard's KV bytes read over bifurcated's; 1 where neither reads any."""
-    read = float(bifurcated.totals.kv_bytes_read)
-    return float(standard.totals.kv_bytes_read) / read if read else 1.0
-
-
 def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:
     """Return whether to bifurcate, and the interval of the speed-up."""
     low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
@@ -236,9 +229,5 @@ def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, 
 
 def _winner(standard: Estimate, bifurcated: Estimate) -> Winner:
     """Return the faster kind of attention that fits."""
-    if bool(standard.memory.fits) != bool(bifurcated.memory.fits):
-        return "standard" if standard.memory.fits else "bifurcated"
-    ratio = standard.step_s / bifurcated.step_s
-    if abs(ratio - 1) < TIE_MARGIN:
-        return "tie"
-    return "bifurcated" if ratio > 1 else "standard"
+    fits = bool(standard.memory.fits), bool(bifurcated.memory.fits)
+    return winner_of(standard.step_s / bifurcated.step_s, *fits)

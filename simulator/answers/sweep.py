@@ -20,9 +20,8 @@ from simulator.answers.estimate import (
     memory_on,
     model_notes,
 )
-from simulator.answers.verdict import TIE_MARGIN, VERDICTS, Verdict, verdicts
+from simulator.answers.verdict import VERDICTS, Verdict, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.registry import find_way
-from simulator.counts.memory import MEMORY_VERDICTS, Memory
 from simulator.counts.operation import total
 from simulator.counts.transformer import around_attention
 from simulator.errors import SimulatorError, WorkloadError
@@ -31,17 +30,16 @@ from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.presets import load_model
-from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario, verdict_of
+from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario
 from simulator.inputs.scenario import Verdict as Expectation
+from simulator.inputs.scenario import verdict_of as expectation_of
 from simulator.inputs.setup import ATTENTIONS, Setup, ask
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
-from simulator.timing.roofline import ROOFS
 from simulator.timing.step import (
-    StepTime,
     Timed,
     memory_traffic,
     running,
@@ -279,16 +277,17 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
         one = {f"bifurcated_{name}": flat(values) for name, values in found.items()}
         one["speedup"] = flat(standard.total_s / step.total_s)
         one["speedup_low"], one["speedup_high"] = map(flat, speedup_interval(standard, step))
-        one["kv_io_ratio"] = flat(_ratio(results["kv_bytes_read"], found["kv_bytes_read"]))
+        one["kv_io_ratio"] = flat(kv_io_ratio(results["kv_bytes_read"], found["kv_bytes_read"]))
         chosen = _fastest(chosen, one) if chosen else one
     columns.update(chosen)
     fits = columns["standard_fits"], columns["bifurcated_fits"]
-    columns["winner"] = winners(columns["speedup"], *fits)
-    columns["verdict"] = verdicts(
+    columns["winner"] = winner_of(columns["speedup"], *fits)
+    columns["verdict"] = verdict_of(
         columns["speedup_low"],
         columns["speedup_high"],
-        *fits,
-        (columns["standard_memory_verdict"] != "too close to call")
+        standard_fits=fits[0],
+        bifurcated_fits=fits[1],
+        memory_sure=(columns["standard_memory_verdict"] != "too close to call")
         & (columns["bifurcated_memory_verdict"] != "too close to call"),
     )
     return columns
@@ -316,27 +315,6 @@ def _fastest(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {name: np.where(better, second[name], first[name]) for name in first}
 
 
-def winners(
-    speedup: "np.ndarray", standard_fits: "np.ndarray", bifurcated_fits: "np.ndarray"
-) -> "np.ndarray":
-    """Return the faster kind of attention that fits at every point, as ``compare`` decides it.
-
-    Parameters
-    ----------
-    speedup
-        Standard's time over bifurcated's.
-    standard_fits, bifurcated_fits
-        Whether each fits in memory.
-    """
-    import numpy as np
-
-    # As references: an array of texts would hold each of them anew.
-    names = np.array([*ATTENTIONS, "tie"], dtype=object)
-    close = np.where(np.abs(speedup - 1) < TIE_MARGIN, 2, speedup > 1)
-    only = np.where(standard_fits, 0, 1)
-    return names[np.where(standard_fits == bifurcated_fits, close, only)]
-
-
 def _results(
     grid: Grid, setup: Setup, work: Workload, operations: Timed
 ) -> tuple[Uncertainty, dict[str, Numeric]]:
@@ -361,40 +339,9 @@ def _results(
         "memory_bytes": needs.total_bytes,
         "capacity_bytes": needs.capacity_bytes,
         "fits": needs.fits,
-        "memory_verdict": _memory_verdict(needs),
-        "bound": _bound(step),
+        "memory_verdict": needs.verdict,
+        "bound": step.bound,
     }
-
-
-def _memory_verdict(needs: Memory) -> "np.ndarray":
-    """Return whether everything fits at every point, as :attr:`Memory.verdict` does at one."""
-    import numpy as np
-
-    place = np.where(needs.surely_fits, 0, np.where(needs.may_fit, 1, 2))
-    return np.array(MEMORY_VERDICTS, dtype=object)[place]
-
-
-def _bound(step: StepTime) -> "np.ndarray":
-    """Return what bounds the step at every point, as :attr:`StepTime.bound` does at one."""
-    import numpy as np
-
-    index: Numeric = 0
-    largest: Numeric = 0.0
-    for number, roof in enumerate(ROOFS):
-        time = step.by_roof_s[roof]
-        index = np.where(time > largest, number, index)
-        largest = np.maximum(largest, time)
-    waits = step.host_s > step.device_s
-    index = np.where(waits, ROOFS.index("launch"), index)
-    return np.array(ROOFS, dtype=object)[index]
-
-
-def _ratio(standard: Numeric, bifurcated: Numeric) -> Numeric:
-    """Divide, with 1 where neither reads anything."""
-    import numpy as np
-
-    nothing = np.asarray(bifurcated) == 0
-    return np.where(nothing, 1.0, standard / np.where(nothing, 1.0, bifurcated))
 
 
 def _settings(grid: Grid) -> dict[str, Any]:
@@ -485,7 +432,7 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
         standard_fits=fits["standard"],
         bifurcated_fits=fits["bifurcated"],
         both_fit=both_fit,
-        verdict=verdict_of(speedups),
+        verdict=expectation_of(speedups),
         decided=decided,
         least=min(extremes, key=lambda row: (_unfit(row), row["speedup"])),
         most=min(extremes, key=lambda row: (_unfit(row), -row["speedup"])),

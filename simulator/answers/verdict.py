@@ -1,11 +1,15 @@
-"""Whether to share the reads of a context, given the uncertainty of the predictions."""
+"""Whether to share the reads of a context, given the uncertainty of the predictions.
+
+Each function takes numbers, or arrays for the points of a grid, of which it returns an array.
+"""
 
 from math import inf
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.numeric import Numeric, named, where
 
+Winner = Literal["standard", "bifurcated", "tie"]
+WINNERS: tuple[Winner, ...] = get_args(Winner)
 Verdict = Literal["yes", "no", "too close to call", "not known"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # Those that decide nothing.
@@ -16,7 +20,12 @@ TIE_MARGIN = 0.02
 
 
 def verdict_of(
-    low: float, high: float, *, standard_fits: bool, bifurcated_fits: bool, memory_sure: bool = True
+    low: Numeric,
+    high: Numeric,
+    *,
+    standard_fits: Numeric,
+    bifurcated_fits: Numeric,
+    memory_sure: Numeric = True,
 ) -> Verdict:
     """Return whether to bifurcate, given the interval of the speed-up.
 
@@ -44,45 +53,30 @@ def verdict_of(
     >>> verdict_of(0.0, inf, standard_fits=True, bifurcated_fits=True)
     'not known'
     """
-    by_time: Verdict = "too close to call"
-    if high < 1 + TIE_MARGIN:
-        by_time = "no"
-    elif low > 1:
-        by_time = "yes"
-    elif high == inf:
-        by_time = "not known"
-    if standard_fits == bifurcated_fits:
-        return by_time
-    only: Verdict = "yes" if bifurcated_fits else "no"
-    return only if memory_sure or only == by_time else "too close to call"
+    yes, no, close, unknown = range(len(VERDICTS))
+    rest = where(low > 1, yes, where(high < inf, close, unknown))
+    by_time = where(high < 1 + TIE_MARGIN, no, rest)
+    only = where(bifurcated_fits, yes, no)
+    only = where(memory_sure | (only == by_time), only, close)
+    return named(VERDICTS, where(standard_fits == bifurcated_fits, by_time, only))
 
 
-def verdicts(
-    low: "np.ndarray",
-    high: "np.ndarray",
-    standard_fits: "np.ndarray",
-    bifurcated_fits: "np.ndarray",
-    memory_sure: "np.ndarray",
-) -> "np.ndarray":
-    """Return :func:`verdict_of` at every point.
+def winner_of(speedup: Numeric, standard_fits: Numeric, bifurcated_fits: Numeric) -> Winner:
+    """Return the faster kind of attention that fits, or a tie.
 
     Parameters
     ----------
-    low, high
-        Ends of the speed-up's interval.
+    speedup
+        Standard's time over bifurcated's.
     standard_fits, bifurcated_fits
         Whether each fits in memory.
-    memory_sure
-        Whether both of these are sure.
     """
-    import numpy as np
+    close = where(abs(speedup - 1) < TIE_MARGIN, 2, where(speedup > 1, 1, 0))
+    only = where(standard_fits, 0, 1)
+    return named(WINNERS, where(standard_fits == bifurcated_fits, close, only))
 
-    yes, no, close, unknown = range(len(VERDICTS))
-    rest = np.where(low > 1, yes, np.where(high < inf, close, unknown))
-    by_time = np.where(high < 1 + TIE_MARGIN, no, rest)
-    only = np.where(bifurcated_fits, yes, no)
-    only = np.where(memory_sure | (only == by_time), only, close)
-    # As references: an array of texts would hold each of them anew.
-    return np.array(VERDICTS, dtype=object)[
-        np.where(standard_fits == bifurcated_fits, by_time, only)
-    ]
+
+def kv_io_ratio(standard: Numeric, bifurcated: Numeric) -> Numeric:
+    """Return standard's KV bytes read over bifurcated's; 1 where neither reads any."""
+    nothing = bifurcated == 0
+    return where(nothing, 1.0, standard / where(nothing, 1.0, bifurcated))

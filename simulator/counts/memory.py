@@ -20,7 +20,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.model import ModelShape, count_parameters, indexer_parameters
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, ceil_div, maximum
+from simulator.numeric import Numeric, ceil_div, maximum, named, where
 
 LOGIT_BYTES = 4  # sampling works on float32 logits
 
@@ -87,9 +87,8 @@ class Memory:
 
     @property
     def verdict(self) -> MemoryVerdict:
-        """Whether it fits, as sure as that is; of one question, not of arrays."""
-        fits, close, short = MEMORY_VERDICTS
-        return fits if self.surely_fits else close if self.may_fit else short
+        """Whether it fits, as sure as that is; an array of verdicts for arrays."""
+        return named(MEMORY_VERDICTS, where(self.surely_fits, 0, where(self.may_fit, 1, 2)))
 
 
 def memory(

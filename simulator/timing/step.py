@@ -8,7 +8,7 @@ from simulator.counts.transformer import attention, attention_shapes, decode_ope
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, maximum
+from simulator.numeric import Numeric, maximum, named, where
 from simulator.timing.constants import Rates
 from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import (
@@ -70,10 +70,14 @@ class StepTime:
 
     @property
     def bound(self) -> Roof:
-        """What bounds the step, of a single point: the host, or the roof with the most time."""
-        if self.host_s > self.device_s:
-            return "launch"
-        return max(ROOFS, key=lambda roof: self.by_roof_s[roof])
+        """What bounds the step: the host, or the roof with the most time."""
+        index: Numeric = 0
+        longest: Numeric = 0.0
+        for number, roof in enumerate(ROOFS):
+            index = where(self.by_roof_s[roof] > longest, number, index)
+            longest = maximum(longest, self.by_roof_s[roof])
+        waits = self.host_s > self.device_s
+        return named(ROOFS, where(waits, ROOFS.index("launch"), index))
 
 
 def decode_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> StepTime:

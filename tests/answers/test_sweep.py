@@ -13,9 +13,8 @@ from simulator.answers.sweep import (
     Grid,
     Sweep,
     prepare_sweep,
-    winners,
 )
-from simulator.answers.verdict import TIE_MARGIN
+from simulator.answers.verdict import TIE_MARGIN, winner_of
 from simulator.errors import SimulatorError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
@@ -187,7 +186,7 @@ def test_columns_say_what_was_asked() -> None:
 def test_winners_point_by_point() -> None:
     """The faster that fits; close is a tie; if only one fits it wins however slow."""
     margin = TIE_MARGIN
-    found = winners(
+    found: Any = winner_of(
         np.array([2, 0.5, 1 + margin / 2, 0.5, 2, 2]),
         np.array([True, True, True, False, True, False]),
         np.array([True, True, True, True, False, False]),

@@ -1,6 +1,7 @@
 """Yes, no, or too close to call: what an interval of the speed-up decides."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import assume, given, settings
 
 import simulator
 from simulator.answers.compare import compare
-from simulator.answers.verdict import VERDICTS, verdict_of, verdicts
+from simulator.answers.verdict import VERDICTS, verdict_of
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -53,8 +54,13 @@ def test_a_verdict_needs_the_whole_interval(
 
 def test_arrays_decide_as_numbers_do() -> None:
     """The verdicts of a sweep are those of single questions."""
-    columns = [np.array(column) for column in zip(*(case for case, _ in CASES), strict=True)]
-    assert verdicts(*columns).tolist() == [expected for _, expected in CASES]
+    low, high, standard, bifurcated, sure = (
+        np.array(column) for column in zip(*(case for case, _ in CASES), strict=True)
+    )
+    found: Any = verdict_of(
+        low, high, standard_fits=standard, bifurcated_fits=bifurcated, memory_sure=sure
+    )
+    assert found.tolist() == [expected for _, expected in CASES]
 
 
 @settings(max_examples=30)
