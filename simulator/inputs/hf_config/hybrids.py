@@ -10,27 +10,19 @@ Source: configuration and modelling classes of transformers 5.24.0.
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 
-from simulator.inputs.hf_config.layers import LINEAR
+from simulator.inputs.hf_config.layers import (
+    FULL,
+    LINEAR,
+    NAMES,
+    WINDOWED,
+    kind_of,
+    kinds_of,
+    listed,
+)
 from simulator.inputs.hf_config.reading import ConfigReader, LayerFields
 from simulator.inputs.hf_config.rules import head_dim_of
 
-# Names of layers in the files of hybrid models, and of older files.
-FULL, MLP, MOE, HYBRID, CONVOLUTION = "full_attention", "mlp", "moe", "hybrid", "conv"
-SLIDING = "sliding_attention"
-NAMES = {
-    "mamba": LINEAR,
-    "recurrent": LINEAR,
-    "attention": FULL,
-    "M": LINEAR,
-    "*": FULL,
-    "-": MLP,
-    "E": MOE,
-}
-
-
-def kind_of(reader: ConfigReader, layer: int) -> str:
-    """Return the common name of a layer's kind, from the list that the keys of its type state."""
-    return str((reader.items("layer_types") or ())[layer])
+MLP, MOE, HYBRID, CONVOLUTION = "mlp", "moe", "hybrid", "conv"
 
 
 def is_moe(reader: ConfigReader, layer: int) -> bool:
@@ -38,19 +30,9 @@ def is_moe(reader: ConfigReader, layer: int) -> bool:
     return kind_of(reader, layer) == MOE
 
 
-def _listed(reader: ConfigReader, *names: str) -> list[str] | None:
-    """Return the kinds of layers that a file lists under one of some names, by common names."""
-    for name in names:
-        listed = reader.items(name)
-        if listed is not None:
-            return [NAMES.get(str(kind), str(kind)) for kind in listed]
-    return None
-
-
-def _attending_at(reader: ConfigReader, numbers: Container[int]) -> list[str]:
-    """Return a list of layers that attend at some numbers and have a state elsewhere."""
-    layers = reader.size("num_hidden_layers")
-    return [FULL if layer in numbers else LINEAR for layer in range(layers)]
+def _attending_at(numbers: Container[int]) -> Callable[[int], str]:
+    """Return the rule of layers that attend at some numbers and have a state elsewhere."""
+    return lambda layer: FULL if layer in numbers else LINEAR
 
 
 def _replacing(state_of: Callable[[ConfigReader], dict[str, Any]]) -> LayerFields:
@@ -66,7 +48,7 @@ def _replacing(state_of: Callable[[ConfigReader], dict[str, Any]]) -> LayerField
 
 def nemotron_keys(reader: ConfigReader) -> dict[str, Any]:
     """Nemotron-H: a pattern of layers with one part each; its class never ties the output."""
-    kinds = _listed(reader, "layers_block_type", "layer_types")
+    kinds = listed(reader, "layers_block_type", "layer_types")
     if kinds is None:
         stated = reader.data.get("hybrid_override_pattern")
         pattern = "ME*-" if stated is None else stated
@@ -101,14 +83,14 @@ def nemotron_experts(reader: ConfigReader) -> dict[str, Any]:
 
 def bamba_keys(reader: ConfigReader) -> dict[str, Any]:
     """Bamba: the layers of ``attn_layer_indices`` attend."""
-    return {"layer_types": _attending_at(reader, reader.items("attn_layer_indices") or ())}
+    attending = _attending_at(reader.items("attn_layer_indices") or ())
+    return {"layer_types": kinds_of(reader, attending)}
 
 
 def granite_hybrid_keys(reader: ConfigReader) -> dict[str, Any]:
     """Granite 4: a dense MLP, beside the experts if there are any; attention where listed."""
     return {
-        "layer_types": _listed(reader, "layer_types", "layers_block_type")
-        or _attending_at(reader, ()),
+        "layer_types": kinds_of(reader, lambda _: LINEAR, "layer_types", "layers_block_type"),
         "shared_intermediate_size": reader.size("shared_intermediate_size", 1024),
     }
 
@@ -220,8 +202,8 @@ def jamba_keys(reader: ConfigReader) -> dict[str, Any]:
     """Jamba: one layer of each period attends."""
     period = reader.size("attn_layer_period", 8)
     offset = reader.optional("attn_layer_offset", 4) or 0
-    layers = reader.size("num_hidden_layers")
-    return {"layer_types": _attending_at(reader, range(offset, layers, period))}
+    attending = range(offset, reader.size("num_hidden_layers"), period)
+    return {"layer_types": kinds_of(reader, _attending_at(attending))}
 
 
 def jamba_experts(reader: ConfigReader, layer: int) -> bool:
@@ -293,13 +275,15 @@ def _mamba(
 
 def zamba_keys(reader: ConfigReader) -> dict[str, Any]:
     """Zamba: attention over twice the hidden size, in layers at a period after the first three."""
-    kinds = _listed(reader, "layers_block_type", "layer_types")
-    layers = reader.size("num_hidden_layers")
-    if kinds is None:
-        period = reader.size("attn_layer_period", 6)
-        offset = reader.optional("attn_layer_offset", 4) or 0
-        shared = {2, *range(offset + 3, layers, period)}
-        kinds = [HYBRID if layer in shared else LINEAR for layer in range(layers)]
+    period = reader.size("attn_layer_period", 6)
+    offset = reader.optional("attn_layer_offset", 4) or 0
+    shared = {2, *range(offset + 3, reader.size("num_hidden_layers"), period)}
+    kinds = kinds_of(
+        reader,
+        lambda layer: HYBRID if layer in shared else LINEAR,
+        "layers_block_type",
+        "layer_types",
+    )
     return {
         **_zamba_heads(reader, kinds),
         "num_key_value_heads": reader.optional("num_key_value_heads", 16),
@@ -308,7 +292,7 @@ def zamba_keys(reader: ConfigReader) -> dict[str, Any]:
 
 def zamba2_keys(reader: ConfigReader) -> dict[str, Any]:
     """Zamba2: attention over twice the hidden size, in the layers of a list."""
-    kinds = _listed(reader, "layers_block_type", "layer_types")
+    kinds = listed(reader, "layers_block_type", "layer_types")
     if kinds is None:
         shared = {*range(6, 43, 6), 47, 51}
         kinds = [HYBRID if layer in shared else LINEAR for layer in range(54)]
@@ -400,12 +384,14 @@ def _zamba_layer(
 
 def lfm2_keys(reader: ConfigReader) -> dict[str, Any]:
     """LFM2: short convolutions where the file does not list attention, and its own MLP width."""
-    layers = reader.size("num_hidden_layers")
-    keys: dict[str, Any] = {}
-    if _listed(reader, "layer_types") is None:
-        listed = reader.items("full_attn_idxs")
-        full = range(layers) if listed is None else listed
-        keys["layer_types"] = [FULL if layer in full else CONVOLUTION for layer in range(layers)]
+    full = reader.items("full_attn_idxs")
+    keys: dict[str, Any] = {
+        "layer_types": kinds_of(
+            reader,
+            lambda layer: FULL if full is None or layer in full else CONVOLUTION,
+            "layer_types",
+        )
+    }
     if "tie_embedding" in reader.data:
         keys["tie_word_embeddings"] = reader.flag("tie_embedding", default=True)
     return keys
@@ -441,15 +427,13 @@ def lfm2(reader: ConfigReader) -> dict[str, Any]:
 
 def minimax_keys(reader: ConfigReader) -> dict[str, Any]:
     """MiniMax-Text-01: attention where a list says so, by default in every second layer."""
-    kinds = _listed(reader, "layer_types")
-    if kinds is None:
-        layers = reader.size("num_hidden_layers")
-        listed = reader.items("attn_type_list", length=layers)  # 1 for attention
-        kinds = [
-            FULL if (layer % 2 == 0 if listed is None else listed[layer] == 1) else LINEAR
-            for layer in range(layers)
-        ]
-    return {"layer_types": kinds}
+
+    def kind(layer: int) -> str:
+        numbers = reader.items("attn_type_list", length=reader.size("num_hidden_layers"))
+        attends = layer % 2 == 0 if numbers is None else numbers[layer] == 1
+        return FULL if attends else LINEAR
+
+    return {"layer_types": kinds_of(reader, kind, "layer_types")}
 
 
 @_replacing
@@ -471,11 +455,10 @@ def minimax(reader: ConfigReader) -> dict[str, Any]:
 
 def recurrent_gemma_keys(reader: ConfigReader) -> dict[str, Any]:
     """RecurrentGemma: a pattern of blocks over the layers; half the stated width for each MLP."""
-    kinds = _listed(reader, "block_types") or [LINEAR, LINEAR, FULL]
-    layers = reader.size("num_hidden_layers")
-    local = [SLIDING if kind == FULL else kind for kind in kinds]
+    kinds = listed(reader, "block_types") or [LINEAR, LINEAR, FULL]
+    local = [WINDOWED if kind == FULL else kind for kind in kinds]
     return {
-        "layer_types": [local[layer % len(local)] for layer in range(layers)],
+        "layer_types": kinds_of(reader, lambda layer: local[layer % len(local)]),
         "intermediate_size": reader.size("intermediate_size") // 2,
     }
 
@@ -504,10 +487,8 @@ def recurrent_gemma(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 def zaya_keys(reader: ConfigReader) -> dict[str, Any]:
     """ZAYA1: every layer attends, to all tokens or to a window."""
-    names = {"hybrid": FULL, "hybrid_sliding": SLIDING}
-    kinds = _listed(reader, "layer_types")
-    if kinds is None:
-        kinds = [FULL] * reader.size("num_hidden_layers")
+    names = {"hybrid": FULL, "hybrid_sliding": WINDOWED}
+    kinds = kinds_of(reader, lambda _: FULL, "layer_types")
     return {"layer_types": [names.get(kind, kind) for kind in kinds]}
 
 

@@ -11,7 +11,35 @@ from typing import Any
 
 from simulator.inputs.hf_config.reading import LARGEST_LAYERS, ConfigReader
 
-LINEAR = "linear_attention"
+LINEAR, FULL, WINDOWED = "linear_attention", "full_attention", "sliding_attention"
+# Names of layers in the files of hybrid models, and of older files.
+NAMES = {
+    **dict.fromkeys(("mamba", "recurrent", "M"), LINEAR),
+    **dict.fromkeys(("attention", "*"), FULL),
+    "-": "mlp",
+    "E": "moe",
+}
+
+
+def listed(reader: ConfigReader, *names: str) -> list[str] | None:
+    """Return the kinds of layers that a file lists under one of some names, by common names."""
+    found = next((found for name in names if (found := reader.items(name)) is not None), None)
+    return None if found is None else [NAMES.get(str(kind), str(kind)) for kind in found]
+
+
+def kinds_of(reader: ConfigReader, rule: Callable[[int], str], *names: str) -> list[str]:
+    """Return the kind of each layer: as the file lists under one of some names, else by a rule."""
+    found = listed(reader, *names)
+    if found is not None:
+        return found
+    return [
+        rule(layer) for layer in range(reader.size("num_hidden_layers", largest=LARGEST_LAYERS))
+    ]
+
+
+def kind_of(reader: ConfigReader, layer: int) -> str:
+    """Return the common name of a layer's kind, from the list that the keys of its type state."""
+    return str((reader.items("layer_types") or ())[layer])
 
 
 def is_linear(reader: ConfigReader, layer: int, *, interval: int = 4) -> bool:
@@ -143,35 +171,26 @@ def indexed(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 # Sizes that differ by layer. A rule of keys gives the names of a type's own files in common terms.
 
-FULL, WINDOWED = "full_attention", "sliding_attention"
-
 
 def _types(
     reader: ConfigReader, is_full: Callable[[int], bool], other: str = WINDOWED
 ) -> list[str]:
     """Return what each layer attends to: as the file lists, else by a rule of the class."""
-    layers = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
-    stated = reader.items("layer_types")
-    if stated is not None:
-        return list(stated[:layers])  # some files add the layers of multi-token prediction
-    return [FULL if is_full(layer) else other for layer in range(layers)]
-
-
-def _is_full(reader: ConfigReader, layer: int) -> bool:
-    """Return whether a layer attends to all tokens, by the types that a rule of keys gave."""
-    return bool((reader.items("layer_types") or ())[layer] == FULL)
+    found = kinds_of(reader, lambda layer: FULL if is_full(layer) else other, "layer_types")
+    # Some files add the layers of multi-token prediction.
+    return found[: reader.size("num_hidden_layers", largest=LARGEST_LAYERS)]
 
 
 def _mlp_types(reader: ConfigReader, is_sparse: Callable[[int], bool]) -> list[str]:
     """Return the kind of each layer's MLP: as the file lists, else by a rule of the class."""
     layers = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
-    stated = reader.items("mlp_layer_types")
-    if stated is not None:
-        return list(stated[:layers])
-    frequency = reader.data.get("moe_layer_freq")
-    if isinstance(frequency, list):
-        return ["sparse" if experts else "dense" for experts in frequency[:layers]]
-    return ["sparse" if is_sparse(layer) else "dense" for layer in range(layers)]
+    found = reader.items("mlp_layer_types")
+    if found is None:
+        frequency = reader.data.get("moe_layer_freq")
+        stated = isinstance(frequency, list)
+        sparse = frequency if stated else [is_sparse(layer) for layer in range(layers)]
+        found = ["sparse" if experts else "dense" for experts in sparse]
+    return list(found[:layers])
 
 
 def _shares(reader: ConfigReader, layer: int, default: int) -> bool:
@@ -251,7 +270,7 @@ def gemma4_keys(reader: ConfigReader) -> dict[str, Any]:
 
 def gemma4(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Gemma 4: layers with all tokens have wider heads; the last layers share earlier caches."""
-    full, shares = _is_full(reader, layer), _shares(reader, layer, 0)
+    full, shares = kind_of(reader, layer) == FULL, _shares(reader, layer, 0)
     tied = full and reader.flag("attention_k_eq_v")
     own = _own_sizes(reader, layer)
     if own is None and full:
@@ -301,7 +320,7 @@ def mimo_keys(reader: ConfigReader) -> dict[str, Any]:
 def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """MiMo-V2: windowed layers have twice the KV heads, and attention sinks."""
     heads = reader.size("num_attention_heads")
-    if _is_full(reader, layer):
+    if kind_of(reader, layer) == FULL:
         return {"vectors": heads if reader.flag("add_full_attention_sink_bias") else 0}
     sinks = reader.flag("add_swa_attention_sink_bias", default=True)
     own = reader.size("swa_num_attention_heads", heads)
@@ -357,7 +376,7 @@ def step_keys(first: int, **defaults: int) -> Callable[[ConfigReader], dict[str,
 def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Step-3.5: windowed layers have more query heads."""
     own = _own_sizes(reader, layer)
-    if own is None and not _is_full(reader, layer):
+    if own is None and kind_of(reader, layer) != FULL:
         other = reader.data.get("attention_other_setting")
         own = other if isinstance(other, Mapping) else {}
         if heads := reader.optional("num_sliding_attention_heads", None):
