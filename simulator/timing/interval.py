@@ -120,6 +120,13 @@ class Spread:
     launch_above_us: float = 0.0
     common: float = 1.0
 
+    def of(self, streaming_s: Numeric, fixed_s: Numeric = 0.0) -> "Deviation":
+        """Return the error of a streaming and a fixed time."""
+        return Deviation(
+            self.streaming_below * streaming_s + self.fixed_below * fixed_s,
+            self.streaming_above * streaming_s + self.fixed_above * fixed_s,
+        )
+
     @property
     def launch_above_s(self) -> float:
         """Time of each launch that a prediction from published peaks leaves out. [s]."""
@@ -313,17 +320,14 @@ def uncertainty_of(
     """
     shared, own = _kernel_errors(step, spreads, setup, peak=peak)
     if served:
-        engine = code_spread("engine")
-        own["engine"] = Deviation(
-            engine.streaming_below * step.total_s, engine.streaming_above * step.total_s
-        )
+        own["engine"] = code_spread("engine").of(step.total_s)
     if code := _code_error(step, setup):
         own["code"] = code
     across = shared.pop("collective", None)
     below, above = _added([*shared.values(), *own.values()])
     low, high = step.device_s - below, step.device_s + above
     if setup.eager:
-        host = _host_error(step)
+        host = code_spread("eager_host").of(0.0, step.host_s)
         low = maximum(low, step.host_s - host.below_s)
         high = maximum(high, step.host_s + host.above_s)
         waits = step.host_s > step.device_s
@@ -422,8 +426,8 @@ def _kernel_errors(
     for family, time in step.families.items():
         spread = spreads[family]
         streaming = time.total_s - time.fixed_s
-        below = spread.streaming_below * streaming + spread.fixed_below * time.fixed_s
-        above = spread.streaming_above * streaming + spread.fixed_above * time.fixed_s
+        error = spread.of(streaming, time.fixed_s)
+        below, above = error.below_s, error.above_s
         if family in step.cached_s:
             cached_s = step.cached_s[family]
             below = below + (spread.cached_below - spread.streaming_below) * cached_s
@@ -432,12 +436,8 @@ def _kernel_errors(
             alone, together = square_root(1 - spread.common), square_root(spread.common)
             own[family] = Deviation(alone * below, alone * above)
             if setup.bifurcated:
-                more = code_spread("bifurcated")
                 read_apart = "bifurcated" if family == "attention" else f"bifurcated_{family}"
-                own[read_apart] = Deviation(
-                    more.streaming_below * streaming + more.fixed_below * time.fixed_s,
-                    more.streaming_above * streaming + more.fixed_above * time.fixed_s,
-                )
+                own[read_apart] = code_spread("bifurcated").of(streaming, time.fixed_s)
         else:
             rest = (1 - spread.common) * time.squares_s2 / (time.total_s + _TINY_S) ** 2
             together = square_root(spread.common + rest)
@@ -447,21 +447,12 @@ def _kernel_errors(
 
 def _code_error(step: StepSums, setup: Setup) -> Deviation | None:
     """Return the error of code outside serving engines, None for an engine's code."""
+    kind: Code | Literal[""] = find_way(setup.kernel).spread
+    if not setup.graph:
+        kind = "unfused"
     if setup.rebuilds:
-        spread = code_spread("rebuilt")
-    elif not setup.graph:
-        spread = code_spread("unfused")
-    elif kind := find_way(setup.kernel).spread:
-        spread = code_spread(kind)
-    else:
-        return None
-    return Deviation(spread.streaming_below * step.device_s, spread.streaming_above * step.device_s)
-
-
-def _host_error(step: StepSums) -> Deviation:
-    """Return the error of the host's launches."""
-    spread = code_spread("eager_host")
-    return Deviation(spread.fixed_below * step.host_s, spread.fixed_above * step.host_s)
+        kind = "rebuilt"
+    return code_spread(kind).of(step.device_s) if kind else None
 
 
 def _unless(condition: Numeric, error: Deviation) -> Deviation:

@@ -186,9 +186,8 @@ def _mlp_types(reader: ConfigReader, is_sparse: Callable[[int], bool]) -> list[s
     layers = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
     found = reader.items("mlp_layer_types")
     if found is None:
-        frequency = reader.data.get("moe_layer_freq")
-        stated = isinstance(frequency, list)
-        sparse = frequency if stated else [is_sparse(layer) for layer in range(layers)]
+        sparse = reader.data.get("moe_layer_freq")
+        sparse = sparse if isinstance(sparse, list) else map(is_sparse, range(layers))
         found = ["sparse" if experts else "dense" for experts in sparse]
     return list(found[:layers])
 
