@@ -7,32 +7,12 @@ from typing import Literal, get_args
 from simulator.inputs.dtypes import Dtype
 from simulator.numeric import Numeric
 
+# fmt: off
 Kind = Literal[
-    "gemm",
-    "experts",
-    "attention",
-    "latent_attention",
-    "prefill_attention",
-    "latent_prefill",
-    "index_scores",
-    "prefill_scores",
-    "index_selection",
-    "sparse_attention",
-    "sparse_prefill",
-    "convolution",
-    "recurrence",
-    "chunk_solve",
-    "chunk_scan",
-    "fused_scan",
-    "combine",
-    "elementwise",
-    "norm",
-    "activation",
-    "rotary",
-    "quantise",
-    "copy",
-    "gather",
-    "collective",
+    "gemm", "experts", "attention", "latent_attention", "prefill_attention", "latent_prefill",
+    "index_scores", "prefill_scores", "index_selection", "sparse_attention", "sparse_prefill",
+    "convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan", "combine",
+    "elementwise", "norm", "activation", "rotary", "quantise", "copy", "gather", "collective",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # How messages between GPUs go: see ``Operation.route``.
@@ -40,31 +20,19 @@ Route = Literal["around", "all", "next"]
 # The kind whose constants and spreads stand in for those that a kind lacks.
 KIN: dict[Kind, Kind] = {
     "experts": "gemm",
-    "latent_attention": "attention",
-    "latent_prefill": "prefill_attention",
-    "index_scores": "attention",
-    "prefill_scores": "index_scores",
-    "index_selection": "elementwise",
-    "sparse_attention": "latent_attention",
-    "sparse_prefill": "sparse_attention",
-    "convolution": "elementwise",
-    "recurrence": "elementwise",
-    "chunk_solve": "chunk_scan",
-    "chunk_scan": "recurrence",
-    "fused_scan": "recurrence",
-    "norm": "elementwise",
-    "activation": "elementwise",
-    "rotary": "elementwise",
+    "latent_attention": "attention", "latent_prefill": "prefill_attention",
+    "index_scores": "attention", "prefill_scores": "index_scores", "index_selection": "elementwise",
+    "sparse_attention": "latent_attention", "sparse_prefill": "sparse_attention",
+    "convolution": "elementwise", "recurrence": "elementwise",
+    "chunk_solve": "chunk_scan", "chunk_scan": "recurrence", "fused_scan": "recurrence",
+    "norm": "elementwise", "activation": "elementwise", "rotary": "elementwise",
     "quantise": "elementwise",
 }
 # The kinds of a layer's state: linear attention and state spaces.
 STATE_KINDS: tuple[Kind, ...] = (
-    "convolution",
-    "recurrence",
-    "chunk_solve",
-    "chunk_scan",
-    "fused_scan",
+    "convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan",
 )
+# fmt: on
 # Consecutive kinds of operation in an attention call, whose errors count as one. Sums add them
 # last: over a grid all other operations have fewer points, and so has their sum.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "latent_attention", "combine", "copy")

@@ -239,17 +239,8 @@ _RENAMED = {
     "tpot_ms": ("tpot_s", MILLISECOND),
     "price_per_hour": ("usd_per_hour", 1.0),
 }
-_NUMBERS = (
-    "target_step_ms",
-    "ttft_ms",
-    "tpot_ms",
-    "requests_per_s",
-    "percentile",
-    "price_per_hour",
-    "target_request_s",
-    "success_rate",
-    "size_factors",
-)
+_NUMBERS = (*_RENAMED, "requests_per_s", "percentile", "target_request_s", "success_rate")
+_NUMBERS += ("size_factors",)
 _NAMES = ("attentions", "families")
 _LISTS = (*_NAMES, "target_kv_heads", "size_factors", "tensor_parallel_sizes")
 

@@ -55,34 +55,21 @@ from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot separate: a call of decode attention also writes the new keys
 # and adds up partial results.
+# fmt: off
 Family = Literal[
-    "gemm",
-    "experts",
-    "attention",
-    "latent_attention",
-    "prefill_attention",
-    "latent_prefill",
-    "sparse_attention",
-    "recurrence",
-    "elementwise",
-    "collective",
+    "gemm", "experts", "attention", "latent_attention", "prefill_attention", "latent_prefill",
+    "sparse_attention", "recurrence", "elementwise", "collective",
 ]
+# fmt: on
 FAMILIES: tuple[Family, ...] = get_args(Family)
 FAMILY: dict[Kind, Family] = {
-    "gemm": "gemm",
-    "experts": "experts",
-    "attention": "attention",
-    "latent_attention": "latent_attention",
-    "combine": "attention",
-    "copy": "attention",
-    "prefill_attention": "prefill_attention",
-    "latent_prefill": "latent_prefill",
+    **{family: family for family in FAMILIES},
+    **dict.fromkeys(("combine", "copy"), "attention"),
     # A layer has an indexer and the attention to what it selects.
     **dict.fromkeys(SPARSE_KERNELS, "sparse_attention"),
     # Rows of linear attention tell one from the other, but a layer has both.
     **dict.fromkeys(LINEAR_KERNELS, "recurrence"),
     **dict.fromkeys(STREAMING, "elementwise"),
-    "collective": "collective",
 }
 # Kinds of kernel that read the KV cache, whose format selects their spread.
 CACHE_READERS: tuple[Family, ...] = ("attention", "latent_attention", "sparse_attention")

@@ -326,6 +326,7 @@ NESTED: dict[str, str] = {
     "cohere2_vision": "cohere2",
     "kimi_k25": "kimi_k2",
 }
+# fmt: on
 # Where the decoder's keys lie in a multimodal file, from the outside inwards.
 _DECODER_KEYS = ("thinker_config", "llm_config", "language_config", "text_config")
 
