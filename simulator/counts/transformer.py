@@ -90,10 +90,26 @@ def decode_operations(
     WorkloadError
         If the heads cannot be split over the GPUs, or the kernel is unknown.
     """
-    operations, after = around_attention(model, setup, work)
+    before, after = around_attention(model, setup, work)
+    return before + attention_operations(model, setup, work, resident_blocks) + after
+
+
+def attention_operations(
+    model: ModelShape, setup: Setup, work: Workload, resident_blocks: int
+) -> list[Operation]:
+    """List the attention of a decode step, all layers together; see :func:`decode_operations`.
+
+    Parameters
+    ----------
+    model, setup, work
+        What is decoded, how, and its sizes, numbers or arrays.
+    resident_blocks
+        Thread blocks the GPU runs at once.
+    """
+    operations: list[Operation] = []
     for shape, layers, mark in attention_shapes(model, setup, work, resident_blocks):
         operations += repeated(attention(shape, setup), layers, mark=mark)
-    return operations + after
+    return operations
 
 
 def around_attention(
@@ -291,7 +307,7 @@ def mixed_operations(
         Thread blocks the GPU runs at once.
     """
     check_parallelism(model, setup)
-    attended = attention_shapes(model, setup, work, resident_blocks)
+    attended = attention_operations(model, setup, work, resident_blocks)
     work, chunk = setup.passing(work), setup.held(chunk)
     levels = prefilled_levels(setup, chunk, cached_tokens)
     tokens = computed_tokens(levels)
@@ -312,9 +328,7 @@ def mixed_operations(
             after += repeated(attention_output(layer, absorbed=absorbed), layers, mark=suffix)
             if not apart:
                 break
-    for shape, layers, mark in attended:
-        operations += repeated(attention(shape, setup), layers, mark=mark)
-    operations += _prefill_attention(prefilling, levels, chunk)
+    operations += [*attended, *_prefill_attention(prefilling, levels, chunk)]
 
     def mixing(state: State) -> list[Operation]:
         return [

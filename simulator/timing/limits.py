@@ -61,6 +61,11 @@ def runs_trtllmgen(gpu: HardwareProfile) -> bool:
     return gpu.compute_capability.startswith("10.")
 
 
+def prefill_tiles(gpu: HardwareProfile, kind: str) -> int:
+    """Return the tiles of query rows of a thread block: TensorRT-LLM's prefill takes two."""
+    return 2 if kind == "prefill_attention" and runs_trtllmgen(gpu) else 1
+
+
 def resident_blocks(gpu: HardwareProfile) -> int:
     """Return the resident blocks of a GPU, which flash kernels split the keys to fill."""
     return gpu.sm_count * blocks_per_sm(gpu.architecture)

@@ -44,7 +44,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
-from simulator.timing.limits import runs_trtllmgen
+from simulator.timing.limits import prefill_tiles
 
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
@@ -272,9 +272,7 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
     rate = gpu.flops_per_s(operation.kind, operation.dtype)
     flops = operation.flops * operation.tile_rows_per_row
     if is_used(operation.longest_block_flops):
-        longest = operation.longest_block_flops
-        if operation.kind == "prefill_attention" and runs_trtllmgen(gpu.gpu):
-            longest = 2 * longest  # a thread block takes two tiles of query rows
+        longest = operation.longest_block_flops * prefill_tiles(gpu.gpu, operation.kind)
         flops = flops + longest * (gpu.sm_count / 2)
     seconds = flops / rate
     if is_used(operation.head_width):

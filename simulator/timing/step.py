@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from simulator.counts.operation import ONE_KERNEL, Kind, Operation, Totals, repeated
-from simulator.counts.transformer import attention, attention_shapes, decode_operations
+from simulator.counts.operation import ONE_KERNEL, Kind, Operation, Totals
+from simulator.counts.transformer import attention_operations, decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
@@ -175,9 +175,7 @@ def timed_attention(model: ModelShape, setup: Setup, work: Workload, gpu: Rates)
     gpu
         The GPU's rates.
     """
-    attending: list[Operation] = []
-    for shape, layers, mark in attention_shapes(model, setup, work, resident_blocks(gpu.gpu)):
-        attending += repeated(attention(shape, setup), layers, mark=mark)
+    attending = attention_operations(model, setup, work, resident_blocks(gpu.gpu))
     return timed(attending, gpu, setup.execution)
 
 
