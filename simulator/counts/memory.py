@@ -390,6 +390,15 @@ def prefill_tokens_at_once(
     An engine processes them in batches, and keeps memory for its largest one; plain PyTorch
     processes all prompts whole.
 
+    Parameters
+    ----------
+    setup, work
+        How the prompts run, and their sizes.
+    card_bytes
+        Memory of the card. [bytes]
+
+    Examples
+    --------
     >>> work = Workload(context_tokens="32K", prompts=4)
     >>> [prefill_tokens_at_once(Setup(execution=e), work, 80e9)[0] for e in ("graph", "eager")]
     [8192, 131072]

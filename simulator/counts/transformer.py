@@ -720,6 +720,13 @@ def prefilled_levels(
 
     Without a tree, or if every sample gets its own copy, these are whole prompts. If the first
     tokens of each prompt are cached, they are a level of their own.
+
+    Parameters
+    ----------
+    setup, work
+        How the prompts run, and their sizes.
+    cached_tokens
+        Tokens at the beginning of each prompt that its cache holds already; None for no cache.
     """
     if cached_tokens is not None:
         computed = work.context_tokens - cached_tokens

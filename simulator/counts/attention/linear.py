@@ -141,6 +141,13 @@ def decode(shard: Shard, state: State, work: Workload) -> list[Operation]:
     """Return the convolution and the recurrence of a decode step.
 
     A step that checks draft tokens keeps the state after each of them.
+
+    Parameters
+    ----------
+    shard, state
+        The GPU's part of the model, and the layer's state.
+    work
+        The sizes of the step.
     """
     shape = shape_of(shard, state, work.prompts * work.samples, work.query_tokens)
     channels, states = _channels(shard, state), work.query_tokens
@@ -158,6 +165,15 @@ def prefill(
     """Return a prefill's convolutions and recurrences, and each sample's copy of the state.
 
     The nodes of a level go on from the states of the nodes above them.
+
+    Parameters
+    ----------
+    shard, state
+        The GPU's part of the model, and the layer's state.
+    levels
+        What the prefill computes, from the root down.
+    work
+        Its prompts, and the samples that get a copy.
     """
     operations = []
     for number, level in enumerate(levels, 1):

@@ -43,7 +43,15 @@ def kind_of(reader: ConfigReader, layer: int) -> str:
 
 
 def is_linear(reader: ConfigReader, layer: int, *, interval: int = 4) -> bool:
-    """Return whether a layer is linear attention: as the file lists, else all but every n-th."""
+    """Return whether a layer is linear attention: as the file lists, else all but every n-th.
+
+    Parameters
+    ----------
+    reader, layer
+        The file, and the number of the layer.
+    interval
+        The class default of n.
+    """
     types = reader.items("layer_types", length=reader.size("num_hidden_layers"))
     if types is not None:
         return bool(types[layer] == LINEAR)

@@ -397,7 +397,14 @@ BIASED = ModelType(attention_bias=Key("attention_bias"))
 
 
 def sizes_of(layers: int, hidden: int, heads: int, inner: int, vocabulary: int) -> dict[str, int]:
-    """Return the five sizes under their keys in config.json."""
+    """Return five sizes under their keys in config.json.
+
+    Parameters
+    ----------
+    layers, hidden, heads, inner, vocabulary
+        Class defaults: layers, width of the hidden state, query heads, inner width of the MLP, and
+        rows of the token table.
+    """
     keys = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     return dict(zip((*keys, "vocab_size"), (layers, hidden, heads, inner, vocabulary), strict=True))
 

@@ -139,7 +139,15 @@ def shared_expert_of(
 def shared_experts(
     *, count: int, size: int | None, key: str = "moe_intermediate_size"
 ) -> Callable[[ConfigReader], int]:
-    """DeepSeek: ``n_shared_experts`` of a routed expert's width, side by side."""
+    """DeepSeek: ``n_shared_experts`` of a routed expert's width, side by side.
+
+    Parameters
+    ----------
+    count, size
+        Class defaults of their number and of the width.
+    key
+        Key of the width.
+    """
 
     def rule(reader: ConfigReader) -> int:
         shared = reader.optional("n_shared_experts", count) or 0
@@ -231,7 +239,17 @@ def last_layer_bias(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 
 def head_dim_of(reader: ConfigReader, default: int | None, *, heads: int) -> int:
-    """Return the width of a head, stated or a class default or an equal share."""
+    """Return the width of a head: stated, a class default, or an equal share.
+
+    Parameters
+    ----------
+    reader
+        The file.
+    default
+        Class default, None for an equal share of the hidden size.
+    heads
+        Query heads.
+    """
     stated = reader.optional("head_dim", default, minimum=1)
     return stated or reader.size("hidden_size") // heads
 
