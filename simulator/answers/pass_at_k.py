@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 from simulator.errors import WorkloadError
 from simulator.inputs.csv_files import ProblemCount, RefusedRow, read_problem_counts
@@ -43,30 +43,21 @@ def pass_at_k(samples: int, correct: int, k: int) -> float:
     return -math.expm1(misses)
 
 
-class Success(Protocol):
-    """What is known about how often a sample is right."""
-
-    @property
-    def largest_k(self) -> int | None:
-        """The most samples for which pass@k is known, None for any number."""
-
-    def at(self, k: int) -> tuple[float, float | None]:
-        """Return the expected pass@k and its standard error, None where unknown."""
-
-    @property
-    def source(self) -> str:
-        """The source, in words."""
-
-    @property
-    def refused(self) -> tuple[RefusedRow, ...]:
-        """Rows of a file that are not used."""
-
-
 @dataclass(frozen=True)
 class SuccessRate:
-    """One rate for all problems: samples are right independently with one probability."""
+    """One rate for all problems: samples are right independently with one probability.
+
+    Attributes
+    ----------
+    largest_k
+        The most samples for which pass@k is known: None for any number.
+    refused
+        Rows of a file that are not used: there is no file.
+    """
 
     rate: float
+    largest_k: ClassVar[None] = None
+    refused: ClassVar[tuple[RefusedRow, ...]] = ()
 
     def __post_init__(self) -> None:
         """Refuse a rate that is not a probability.
@@ -81,16 +72,6 @@ class SuccessRate:
                 f"success_rate = {self.rate:g} is not in (0, 1]: it is the share of single samples "
                 "that are right"
             )
-
-    @property
-    def largest_k(self) -> None:
-        """None: the rate holds for any number of samples."""
-        return
-
-    @property
-    def refused(self) -> tuple[RefusedRow, ...]:
-        """No rows: there is no file."""
-        return ()
 
     def at(self, k: int) -> tuple[float, None]:
         """Return 1 - (1 - p)^k.
@@ -126,7 +107,7 @@ class SuccessCounts:
         return min(problem.samples for problem in self.problems)
 
     def at(self, k: int) -> tuple[float, float | None]:
-        """Return the mean over problems, and its standard error from their spread."""
+        """Return the mean over problems, and its standard error from their spread, if they tell."""
         values = [pass_at_k(item.samples, item.correct, k) for item in self.problems]
         mean = math.fsum(values) / len(values)
         if len(values) == 1:
@@ -141,6 +122,10 @@ class SuccessCounts:
         fewest, most = self.largest_k, max(problem.samples for problem in self.problems)
         samples = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
         return f"unbiased estimates from {problems} of {self.path}, {samples} samples each"
+
+
+# What is known about how often a sample is right.
+Success = SuccessRate | SuccessCounts
 
 
 def success_of(

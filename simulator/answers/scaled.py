@@ -35,20 +35,15 @@ class ScaledModel:
 
     Attributes
     ----------
-    model
-        Its shape.
-    target_parameters, parameters
-        Wanted, and what round sizes give.
+    model, parameters
+        Its shape and size.
+    size_error
+        Relative difference between the size and the wanted one.
     """
 
     model: ModelShape
-    target_parameters: float
     parameters: int
-
-    @property
-    def size_error(self) -> float:
-        """Relative difference between the size and the wanted one."""
-        return self.parameters / self.target_parameters - 1
+    size_error: float
 
 
 def scale_model(
@@ -102,8 +97,8 @@ def scale_model(
             *_, model = min(good, key=lambda item: item[:3])
             return ScaledModel(
                 model=_named(model, base, size_factor, scale_by),
-                target_parameters=target,
                 parameters=count_parameters(model).total,
+                size_error=_size_error(model, target),
             )
     raise ModelError(
         f"{base.name}: no {scale_by} with round sizes gives {_kv_phrase(form)} and "

@@ -172,6 +172,14 @@ class DocumentedExceptions(Frozen):
     fp4_tflops: Figure | None = None
 
 
+# The fields of the rates of formats that are called otherwise.
+_RATES: dict[Dtype, str] = {
+    "fp8_block": "fp8_tflops",
+    "int8": "int8_tops",
+    **dict.fromkeys(("nvfp4", "mxfp4"), "fp4_tflops"),
+}
+
+
 class HardwareProfile(Frozen):
     """One GPU.
 
@@ -350,17 +358,8 @@ class HardwareProfile(Frozen):
         int4 weights are expanded to 16 bits before the product, so they have no rate of their own.
         fp32 means what PyTorch does by default: no TF32.
         """
-        figures: dict[str, Figure | None] = {
-            "bf16": self.peak.bf16_tflops,
-            "fp16": self.peak.fp16_tflops,
-            "fp32": self.peak.fp32_tflops,
-            "fp8": self.peak.fp8_tflops,
-            "fp8_block": self.peak.fp8_tflops,
-            "nvfp4": self.peak.fp4_tflops,
-            "mxfp4": self.peak.fp4_tflops,
-            "int8": self.peak.int8_tops,
-        }
-        figure = figures.get(dtype)
+        field = _RATES.get(dtype, f"{dtype}_tflops")
+        figure: Figure | None = getattr(self.peak, field, None)
         return figure.value * TERA if figure else None
 
 

@@ -613,6 +613,9 @@ class ParameterCount:
         return self.embedding + self.head + self.attention + self.mlp + self.norms
 
 
+_COUNTED = ("attention", "state", "mlp", "experts", "shared_experts", "routing")
+
+
 @lru_cache(maxsize=1024)
 def count_parameters(model: ModelShape) -> ParameterCount:
     """Count the parameters of a model exactly.
@@ -657,12 +660,7 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     return ParameterCount(
         embedding=embedding,
         head=head,
-        attention=found["attention"],
-        state=found["state"],
-        mlp=found["mlp"],
-        experts=found["experts"],
-        shared_experts=found["shared_experts"],
-        routing=found["routing"],
+        **{part: found[part] for part in _COUNTED},
         norms=norms,
         active=total - found["idle"],
         draft=model.draft_layers * _draft_parameters(model),

@@ -42,13 +42,9 @@ class Parallelism(Frozen):
         >>> Parallelism(tensor_parallel=4, pipeline_parallel=2).words, Parallelism().words
         ('TP 4, PP 2', '')
         """
-        sizes = {
-            "TP": self.tensor_parallel,
-            "DP": self.data_parallel,
-            "EP": self.expert_parallel,
-            "PP": self.pipeline_parallel,
-        }
-        return ", ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
+        sizes = (getattr(self, field) for field in Parallelism.model_fields)
+        named = zip(("TP", "DP", "EP", "PP"), sizes, strict=True)
+        return ", ".join(f"{name} {size}" for name, size in named if size > 1)
 
     @property
     def expert_gpus(self) -> int:

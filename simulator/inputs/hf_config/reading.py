@@ -19,26 +19,21 @@ LARGEST_SIZE = 10**9
 LARGEST_LAYERS = 10**4
 
 # The names of each quantity. The first is the common one; messages use it if the file has none.
+# fmt: off
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "hidden_size": ("hidden_size", "n_embd", "n_embed", "d_model"),
-    "num_attention_heads": (
-        *("num_attention_heads", "n_head", "n_heads"),
-        *("num_heads", "attention_heads"),
-    ),
+    "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads",
+        "attention_heads"),
     "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
     "head_dim": ("head_dim", "kv_channels"),
     "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "vocab_size": ("padded_vocab_size", "vocab_size"),
-    "max_position_embeddings": (
-        *("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len"),
-        *("max_sequence_length", "model_max_length"),
-    ),
+    "max_position_embeddings": ("max_position_embeddings", "n_positions", "n_ctx", "seq_length",
+        "max_seq_len", "max_sequence_length", "model_max_length"),
     "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
-    "num_experts_per_tok": (
-        *("num_experts_per_tok", "num_experts_per_token", "experts_per_token"),
-        *("moe_k", "moe_topk"),
-    ),
+    "num_experts_per_tok": ("num_experts_per_tok", "num_experts_per_token", "experts_per_token",
+        "moe_k", "moe_topk"),
     "n_shared_experts": ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"),
     "draft_layers": ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers"),
     "dtype": ("dtype", "torch_dtype"),
@@ -50,6 +45,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "chunk_size": ("mamba_chunk_size", "chunk_size"),
     "time_step_rank": ("mamba_dt_rank", "time_step_rank"),
 }
+# fmt: on
 
 
 class Key(NamedTuple):
