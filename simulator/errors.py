@@ -67,6 +67,25 @@ class OwnFileWarning(UserWarning):
     """A file of the user's own is left out, or says what can hardly be true."""
 
 
+def check_between(name: str, value: int, least: int, most: int) -> None:
+    """Refuse a size out of its range.
+
+    Parameters
+    ----------
+    name, value
+        What it is called, and the size.
+    least, most
+        Ends of the range, both included.
+
+    Raises
+    ------
+    WorkloadError
+        If it lies outside.
+    """
+    if not least <= value <= most:
+        raise WorkloadError(f"{name} = {value:,} is not between {least:,} and {most:,}")
+
+
 def parted(message: str) -> tuple[str, str]:
     """Split a message into what is wrong and what to do instead, which may be nothing.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import memory_on
-from simulator.errors import WorkloadError
+from simulator.errors import WorkloadError, check_between
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
@@ -122,12 +122,9 @@ def crossover(
     """
     import numpy as np
 
-    for name, value, low, high in (
-        ("most_samples", most_samples, 2, SAMPLES_LIMIT),
-        ("longest_context_tokens", longest_context_tokens, 2 * SHORTEST_CONTEXT, CONTEXT_LIMIT),
-    ):
-        if not low <= value <= high:
-            raise WorkloadError(f"{name} = {value:,} is not between {low:,} and {high:,}")
+    check_between("most_samples", most_samples, 2, SAMPLES_LIMIT)
+    shortest = 2 * SHORTEST_CONTEXT
+    check_between("longest_context_tokens", longest_context_tokens, shortest, CONTEXT_LIMIT)
     contexts = log_steps(SHORTEST_CONTEXT, longest_context_tokens)
     every = np.arange(1, most_samples + 1)
     shown = log_steps(1, most_samples)

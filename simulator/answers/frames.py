@@ -36,16 +36,8 @@ if TYPE_CHECKING:
 _LOSSES = ("loss_change", "loss_low", "loss_high")
 # Parts of a step; those that sharing the context changes come first.
 PARTS = (
-    "attention, context",
-    "attention, own tokens",
-    "attention, merging",
-    "states",
-    "projections",
-    "MLP",
-    "output layer",
-    "small kernels",
-    "GPU to GPU",
-    "waiting for host",
+    *("attention, context", "attention, own tokens", "attention, merging", "states"),
+    *("projections", "MLP", "output layer", "small kernels", "GPU to GPU", "waiting for host"),
 )
 _MLP, _OUTPUT = ("mlp_", "expert", "shared_expert", "router"), ("lm_head", "embedding", "sampling")
 _PART_OF_KIND = {

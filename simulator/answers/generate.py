@@ -7,7 +7,7 @@ from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, estimate, fits
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.counts.memory import Memory, prefill_tokens_at_once
 from simulator.counts.request import last_own_tokens
-from simulator.errors import WorkloadError
+from simulator.errors import WorkloadError, check_between
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Attention, Setup
@@ -133,10 +133,7 @@ def generate(
     WorkloadError
         If there is nothing to generate, no context to start from, or the workload cannot run.
     """
-    if not 1 <= output_tokens <= MOST_OUTPUT_TOKENS:
-        raise WorkloadError(
-            f"output_tokens = {output_tokens:,} is not between 1 and {MOST_OUTPUT_TOKENS:,}"
-        )
+    check_between("output_tokens", output_tokens, 1, MOST_OUTPUT_TOKENS)
     check_begins(work)
     own = last_own_tokens(output_tokens, work.query_tokens, work.accepted_tokens)
     last = work.but(decoded_tokens=own)

@@ -12,7 +12,7 @@ from simulator.answers.pass_at_k import Success
 from simulator.answers.price import SECONDS_PER_HOUR, price_per_hour
 from simulator.answers.search import largest
 from simulator.counts.request import last_own_tokens
-from simulator.errors import WorkloadError
+from simulator.errors import WorkloadError, check_between
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
@@ -179,20 +179,14 @@ def _check(
         if target is not None and not target > 0:
             shown = target * 1e3 if name.endswith("ms") else target
             raise WorkloadError(f"{name} = {shown:g} is not positive")
-    if not 1 <= most_samples <= SAMPLES_LIMIT:
-        raise WorkloadError(
-            f"most_samples = {most_samples:,} is not between 1 and {SAMPLES_LIMIT:,}"
-        )
+    check_between("most_samples", most_samples, 1, SAMPLES_LIMIT)
     if output_tokens is None:
         if target_request_s is not None:
             raise WorkloadError(
                 "a target for the whole request needs to know how long it is: give output_tokens"
             )
         return
-    if not 1 <= output_tokens <= MOST_OUTPUT_TOKENS:
-        raise WorkloadError(
-            f"output_tokens = {output_tokens:,} is not between 1 and {MOST_OUTPUT_TOKENS:,}"
-        )
+    check_between("output_tokens", output_tokens, 1, MOST_OUTPUT_TOKENS)
 
 
 @dataclass(frozen=True)

@@ -55,17 +55,8 @@ if TYPE_CHECKING:
 
 NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
 NAMED_AXES = (
-    "tree",
-    "accepted_tokens",
-    "kernel",
-    "kv_layout",
-    "execution",
-    "weight_dtype",
-    "kv_dtype",
-    *Parallelism.model_fields,
-    "routing",
-    "routing_exponent",
-    "latent_form",
+    *("tree", "accepted_tokens", "kernel", "kv_layout", "execution", "weight_dtype", "kv_dtype"),
+    *(*Parallelism.model_fields, "routing", "routing_exponent", "latent_form"),
 )
 # Nobody reads a page with more rows; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240

@@ -6,8 +6,9 @@ name. Each group of tensors then has the format of most of its weights and the m
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import translate
 from functools import cached_property
 from math import inf, prod
@@ -169,24 +170,15 @@ class Scheme:
         return self.default
 
 
-@dataclass
-class _Sum:
-    """The weights and bytes of a group of tensors, by format."""
-
-    weights: dict[WeightFormat | None, int] = field(default_factory=dict)
-
-    def format(self, base: Dtype) -> WeightFormat | None:
-        """Return the format of most weights, with the mean of all weights' bytes."""
-        if set(self.weights) <= {None}:
-            return None
-        most = max(self.weights, key=lambda each: self.weights[each]) or NAMED_FORMATS[base]
-        if len(self.weights) == 1:
-            return most
-        stored = sum(
-            count * (each.bytes if each else DTYPE_BYTES[base])
-            for each, count in self.weights.items()
-        )
-        return most.but(bytes=stored / sum(self.weights.values()))
+def _mean_format(weights: Mapping[WeightFormat | None, int], base: Dtype) -> WeightFormat | None:
+    """Return the format of most weights of a group of tensors, with the mean of all their bytes."""
+    if set(weights) <= {None}:
+        return None
+    most = max(weights, key=lambda each: weights[each]) or NAMED_FORMATS[base]
+    if len(weights) == 1:
+        return most
+    stored = sum(count * (each or NAMED_FORMATS[base]).bytes for each, count in weights.items())
+    return most.but(bytes=stored / sum(weights.values()))
 
 
 def weight_formats(
@@ -209,15 +201,14 @@ def weight_formats(
     for name, others in _OTHER_PLACES.items():
         if model_type.startswith(name):
             places |= others
-    sums: dict[TensorGroup, _Sum] = {}
+    sums: dict[TensorGroup, Counter[WeightFormat | None]] = {}
     for number, groups in enumerate(layers):
         for group, matrices in groups.items():
             for words, count in matrices.items():
                 if count:
                     found = scheme.of([f"layers.{number}.{places[group]}.{word}" for word in words])
-                    weights = sums.setdefault(group, _Sum()).weights
-                    weights[found] = weights.get(found, 0) + count
-    formats = {group: each.format(base) for group, each in sums.items()}
+                    sums.setdefault(group, Counter())[found] += count
+    formats = {group: _mean_format(weights, base) for group, weights in sums.items()}
     if len(set(formats.values())) == 1:
         # Groups that the model lacks take part, so that one name holds for all.
         formats = dict.fromkeys(LAYER_TENSORS, next(iter(formats.values())))
