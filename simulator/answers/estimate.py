@@ -11,7 +11,7 @@ from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
 from simulator.counts.transformer import check_parallelism, decode_operations
 from simulator.errors import WorkloadError
-from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, Precision, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, is_low_precision
 from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -448,18 +448,16 @@ def _kernel_note(gpu: HardwareProfile, setup: Setup) -> str:
 
 def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
     """Say which kernels of 8 and 4 bits are predicted without rows of their format, or card."""
-    products, *experts = [
-        (kind, what, dtype, gpu_rates.product_precision(dtype))
-        for kind, what, dtype in _products(model, setup)
-    ]
-    caches: tuple[Kind, str, Dtype, Precision]
-    caches = ("attention", "caches", setup.kv_dtype, LOW_PRECISION)
+    products, *experts = _products(model, setup)
+    caches: tuple[Kind, str, Dtype] = ("attention", "caches", setup.kv_dtype)
     if gpu_rates.choice == "peak":
         return ""
     parts, origins = [], set()
-    for kind, what, dtype, precision in (products, caches, *experts):
+    for kind, what, dtype in (products, caches, *experts):
         if not is_low_precision(DTYPE_BYTES[dtype]):
             continue
+        of_cache = kind == "attention"
+        precision = LOW_PRECISION if of_cache else gpu_rates.product_precision(dtype)
         found = gpu_rates.at(precision).constants[Key("launch_us", kind)]
         timed_as = found.key.precision if found.key else ""
         if timed_as != dtype:
@@ -521,14 +519,9 @@ def constants_note(gpu_rates: Rates) -> str:
     if gpu_rates.origin == "peak":
         return "Published peaks and no overheads: a bound, not a prediction."
     if gpu_rates.origin == "fitted":
-        own = [
-            what
-            for what, key in (
-                ("products", Key("launch_us", "gemm")),
-                ("attention", Key("launch_us", "attention")),
-            )
-            if gpu_rates.constants[key].origin == "fitted"
-        ]
+        kinds: dict[str, Kind] = {"products": "gemm", "attention": "attention"}
+        launches = {what: gpu_rates.constants[Key("launch_us", kinds[what])] for what in kinds}
+        own = [what for what, launch in launches.items() if launch.origin == "fitted"]
         if len(own) == 1:
             return (
                 f"Constants of {own[0]} fitted to rows measured on {name}, others carried over "

@@ -126,7 +126,7 @@ def study_scenario(
     SimulatorError
         If a model or GPU is not known, or a setting cannot be.
     """
-    axes = scenario.axes
+    axes, target_ms = scenario.axes, scenario.target_step_ms
     cases = central_cases(scenario, **settings)
     return Study(
         models=tuple(case.model for case in cases[:: len(axes.get("kv_heads", (None,)))]),
@@ -137,9 +137,7 @@ def study_scenario(
         context_tokens=_whole(axes.get("context_tokens", ())),
         kv_heads=_whole(axes.get("kv_heads", ())),
         output_tokens=scenario.output_tokens or DEFAULT_OUTPUT_TOKENS,
-        target_step_s=None
-        if scenario.target_step_ms is None
-        else scenario.target_step_ms * MILLISECOND,
+        target_step_s=None if target_ms is None else target_ms * MILLISECOND,
         usd_per_hour=usd_per_hour,
     )
 

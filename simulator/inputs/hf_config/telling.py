@@ -6,7 +6,8 @@ experts looks ten times smaller. No type lists the keys it understands: reading 
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +41,7 @@ _OF_EXPERTS = ("a number of experts per token", "a width of experts")
 _NAMED = 3
 
 
-class Watched(Mapping[str, Any]):
+class Watched(UserDict[str, Any]):
     """The keys of a file, and which of them a reader asked for.
 
     Attributes
@@ -50,26 +51,18 @@ class Watched(Mapping[str, Any]):
     """
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        self._data = data
         self.asked: set[str] = set()
+        super().__init__(data)
 
     def __getitem__(self, key: str) -> Any:
         """Return a value, and note that its key was asked for."""
         self.asked.add(key)
-        return self._data[key]
+        return self.data[key]
 
     def __contains__(self, key: object) -> bool:
         """Return whether the file has a key, and note that it was asked for."""
         self.asked.add(str(key))
-        return key in self._data
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the keys of the file, which asks for none of them."""
-        return iter(self._data)
-
-    def __len__(self) -> int:
-        """Return the number of keys in the file."""
-        return len(self._data)
+        return key in self.data
 
 
 def telling_keys(data: Mapping[str, Any]) -> dict[str, list[str]]:
