@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simulator.answers.answer import Answer
-from simulator.answers.power_law import PowerLaw, fit_power_law
+from simulator.answers.power_law import SHARED, PowerLaw, fit_power_law
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
     Family,
@@ -203,8 +203,6 @@ def _family_law(
 ) -> FamilyLaw:
     """Return a family's size factor and its interval, symmetric in the logarithm."""
     import numpy as np
-
-    from simulator.answers.power_law import SHARED
 
     shift = float(law.shifts[number])
     error = 0.0 if number == 0 else float(law.stderr[SHARED + number - 1])

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Literal
 
+from simulator.answers.power_law import SHARED
 from simulator.answers.scaling import LARGEST_LOGARITHM, ScalingLaw
 from simulator.answers.studies import REFERENCE, PooledFactor, Studies
 from simulator.errors import ModelError, WorkloadError
@@ -284,8 +285,6 @@ def _weights(scaling: ScalingLaw, model: ModelShape) -> list[float]:
 def _spread_of(weights: list[float], scaling: ScalingLaw) -> float:
     """Return the standard error of a weighted sum of shifts."""
     import numpy as np
-
-    from simulator.answers.power_law import SHARED
 
     vector, shifts = np.array(weights), slice(SHARED, SHARED + len(weights))
     return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[shifts, shifts] @ vector)))

@@ -47,7 +47,7 @@ LEAST_SPARE = 5
 SAME_SIZE = 1.25
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Exponent:
     """The slopes of ln L in ln N, and in ln D, of a paper.
 
@@ -424,17 +424,8 @@ def _exponents(papers: Sequence[str], runs: Sequence[_Run], source: str) -> list
     exponents = []
     for paper in papers:
         value, doubt = own.get(paper, (mean, math.hypot(error, between)))
-        slope, slope_doubt = _of_tokens([item for item in runs if item.run.paper == paper], value)
-        exponents.append(
-            Exponent(
-                paper=paper,
-                value=value,
-                stderr=doubt,
-                own=paper in own,
-                of_tokens=slope,
-                of_tokens_stderr=slope_doubt,
-            )
-        )
+        of_tokens = _of_tokens([item for item in runs if item.run.paper == paper], value)
+        exponents.append(Exponent(paper, value, doubt, paper in own, *of_tokens))
     return exponents
 
 
