@@ -12,6 +12,7 @@ from typing import Any
 
 from simulator.inputs.hf_config.layers import (
     FULL,
+    HEADS,
     LINEAR,
     NAMES,
     WINDOWED,
@@ -175,10 +176,7 @@ def _mamba2(
     vectors = 3 * heads + inner * normed + channels * convolution_bias
     return {
         "rule": "decay",
-        "k_heads": groups,
-        "k_dim": width,
-        "v_heads": heads,
-        "v_dim": inner // heads,
+        **dict(zip(HEADS, (groups, width, heads, inner // heads), strict=True)),
         "columns": columns,
         "channels": channels,
         "taps": reader.size("conv_kernel", 4),
@@ -258,10 +256,7 @@ def _mamba(
     vectors = inner * (1 + width + 1) + inner * _convolution_bias(reader)
     return {
         "rule": "scan",
-        "k_heads": heads,
-        "k_dim": width,
-        "v_heads": inner,
-        "v_dim": 1,
+        **dict(zip(HEADS, (heads, width, inner, 1), strict=True)),
         "columns": 2 * inner,
         "channels": inner,
         "taps": reader.size("conv_kernel", 4),
@@ -443,10 +438,7 @@ def minimax(reader: ConfigReader) -> dict[str, Any]:
     head_dim = head_dim_of(reader, None, heads=heads)
     return {
         "rule": "decay",
-        "k_heads": heads,
-        "k_dim": head_dim,
-        "v_heads": heads,
-        "v_dim": head_dim,
+        **dict(zip(HEADS, (heads, head_dim, heads, head_dim), strict=True)),
         "columns": 4 * heads * head_dim,
         "chunk": reader.size("block_size", 256),
         "vectors": heads * head_dim,

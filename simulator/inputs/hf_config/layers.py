@@ -12,6 +12,8 @@ from typing import Any
 from simulator.inputs.hf_config.reading import LARGEST_LAYERS, ConfigReader
 
 LINEAR, FULL, WINDOWED = "linear_attention", "full_attention", "sliding_attention"
+# Heads of keys and of values of a state, and their widths.
+HEADS = ("k_heads", "k_dim", "v_heads", "v_dim")
 # Names of layers in the files of hybrid models, and of older files.
 NAMES = {
     **dict.fromkeys(("mamba", "recurrent", "M"), LINEAR),
@@ -88,10 +90,7 @@ def _gated_delta_net(
     keys, values = k_heads * k_dim, v_heads * v_dim
     return {
         "rule": "delta",
-        "k_heads": k_heads,
-        "k_dim": k_dim,
-        "v_heads": v_heads,
-        "v_dim": v_dim,
+        **dict(zip(HEADS, (k_heads, k_dim, v_heads, v_dim), strict=True)),
         "columns": 2 * keys + 2 * values + 2 * v_heads,
         "channels": 2 * keys + values,
         "taps": reader.size("linear_conv_kernel_dim", 4),
@@ -126,10 +125,7 @@ def kimi_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
         "attends": False,
         "state": {
             "rule": "channel_delta",
-            "k_heads": heads,
-            "k_dim": width,
-            "v_heads": heads,
-            "v_dim": width,
+            **dict(zip(HEADS, (heads, width, heads, width), strict=True)),
             "columns": 3 * values + heads + 2 * width,
             "channels": 3 * values,
             "taps": taps,
