@@ -74,11 +74,7 @@ def named_model(name: str | None, options: dict[str, Any]) -> tuple[str | None, 
 
 
 def scenario_of(
-    name: str | None,
-    options: Mapping[str, Any],
-    *,
-    gpus: Sequence[str] | None,
-    **changes: Any,
+    name: str | None, options: Mapping[str, Any], *, gpus: Sequence[str] | None, **changes: Any
 ) -> "tuple[Scenario, dict[str, Any]]":
     """Return the scenario that is asked about, and the settings that a scenario does not have.
 

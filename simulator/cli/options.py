@@ -15,12 +15,7 @@ from simulator.errors import nearest
 from simulator.inputs.dtypes import KV_DTYPES
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import profile_files
-from simulator.inputs.setup import (
-    ATTENTIONS,
-    CONSTANTS_CHOICES,
-    Attention,
-    ConstantsChoice,
-)
+from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Attention, ConstantsChoice
 from simulator.units import parse_count
 
 Command = Callable[..., None]
@@ -151,12 +146,15 @@ def listed(
     name
         Of its value; also its spelling, unless ``spelt`` has others.
     default
-        Its value where it is not given.
+        Its value where it is not given; ``...`` if it must be.
     kind
-        Its type, by default text. What is read by a function has its result's.
+        Its type, by default that of ``default``, or text. What is read by a function has its
+        result's.
     """
     described = option(spelt or f"--{name.replace('_', '-')}", text, reads, panel=panel)
-    kind = kind or (Any if "parser" in reads else str | None)
+    default = inspect.Parameter.empty if default is ... else default
+    usual = str | None if default is None else type(default)
+    kind = kind or (Any if "parser" in reads else usual)
     return keyword(name, Annotated[kind, described], default)
 
 
@@ -176,12 +174,26 @@ def keyword(name: str, annotation: Any, default: Any = None) -> inspect.Paramete
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
+def argument(
+    name: str, reads: Mapping[str, Any], text: str, kind: Any = str | None, default: Any = None
+) -> inspect.Parameter:
+    """Return an argument of a command's list.
+
+    Parameters
+    ----------
+    name, reads, text, kind, default
+        As for :func:`listed`; ``...`` is the default of one that must be given.
+    """
+    default = inspect.Parameter.empty if default is ... else default
+    return keyword(name, Annotated[kind, typer.Argument(help=text, **reads)], default)
+
+
 on_model = partial(option, panel=MODEL_PANEL)
 work = partial(option, panel=WORK_PANEL)
 hardware = partial(option, panel=HARDWARE_PANEL)
 answer = partial(option, panel=OUTPUT_PANEL)
-of_model, of_work, of_hardware = (
-    partial(listed, panel) for panel in (MODEL_PANEL, WORK_PANEL, HARDWARE_PANEL)
+of_model, of_work, of_hardware, of_answer = (
+    partial(listed, panel) for panel in (MODEL_PANEL, WORK_PANEL, HARDWARE_PANEL, OUTPUT_PANEL)
 )
 
 # How an option is read, and what stands for its value in the help: a size, and one or several.
@@ -189,6 +201,9 @@ SIZE = {"parser": count, "metavar": "SIZE"}
 SIZES = {"parser": counts, "metavar": "SIZE[,SIZE...]"}
 FILE = {"metavar": "FILE"}
 MODEL: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
+GPU: dict[str, Any] = {"metavar": "GPU", "autocompletion": complete_gpus}
+TYPE: dict[str, Any] = {"metavar": "TYPE", "autocompletion": complete_types}
+SCENARIO: dict[str, Any] = {"metavar": "SCENARIO", "autocompletion": complete_scenarios}
 
 
 def number_of(metavar: str) -> dict[str, Any]:
@@ -216,8 +231,7 @@ def one_of(words: Iterable[str]) -> dict[str, Any]:
 
 def gpu_option(text: str) -> Any:
     """Return the description of an option that names GPUs."""
-    reads = {"metavar": "GPU", "autocompletion": complete_gpus}
-    return hardware("--gpu --hardware -g", text, reads)
+    return hardware("--gpu --hardware -g", text, GPU)
 
 
 def target_option(text: str) -> Any:
@@ -278,8 +292,7 @@ Explain = Annotated[
 FormatName = Annotated[Format | None, answer("--format", "Form of the answer.", one_of(FORMATS))]
 AsJson = Annotated[bool, answer("--json", "The same as --format json.")]
 OutputPath = Annotated[
-    Path | None,
-    answer("--output -o", "File to write; .json, .csv or .txt picks the format.", FILE),
+    Path | None, answer("--output -o", "File to write; .json, .csv or .txt picks the format.", FILE)
 ]
 FigurePath = Annotated[
     Path | None,
@@ -306,6 +319,16 @@ def output_options(
         Their values on the command line.
     """
     return output_of(format_name, as_json, output)
+
+
+def report_output(format_name: FormatName = None, as_json: AsJson = False) -> Output:
+    """Return the output of an answer that goes to stdout."""
+    return output_of(format_name, as_json, None)
+
+
+def report_json(as_json: Annotated[bool, answer("--json", "Report as JSON.")] = False) -> Output:
+    """Return the output of a report, a table or JSON on stdout."""
+    return output_of(None, as_json, None)
 
 
 def with_options(*builders: Callable[..., Any]) -> Callable[..., Callable[[Command], Command]]:

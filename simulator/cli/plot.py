@@ -8,13 +8,7 @@ import typer
 
 from simulator.cli import options as opt
 from simulator.cli.asked import OWN_MODEL, asked, given, named_model, scenario_of
-from simulator.cli.output import (
-    USUAL_HEIGHT,
-    USUAL_WIDTH,
-    check_figure,
-    draw,
-    write_text,
-)
+from simulator.cli.output import USUAL_HEIGHT, USUAL_WIDTH, check_figure, draw, write_text
 from simulator.cli.question import question_of
 
 if TYPE_CHECKING:

@@ -73,10 +73,7 @@ def _scaling(
     ),
     opt.of_model(
         "size_factors",
-        {
-            "parser": lambda text: text if text == PAPER_CASE else opt.number(text),
-            "metavar": "F",
-        },
+        {"parser": lambda text: text if text == PAPER_CASE else opt.number(text), "metavar": "F"},
         "Its parameters over the model's at equal quality, one for each model; 'paper' is "
         "the paper's (multi-query 1.10). Default: that of --runs, else that of published runs, "
         "by family and --scale-by.",
@@ -178,9 +175,7 @@ def _tradeoff(
     ),
     opt.keyword("target_step_ms", opt.TargetStep),
     opt.of_work(
-        "target_request_s",
-        opt.number_of("S"),
-        "Longest acceptable request, with --output-tokens.",
+        "target_request_s", opt.number_of("S"), "Longest acceptable request, with --output-tokens."
     ),
     opt.of_work("most_samples", opt.SIZE, "Most samples to look at. Default: 1024."),
     opt.keyword("price_per_hour", opt.PricePerHour),
