@@ -42,7 +42,7 @@ def attention_shape(cell: KernelCell, *, resident_blocks: int) -> AttentionShape
 
 def workload(cell: StepCell) -> Workload:
     """Return the workload of a step cell."""
-    return Workload(
+    return Workload.grid(
         context_tokens=cell.context_tokens,
         samples=cell.samples,
         prompts=cell.prompts,
