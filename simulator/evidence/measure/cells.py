@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from simulator.evidence.kernels import ALL_KERNELS, Implementation
-from simulator.inputs.dtypes import Dtype
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.model import ModelShape
 
 Mode = Literal["graph", "eager"]
@@ -18,8 +18,17 @@ Kind = Literal["memory", "attention", "step", "gemm", "elementwise"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 L2_STATES: tuple[L2State, ...] = get_args(L2State)
 KINDS: tuple[Kind, ...] = get_args(Kind)
+FLOAT32_BYTES = DTYPE_BYTES["fp32"]
 
-MEMORY_TESTS = ("stream_init", "stream_read", "stream_copy", "stream_scale", "stream_triad")
+# Streams, and the shares of the working set that they read and write.
+_MEMORY_TESTS = {
+    "stream_init": (0.0, 1.0),
+    "stream_read": (1.0, 0.0),
+    "stream_copy": (1 / 2, 1 / 2),
+    "stream_scale": (1 / 2, 1 / 2),
+    "stream_triad": (2 / 3, 1 / 3),
+}
+MEMORY_TESTS = tuple(_MEMORY_TESTS)
 ELEMENTWISE_OPS = (
     "residual_add",
     "silu",
@@ -174,6 +183,12 @@ class GemmCell(_Cell):
     kind: Kind = field(default="gemm", init=False)
 
     @property
+    def moved(self) -> tuple[float, float]:
+        """Bytes read and written."""
+        element = DTYPE_BYTES[self.dtype]
+        return (self.m + self.n) * self.k * element, self.m * self.n * element
+
+    @property
     def group(self) -> str:
         """Sizes, dtype and L2 state."""
         return f"gemm m{self.m} n{self.n} k{self.k} {self.dtype} {self.l2}"
@@ -187,6 +202,19 @@ class ElementwiseCell(_Cell):
     rows: int
     width: int
     kind: Kind = field(default="elementwise", init=False)
+
+    @property
+    def moved(self) -> tuple[float, float]:
+        """Bytes read and written."""
+        element = DTYPE_BYTES[self.dtype]
+        vectors, weights = self.rows * self.width * element, self.width * element
+        return {
+            "residual_add": (2 * vectors, vectors),
+            "to_float32": (vectors, self.rows * self.width * FLOAT32_BYTES),
+            "rmsnorm": (vectors + weights, vectors),
+            "layernorm": (vectors + 2 * weights, vectors + 2 * self.rows * FLOAT32_BYTES),
+            "embedding": (vectors + 8 * self.rows, vectors),
+        }.get(self.op, (vectors, vectors))
 
     @property
     def group(self) -> str:
@@ -207,6 +235,12 @@ class MemoryCell(_Cell):
     working_set_bytes: int
     l2: L2State = "warm"
     kind: Kind = field(default="memory", init=False)
+
+    @property
+    def moved(self) -> tuple[float, float]:
+        """Bytes read and written."""
+        read, written = _MEMORY_TESTS[self.test]
+        return read * self.working_set_bytes, written * self.working_set_bytes
 
     @property
     def group(self) -> str:

@@ -6,18 +6,16 @@ from simulator.counts import memory
 from simulator.counts.attention.shape import AttentionShape
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, workspace_bytes
 from simulator.evidence.measure.cells import (
+    FLOAT32_BYTES,
     AttentionCell,
     Cell,
     ElementwiseCell,
-    GemmCell,
     KernelCell,
     MemoryCell,
     StepCell,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.workload import Workload
-
-_FLOAT32_BYTES = 4
 
 
 def attention_shape(cell: KernelCell, *, resident_blocks: int) -> AttentionShape:
@@ -56,35 +54,6 @@ def step_weights_bytes(cell: StepCell) -> float:
     return memory.weights_bytes(cell.model, cell.implementation.setup(cell.dtype))
 
 
-def elementwise_bytes(cell: ElementwiseCell) -> tuple[float, float]:
-    """Return the bytes an elementwise cell reads and writes."""
-    element = DTYPE_BYTES[cell.dtype]
-    vectors = cell.rows * cell.width * element
-    weights = cell.width * element
-    return {
-        "residual_add": (2 * vectors, vectors),
-        "silu": (vectors, vectors),
-        "to_float32": (vectors, cell.rows * cell.width * _FLOAT32_BYTES),
-        "copy": (vectors, vectors),
-        "rmsnorm": (vectors + weights, vectors),
-        "layernorm": (vectors + 2 * weights, vectors + 2 * cell.rows * _FLOAT32_BYTES),
-        "softmax": (vectors, vectors),
-        "embedding": (vectors + 8 * cell.rows, vectors),
-    }[cell.op]
-
-
-def stream_bytes(cell: MemoryCell) -> tuple[float, float]:
-    """Return the bytes that a stream reads and writes over its working set."""
-    size = cell.working_set_bytes
-    return {
-        "stream_init": (0.0, float(size)),
-        "stream_read": (float(size), 0.0),
-        "stream_copy": (size / 2, size / 2),
-        "stream_scale": (size / 2, size / 2),
-        "stream_triad": (2 * size / 3, size / 3),
-    }[cell.test]
-
-
 def call_bytes(cell: Cell) -> tuple[float, float]:
     """Return the bytes of one set of a cell's inputs, and the bytes that a call allocates."""
     if isinstance(cell, StepCell):
@@ -101,13 +70,10 @@ def call_bytes(cell: Cell) -> tuple[float, float]:
         shape = attention_shape(_on_pages(cell) if layout == "paged" else cell, resident_blocks=1)
         context = shape.context_copy_bytes * (cell.samples if layout == "copies" else 1)
         return shape.query_bytes + context + shape.decoded_bytes, _attention_workspace(cell, shape)
-    if isinstance(cell, GemmCell):
-        element = DTYPE_BYTES[cell.dtype]
-        return (cell.m + cell.n) * cell.k * element, cell.m * cell.n * element
-    if isinstance(cell, ElementwiseCell):
-        read, written = elementwise_bytes(cell)
-        return read, 2 * written
-    return cell.working_set_bytes, 0.0
+    if isinstance(cell, MemoryCell):
+        return cell.working_set_bytes, 0.0
+    read, written = cell.moved
+    return read, written * (2 if isinstance(cell, ElementwiseCell) else 1)
 
 
 def _on_pages(cell: AttentionCell) -> AttentionCell:
@@ -138,11 +104,11 @@ def _attention_workspace(cell: KernelCell, shape: AttentionShape) -> float:
         return float(outputs + cache * group)
     if cell.kernel == "standard_math":
         # Everything in float32, KV heads repeated, the keys scaled, the logits.
-        wide = _FLOAT32_BYTES / shape.kv_bytes
+        wide = FLOAT32_BYTES / shape.kv_bytes
         repeats = 1 + (group if group > 1 else 0) + group / 2
         return float(outputs + wide * (cache * repeats + 2 * shape.logits_bytes(tokens)))
     if cell.kernel.endswith("einsum"):
         return float(outputs + 4 * shape.logits_bytes(tokens))
     if cell.kernel == "bifurcated_flex" and cell.dtype == "fp32":
-        return float(outputs + 4 * shape.rows * tokens * _FLOAT32_BYTES * cell.samples)
+        return float(outputs + 4 * shape.rows * tokens * FLOAT32_BYTES * cell.samples)
     return float(outputs)

@@ -319,12 +319,7 @@ def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> 
     """Yield whole steps in both modes at one point."""
     for kernel, mode in product(STEP_KERNELS, MODES):
         yield StepCell(
-            model=model,
-            kernel=kernel,
-            dtype=dtype,
-            mode=mode,
-            stage=stage,
-            **_sizes(work),
+            model=model, kernel=kernel, dtype=dtype, mode=mode, stage=stage, **_sizes(work)
         )
 
 

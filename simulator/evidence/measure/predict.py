@@ -8,7 +8,7 @@ their launches.
 import math
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
@@ -25,14 +25,7 @@ from simulator.evidence.measure.cells import (
     Selection,
     StepCell,
 )
-from simulator.evidence.measure.footprint import (
-    attention_shape,
-    call_bytes,
-    elementwise_bytes,
-    stream_bytes,
-    workload,
-)
-from simulator.inputs.dtypes import DTYPE_BYTES
+from simulator.evidence.measure.footprint import attention_shape, call_bytes, workload
 from simulator.timing.constants import Rates
 from simulator.timing.limits import BLOCKS_PER_SM
 from simulator.timing.step import step_time
@@ -154,23 +147,15 @@ def operations(cell: Cell, *, resident_blocks: int) -> list[Operation]:
     if isinstance(cell, StepCell):
         setup = cell.implementation.setup(cell.dtype)
         return decode_operations(cell.model, setup, workload(cell), resident_blocks=resident_blocks)
+    read, written = cell.moved
+    moved = Operation(name=cell.kind, kind="copy", bytes_read=read, bytes_written=written)
     if isinstance(cell, GemmCell):
-        element = DTYPE_BYTES[cell.dtype]
-        return [
-            Operation(
-                name="gemm",
-                kind="gemm",
-                flops=2 * cell.m * cell.n * cell.k,
-                bytes_read=(cell.m + cell.n) * cell.k * element,
-                bytes_written=cell.m * cell.n * element,
-                dtype=cell.dtype,
-            )
-        ]
-    kind: OperationKind = "copy"
+        flops = 2 * cell.m * cell.n * cell.k
+        return [replace(moved, kind="gemm", flops=flops, dtype=cell.dtype)]
     if isinstance(cell, ElementwiseCell):
-        kind = "gather" if cell.op == "embedding" else "elementwise"
-    moved = elementwise_bytes(cell) if isinstance(cell, ElementwiseCell) else stream_bytes(cell)
-    return [Operation(name=cell.kind, kind=kind, bytes_read=moved[0], bytes_written=moved[1])]
+        kind: OperationKind = "gather" if cell.op == "embedding" else "elementwise"
+        return [replace(moved, kind=kind)]
+    return [moved]
 
 
 def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:

@@ -225,10 +225,7 @@ class _Worker:
         self._device.check_room(needed)
         before = self._reading or self._device.reading()
         prepared = prepare(
-            [cell for cell, _ in batch],
-            self._device,
-            self._steps,
-            least_pass_s=timing.least_pass_s,
+            [cell for cell, _ in batch], self._device, self._steps, least_pass_s=timing.least_pass_s
         )
         memory = {cell.key: prediction.memory_bytes for cell, prediction in batch}
         errors = {}

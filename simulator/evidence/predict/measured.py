@@ -75,7 +75,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
             continue
         name = str(first["implementation"])
         # Plain PyTorch is not an engine's code, even in a graph.
-        plain = "compiled" if execution == "graph" and name in KERNELS else execution
+        plain: Any = "compiled" if execution == "graph" and name in KERNELS else execution
         dtype = first["weights_dtype" if step else "dtype"]
         found.append(
             Group(
