@@ -120,7 +120,7 @@ def _trace(
     # The function's own output is not part of the answer.
     with redirect_stdout(sys.stderr):
         result = summarise(request, gpu_rates, execution, about=[constants_note(gpu_rates)])
-    output.write(result, _view, lambda result: result.as_object, lambda result: result.rows)
+    output.write(result, _view, lambda result: result.as_object, lambda result: result.lines)
 
 
 def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
@@ -164,17 +164,17 @@ def _view(result: "TraceSummary") -> Any:
     from simulator.views import columns, text
     from simulator.views.columns import Column
 
-    totals, time = result.traced.totals, result.time
+    totals, time = result.traced, result.time
     device_s = float(time.device_s)
     shown = (
         Column(
             unit="text",
             heading="operator",
-            cell=lambda line: line.operator + (f" ({line.called_by})" if line.called_by else ""),
+            cell=lambda line: f"{line['operator']} ({line['called_by']})".removesuffix(" ()"),
         ),
         Column("calls", heading="x", spare=True),
-        Column(heading="time", cell=lambda line: format_time(line.time_ms / 1e3)),
-        Column(heading="share", cell=lambda line: f"{line.time_ms / 1e3 / device_s:.1%}"),
+        Column(heading="time", cell=lambda line: format_time(line["time_ms"] / 1e3)),
+        Column(heading="share", cell=lambda line: f"{line['time_ms'] / 1e3 / device_s:.1%}"),
         Column("flops", "FLOP", heading="FLOP"),
         Column("bytes_read", "bytes", heading="read"),
         Column("bytes_written", "bytes", heading="written"),
@@ -182,7 +182,7 @@ def _view(result: "TraceSummary") -> Any:
         Column(
             unit="text",
             heading="tensors",
-            cell=lambda line: _short(line.shapes),
+            cell=lambda line: _short(line["shapes"]),
             wrap=True,
             spare=True,
         ),
@@ -204,7 +204,7 @@ def _view(result: "TraceSummary") -> Any:
             f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "
             f"written, {format_si(totals.flops, 'FLOP')}, "
             f"{totals.launches:,} launch{'' if totals.launches == 1 else 'es'}, "
-            f"{text.plural(result.traced.views, 'view')}"
+            f"{text.plural(totals.views, 'view')}"
         ),
         "",
         columns.as_table(shown, result.lines),

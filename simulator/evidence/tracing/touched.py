@@ -117,8 +117,7 @@ def _common_unit(regions: list[Region]) -> int:
 def _in_units(region: Region, unit: int) -> Region:
     """Return a region in runs of ``unit`` addresses instead of single ones."""
     return Region(
-        region.offset // unit,
-        tuple((size, stride // unit) for size, stride in region.dims[:-1]),
+        region.offset // unit, tuple((size, stride // unit) for size, stride in region.dims[:-1])
     )
 
 
