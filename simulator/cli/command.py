@@ -172,7 +172,7 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in groups, those of most questions first."""
         asks = sum(item.name in FIRST for item in self.params) == len(FIRST)
-        panels: dict[str, list[Any]] = {QUESTION_PANEL: []}
+        panels: dict[str, list[Any]] = {QUESTION_PANEL: [], "Arguments": []}
         for item in self.get_params(ctx):
             first = asks and item.name in FIRST
             panel = QUESTION_PANEL if first else _panel(item)

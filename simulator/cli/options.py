@@ -244,15 +244,6 @@ ModelNames = Annotated[
     on_model("--model -m", "Model, as in 'bifurcate models'; as often as you like.", MODEL),
 ]
 GpuName = Annotated[str, gpu_option("GPU (see 'bifurcate gpus') or a profile's path.")]
-QuestionScenario = Annotated[
-    str | None,
-    typer.Argument(
-        help="Scenario (see 'bifurcate scenarios') or a TOML file; options replace its own. "
-        "Or a model, and the options of a question.",
-        metavar="SCENARIO|MODEL",
-        autocompletion=complete_scenarios,
-    ),
-]
 AttentionName = Annotated[
     Attention | None,
     work("--attention", "Read the context per sample, or once.", one_of(ATTENTIONS)),

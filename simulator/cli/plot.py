@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.asked import OWN_MODEL, asked, given, named_model, scenario_of
+from simulator.cli.asked import OWN_MODEL, Asked, asked, scenario_of
 from simulator.cli.output import USUAL_HEIGHT, USUAL_WIDTH, check_figure, draw, write_text
 from simulator.cli.question import question_of
 
@@ -23,15 +23,13 @@ def _figures() -> Iterable[str]:
 
 @opt.with_options(asked)()
 def _plot(
-    options: dict[str, Any],
-    context: typer.Context,
+    question: Asked,
     figure: Annotated[
         str | None,
         typer.Argument(
             help="Figure (see --list).", metavar="FIGURE", autocompletion=opt.completion(_figures)
         ),
     ] = None,
-    scenario: opt.QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
         opt.gpu_option(
@@ -70,7 +68,7 @@ def _plot(
     kind(figure)
     path = output or Path(f"{figure}.html")
     check_figure(path, width, height)
-    name, found = named_model(scenario, given(context, options))
+    name, found = question
     study = _study(name, found, opt.names_in(gpu), price_per_hour)
     draw(drawn(figure, study), path, width, height)
 

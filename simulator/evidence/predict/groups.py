@@ -16,7 +16,7 @@ from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
 from simulator.numeric import Numeric, maximum
-from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates
+from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates, variants_of
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import cached_bytes, operation_time
 from simulator.timing.step import step_time
@@ -182,27 +182,36 @@ def read_each(
 
 def by_engine(
     rows: pd.DataFrame,
+    kind: RowKind,
     read: Callable[["pd.Series[Any]"], T],
-    group: Callable[[pd.DataFrame, tuple[T, ...]], Group],
+    make: Callable[..., Group],
 ) -> Prepared:
     """Turn rows of whole programs into a group for each GPU and engine.
 
     Parameters
     ----------
-    rows
+    rows, kind
         Rows of one kind.
     read
         Function that reads one row; raises an error for a row that cannot be predicted.
-    group
-        Function that makes a group from rows and the results of ``read``.
+    make
+        A class of group, with a field ``read`` for the results of that.
     """
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
-    for _, part in rows.groupby(["gpu_id", "framework"], sort=True):
+    for (gpu_id, engine), part in rows.groupby(["gpu_id", "framework"], sort=True):
         found, why = read_each(part, read)
         skipped.update(why)
         if found:
-            groups.append(group(part.loc[list(found)], tuple(found.values())))
+            groups.append(
+                make(
+                    kind=kind,
+                    gpu_id=str(gpu_id),
+                    index=pd.Index(list(found)),
+                    variants=variants_of([library_of(str(engine))]),
+                    read=tuple(found.values()),
+                )
+            )
     return Prepared(groups, skipped)
 
 

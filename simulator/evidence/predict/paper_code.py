@@ -29,7 +29,7 @@ from simulator.evidence.predict.steps import check_ranks
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ConstantsChoice, Setup, ask
+from simulator.inputs.setup import ConstantsChoice, Execution, Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Key, Variant, rates
 from simulator.timing.limits import peak_flops_per_s
@@ -110,32 +110,25 @@ def is_papers(rows: pd.DataFrame) -> "pd.Series[bool]":
 
 def prepare(rows: pd.DataFrame) -> Prepared:
     """Turn rows of the paper's tables into a group for each GPU."""
-    return by_engine(rows, _cell, _group)
-
-
-def _group(rows: pd.DataFrame, cells: tuple[PaperCell, ...]) -> Group:
-    """Return the cells of one GPU as a group."""
-    gpu_id = str(rows["gpu_id"].iloc[0])
-    return _PaperGroup(
-        kind="decode_step", gpu_id=gpu_id, index=rows.index, execution="eager", cells=cells
-    )
+    return by_engine(rows, "decode_step", _cell, _PaperGroup)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PaperGroup(Group):
     """Cells of one GPU, timed as the harness times them."""
 
-    cells: tuple[PaperCell, ...]
+    read: tuple[PaperCell, ...]
+    execution: Execution = "eager"
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
-        return np.array([cell_time(cell, gpu, choice).total_s for cell in self.cells])
+        return np.array([cell_time(cell, gpu, choice).total_s for cell in self.read])
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"]:
         """Return each cell's time by bound. [s]."""
-        times = [cell_time(cell, gpu, choice).parts_s for cell in self.cells]
+        times = [cell_time(cell, gpu, choice).parts_s for cell in self.read]
         return {name: np.array([time[name] for time in times]) for name in times[0]}
 
 
