@@ -129,7 +129,7 @@ def _engine_rows() -> str:
 
 def factors() -> dict[tuple[str, str], PooledFactor]:
     """Return the shipped size factors by family, and by where the freed parameters went."""
-    return {(each.family, each.matched_by): each for each in shippedfactors().factors}
+    return {(each.family, each.matched_by): each for each in shipped_factors().factors}
 
 
 def _factor_rows() -> str:

@@ -94,7 +94,7 @@ def test_what_the_page_says_of_public_runs_holds() -> None:
     assert query["nothing"].size_factor == pytest.approx(1.10, abs=0.02)
     # Latent caches have the lower loss, wherever parameters go and in every paper.
     assert all(own < 1 for each in latent.values() for own in each.papers.values())
-    assert all(factor(name, "mlp").loss_change < 0 for name in ("GLA-2", "TPA-r4"))
+    assert all(factors[name, "mlp"].loss_change < 0 for name in ("GLA-2", "TPA-r4"))
     # A cache for two layers is no worse than one for each, in the paper that has both.
     shared = factors["MQA-CLA2", "nothing"]
     assert shared.papers["cla2024"] < query["nothing"].papers["cla2024"]
