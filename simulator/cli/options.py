@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -85,28 +86,28 @@ def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     return complete
 
 
-def _presets() -> Iterable[str]:
-    from simulator.inputs.presets import presets
+def names_of(module: str, name: str) -> Callable[[str], list[str]]:
+    """Return the same for the names in a table, or those that a function returns, of a module.
 
-    return presets()
+    It is imported only to complete a word.
+
+    Parameters
+    ----------
+    module, name
+        The module below ``simulator``, and the name of the table or function.
+    """
+
+    def names() -> Iterable[str]:
+        found = getattr(import_module(f"simulator.{module}"), name)
+        return cast("Iterable[str]", found() if callable(found) else found)
+
+    return completion(names)
 
 
-def _scenarios() -> Iterable[str]:
-    from simulator.inputs.scenario import scenario_files
-
-    return scenario_files()
-
-
-def _model_types() -> Iterable[str]:
-    from simulator.inputs.hf_config.model_types import every_type
-
-    return every_type()
-
-
-complete_models = completion(_presets)
+complete_models = names_of("inputs.presets", "presets")
 complete_gpus = completion(profile_files)
-complete_scenarios = completion(_scenarios)
-complete_types = completion(_model_types)
+complete_scenarios = names_of("inputs.scenario", "scenario_files")
+complete_types = names_of("inputs.hf_config.model_types", "every_type")
 complete_weights = completion(lambda: WEIGHT_NAMES)
 complete_caches = completion(lambda: (*KV_DTYPES, "auto"))
 

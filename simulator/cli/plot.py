@@ -1,6 +1,6 @@
 """plot: one figure of a scenario or a question, as a page, an image or Plotly's JSON."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,19 +15,15 @@ if TYPE_CHECKING:
     from simulator.answers.study import Study
 
 
-def _figures() -> Iterable[str]:
-    from simulator.views.plots.registry import FIGURES
-
-    return FIGURES
-
-
 @opt.with_options(asked)()
 def _plot(
     question: Asked,
     figure: Annotated[
         str | None,
         typer.Argument(
-            help="Figure (see --list).", metavar="FIGURE", autocompletion=opt.completion(_figures)
+            help="Figure (see --list).",
+            metavar="FIGURE",
+            autocompletion=opt.names_of("views.plots.registry", "FIGURES"),
         ),
     ] = None,
     gpu: Annotated[

@@ -1,7 +1,7 @@
 """trace: count what a PyTorch function does, operation by operation, without a GPU."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -34,16 +34,10 @@ SHAPE = {
 TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
 
 
-def _kernels() -> Iterable[str]:
-    from simulator.evidence.kernels import KERNELS
-
-    return KERNELS
-
-
 @opt.with_output(
     opt.argument(
         "target",
-        {"metavar": "FUNCTION", "autocompletion": opt.completion(_kernels)},
+        {"metavar": "FUNCTION", "autocompletion": opt.names_of("evidence.kernels", "KERNELS")},
         "MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.",
         str,
         ...,

@@ -67,22 +67,19 @@ def call_bytes(cell: Cell) -> tuple[float, float]:
         return inputs, workspace + extra + 4 * logits
     if isinstance(cell, AttentionCell):
         layout = cell.implementation.layout
-        shape = attention_shape(_on_pages(cell) if layout == "paged" else cell, resident_blocks=1)
+        if layout == "paged":  # whole pages
+            context, decoded = (
+                -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
+                for tokens in (cell.context_tokens, cell.decoded_tokens)
+            )
+            cell = replace(cell, context_tokens=context, decoded_tokens=decoded)
+        shape = attention_shape(cell, resident_blocks=1)
         context = shape.context_copy_bytes * (cell.samples if layout == "copies" else 1)
         return shape.query_bytes + context + shape.decoded_bytes, _attention_workspace(cell, shape)
     if isinstance(cell, MemoryCell):
         return cell.working_set_bytes, 0.0
     read, written = cell.moved
     return read, written * (2 if isinstance(cell, ElementwiseCell) else 1)
-
-
-def _on_pages(cell: AttentionCell) -> AttentionCell:
-    """Return the cell with sequences rounded up to whole pages."""
-    context, decoded = (
-        -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
-        for tokens in (cell.context_tokens, cell.decoded_tokens)
-    )
-    return replace(cell, context_tokens=context, decoded_tokens=decoded)
 
 
 def _attention_workspace(cell: KernelCell, shape: AttentionShape) -> float:

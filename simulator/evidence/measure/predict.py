@@ -118,7 +118,10 @@ def predict(
     headroom_bytes
         What the device needs beside tensors. [bytes]
     """
-    seconds = _seconds(cell, gpu) if gpu is not None else None
+    seconds = None
+    if gpu is not None:
+        listed = operations(cell, resident_blocks=BLOCKS_PER_SM * gpu.gpu.sm_count)
+        seconds = float(step_time(listed, gpu, cell.mode).total_s)
     one_set, workspace = call_bytes(cell)
     sets = rotation(one_set, l2_bytes) if cell.l2 == "cold" and cell.kind != "step" else 1
     return Prediction(
@@ -169,11 +172,6 @@ def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:
     return PLAIN_KERNELS[kernel].operations(shape)
 
 
-def passes_per_cell(timing: Repeats, pass_s: float) -> int:
-    """Return the number of passes to time if one takes ``pass_s``."""
-    return max(timing.least, min(timing.most, int(timing.budget_s / max(pass_s, 1e-9))))
-
-
 def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Repeats) -> float:
     """Guess how long a group takes to prepare, check and time. [s].
 
@@ -189,7 +187,8 @@ def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Rep
         call_s = prediction.seconds or 0.0
         sets = prediction.input_bytes / max(1.0, call_bytes(cell)[0])
         pass_s = max(call_s * max(1.0, sets), min(timing.least_pass_s, call_s * LARGEST_ROTATION))
-        passes = timing.warm_up + 1 + passes_per_cell(timing, pass_s)
+        counted = min(timing.most, int(timing.budget_s / max(pass_s, 1e-9)))
+        passes = timing.warm_up + 1 + max(timing.least, counted)
         setup = _STEP_SETUP_S if cell.kind == "step" else _SETUP_S
         compiled = isinstance(cell, AttentionCell) and cell.kernel == "bifurcated_flex"
         total += setup + passes * pass_s + (_COMPILE_S if compiled and cell.graph else 0)
@@ -260,7 +259,7 @@ def preview(plan: Selection, *, gpu: Rates | None, device: str, done: Collection
     timing = timing_for(device, 30)
     l2_bytes = gpu.gpu.l2_bytes if gpu else 0.0
     headroom = CUDA_HEADROOM_BYTES if device == "cuda" else 0
-    capacity = _capacity(gpu)
+    capacity = math.inf if gpu is None else gpu.gpu.memory_bytes
     rows, total = [], 0.0
     shapes: dict[str, list[list[Prediction]]] = {}
     for group in plan.groups:
@@ -311,14 +310,3 @@ def _line(shape: str, groups: list[list[Prediction]], capacity: float) -> tuple[
         format_gib(largest),
         "all" if fitting == len(predicted) else f"{fitting:,}",
     )
-
-
-def _capacity(gpu: Rates | None) -> float:
-    """Return the memory of a card; of an unknown one, no limit. [bytes]."""
-    return float("inf") if gpu is None else gpu.gpu.memory_bytes
-
-
-def _seconds(cell: Cell, gpu: Rates) -> float:
-    """Return the predicted time of one call on the device. [s]."""
-    listed = operations(cell, resident_blocks=BLOCKS_PER_SM * gpu.gpu.sm_count)
-    return float(step_time(listed, gpu, cell.mode).total_s)

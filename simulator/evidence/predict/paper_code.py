@@ -24,7 +24,7 @@ from simulator.counts.memory import weights_bytes
 from simulator.counts.operation import total
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import decode_operations, prefill_operations
-from simulator.evidence.predict.groups import Group, Prepared, by_engine, model, profile
+from simulator.evidence.predict.groups import Group, model, profile
 from simulator.evidence.predict.steps import check_ranks
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.hardware import HardwareProfile
@@ -108,13 +108,8 @@ def is_papers(rows: pd.DataFrame) -> "pd.Series[bool]":
     return rows["kernel"].isin(PAPER_KERNELS) & rows["execution"].isin(PAPER_EXECUTIONS)
 
 
-def prepare(rows: pd.DataFrame) -> Prepared:
-    """Turn rows of the paper's tables into a group for each GPU."""
-    return by_engine(rows, "decode_step", _cell, _PaperGroup)
-
-
 @dataclass(frozen=True, kw_only=True)
-class _PaperGroup(Group):
+class PaperGroup(Group):
     """Cells of one GPU, timed as the harness times them."""
 
     read: tuple[PaperCell, ...]
@@ -132,7 +127,7 @@ class _PaperGroup(Group):
         return {name: np.array([time[name] for time in times]) for name in times[0]}
 
 
-def _cell(row: "pd.Series[Any]") -> PaperCell:
+def paper_cell(row: "pd.Series[Any]") -> PaperCell:
     """Read a row of the paper's table."""
     cell = PaperCell(
         model=model(str(row["model"])),
@@ -178,7 +173,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     SimulatorError
         If the row is not one that can be predicted.
     """
-    cell, gpu = _cell(row), profile(str(row["gpu_id"]))
+    cell, gpu = paper_cell(row), profile(str(row["gpu_id"]))
     capacity = gpu.memory_bytes * USABLE_MEMORY
     return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
 
@@ -374,7 +369,7 @@ def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
 
 def prefill_in_step_s(row: "pd.Series[Any]") -> float:
     """Return the prefill time that a row of the paper's table adds to each step. [s]."""
-    cell, gpu = _cell(row), profile(str(row["gpu_id"]))
+    cell, gpu = paper_cell(row), profile(str(row["gpu_id"]))
     return _prefill_leak_s(cell, gpu, "auto", _constants(gpu)["harness_host_us"])
 
 

@@ -18,7 +18,6 @@ from simulator.evidence.predict.groups import (
     Ends,
     Group,
     Prepared,
-    by_engine,
     library_of,
     model,
     profile,
@@ -128,16 +127,11 @@ def _given(row: "pd.Series[Any]", column: str, otherwise: int) -> int:
     return otherwise if value is None or pd.isna(value) else int(cast("float", value))
 
 
-def prepare_batches(rows: pd.DataFrame) -> Prepared:
-    """Turn end-to-end rows into a group for each GPU and engine."""
-    return by_engine(rows, "end_to_end", _batch, _BatchGroup)
-
-
 # Model, setup, and one request, whose output tokens are its decoded tokens at the end.
 _Batch = tuple[ModelShape, Setup, Workload]
 
 
-def _batch(row: "pd.Series[Any]") -> _Batch:
+def batch(row: "pd.Series[Any]") -> _Batch:
     """Read an end-to-end row, if its batch fits the card."""
     shape = model(str(row["model"]))
     setup, work = ask(
@@ -158,7 +152,7 @@ def _batch(row: "pd.Series[Any]") -> _Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _BatchGroup(Group):
+class BatchGroup(Group):
     """Batches of one GPU and engine: the model's time of a request, and the engine's per step."""
 
     read: tuple[_Batch, ...]

@@ -231,7 +231,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         refuse_masks(func.overloadpacket.__name__, args)
         result = func(*args, **named)
         call = describe(func, args, named, result)
-        if not _on_device((args, named, result)):
+        tensors = [leaf for leaf in tree_leaves((args, named, result)) if isinstance(leaf, Tensor)]
+        if all(tensor.device != _META for tensor in tensors):
             return result  # numbers on the host
         if is_free(call):
             self.views += 1
@@ -311,11 +312,6 @@ def visited_area(mask: Sequence[Any]) -> int:
             starts = table[0, 0, block, :count].tolist()
             area += sum(height * min(keys - start * key_block, key_block) for start in starts)
     return area
-
-
-def _on_device(values: Any) -> bool:
-    """Return whether any tensor is on the traced device."""
-    return any(isinstance(leaf, Tensor) and leaf.device == _META for leaf in tree_leaves(values))
 
 
 def _composite_kernel(func: Any) -> Any:
