@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
 from simulator.cli.output import (
+    MOST_LISTED,
     Output,
     check_figure,
     check_parquet,
     csv_text,
     json_text,
     say,
+    say_first,
     write_figure,
     write_text,
 )
@@ -37,8 +39,6 @@ ROWS = opt.argument(
 KEEP_SUSPECT = opt.of_answer(
     "keep_suspect", {}, "Keep rows that break physics but have a time.", default=False
 )
-# The most refused rows to list one by one.
-MOST_LISTED = 10
 # Shapes shown per fit; the JSON has all.
 MOST_SHAPES = 3
 # What is shown of a shape: its errors, by their names in the JSON, and their headings.
@@ -112,10 +112,8 @@ def _say_refused(measurements: "Measurements") -> None:
     ):
         if rows:
             say(f"{what}: {plural(len(rows), 'row')}")
-        for row in rows[:MOST_LISTED]:
-            say(f"  {row.file}, line {row.line}: {row.reason}")
-        if len(rows) > MOST_LISTED:
-            say(f"  and {len(rows) - MOST_LISTED:,} more")
+        lines = [f"  {row.file}, line {row.line}: {row.reason}" for row in rows]
+        say_first(lines, lambda left: f"  and {left:,} more")
     for series, count in measurements.distrusted.items():
         say(
             f"warning: do not trust {plural(count, 'other row')} of {series}: many of their series "

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from simulator.cli import options as opt
-from simulator.cli.output import Output, say
+from simulator.cli.output import Output, bar, say
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
@@ -385,22 +385,14 @@ def _summary_table(result: dict[str, Any]) -> Any:
 def _progress(total: int) -> Iterator[Callable[["Progress"], None]]:
     """Yield a progress display on stderr: a bar on a terminal, occasional lines elsewhere."""
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bar
 
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.description}"),
-        )
-        with Bar(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("", total=total, left="")
+        with bar(BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")) as shown:
+            task = shown.add_task("", total=total)
 
             def draw(progress: "Progress") -> None:
-                left = _minutes(progress.seconds_left)
-                bar.update(task, completed=progress.done, description=progress.group, left=left)
+                left = f"{_minutes(progress.seconds_left)} left {progress.group}"
+                shown.update(task, completed=progress.done, description=left)
 
             yield draw
         return

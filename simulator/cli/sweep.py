@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from simulator.cli import options as opt
 from simulator.cli.asked import Asked, asked, scenario_of
-from simulator.cli.output import CSV_FLOAT, check_parquet, csv_cell, say
+from simulator.cli.output import CSV_FLOAT, bar, check_parquet, csv_cell, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 from simulator.views.columns import LARGEST_EXACT
@@ -135,16 +135,14 @@ def _progress(grid: "Sweep") -> Iterator[Iterator[dict[str, Any]]]:
     if not sys.stderr.isatty():
         yield grid.blocks()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("points", total=grid.points)
+    with bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as shown:
+        task = shown.add_task("points", total=grid.points)
 
         def advancing() -> Iterator[dict[str, Any]]:
             for block in grid.blocks():
                 yield block
-                bar.advance(task, len(block["speedup"]))
+                shown.advance(task, len(block["speedup"]))
 
         yield advancing()

@@ -11,14 +11,12 @@ from simulator.answers.scaled import FAMILIES, SCALE_BY
 from simulator.answers.studies import Studies
 from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
-from simulator.cli.output import Output, check_figure, draw, say
+from simulator.cli.output import Output, check_figure, draw, say_first
 from simulator.cli.question import Question, with_question
 from simulator.inputs.csv_files import RefusedRow
 
 Part = Literal["models", "crossover", "map"]
 PARTS: tuple[Part, ...] = get_args(Part)
-# The most refused rows to list one by one.
-MOST_LISTED = 10
 
 
 @opt.with_output()
@@ -202,7 +200,5 @@ def _quality(question: Question, output: Output, *, figure: Path | None, **asked
 
 def _say_refused(path: str, refused: Sequence[RefusedRow]) -> None:
     """Name the unused rows on stderr."""
-    for row in refused[:MOST_LISTED]:
-        say(f"not used: {path}, line {row.line}: {row.reason}")
-    if len(refused) > MOST_LISTED:
-        say(f"not used: {len(refused) - MOST_LISTED} more lines of {path}")
+    lines = [f"not used: {path}, line {row.line}: {row.reason}" for row in refused]
+    say_first(lines, lambda left: f"not used: {left} more lines of {path}")
