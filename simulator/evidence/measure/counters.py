@@ -23,7 +23,6 @@ from typing import Any
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import AttentionCell, Selection
-from simulator.evidence.measure.predict import operations
 from simulator.evidence.measure.rows import Machine, filled, kernel_columns
 from simulator.timing.limits import BLOCKS_PER_SM
 
@@ -218,7 +217,7 @@ def _row(
     cell: AttentionCell, seen: Traffic, card: Machine, *, sm_count: int, at: str
 ) -> dict[str, Any]:
     """Return a row: the counted bytes next to those of the account."""
-    account = total(operations(cell, resident_blocks=BLOCKS_PER_SM * sm_count))
+    account = total(cell.operations(BLOCKS_PER_SM * sm_count))
     known = {
         **kernel_columns(cell),
         "launches": seen.launches,

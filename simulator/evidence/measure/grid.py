@@ -29,6 +29,7 @@ from simulator.evidence.measure.cells import (
     Mode,
     Selection,
     StepCell,
+    sizes_of,
 )
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import ModelShape
@@ -311,7 +312,7 @@ def _attention_cells(
             mode=mode,
             l2=l2,
             stage=max(stage, _FLEX_STAGE) if kernel == _FLEX else stage,
-            **_sizes(work),
+            **sizes_of(work),
         )
 
 
@@ -319,14 +320,8 @@ def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> 
     """Yield whole steps in both modes at one point."""
     for kernel, mode in product(STEP_KERNELS, MODES):
         yield StepCell(
-            model=model, kernel=kernel, dtype=dtype, mode=mode, stage=stage, **_sizes(work)
+            model=model, kernel=kernel, dtype=dtype, mode=mode, stage=stage, **sizes_of(work)
         )
-
-
-def _sizes(work: Workload) -> dict[str, Any]:
-    """Return the sizes of a workload as fields of a cell."""
-    names = ("context_tokens", "decoded_tokens", "samples", "prompts", "query_tokens")
-    return {name: getattr(work, name) for name in names}
 
 
 def _layer_cells(

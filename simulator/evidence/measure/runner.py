@@ -10,7 +10,6 @@ from simulator.errors import MeasurementError, SimulatorError
 from simulator.evidence.measure.cells import AttentionCell, Cell, Selection, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.environment import Environment, now
-from simulator.evidence.measure.footprint import step_weights_bytes
 from simulator.evidence.measure.predict import Prediction, Repeats, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
 from simulator.evidence.measure.rows import Outcome, SensorReading, row_of
@@ -96,16 +95,14 @@ def run(
         If the device is unusable after an error; the rows so far are safe.
     """
     worker = _Worker(device, store, settings, journal)
-    groups = []
+    groups: list[tuple[list[Planned], float]] = []
+    limits = {"l2_bytes": device.l2_bytes, "headroom_bytes": device.headroom_bytes}
     for cells in plan.groups:
-        todo = [cell for cell in cells if cell.key not in store.done]
-        predicted = [
-            predict(cell, gpu=gpu, l2_bytes=device.l2_bytes, headroom_bytes=device.headroom_bytes)
-            for cell in todo
+        planned = [
+            (cell, predict(cell, gpu=gpu, **limits)) for cell in cells if cell.key not in store.done
         ]
-        if todo:
-            guess = wall_s(todo, predicted, settings.timing)
-            groups.append((list(zip(todo, predicted, strict=True)), guess))
+        if planned:
+            groups.append((planned, wall_s(planned, settings.timing)))
     total = len(plan.cells)
     done = total - sum(len(cells) for cells, _ in groups)
     left = sum(guess for _, guess in groups)
@@ -294,7 +291,7 @@ def inputs_bytes(planned: Sequence[Planned]) -> float:
         if isinstance(cell, AttentionCell | StepCell):
             layout = cell.implementation.layout
         if isinstance(cell, StepCell):
-            own = step_weights_bytes(cell)
+            own = cell.weights_bytes
             weights = max(weights, own)
         by_layout[layout] = max(by_layout.get(layout, 0.0), prediction.input_bytes - own)
     return sum(by_layout.values()) + weights

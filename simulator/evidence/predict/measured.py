@@ -17,7 +17,7 @@ from simulator.errors import SimulatorError
 from simulator.evidence.kernels import ALL_KERNELS, KERNELS
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.measure.cells import MODES, AttentionCell, KernelCell, StepCell
-from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, operations, predict
+from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.predict import groups
 from simulator.evidence.predict.calls import attention_kernel
 from simulator.evidence.predict.groups import Group, Prepared, library_of, profile, replayed
@@ -130,7 +130,7 @@ def _operations(rows: pd.DataFrame, gpu: HardwareProfile, *, step: bool) -> list
     mode, cell = first["execution" if step else "timing"], _cell(rows, step=step)
     if mode not in MODES:
         raise ValueError(f"{mode!r} is not graph or eager")
-    listed = operations(cell, resident_blocks=BLOCKS_PER_SM * gpu.sm_count)
+    listed = cell.operations(BLOCKS_PER_SM * gpu.sm_count)
     if isinstance(cell, StepCell):
         if str(first.get("operations", "plain")) != "plain":
             raise ValueError(f"operations {first['operations']!r} are not plain PyTorch")
