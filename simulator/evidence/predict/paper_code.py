@@ -375,34 +375,27 @@ def prefill_in_step_s(row: "pd.Series[Any]") -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellTime:
-    """The parts of a step as the harness times it. [s]."""
+    """The parts of a step as the harness times it, those on the GPU by their bounds. [s]."""
 
-    launch_s: float
-    memory_s: float
-    compute_s: float
-    link_s: float
+    device_s: dict[str, float]
     host_s: float
     prefill_s: float
 
     @property
-    def device_s(self) -> float:
-        """Time of the GPU's work."""
-        return self.memory_s + self.compute_s + self.launch_s + self.link_s
+    def waits(self) -> bool:
+        """Whether the GPU waits for its host."""
+        return self.host_s > sum(self.device_s.values())
 
     @property
     def total_s(self) -> float:
         """Step time that the harness reports: it divides by too many steps, and adds prefill."""
-        return max(self.host_s, self.device_s) * _STEPS + self.prefill_s
+        return sum(self.parts_s.values())
 
     @property
     def parts_s(self) -> dict[str, float]:
         """The parts that add up to the total; only the host's if the GPU waits for it."""
-        waits = self.host_s > self.device_s
-        parts = {
-            name: _STEPS * getattr(self, f"{name}_s") * (not waits)
-            for name in ("launch", "memory", "compute", "link")
-        }
-        return {**parts, "host": _STEPS * self.host_s * waits, "prefill": self.prefill_s}
+        parts = {name: _STEPS * part * (not self.waits) for name, part in self.device_s.items()}
+        return {**parts, "host": _STEPS * self.host_s * self.waits, "prefill": self.prefill_s}
 
 
 def _constants(gpu: HardwareProfile) -> dict[str, float]:
@@ -451,10 +444,12 @@ def cell_time(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) ->
     )
     host_us = 0.0 if cell.compiled else constant["harness_host_us"]
     return CellTime(
-        launch_s=kernels * launch_us * MICROSECOND,
-        memory_s=memory_s + (weights_s if weights_s >= products_s else 0.0),
-        compute_s=products_s if products_s > weights_s else 0.0,
-        link_s=_link_s(cell, gpu, choice),
+        device_s={
+            "launch": kernels * launch_us * MICROSECOND,
+            "memory": memory_s + (weights_s if weights_s >= products_s else 0.0),
+            "compute": products_s if products_s > weights_s else 0.0,
+            "link": _link_s(cell, gpu, choice),
+        },
         host_s=(kernels + EAGER_KERNELS_OUTSIDE_LAYERS) * host_us * MICROSECOND,
         prefill_s=_prefill_leak_s(cell, gpu, choice, constant["harness_host_us"]),
     )
