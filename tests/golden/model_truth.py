@@ -1,7 +1,7 @@
 """Write what transformers builds from small configs of every model type, for the tests to read.
 
-``python tests/golden/model_truth.py`` runs where torch is installed, and the version of transformers
-that is to be named. The cases of tests/data/hf_models.json that have no numbers get them, as a
+``python tests/golden/model_truth.py`` needs torch, and the version of transformers that is to be
+named. The cases of tests/data/hf_models.json that have no numbers get them, as a
 config does that was added by hand; all of them if another version measured them. A type that the
 list lacks gets three configs: the sizes of its class, small sizes, and those with every switch
 turned that changes the parameters. Types whose layers differ are in other files there (hf_*.json),
