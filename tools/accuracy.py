@@ -59,6 +59,11 @@ def errors(residuals: "np.ndarray") -> str:
     return " | ".join("" if math.isnan(value) else f"{100 * value:.1f} %" for value in figures)
 
 
+def errors_of(rows: pd.DataFrame) -> str:
+    """Write the same of predicted rows."""
+    return errors(np.log1p(rows["error"].to_numpy(dtype=np.float64)))
+
+
 def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
     """Tabulate the errors of each fit on held-out shapes."""
     lines = [
@@ -107,10 +112,9 @@ def regimes(measurements: Measurements, calibrations: Mapping[str, Calibration])
                 rows = validate(Measurements({kind: part[chosen]})).rows
                 if not len(rows):
                     continue
-                cells = errors(np.log1p(rows["error"].to_numpy(dtype=np.float64)))
                 new = errors(held_out.reindex(part.index[chosen]).to_numpy())
                 name = f"{kind.replace('_', ' ')}, {gpu} {library} {format_}, {word}"
-                lines.append(f"| {name} | {len(rows):,} | {new} | {cells} |")
+                lines.append(f"| {name} | {len(rows):,} | {new} | {errors_of(rows)} |")
     return lines
 
 
@@ -171,25 +175,16 @@ def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     table = measurements.tables["decode_attention"]
-    measured = sorted(table["gpu_id"].dropna().unique())
-    for gpu_id in measured:
+    for gpu_id in sorted(table["gpu_id"].dropna().unique()):
         card = residuals.left_out(gpu_id, calibrations, measurements)
         rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
         used = [not is_fallback(attention_kernel(name, card), card) for name in rows["kernel"]]
-        rows = rows[used]
-        predicted = validate(Measurements({"decode_attention": rows}), gpu=card).rows
-        moved = cache_bytes(rows)
-        lines_of = dict(zip(zip(rows["file"], rows["line"], strict=True), moved, strict=True))
-        size = np.array(
-            [lines_of[key] for key in zip(predicted["file"], predicted["line"], strict=True)]
-        )
-        cold = size > COLD * card.l2_bytes
+        predicted = validate(Measurements({"decode_attention": rows[used]}), gpu=card).rows
+        cold = cache_bytes(predicted) > COLD * card.l2_bytes
         for library, part in predicted.groupby("framework"):
-            chosen = (predicted["framework"] == library).to_numpy()
-            logs = np.log1p(predicted["error"].to_numpy(dtype=np.float64))
             lines.append(
-                f"| {gpu_id} | {library} | {len(part):,} | {errors(logs[chosen])} | "
-                f"{errors(logs[chosen & cold])} |"
+                f"| {gpu_id} | {library} | {len(part):,} | {errors_of(part)} | "
+                f"{errors_of(part[cold[part.index]])} |"
             )
     return lines
 
@@ -218,8 +213,7 @@ def shared_prefix(measurements: Measurements) -> list[str]:
             far = rows[rows["prefix_len"] > longest / 4] if "quarter" in name else rows
             predicted = validate(Measurements({"shared_prefix_attention": far}), gpu=card).rows
             what = f"{mode}{', longer ones' if 'quarter' in name else ''}"
-            cells = errors(np.log1p(predicted["error"].to_numpy(dtype=np.float64)))
-            lines.append(f"| {name} | {what} | {len(far)} | {cells} |")
+            lines.append(f"| {name} | {what} | {len(far)} | {errors_of(predicted)} |")
     return lines
 
 
@@ -274,15 +268,6 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
     return lines
 
 
-def write_spreads(
-    measurements: Measurements, found: residuals.Residuals, date: str, path: Path
-) -> None:
-    """Write the spreads that intervals rest on, and use them from here."""
-    tables = spread.spreads(found, measurements)
-    path.write_text(spread.toml(tables, measurements, date), encoding="utf-8")
-    shipped_spreads.cache_clear()
-
-
 def write_carried(measurements: Measurements, folder: Path) -> None:
     """Write the constants that GPUs without rows take over from the profiles of others."""
     gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
@@ -322,7 +307,9 @@ def main() -> None:
     }
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
     found = residuals.residuals(measurements, calibrations)
-    write_spreads(measurements, found, date, options.spreads)
+    spreads = spread.toml(spread.spreads(found, measurements), measurements, date)
+    options.spreads.write_text(spreads, encoding="utf-8")
+    shipped_spreads.cache_clear()  # the page is about the new intervals
     lines = [INTRODUCTION.format(date=date, rows=measurements.rows).rstrip("\n"), ""]
     if options.remarks.exists():
         lines += [options.remarks.read_text(encoding="utf-8").rstrip("\n"), ""]

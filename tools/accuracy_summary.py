@@ -13,11 +13,9 @@ from pathlib import Path
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
 BLOCK = re.compile(r"(<!-- from docs/accuracy.md -->\n).*?(<!-- end -->\n)", re.DOTALL)
 LINE = re.compile(r"(<!-- accuracy in a line -->\n).*?(<!-- end -->\n)", re.DOTALL)
-HELD_OUT, LEFT_OUT, INTERVALS = (
-    "## Kernels, on shapes the fit has not seen",
-    "## A GPU left out",
-    "## Do the intervals hold?",
-)
+HELD_OUT, LEFT_OUT = "## Kernels, on shapes the fit has not seen", "## A GPU left out"
+INTERVALS = "## Do the intervals hold?"
+ON = ("shapes held out", "GPU left out")
 
 
 @dataclass(frozen=True)
@@ -29,54 +27,53 @@ class Part:
     name
         What README calls it.
     kind, constants
-        Its rows of the first table: kind of measured row, and constants predicted with; none for
-        a part without rows there, any constants if none are named.
-    families
-        Its kernels in the table of GPUs left out, and in that of intervals.
+        Its rows of the first table: kind of measured row, and constants predicted with; no kind for
+        a part without rows there.
+    family
+        Its kernels in the table of GPUs left out and in that of intervals, of each of these
+        formats.
+    whole
+        Whole steps in the table of intervals.
     """
 
     name: str
     kind: str = ""
-    constants: tuple[str, ...] = ()
-    families: tuple[str, ...] = ()
+    family: str = ""
+    constants: tuple[str, ...] = ("all",)
+    whole: tuple[str, ...] = ()
+
+    @property
+    def families(self) -> set[str]:
+        """Names of its kernels in the last two tables."""
+        formats = ("" if name == "all" else name.replace("_", " ") for name in self.constants)
+        named = {f"{name} {self.family}".strip() for name in formats}
+        return named | {f"whole steps: {name}" for name in self.whole}
 
 
+_LOW = ("fp8", "fp8_block", "int4", "mxfp4", "nvfp4")
 PARTS = (
-    Part("decode attention, 16 bits", "decode attention", ("all",), ("attention",)),
-    Part("decode attention, 8-bit caches", "decode attention", ("fp8",), ("fp8 attention",)),
-    Part("latent attention, 16 bits", "mla decode", ("all",), ("latent attention",)),
-    Part("latent attention, 8 bits", "mla decode", ("fp8",), ("fp8 latent attention",)),
-    Part("prefill attention, 16 bits", "prefill attention", ("all",), ("prefill attention",)),
-    Part("products, 16 bits", "gemm", ("all",), ("gemm",)),
-    Part(
-        "products, 8 and 4 bits",
-        "gemm",
-        ("fp8", "fp8_block", "nvfp4"),
-        ("fp8 gemm", "fp8 block gemm", "nvfp4 gemm"),
-    ),
-    Part("experts, 16 bits", "moe", ("all",), ("experts",)),
-    Part(
-        "experts, 8 and 4 bits",
-        "moe",
-        ("fp8", "fp8_block", "int4", "mxfp4", "nvfp4"),
-        ("fp8 experts", "fp8 block experts", "int4 experts", "mxfp4 experts", "nvfp4 experts"),
-    ),
-    Part("sum of four products", families=("sum of four products",)),
-    Part(
-        "whole batches of TensorRT-LLM",
-        "end to end",
-        ("trtllm",),
-        ("whole steps: batches of trtllm",),
-    ),
-    Part("whole batches of vLLM", "end to end", ("vllm",), ("whole steps: batches of vllm",)),
+    Part("decode attention, 16 bits", "decode attention", "attention"),
+    Part("decode attention, 8-bit caches", "decode attention", "attention", ("fp8",)),
+    Part("latent attention, 16 bits", "mla decode", "latent attention"),
+    Part("latent attention, 8 bits", "mla decode", "latent attention", ("fp8",)),
+    Part("prefill attention, 16 bits", "prefill attention", "prefill attention"),
+    Part("products, 16 bits", "gemm", "gemm"),
+    Part("products, 8 and 4 bits", "gemm", "gemm", ("fp8", "fp8_block", "nvfp4")),
+    Part("experts, 16 bits", "moe", "experts"),
+    Part("experts, 8 and 4 bits", "moe", "experts", _LOW),
+    Part("sum of four products", family="sum of four products"),
+    Part("whole batches of TensorRT-LLM", "end to end", "", ("trtllm",), ("batches of trtllm",)),
+    Part("whole batches of vLLM", "end to end", "", ("vllm",), ("batches of vllm",)),
     Part(
         "the paper's own steps at 8K",
         "decode step",
-        ("all",),
-        (
-            "whole steps: the paper's bifurcated steps, compiled",
-            "whole steps: the paper's bifurcated steps, eager",
-            "whole steps: the paper's standard steps, eager",
+        whole=tuple(
+            f"the paper's {step}"
+            for step in (
+                "bifurcated steps, compiled",
+                "bifurcated steps, eager",
+                "standard steps, eager",
+            )
         ),
     ),
 )
@@ -97,10 +94,9 @@ def table(heading: str, page: str) -> Iterator[dict[str, str]]:
 
 def summary(page: str) -> str:
     """Return the lines between the marks."""
-    count = _rows(page)
     held, left = list(table(HELD_OUT, page)), list(table(LEFT_OUT, page))
     inside = list(table(INTERVALS, page))
-    on = "shapes held out | GPU left out"
+    count, on = _rows(page), " | ".join(ON)
     cards = ", ".join(sorted({row["GPU left out"] for row in left}))
     lines = [
         f"From {count} rows. Ranges are over GPUs and formats; left out in turn were {cards}:",
@@ -109,13 +105,17 @@ def summary(page: str) -> str:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for part in PARTS:
-        rows = _of(part, held)
         others = [row for row in left if row["kernels"] in part.families]
+        # Sums and steps are of shapes held out.
+        of_both = {on: {f"{on}: {name}" for name in part.families} for on in ON}
+        of_both[ON[0]] |= part.families
         cells = [
-            _range(rows, "median"),
+            _range(_of(part, held), "median"),
             _range(others, "median"),
-            _range(_checked(inside, part, "shapes held out"), "inside"),
-            _range(_checked(inside, part, "GPU left out"), "inside"),
+            *(
+                _range([row for row in inside if row["checked on"] in named], "inside")
+                for named in of_both.values()
+            ),
         ]
         lines.append(f"| {part.name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -126,9 +126,8 @@ def line(page: str) -> str:
     held = list(table(HELD_OUT, page))
     attention, products = (
         _range(_of(part, held), "median")
-        for name in ("decode attention, 16 bits", "products, 16 bits")
         for part in PARTS
-        if part.name == name
+        if part.name in ("decode attention, 16 bits", "products, 16 bits")
     )
     return (
         f"**Proof**: of {_rows(page)} rows that others timed, decode attention is predicted within "
@@ -150,14 +149,6 @@ def _of(part: Part, held: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         for row in held
         if row["rows of"] == part.kind and row["constants for"] in part.constants
     ]
-
-
-def _checked(rows: Sequence[dict[str, str]], part: Part, on: str) -> list[dict[str, str]]:
-    """Return a part's rows of the table of intervals; sums and steps are shapes held out."""
-    wanted = {f"{on}: {family}" for family in part.families}
-    if on == "shapes held out":
-        wanted |= set(part.families)
-    return [row for row in rows if row["checked on"] in wanted]
 
 
 def _range(rows: Sequence[dict[str, str]], column: str) -> str:

@@ -1,11 +1,10 @@
 # ruff: noqa: E501 - the lines of a page are as long as its sentences
-"""Write docs/cascade_rule.md and its picture: python tools/cascade_rule.py, or tools/refresh.py.
+"""Write docs/cascade_rule.md and its picture: python tools/refresh.py.
 
 The page maps where vLLM's cascade rule and our own times choose differently. Everything on it is
-computed; ``--check`` only says whether it is out of date.
+computed.
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from simulator.answers.rules import (
-    LEAST_PREFIX_TOKENS,
-    LEAST_REQUESTS,
-    RULES,
-)
+from simulator.answers.rules import LEAST_PREFIX_TOKENS, LEAST_REQUESTS, RULES
 from simulator.answers.sweep import Grid, compare_grid
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.hardware import load_hardware
@@ -112,12 +107,11 @@ def causes(panel: Panel) -> Mapping[str, "Array"]:
     few = np.array(SAMPLES)[None, :] < LEAST_REQUESTS
     short = np.array(CONTEXTS)[:, None] < LEAST_PREFIX_TOKENS
     no = panel.differs & ~panel.shares
-    yes = panel.differs & panel.shares
     return {
         f"says no: prefix below {LEAST_PREFIX_TOKENS} tokens": no & short,
         f"says no: fewer than {LEAST_REQUESTS} requests": no & few & ~short,
         "says no: flash decoding needs no more waves": no & ~few & ~short,
-        "says yes, too early": yes,
+        "says yes, too early": panel.differs & panel.shares,
     }
 
 
@@ -128,19 +122,15 @@ def cause_table(every: list[Panel]) -> str:
         "| --- | --- | ---: | ---: | ---: | --- |",
     ]
     for panel in every:
-        name = panel.title
-        for cause, mask in causes(panel).items():
-            if not mask.any():
-                continue
-            worst = np.unravel_index(np.argmax(np.where(mask, panel.loss, -1)), mask.shape)
-            i, j = int(worst[0]), int(worst[1])
+        found = {cause: mask for cause, mask in causes(panel).items() if mask.any()}
+        for number, (cause, mask) in enumerate(found.items()):
+            i, j = divmod(int(np.argmax(np.where(mask, panel.loss, -1))), len(SAMPLES))
             lines.append(
-                f"| {name} | {cause} | {mask.sum()} of {panel.fits.sum()} "
+                f"| {'' if number else panel.title} | {cause} | {mask.sum()} of {panel.fits.sum()} "
                 f"| {percent(np.median(panel.loss[mask]))} "
                 f"| {percent(panel.loss[i, j])}, {panel.loss_ms[i, j]:.3g} ms "
                 f"| {SAMPLES[j]:,} samples of {format_tokens(CONTEXTS[i])} |"
             )
-            name = ""
     return "\n".join(lines)
 
 
@@ -149,38 +139,38 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def findings(every: list[Panel]) -> str:
-    """Summarise the table in sentences."""
-    points = sum(int(panel.fits.sum()) for panel in every)
-    wrong = sum(int(panel.differs.sum()) for panel in every)
-    sure = sum(int((panel.differs & panel.sure).sum()) for panel in every)
+def findings(every: list[Panel]) -> dict[str, Any]:
+    """Return the figures of the page's sentences about the table."""
     short, few, waves, early = range(4)
 
-    def largest(cause: int, kv_heads: int | None = None) -> str:
+    def largest(cause: int, *kv_heads: int) -> str:
         losses = [
             float(np.max(panel.loss, where=list(causes(panel).values())[cause], initial=0))
             for panel in every
-            if kv_heads in (None, panel.kv_heads)
+            if panel.kv_heads in (kv_heads or KV_HEADS)
         ]
         return percent(max(losses))
 
     def up_to(kv_heads: int) -> str:
         """Say up to how many samples counting waves is wrong, on each GPU."""
-        parts = []
-        for panel in every:
-            mask = list(causes(panel).values())[waves]
-            if panel.kv_heads == kv_heads and mask.any():
-                parts.append(f"{np.array(SAMPLES)[mask.any(axis=0)].max()} samples on {panel.gpu}")
-        return " and ".join(parts)
+        masks = {
+            panel.gpu: list(causes(panel).values())[waves].any(axis=0)
+            for panel in every
+            if panel.kv_heads == kv_heads
+        }
+        most = {gpu: np.array(SAMPLES)[mask].max() for gpu, mask in masks.items() if mask.any()}
+        return " and ".join(f"{samples} samples on {gpu}" for gpu, samples in most.items())
 
-    lines = (
-        f"* The rule and the times differ in {wrong} of {points} cells ({sure} of them beyond the model's own interval), nearly always because the rule says no: a yes loses at most {largest(early)}.",
-        f"* **Fewer than {LEAST_REQUESTS} requests** is its most expensive no: with 2 to 7 samples of a long context the repeated reads already take most of the step (up to {largest(few, 32)} lost with 32 KV heads, {largest(few, 8)} with 8). Samples times context counts, not either alone.",
-        f"* **Counting waves** underrates sharing for grouped queries, because it ignores bytes. Cascade takes at least one wave, as long as all tiles of the prefix; flash decoding over few KV heads fills few waves with all samples together, and so looks cheap, although each sample reads the context again. With 8 KV heads it says a wrong no at up to {up_to(8)} (at most {largest(waves, 8)} lost), with one KV head at up to {up_to(1)} (at most {largest(waves, 1)}). More multiprocessors make it say no for longer, not because sharing gains less but because a wave holds more.",
-        f"* **Below {LEAST_PREFIX_TOKENS} tokens** costs up to {largest(short)}, with many samples and many KV heads.",
-        "* With one KV head and short contexts both ways take about the same time: the rule's choice costs little.",
-    )
-    return "\n".join(lines)
+    return {
+        "points": sum(int(panel.fits.sum()) for panel in every),
+        "wrong": sum(int(panel.differs.sum()) for panel in every),
+        "sure": sum(int((panel.differs & panel.sure).sum()) for panel in every),
+        "early": largest(early),
+        "short": largest(short),
+        "few": {heads: largest(few, heads) for heads in KV_HEADS},
+        "waves": {heads: largest(waves, heads) for heads in KV_HEADS},
+        "up_to": {heads: up_to(heads) for heads in KV_HEADS},
+    }
 
 
 def cell_text(panel: Panel, i: int, j: int) -> str:
@@ -212,6 +202,12 @@ AGREE = {False: "#ececec", True: "#d6e8f5"}
 STEPS = (0.05, 0.2, 1.0)
 SHOULD_SHARE = ("#fde3b8", "#f9b95c", "#e8762b", "#b8390e")
 SHOULD_NOT = ("#e6d2ea", "#cc9fd6", "#a860b8", "#7a2f8f")
+LEGEND = (
+    (AGREE[False], "standard: agreed, or too close"),
+    (SHOULD_SHARE[1], "the rule says standard; bifurcated is faster, and so much longer is the step (darker: more)"),
+    (AGREE[True], "bifurcated: agreed, or too close"),
+    (SHOULD_NOT[1], "the rule says bifurcated; standard is faster. ~: too close to call. White: does not fit"),
+)  # fmt: skip
 WIDTH, HEIGHT, LEFT, TOP = 44, 20, 54, 58
 PANEL_WIDTH = LEFT + WIDTH * len(SAMPLES) + 18
 PANEL_HEIGHT = TOP + HEIGHT * len(CONTEXTS) + 14
@@ -220,8 +216,7 @@ PANEL_HEIGHT = TOP + HEIGHT * len(CONTEXTS) + 14
 def picture(every: list[Panel]) -> str:
     """Draw all panels as one SVG."""
     columns = len(GPUS)
-    width = PANEL_WIDTH * columns
-    height = PANEL_HEIGHT * (len(every) // columns) + 56
+    width, height = PANEL_WIDTH * columns, PANEL_HEIGHT * (len(every) // columns) + 56
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
         "<style>text{font:11px Helvetica,Arial,sans-serif}</style>",
@@ -231,8 +226,14 @@ def picture(every: list[Panel]) -> str:
     for number, panel in enumerate(every):
         x, y = number % columns * PANEL_WIDTH, number // columns * PANEL_HEIGHT
         parts.append(f'<g transform="translate({x} {y})">{"".join(_panel(panel))}</g>')
-    parts.append(_legend(height - 40))
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    legend = []
+    for number, (colour, text) in enumerate(LEGEND):
+        x, y = LEFT + number % 2 * 230, height - 40 + number // 2 * 22
+        legend.append(
+            f'<rect x="{x}" y="{y}" width="26" height="15" fill="{colour}"/>'
+            f'<text x="{x + 32}" y="{y + 12}">{text}</text>'
+        )
+    return "\n".join([*parts, "".join(legend), "</svg>"]) + "\n"
 
 
 def _panel(panel: Panel) -> Iterator[str]:
@@ -246,14 +247,13 @@ def _panel(panel: Panel) -> Iterator[str]:
         name = f"{context // KIB}K" if context >= KIB else str(context)
         yield f'<text x="{LEFT - 6}" y="{y + 14}" text-anchor="end">{name}</text>'
         for j in range(len(SAMPLES)):
-            yield from _cell(panel, i, j, LEFT + WIDTH * j, y)
+            if panel.fits[i, j]:
+                yield from _cell(panel, i, j, LEFT + WIDTH * j, y)
 
 
 def _cell(panel: Panel, i: int, j: int, x: float, y: float) -> Iterator[str]:
     """Yield one cell: its colour, and how much is lost."""
     shares, loss = bool(panel.shares[i, j]), float(panel.loss[i, j])
-    if not panel.fits[i, j]:
-        return
     fill, ink = AGREE[shares], "#222"
     if panel.differs[i, j]:
         level = sum(loss >= step for step in STEPS)
@@ -267,30 +267,6 @@ def _cell(panel: Panel, i: int, j: int, x: float, y: float) -> Iterator[str]:
         )
 
 
-def _legend(y: int) -> str:
-    """Return the legend of the colours."""
-    entries = (
-        (AGREE[False], "standard: agreed, or too close"),
-        (
-            SHOULD_SHARE[1],
-            "the rule says standard; bifurcated is faster, and so much longer is the step (darker: more)",
-        ),
-        (AGREE[True], "bifurcated: agreed, or too close"),
-        (
-            SHOULD_NOT[1],
-            "the rule says bifurcated; standard is faster. ~: too close to call. White: does not fit",
-        ),
-    )
-    parts = []
-    for number, (colour, text) in enumerate(entries):
-        x, row = LEFT + number % 2 * 230, y + number // 2 * 22
-        parts.append(
-            f'<rect x="{x}" y="{row}" width="26" height="15" fill="{colour}"/>'
-            f'<text x="{x + 32}" y="{row + 12}">{text}</text>'
-        )
-    return "".join(parts)
-
-
 def generated() -> dict[Path, str]:
     """Return the files of this page and their expected content."""
     every = list(panels())
@@ -301,20 +277,7 @@ def generated() -> dict[Path, str]:
         decoded=Workload().decoded_tokens,
         tie=percent(TIE_MARGIN),
         causes=cause_table(every),
-        findings=findings(every),
+        **findings(every),
         tables="\n".join(table(panel) for panel in every),
     )
     return {FOLDER / "cascade_rule.md": page, FOLDER / "cascade_rule.svg": picture(every)}
-
-
-def main() -> None:
-    """Write the files, or with ``--check`` name those that are out of date."""
-    for path, text in generated().items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            if "--check" in sys.argv:
-                sys.exit(f"out of date: docs/{path.name}; run python tools/cascade_rule.py")
-            path.write_text(text, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

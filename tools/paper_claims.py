@@ -15,12 +15,11 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import simulator
-from simulator.answers.compare import Comparison
 from simulator.answers.size_factor import shipped_factors
 from simulator.answers.studies import PooledFactor
 from simulator.evidence.predict.validate import validate
@@ -108,9 +107,7 @@ def predicted_ms() -> Mapping[Cell, float]:
     return dict(zip(QUOTED, rows["predicted_step_ms"].tolist(), strict=True))
 
 
-def _compare(model: str, gpu: str, samples: int) -> Comparison:
-    """Return an engine's step at 8192 tokens, over one stored context."""
-    return simulator.compare(model, gpu, samples=samples, context_tokens=8192)
+_compare = partial(simulator.compare, context_tokens=8192)
 
 
 def _ratio_rows(ratios: tuple[Ratio, ...]) -> str:
@@ -124,41 +121,31 @@ def _engine_rows() -> str:
     for gpu in ("h100-sxm", "a100-sxm-80gb"):
         cells = []
         for samples in (16, 32):
-            both = _compare("llama-2-7b", gpu, samples)
+            both = _compare("llama-2-7b", gpu, samples=samples)
             cells.append(f"{both.speedup:.1f} ({both.speedup_low:.1f} to {both.speedup_high:.1f})")
         lines.append(f"| {both.standard.gpu.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _table() -> dict[str, Any]:
-    """Return the shipped table of size factors, with how well its papers foretell each other."""
-    return tomllib.loads(FACTORS.read_text(encoding="utf-8"))
-
-
-def factor(family: str, matched_by: str) -> PooledFactor:
-    """Return a family's shipped size factor."""
-    return next(
-        each
-        for each in shipped_factors().factors
-        if (each.family, each.matched_by) == (family, matched_by)
-    )
+def factors() -> dict[tuple[str, str], PooledFactor]:
+    """Return the shipped size factors by family, and by where the freed parameters went."""
+    return {(each.family, each.matched_by): each for each in shipped_factors().factors}
 
 
 def _factor_rows() -> str:
     """Tabulate the size factors of families that this project counts."""
     lines = []
-    known = {(each.family, each.matched_by): each for each in shipped_factors().factors}
-    for family in ("multi-query", "multi-group", "MLA", "GLA-2", "MQA-CLA2"):
-        for matched_by in ("nothing", "mlp", "heads"):
-            each = known.get((family, matched_by))
-            if each is None:
-                continue
-            papers = ", ".join(f"{name} {value:.2f}" for name, value in each.papers.items())
-            lines.append(
-                f"| {family}, {FREED[matched_by]} | {each.runs} | {each.size_factor:.2f} ({each.low:.2f} to "
-                f"{each.high:.2f}) | {each.loss_change:+.1%} ({each.loss_low:+.1%} to "
-                f"{each.loss_high:+.1%}) | {papers} |"
-            )
+    known = factors()
+    families = ("multi-query", "multi-group", "MLA", "GLA-2", "MQA-CLA2")
+    for name in product(families, ("nothing", "mlp", "heads")):
+        if (each := known.get(name)) is None:
+            continue
+        papers = ", ".join(f"{paper} {value:.2f}" for paper, value in each.papers.items())
+        lines.append(
+            f"| {name[0]}, {FREED[name[1]]} | {each.runs} | {each.size_factor:.2f} ({each.low:.2f} to "
+            f"{each.high:.2f}) | {each.loss_change:+.1%} ({each.loss_low:+.1%} to "
+            f"{each.loss_high:+.1%}) | {papers} |"
+        )
     return "\n".join(lines)
 
 
@@ -177,26 +164,23 @@ def _step_ms(kernel: str, execution: str) -> float:
 
 def template() -> str:
     """Return the page with its figures, without the output of its commands."""
-    measured = {
-        f"b{samples}": QUOTED[True, "bifurcated compiled", samples]
+    steps = {
+        f"{letter}{samples}": times[True, "bifurcated compiled", samples]
+        for letter, times in (("b", QUOTED), ("p", predicted_ms()))
         for samples in (16, 32, 64, 1024)
     }
-    predicted = {
-        f"p{samples}": predicted_ms()[True, "bifurcated compiled", samples]
-        for samples in (16, 32, 64, 1024)
-    }
-    both = _compare("llama-2-7b", "h100-sxm", 16)
-    table = _table()
+    both, known = _compare("llama-2-7b", "h100-sxm", samples=16), factors()
+    table = tomllib.loads(FACTORS.read_text(encoding="utf-8"))
     left_out = table["left_out"]
     return PAGE.format(
         runs=table["runs"],
         sets=table["sets"],
         papers=len(table["sources"]),
         factors=_factor_rows(),
-        query_nothing=factor("multi-query", "nothing"),
-        query_mlp=factor("multi-query", "mlp"),
-        query_heads=factor("multi-query", "heads"),
-        most_loss=factor("H32-MQA", "nothing").loss_change,
+        query_nothing=known["multi-query", "nothing"],
+        query_mlp=known["multi-query", "mlp"],
+        query_heads=known["multi-query", "heads"],
+        most_loss=known["H32-MQA", "nothing"].loss_change,
         median_error=left_out["median_error"],
         largest_error=left_out["largest_error"],
         left_factors=left_out["factors"],
@@ -212,12 +196,11 @@ def template() -> str:
         headlines=_ratio_rows(HEADLINES),
         engines=_engine_rows(),
         grouped=_ratio_rows(GROUPED),
-        grouped_16=_compare("mistral-7b-v0.2", "h100-sxm", 16).speedup,
-        grouped_32=_compare("mistral-7b-v0.2", "h100-sxm", 32).speedup,
+        grouped_16=_compare("mistral-7b-v0.2", "h100-sxm", samples=16).speedup,
+        grouped_32=_compare("mistral-7b-v0.2", "h100-sxm", samples=32).speedup,
         flash=_step_ms("flash", "graph"),
         einsum=_step_ms("einsum", "compiled"),
-        **measured,
-        **predicted,
+        **steps,
     )
 
 

@@ -1,4 +1,4 @@
-"""Write docs/published_signs.md: python tools/published_signs.py, or tools/refresh.py.
+"""Write docs/published_signs.md: python tools/refresh.py.
 
 Published cells in which reading a shared context once was measured to win, to lose or to change
 nothing, each next to the model's ratio. Remarks and reports without a measurement are no cells.
@@ -15,14 +15,12 @@ from typing import Any, Literal
 from simulator.answers.estimate import estimate
 from simulator.counts.attention.flash import FLASHINFER_ROWS, EngineFlash, SharedKernel
 from simulator.counts.attention.registry import find_way
-from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.attention.way import Way
-from simulator.counts.operation import Operation, repeated
+from simulator.counts.operation import repeated
 from simulator.counts.transformer import attention_shapes
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
-from simulator.inputs.setup import Attention, Setup, ask
+from simulator.inputs.setup import Attention, ask
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.limits import resident_blocks
@@ -126,8 +124,7 @@ class PublishedCell:
         more = self.standard if attention == "standard" else self.bifurcated
         # Kernels are timed over a copy of the context each, unless a source says otherwise.
         usual = {"decoded_tokens": 128, "kv_layout": "copies", "attention": attention}
-        settings = {**usual, **self.work, **more}
-        setup, work = ask(self.shape, **settings)
+        setup, work = ask(self.shape, **{**usual, **self.work, **more})
         card = load_hardware(self.gpu)
         if self.of == "step":
             return estimate(self.shape, card, setup, work).uncertainty
@@ -135,32 +132,28 @@ class PublishedCell:
         operations = [
             operation
             for shape, layers, _ in attention_shapes(self.shape, setup, work, resident_blocks(card))
-            for operation in repeated(_of_a_layer(way, shape, setup), layers)
+            for operation in repeated(
+                way.bifurcated(shape)
+                if setup.bifurcated
+                else way.standard(shape, rereads=setup.rereads),
+                layers,
+            )
         ]
         if self.hot and attention == "standard":
             operations = [
-                replace(
-                    item,
-                    reused_bytes=item.kv_bytes_read,
-                    reused_footprint_bytes=item.kv_bytes_read,
-                )
+                replace(item, reused_bytes=keys, reused_footprint_bytes=keys)
                 for item in operations
+                for keys in [item.kv_bytes_read]
             ]
         card_rates = rates(card)
-        step = step_time(operations, card_rates, setup.execution)
-        return uncertainty(operations, step, card_rates, setup)
+        return uncertainty(
+            operations, step_time(operations, card_rates, setup.execution), card_rates, setup
+        )
 
     def _time_s(self, attention: Attention) -> float:
         """Return one side's time, with what every measured call contains. [s]."""
         added_us = self.both_us + (self.bifurcated_us if attention == "bifurcated" else 0.0)
         return float(self.uncertainty(attention).total_s) + added_us * MICROSECOND
-
-
-def _of_a_layer(way: Way, shape: AttentionShape, setup: Setup) -> list[Operation]:
-    """Return one layer's attention."""
-    if setup.bifurcated:
-        return way.bifurcated(shape)
-    return way.standard(shape, rereads=setup.rereads)
 
 
 def one_layer(heads: int, kv_heads: int, head_dim: int = 128) -> ModelShape:
@@ -185,13 +178,11 @@ def cells() -> Iterator[PublishedCell]:
         shared = {name: value for name, value in group.items() if name not in APART}
         for cell in group["cells"]:
             sizes = {name: size for name, size in cell.items() if name in SIZES}
-            words = {**cell, "samples": _samples(sizes["samples"])}
-            own = {
-                name: value for name, value in cell.items() if name in ("measured", "sign", "hot")
-            }
+            count = sizes["samples"]
+            words = {**cell, "samples": f"{count} sample{'s' if count > 1 else ''}"}
             told = {
                 **shared,
-                **own,
+                **{name: cell[name] for name in ("measured", "sign", "hot") if name in cell},
                 "what": group["what"].format(**words),
                 "work": {**group.get("work", {}), **sizes},
                 "why": group["why"] if cell.get("missed") else "",
@@ -199,32 +190,19 @@ def cells() -> Iterator[PublishedCell]:
             yield PublishedCell(shape=shape, **told)
 
 
-def _samples(count: int) -> str:
-    """Write a number of samples."""
-    return f"{count} sample{'s' if count > 1 else ''}"
-
-
 def generated() -> dict[Path, str]:
     """Return the page and its expected content."""
-    right, wrong = [], []
-    every = list(cells())
-    for cell in every:
+    lines: dict[bool, list[str]] = {True: [], False: []}
+    for cell in cells():
         told = (cell.source, cell.what, cell.measured_on, cell.baseline, cell.untold or "–")
-        line = f"| {' | '.join((*told, cell.measured, f'{cell.ratio():.2g}'))} |"
-        if cell.why:
-            wrong.append(f"{line} {cell.why} |")
-        else:
-            right.append(line)
+        why = [cell.why] if cell.why else []
+        figures = (*told, cell.measured, f"{cell.ratio():.2g}", *why)
+        lines[not cell.why].append(f"| {' | '.join(figures)} |")
     page = PAGE.format(
         noticed=f"{1 + NOTICED:g}",
-        right="\n".join(right),
-        wrong="\n".join(wrong),
-        missed=len(wrong),
-        total=len(every),
+        right="\n".join(lines[True]),
+        wrong="\n".join(lines[False]),
+        missed=len(lines[False]),
+        total=sum(map(len, lines.values())),
     )
     return {FOLDER / "published_signs.md": page}
-
-
-if __name__ == "__main__":
-    for path, text in generated().items():
-        path.write_text(text, encoding="utf-8")

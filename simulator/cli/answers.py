@@ -29,22 +29,17 @@ def _estimate(
     check: opt.Check = False,
 ) -> None:
     """Estimate one decode step: time, bytes, memory, what binds."""
-    from simulator.views.estimate import (
-        estimate_list,
-        estimate_object,
-        estimate_rows,
-        estimate_view,
-    )
+    from simulator.views import estimate as view
 
     results = _answers(question, api.estimate, gpu=gpu, attention=attention)
     _write(
         output,
         question,
         results,
-        partial(estimate_view, explain=explain),
-        estimate_list,
-        partial(estimate_object, explain=explain),
-        partial(estimate_rows, whole=len(results) > 1),
+        partial(view.estimate_view, explain=explain),
+        view.estimate_list,
+        partial(view.estimate_object, explain=explain),
+        partial(view.estimate_rows, whole=len(results) > 1),
     )
     _check(check, all(result.memory.fits for result in results))
 

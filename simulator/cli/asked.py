@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simulator.cli.options import DEFAULT_GPU, ModelNames, names_in
+from simulator.cli.options import DEFAULT_GPU, SCENARIO, ModelNames, argument, keyword, names_in
 from simulator.cli.question import OPTIONS, SHAPE, weights_of
 from simulator.counts.request import last_own_tokens
 from simulator.errors import ScenarioError, unknown
@@ -17,68 +17,70 @@ if TYPE_CHECKING:
 
 # Options of a question that describe a model by its sizes.
 OWN_MODEL = ("assume", *SHAPE)
+# A scenario's name, or None, and the options of a question.
+Asked = tuple[str | None, dict[str, Any]]
 
 
-def asked(**values: Any) -> dict[str, Any]:
-    """Return the options of a question unread; a scenario needs only those that were given."""
-    return values
-
-
-# With several models, and without the argument for one.
-asked.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        each.replace(annotation=ModelNames) if each.name == "model" else each
-        for each in OPTIONS
-        if each.name != "named"
-    ]
-)
-
-
-def given(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a question that were given on the command line."""
-    return {
-        name: value
-        for name, value in values.items()
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    }
-
-
-def named_model(name: str | None, options: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """Return a scenario's name and a question's options, where the name may be that of a model.
+def asked(context: typer.Context, scenario: str | None, **options: Any) -> Asked:
+    """Return a scenario's name, None if a model is named instead, and the options that were given.
 
     Parameters
     ----------
-    name
-        The command's argument.
+    context
+        Of the command, which knows which options were given.
+    scenario
+        The command's argument: a scenario, or a model.
     options
-        The options of a question, among them ``model``, a list of names or None.
+        The options of a question, unread: among them ``model``, a list of names or None.
     """
+    given = {
+        name: value
+        for name, value in options.items()
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    if scenario is None or scenario.endswith(".toml"):
+        return scenario, given
     from simulator.inputs.presets import find_preset, presets
     from simulator.inputs.scenario import scenario_files
 
-    if name is None or name.endswith(".toml") or name.lower() in scenario_files():
-        return name, options
-    if find_preset(name) is None and "/" not in name and not name.endswith(".json"):
+    if scenario.lower() in scenario_files():
+        return scenario, given
+    if find_preset(scenario) is None and "/" not in scenario and not scenario.endswith(".json"):
         raise ScenarioError(
             unknown(
                 "scenario or model",
-                name,
+                scenario,
                 scenario_files(),
                 aliases=presets(),
                 way_out="see 'bifurcate scenarios' and 'bifurcate models'",
             )
         )
-    if options.get("model"):
-        raise typer.BadParameter(f"unexpected {name!r}: the model is {options['model'][0]!r}")
-    return None, {**options, "model": [name]}
+    if given.get("model"):
+        raise typer.BadParameter(f"unexpected {scenario!r}: the model is {given['model'][0]!r}")
+    return None, {**given, "model": [scenario]}
+
+
+# With several models, and without the argument for one.
+asked.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [
+        keyword("context", typer.Context, inspect.Parameter.empty),
+        argument(
+            "scenario",
+            {"metavar": "SCENARIO|MODEL", "autocompletion": SCENARIO["autocompletion"]},
+            "Scenario (see 'bifurcate scenarios') or a TOML file; options replace its own. "
+            "Or a model, and the options of a question.",
+        ),
+        *(
+            each.replace(annotation=ModelNames) if each.name == "model" else each
+            for each in OPTIONS
+            if each.name != "named"
+        ),
+    ]
+)
 
 
 def scenario_of(
-    name: str | None,
-    options: Mapping[str, Any],
-    *,
-    gpus: Sequence[str] | None,
-    **changes: Any,
+    name: str | None, options: Mapping[str, Any], *, gpus: Sequence[str] | None, **changes: Any
 ) -> "tuple[Scenario, dict[str, Any]]":
     """Return the scenario that is asked about, and the settings that a scenario does not have.
 

@@ -1,8 +1,8 @@
 """models, gpus and scenarios: each lists the known names, shows one, and checks files."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -13,6 +13,11 @@ from simulator.errors import SimulatorError, unknown
 from simulator.resources import readable
 
 CHECK_FOUND = 1
+Item = TypeVar("Item")
+Made = Callable[..., None]
+Files = Annotated[
+    list[str] | None, typer.Argument(help="Files to check. Default: all.", metavar="FILE")
+]
 
 
 @opt.with_output()
@@ -29,38 +34,17 @@ def _list_models(output: Output) -> None:
     )
 
 
-@opt.with_output()
-def _show_model(
-    output: Output,
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="Preset, config.json or folder.",
-            metavar="MODEL",
-            autocompletion=opt.complete_models,
-        ),
-    ],
-    kv_heads: Annotated[
-        int | None,
-        typer.Option(
-            "--kv-heads", help="Replace its number of KV heads.", parser=opt.count, metavar="SIZE"
-        ),
-    ] = None,
-    assume: Annotated[
-        str | None,
-        typer.Option(
-            "--assume",
-            help="Model type to read an unknown config.json as.",
-            metavar="TYPE",
-            autocompletion=opt.complete_types,
-        ),
-    ] = None,
-) -> None:
+@opt.with_output(
+    opt.argument("name", opt.MODEL, "Preset, config.json or folder.", str, ...),
+    opt.of_answer("kv_heads", opt.SIZE, "Replace its number of KV heads."),
+    opt.of_answer("assume", opt.TYPE, "Model type to read an unknown config.json as."),
+)
+def _show_model(output: Output, **asked: Any) -> None:
     """Show a model's shape, parameters and KV bytes per token."""
     from simulator.inputs.presets import load_model
     from simulator.views.catalogues import model_facts
 
-    _write_facts(output, model_facts(load_model(name, kv_heads=kv_heads, assume=assume)))
+    _write_facts(output, model_facts(load_model(**asked)))
 
 
 @opt.with_output()
@@ -81,13 +65,8 @@ def _list_gpus(output: Output) -> None:
     _write_list(output, GPUS, readable(read_profile, profile_files().values()))
 
 
-@opt.with_output()
-def _show_gpu(
-    output: Output,
-    name: Annotated[
-        str, typer.Argument(help="GPU or path.", metavar="GPU", autocompletion=opt.complete_gpus)
-    ],
-) -> None:
+@opt.with_output(opt.argument("name", opt.GPU, "GPU or path.", str, ...))
+def _show_gpu(output: Output, name: str) -> None:
     """Show a GPU's figures and constants, with sources."""
     from simulator.inputs.hardware import load_hardware
     from simulator.views.catalogues import gpu_facts, gpu_rows, gpu_view
@@ -98,21 +77,12 @@ def _show_gpu(
     output.write(facts, lambda _: gpu_view(profile, rows), dict, lambda _: rows)
 
 
-def _check_gpus(
-    files: Annotated[
-        list[str] | None, typer.Argument(help="Profiles to check. Default: all.", metavar="FILE")
-    ] = None,
-) -> None:
+def _check_gpus(files: Files = None) -> None:
     """Check profiles against arithmetic and plausibility."""
     from simulator.inputs.hardware import profile_files, read_profile
     from simulator.inputs.hardware_check import check_aliases, check_profile
 
-    names = files or [str(path) for path in profile_files().values()]
-    profiles, findings = _read_all(names, read_profile)
-    for profile in profiles:
-        findings += [f"{profile.id}: {line}" for line in check_profile(profile)]
-    findings += check_aliases(profiles)
-    _finish_check(findings, len(names), "profile")
+    _check("profile", files, profile_files(), read_profile, check_profile, check_aliases)
 
 
 @opt.with_output()
@@ -124,16 +94,8 @@ def _list_scenarios(output: Output) -> None:
     _write_list(output, SCENARIOS, readable(read_scenario, scenario_files().values()))
 
 
-@opt.with_output()
-def _show_scenario(
-    output: Output,
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="Scenario or path.", metavar="SCENARIO", autocompletion=opt.complete_scenarios
-        ),
-    ],
-) -> None:
+@opt.with_output(opt.argument("name", opt.SCENARIO, "Scenario or path.", str, ...))
+def _show_scenario(output: Output, name: str) -> None:
     """Show a scenario: question, grid, expected answer, sources."""
     from simulator.inputs.scenario import load_scenario
 
@@ -141,25 +103,19 @@ def _show_scenario(
     _write_facts(output, scenario.model_dump(mode="json") | {"points": scenario.points})
 
 
-def _check_scenarios(
-    files: Annotated[
-        list[str] | None, typer.Argument(help="Scenarios to check. Default: all.", metavar="FILE")
-    ] = None,
-) -> None:
+def _check_scenarios(files: Files = None) -> None:
     """Check scenarios: keys, and named models, GPUs and kernels."""
     from simulator.counts.attention.registry import WAYS
-    from simulator.inputs.scenario import check_scenario, read_scenario, scenario_files
+    from simulator.inputs.scenario import Scenario, check_scenario, read_scenario, scenario_files
 
-    names = files or [str(path) for path in scenario_files().values()]
-    scenarios, findings = _read_all(names, read_scenario)
-    for scenario in scenarios:
+    def check(scenario: Scenario) -> list[str]:
         kernels = [str(name) for name in scenario.axes.get("kernel", ()) if name not in WAYS]
-        lines = [*check_scenario(scenario), *(unknown("kernel", name, WAYS) for name in kernels)]
-        findings += [f"{scenario.id}: {line}" for line in lines]
-    _finish_check(findings, len(names), "scenario")
+        return [*check_scenario(scenario), *(unknown("kernel", name, WAYS) for name in kernels)]
+
+    _check("scenario", files, scenario_files(), read_scenario, check)
 
 
-def _group(text: str, lister: Callable[..., None], **commands: Callable[..., None]) -> typer.Typer:
+def _group(text: str, lister: Made, show: Made, **others: Made) -> typer.Typer:
     """Return a group of commands that lists the names when called without a command."""
     group = typer.Typer(help=text, cls=Catalogue, rich_markup_mode=None)
 
@@ -176,50 +132,51 @@ def _group(text: str, lister: Callable[..., None], **commands: Callable[..., Non
             name = context.invoked_subcommand
             raise typer.BadParameter(f"options of the answer go after {name!r}")
 
-    group.command("list", cls=Command)(lister)
-    for command, function in commands.items():
-        group.command(command, cls=Command)(function)
+    for name, command in {"list": lister, "show": show, **others}.items():
+        group.command(name, cls=Command)(command)
     return group
 
 
 _models = _group(
     "List models, show one, or list the known model types.",
-    _list_models,
-    show=_show_model,
+    *(_list_models, _show_model),
     types=_list_types,
 )
 _gpus = _group(
     "List GPUs, show one with its sources, or check profiles.",
-    _list_gpus,
-    show=_show_gpu,
+    *(_list_gpus, _show_gpu),
     check=_check_gpus,
 )
 _scenarios = _group(
     "List scenarios, show one with its sources, or check files.",
-    _list_scenarios,
-    show=_show_scenario,
+    *(_list_scenarios, _show_scenario),
     check=_check_scenarios,
 )
 
 
-def _read_all(names: Sequence[str], read: Callable[[Path], Any]) -> tuple[list[Any], list[str]]:
-    """Read files, and collect the errors of those that cannot be read."""
-    good, findings = [], []
-    for name in names:
+def _check(
+    what: str,
+    files: Sequence[str] | None,
+    shipped: Mapping[str, Path],
+    read: Callable[[Path], Item],
+    check: Callable[[Item], Iterable[str]],
+    check_all: Callable[[list[Item]], Iterable[str]] = lambda _: (),
+) -> None:
+    """Report on stderr what is wrong in files, by default all that are known; exit with 1 if so."""
+    paths = [Path(name) for name in files or ()] or [*shipped.values()]
+    items, findings = list[Any](), list[str]()
+    for path in paths:
         try:
-            good.append(read(Path(name)))
+            items.append(read(path))
         except SimulatorError as error:
             findings.append(str(error))
-    return good, findings
-
-
-def _finish_check(findings: Sequence[str], number: int, what: str) -> None:
-    """Report findings on stderr, and exit with 1 if there are any."""
+    findings += [f"{item.id}: {line}" for item in items for line in check(item)]
+    findings += check_all(items)
     for finding in findings:
         say(finding)
     if findings:
         raise typer.Exit(CHECK_FOUND)
-    say(f"{number} {what}{'' if number == 1 else 's'} checked: nothing found")
+    say(f"{len(paths)} {what}{'' if len(paths) == 1 else 's'} checked: nothing found")
 
 
 def _write_list(

@@ -58,10 +58,7 @@ EXAMPLES: Mapping[str, Sequence[str]] = {
     "models": ("show llama-3.1-8b", "show ./config.json --json"),
     "gpus": ("show h100", "check my-card.toml"),
     "scenarios": ("show code-sampling-8k", "check mine.toml"),
-    "trace": (
-        "bifurcated_flash -s samples=4 -s context_tokens=1K",
-        "my_code.py:attention --json",
-    ),
+    "trace": ("bifurcated_flash -s samples=4 -s context_tokens=1K", "my_code.py:attention --json"),
     "measure": ("--dry-run", "code-sampling-8k --only attention -o measured"),
     "calibrate": ("measured -g my-card.toml", "rows.csv -g h100 --json"),
     "validate": ("measured", "rows.csv -g h100 -o errors.csv"),
@@ -175,7 +172,7 @@ class Command(TyperCommand):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in groups, those of most questions first."""
         asks = sum(item.name in FIRST for item in self.params) == len(FIRST)
-        panels: dict[str, list[Any]] = {QUESTION_PANEL: []}
+        panels: dict[str, list[Any]] = {QUESTION_PANEL: [], "Arguments": []}
         for item in self.get_params(ctx):
             first = asks and item.name in FIRST
             panel = QUESTION_PANEL if first else _panel(item)

@@ -2,23 +2,25 @@
 
 import datetime as dt
 import math
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from simulator.cli.options import Constants, FigurePath, complete_gpus
+from simulator.cli import options as opt
 from simulator.cli.output import (
+    MOST_LISTED,
+    Output,
     check_figure,
     check_parquet,
     csv_text,
     json_text,
-    output_of,
     say,
+    say_first,
     write_figure,
     write_text,
 )
 from simulator.errors import MeasurementError, OutputError
+from simulator.inputs.setup import ConstantsChoice
 
 if TYPE_CHECKING:
     from simulator.evidence.fit.calibrate import Calibration
@@ -26,42 +28,45 @@ if TYPE_CHECKING:
     from simulator.evidence.rows.reading import Measurements
     from simulator.inputs.hardware import HardwareProfile
 
-Rows = Annotated[
+ROWS = opt.argument(
+    "rows",
+    {"metavar": "ROWS..."},
+    "Files of measured rows (.csv or .parquet), folders of them, or sample: synthetic rows that "
+    "ship.",
     list[Path],
-    typer.Argument(
-        help="Files of measured rows (.csv or .parquet), folders of them, or sample: synthetic "
-        "rows that ship.",
-        metavar="ROWS...",
-    ),
-]
-KeepSuspect = Annotated[
-    bool, typer.Option("--keep-suspect", help="Keep rows that break physics but have a time.")
-]
-# The most refused rows to list one by one.
-MOST_LISTED = 10
+    ...,
+)
+KEEP_SUSPECT = opt.of_answer(
+    "keep_suspect", {}, "Keep rows that break physics but have a time.", default=False
+)
 # Shapes shown per fit; the JSON has all.
 MOST_SHAPES = 3
+# What is shown of a shape: its errors, by their names in the JSON, and their headings.
+SHAPE_ERRORS = {
+    "held_out_median_ape": "held out",
+    "held_out_bias": "bias",
+    "median_ape": "fitted",
+    "worst_ape": "worst row",
+}
 # Where validate writes its rows, its report or its figure.
 SUFFIXES = (".csv", ".parquet", ".json", ".html")
 
 
+@opt.with_options(opt.report_json)(
+    ROWS,
+    opt.of_answer("gpu", opt.GPU, "GPU whose rows are fitted.", "--gpu -g", ..., str),
+    opt.of_answer("path", opt.FILE, "Profile to write (.toml).", "--output -o", kind=Path | None),
+    KEEP_SUSPECT,
+)
 def _calibrate(
-    rows: Rows,
-    gpu: Annotated[
-        str,
-        typer.Option(
-            "--gpu", "-g", help="GPU whose rows are fitted.", autocompletion=complete_gpus
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Profile to write (.toml).", metavar="FILE"),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
-    keep_suspect: KeepSuspect = False,
+    output: Output, *, rows: list[Path], gpu: str, path: Path | None, keep_suspect: bool
 ) -> None:
     """Fit a GPU's constants to measured rows."""
-    _needs("scipy", "tomlkit")
+    if missing := [name for name in ("scipy", "tomlkit") if find_spec(name) is None]:
+        raise MeasurementError(
+            f"calibrate needs {' and '.join(missing)}: "
+            "pip install 'bifurcated-attention-simulator[calibrate]'"
+        )
     from simulator.evidence.fit import calibrate as fitting
     from simulator.evidence.fit.profile import profile_path, profile_text
     from simulator.evidence.rows.reading import load
@@ -69,43 +74,24 @@ def _calibrate(
     from simulator.inputs.hardware import load_hardware
 
     card = load_hardware(gpu)
-    if output is not None and output.suffix != ".toml":
-        raise OutputError(f"cannot write {output}: a profile goes to .toml")
+    if path is not None and path.suffix != ".toml":
+        raise OutputError(f"cannot write {path}: a profile goes to .toml")
     measurements = load(rows, gpu=card.id, keep_suspect=keep_suspect)
     _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
-    if output is not None:
-        path = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
+    if path is not None:
+        shipped = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
         text = profile_text(
-            read_text(path, MeasurementError),
+            read_text(shipped, MeasurementError),
             result,
             date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
         )
         # The id of a profile is the name of its file.
-        if output.stem != card.id:
-            text = text.replace(f'id = "{card.id}"', f'id = "{output.stem}"', 1)
-        write_text(text, output)
-        say(f"wrote {len(result.values())} constants of {card.id} to {output}")
-    report = output_of(None, as_json, None)
-    report.write(result, _calibration_table, _calibration_json, lambda _: [])
-
-
-def _needs(*packages: str) -> None:
-    """Refuse to start without a package that calibration needs.
-
-    Raises
-    ------
-    MeasurementError
-        With the command that installs it.
-    """
-    import importlib.util
-
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MeasurementError(
-            f"calibrate needs {' and '.join(missing)}: "
-            "pip install 'bifurcated-attention-simulator[calibrate]'"
-        )
+        if path.stem != card.id:
+            text = text.replace(f'id = "{card.id}"', f'id = "{path.stem}"', 1)
+        write_text(text, path)
+        say(f"wrote {len(result.values())} constants of {card.id} to {path}")
+    output.write(result, _calibration_table, _calibration_json, lambda _: [])
 
 
 def _say_refused(measurements: "Measurements") -> None:
@@ -126,10 +112,8 @@ def _say_refused(measurements: "Measurements") -> None:
     ):
         if rows:
             say(f"{what}: {plural(len(rows), 'row')}")
-        for row in rows[:MOST_LISTED]:
-            say(f"  {row.file}, line {row.line}: {row.reason}")
-        if len(rows) > MOST_LISTED:
-            say(f"  and {len(rows) - MOST_LISTED:,} more")
+        lines = [f"  {row.file}, line {row.line}: {row.reason}" for row in rows]
+        say_first(lines, lambda left: f"  and {left:,} more")
     for series, count in measurements.distrusted.items():
         say(
             f"warning: do not trust {plural(count, 'other row')} of {series}: many of their series "
@@ -187,21 +171,16 @@ def _errors(summary: tuple[float, float, float]) -> dict[str, float | None]:
 
 def _calibration_table(result: "Calibration") -> Any:
     """Return the fits as tables, with the constants that rows cannot tell, and the worst shapes."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    from simulator.evidence.fit.calibrate import error_summary
+    from simulator.evidence.fit.calibrate import error_summary, shape_errors
     from simulator.evidence.fit.stages import wanted_rows
+    from simulator.views.columns import line, stack, table
 
-    table = Table(title=f"Constants of {result.profile.id}", title_justify="left")
-    for name in ("Rows", "Constant", "Value", "Error", "Held-out shapes", "Remarks"):
-        table.add_column(name, justify="right" if name in ("Value", "Error") else "left")
+    lines: list[tuple[str, ...]] = []
     for part in result.fits:
         fitted = part.fitted
         median, p90, _ = error_summary(fitted.held_out)
-        what = f"{part.kind} ({fitted.rows:,})"
-        errors = "" if math.isnan(median) else f"{100 * median:.1f} %, p90 {100 * p90:.1f} %"
+        told = "" if math.isnan(median) else f"{100 * median:.1f} %, p90 {100 * p90:.1f} %"
+        named = [(f"{part.kind} ({fitted.rows:,})", told)]
         for name, value in fitted.constants.items():
             remarks = ["at the edge of its range"] if name in fitted.at_bound else []
             remarks += ["the rows only bound it"] if name in fitted.bounded else []
@@ -211,86 +190,86 @@ def _calibration_table(result: "Calibration") -> Any:
                 if name in (first, second)
             ][:1]
             error = "" if name in fitted.bounded else f"{fitted.stderr[name]:.2g}"
-            table.add_row(what, name, f"{value:.4g}", error, errors, "; ".join(remarks))
-            what = errors = ""
+            what, errors = named.pop() if named else ("", "")
+            lines.append((what, name, f"{value:.4g}", error, errors, "; ".join(remarks)))
         for key in fitted.unidentified:
-            table.add_row(
-                what, str(key), "?", "", "", f"these rows cannot tell; add {wanted_rows(key)}"
-            )
-            what = ""
-    for reason in result.left_out:
-        table.add_row("", "", "", "", "", f"not fitted: {reason}")
-    return Group(table, Text(), _residual_table(result))
+            what, _ = named.pop() if named else ("", "")
+            why = f"these rows cannot tell; add {wanted_rows(key)}"
+            lines.append((what, str(key), "?", "", "", why))
+    lines += [("", "", "", "", "", f"not fitted: {reason}") for reason in result.left_out]
+    shapes = [
+        (
+            "" if number else f"{part.kind}, {part.variant}".removesuffix(", "),
+            ", ".join(f"{name} {value}" for name, value in item["shape"].items()),
+            f"{item['rows']:,}",
+            *("" if item[name] is None else f"{100 * item[name]:.1f} %" for name in SHAPE_ERRORS),
+        )
+        for part in result.fits
+        for number, item in enumerate(shape_errors(part)[:MOST_SHAPES])
+    ]
+    return stack(
+        line((f"Constants of {result.profile.id}", "bold")),
+        "",
+        table("rows", "constant", "value>", "error>", "held-out shapes", "remarks", rows=lines),
+        "",
+        line(("Shapes farthest off when held out", "bold")),
+        "",
+        table(
+            "rows of",
+            "shape",
+            "rows>",
+            *(f"{name}>" for name in SHAPE_ERRORS.values()),
+            rows=shapes,
+        ),
+    )
 
 
-def _residual_table(result: "Calibration") -> Any:
-    """Return the shapes with the largest held-out errors of each fit."""
-    from rich.table import Table
-
-    from simulator.evidence.fit.calibrate import shape_errors
-
-    table = Table(title="Shapes farthest off when held out", title_justify="left")
-    for name in ("Rows of", "Shape", "Rows", "Held out", "Bias", "Fitted", "Worst row"):
-        table.add_column(name, justify="left" if name in ("Rows of", "Shape") else "right")
-    for part in result.fits:
-        what = f"{part.kind}, {part.variant}" if str(part.variant) else part.kind
-        for item in shape_errors(part)[:MOST_SHAPES]:
-            table.add_row(
-                what,
-                ", ".join(f"{name} {value}" for name, value in item["shape"].items()),
-                f"{item['rows']:,}",
-                *(
-                    "" if item[name] is None else f"{100 * item[name]:.1f} %"
-                    for name in ("held_out_median_ape", "held_out_bias", "median_ape", "worst_ape")
-                ),
-            )
-            what = ""
-    return table
-
-
+@opt.with_options(opt.report_json)(
+    ROWS,
+    opt.of_answer(
+        "gpu", opt.GPU, "Use only this GPU's rows; also the GPU of rows that name none.", "--gpu -g"
+    ),
+    opt.of_answer(
+        "calibration", opt.FILE, "Profile to use instead of the shipped one.", kind=Path | None
+    ),
+    opt.keyword("constants", opt.Constants, "auto"),
+    opt.of_answer(
+        "path",
+        opt.FILE,
+        "Every row with its prediction (.csv, .parquet), the report (.json) or the figure (.html).",
+        "--output -o",
+        kind=Path | None,
+    ),
+    opt.keyword("figure", opt.FigurePath),
+    KEEP_SUSPECT,
+)
 def _validate(
-    rows: Rows,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu",
-            "-g",
-            help="Use only this GPU's rows; also the GPU of rows that name none.",
-            autocompletion=complete_gpus,
-        ),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            "--calibration", help="Profile to use instead of the shipped one.", metavar="FILE"
-        ),
-    ] = None,
-    constants: Constants = "auto",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Every row with its prediction (.csv, .parquet), the report (.json) or the "
-            "figure (.html).",
-            metavar="FILE",
-        ),
-    ] = None,
-    figure: FigurePath = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Report as JSON.")] = False,
-    keep_suspect: KeepSuspect = False,
+    output: Output,
+    *,
+    rows: list[Path],
+    gpu: str | None,
+    calibration: Path | None,
+    constants: ConstantsChoice,
+    path: Path | None,
+    figure: Path | None,
+    keep_suspect: bool,
 ) -> None:
     """Compare predictions with measured rows."""
     from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load
-    from simulator.inputs.hardware import load_hardware
+    from simulator.inputs.hardware import load_hardware, read_profile
     from simulator.views.text import plural
+    from simulator.views.validation import validation_view
 
-    _check_suffix(output, SUFFIXES)
+    if path is not None:
+        _check_suffix(path)
     if figure is not None:
         check_figure(figure)
-    card = _calibrated(calibration, gpu) if calibration else None
+    card = None if calibration is None else read_profile(calibration)
+    if card is not None and gpu:
+        # It replaces the profile of ``gpu``, whatever its name is.
+        card = card.model_copy(update={"id": load_hardware(gpu).id})
     measurements = load(rows, gpu=gpu, keep_suspect=keep_suspect)
     _say_refused(measurements)
     result = checking.validate(measurements, gpu=card, choice=constants)
@@ -301,43 +280,24 @@ def _validate(
         )
     for reason, count in sorted(result.skipped.items()):
         say(f"skipped {plural(count, 'row')}: {reason}")
-    if output is not None and output.suffix != ".html":
-        _write(result, measurements, output)
-        output = None
-    for path in (output, figure):
-        if path is not None and len(result.rows):
-            _draw(result, card, path)
+    if path is not None and path.suffix != ".html":
+        _write(result, measurements, path)
+        path = None
+    for drawn in (path, figure):
+        if drawn is not None and len(result.rows):
+            _draw(result, card, drawn)
     if not len(result.rows):
         of = f" of {load_hardware(gpu).id}" if gpu else ""
         raise MeasurementError(f"no row{of} could be predicted")
-    report = summaries.summarise(result, measurements)
-    from simulator.views.validation import validation_view
-
-    output_of(None, as_json, None).write(report, validation_view, dict, lambda _: [])
+    output.write(summaries.summarise(result, measurements), validation_view, dict, lambda _: [])
 
 
-def _check_suffix(path: Path | None, known: tuple[str, ...]) -> None:
-    """Refuse a file with an unknown suffix before any work.
-
-    Raises
-    ------
-    OutputError
-        If the suffix is unknown, or the package that writes such files is missing.
-    """
-    if path is None:
-        return
-    if path.suffix not in known:
-        suffixes = f"known suffixes: {', '.join(known)}"
-        raise OutputError(f"cannot tell a format from {path.name!r}; {suffixes}")
+def _check_suffix(path: Path) -> None:
+    """Refuse a file with an unknown suffix before any work."""
+    if path.suffix not in SUFFIXES:
+        known = f"known suffixes: {', '.join(SUFFIXES)}"
+        raise OutputError(f"cannot tell a format from {path.name!r}; {known}")
     check_parquet(path)
-
-
-def _calibrated(path: Path, gpu: str | None) -> Any:
-    """Read a calibrated profile; it replaces the profile of ``gpu``, whatever its name is."""
-    from simulator.inputs.hardware import load_hardware, read_profile
-
-    card = read_profile(path)
-    return card.model_copy(update={"id": load_hardware(gpu).id}) if gpu else card
 
 
 def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:

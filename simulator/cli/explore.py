@@ -1,21 +1,19 @@
 """explore: one offline page with sliders and menus for a scenario or a question."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.asked import asked, given, named_model, scenario_of
+from simulator.cli.asked import Asked, asked, scenario_of
 from simulator.cli.output import PAGES, say, write_text
 from simulator.errors import OutputError
 
 
 @opt.with_options(asked)()
 def _explore(
-    options: dict[str, Any],
-    context: typer.Context,
-    scenario: opt.QuestionScenario = None,
+    question: Asked,
     output: Annotated[Path, opt.answer("--output -o", "File to write: .html.", opt.FILE)] = Path(
         "explore.html"
     ),
@@ -31,7 +29,7 @@ def _explore(
     from simulator.views.explore.page import page
     from simulator.views.text import plural
 
-    name, found = named_model(scenario, given(context, options))
+    name, found = question
     gpus = opt.names_in(gpu)
     offered_models = () if name is None else opt.names_in(found.pop("model", ()))
     start, settings = scenario_of(name, found, gpus=gpus if name is None else ())

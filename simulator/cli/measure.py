@@ -4,15 +4,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from simulator.cli import options as opt
-from simulator.cli.output import Output, output_of, say
+from simulator.cli.output import Output, bar, say
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
@@ -33,139 +32,114 @@ COUNTERS = "counters"
 ROW_KINDS = (*KINDS, COUNTERS)
 # Statuses of rows that another run might change.
 RETRIED = ("error", "wrong", "oom")
-GRID_PANEL, RUN_PANEL = "What is measured", "How"
+# The type of what may be given several times.
+LISTED = list[str] | None
 # Without a terminal, progress is one line per this interval. [s]
 SECONDS_BETWEEN_LINES = 15.0
 
 
+of_grid, of_run = partial(opt.listed, "What is measured"), partial(opt.listed, "How")
+OPTIONS = (
+    opt.argument(
+        "scenario",
+        opt.SCENARIO,
+        "Scenario (see 'bifurcate scenarios') or a TOML file. Default: the paper's regime on 7B "
+        "shapes, under 25 minutes.",
+    ),
+    of_grid("kinds", opt.one_of(ROW_KINDS), "Kind of row; repeatable.", "--only", kind=LISTED),
+    of_grid(
+        "kernels",
+        {},
+        "Attention kernel, as often as you like. Default: all of ours; "
+        f"{' and '.join(OTHER_LIBRARIES)} run other libraries'.",
+        "--kernel",
+        kind=LISTED,
+    ),
+    of_grid("mode", opt.one_of(MODES), "CUDA graph replay or eager launches. Default: both."),
+    of_grid(
+        "l2",
+        opt.one_of(L2_STATES),
+        "L2 before a call: cold rotates over buffers larger than it.",
+        default=L2_STATES[0],
+    ),
+    of_grid(
+        "dtype",
+        opt.one_of(("bf16", "fp16", "fp32")),
+        "Format of weights, caches and activations. Default: bf16.",
+    ),
+    of_grid(
+        "query_tokens",
+        opt.SIZE,
+        "Query tokens of each sample, as often as you like. Default: 1, or the scenario's.",
+        kind=list[int] | None,
+    ),
+    of_run(
+        "device",
+        opt.one_of(get_args(DeviceName)),
+        "cpu tries everything on small shapes.",
+        default="cuda",
+    ),
+    of_run(
+        "gpu", opt.GPU, "Profile to predict with. Default: the one of this card's name.", "--gpu -g"
+    ),
+    of_run(
+        "retry",
+        opt.one_of(RETRIED),
+        "Measure rows of this status again, as often as you like.",
+        kind=LISTED,
+    ),
+    of_run("skip_oom", {}, "Do not try what should not fit in memory.", default=False),
+    of_run(
+        "time_limit", {"min": 0.0}, "Start nothing new after this many minutes.", kind=float | None
+    ),
+    of_run("memory_limit", opt.SIZE, "Most bytes to use."),
+    of_run("repeats", {"min": 1}, "Most timed repeats of each cell.", default=30),
+    of_run("hardware_counters", {}, "Then count bytes with Nsight Compute (ncu).", default=False),
+    of_run("dry_run", {}, "Show cells, predicted times and memory, and stop.", default=False),
+    of_run(
+        "folder",
+        {},
+        "Folder of the rows; a run there is continued.",
+        "--output -o",
+        default=Path("measured"),
+        kind=Path,
+    ),
+)
+
+
+@opt.with_options(opt.report_output)(*OPTIONS)
 def _measure(
-    scenario: Annotated[
-        str | None,
-        typer.Argument(
-            help="Scenario (see 'bifurcate scenarios') or a TOML file. Default: the paper's "
-            "regime on 7B shapes, under 25 minutes.",
-            autocompletion=opt.complete_scenarios,
-        ),
-    ] = None,
-    folder: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the rows; a run there is continued.")
-    ] = Path("measured"),
-    device: Annotated[
-        DeviceName,
-        opt.option(
-            "--device",
-            "cpu tries everything on small shapes.",
-            opt.one_of(get_args(DeviceName)),
-            panel=RUN_PANEL,
-        ),
-    ] = "cuda",
-    kinds: Annotated[
-        list[str] | None,
-        opt.option("--only", "Kind of row; repeatable.", opt.one_of(ROW_KINDS), panel=GRID_PANEL),
-    ] = None,
-    kernels: Annotated[
-        list[str] | None,
-        opt.option(
-            "--kernel",
-            "Attention kernel, as often as you like. Default: all of ours; "
-            f"{' and '.join(OTHER_LIBRARIES)} run other libraries'.",
-            panel=GRID_PANEL,
-        ),
-    ] = None,
-    mode: Annotated[
-        Mode | None,
-        opt.option(
-            "--mode",
-            "CUDA graph replay or eager launches. Default: both.",
-            opt.one_of(MODES),
-            panel=GRID_PANEL,
-        ),
-    ] = None,
-    l2: Annotated[
-        L2State,
-        opt.option(
-            "--l2",
-            "L2 before a call: cold rotates over buffers larger than it.",
-            opt.one_of(L2_STATES),
-            panel=GRID_PANEL,
-        ),
-    ] = L2_STATES[0],
-    dtype: Annotated[
-        Dtype | None,
-        opt.option(
-            "--dtype",
-            "Format of weights, caches and activations. Default: bf16.",
-            opt.one_of(("bf16", "fp16", "fp32")),
-            panel=GRID_PANEL,
-        ),
-    ] = None,
-    query_tokens: Annotated[
-        list[int] | None,
-        opt.option(
-            "--query-tokens",
-            "Query tokens of each sample, as often as you like. Default: 1, or the scenario's.",
-            opt.SIZE,
-            panel=GRID_PANEL,
-        ),
-    ] = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu",
-            "-g",
-            help="Profile to predict with. Default: the one of this card's name.",
-            autocompletion=opt.complete_gpus,
-        ),
-    ] = None,
-    retry: Annotated[
-        list[str] | None,
-        opt.option(
-            "--retry",
-            "Measure rows of this status again, as often as you like.",
-            opt.one_of(RETRIED),
-            panel=RUN_PANEL,
-        ),
-    ] = None,
-    skip_oom: Annotated[
-        bool, typer.Option("--skip-oom", help="Do not try what should not fit in memory.")
-    ] = False,
-    time_limit: Annotated[
-        float | None,
-        typer.Option("--time-limit", help="Start nothing new after this many minutes.", min=0.0),
-    ] = None,
-    memory_limit: Annotated[
-        int | None,
-        typer.Option("--memory-limit", help="Most bytes to use.", parser=opt.count, metavar="SIZE"),
-    ] = None,
-    repeats: Annotated[
-        int, typer.Option("--repeats", help="Most timed repeats of each cell.", min=1)
-    ] = 30,
-    hardware_counters: Annotated[
-        bool,
-        typer.Option("--hardware-counters", help="Then count bytes with Nsight Compute (ncu)."),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show cells, predicted times and memory, and stop.")
-    ] = False,
-    format_name: opt.FormatName = None,
-    as_json: opt.AsJson = False,
+    output: Output,
+    *,
+    scenario: str | None,
+    folder: Path,
+    device: DeviceName,
+    kinds: Sequence[str] | None,
+    kernels: Sequence[str] | None,
+    mode: Mode | None,
+    gpu: str | None,
+    retry: Sequence[str] | None,
+    skip_oom: bool,
+    time_limit: float | None,
+    memory_limit: int | None,
+    repeats: int,
+    hardware_counters: bool,
+    dry_run: bool,
+    **cells: Any,
 ) -> None:
     """Time kernels, products, streams and whole steps on your GPU.
 
     Every row is safe on disk before the next is measured; the same command continues a run that
     was stopped.
     """
-    output = output_of(format_name, as_json, None)
     timed = [kind for kind in kinds or KINDS if kind != COUNTERS]
     plan = _plan(
         scenario,
         device=device,
-        dtype=dtype,
-        l2=l2,
         kinds=cast("list[Kind]", timed or ["attention"]),
         kernels=kernels or (),
         modes=(mode,) if mode else MODES,
-        query_tokens=query_tokens or (),
+        **cells,
     )
     counted = None
     if hardware_counters or COUNTERS in (kinds or ()):
@@ -215,7 +189,7 @@ def _plan(
     kinds: Sequence[Kind],
     kernels: Sequence[str],
     modes: Sequence[Mode],
-    query_tokens: Sequence[int],
+    query_tokens: Sequence[int] | None,
 ) -> "Selection":
     """Return the cells that the options select."""
     from simulator.evidence.measure import grid
@@ -234,7 +208,9 @@ def _plan(
         modes = [mode for mode in modes if mode == "eager"]
         if not modes:
             raise MeasurementError("--mode graph needs CUDA: a CPU has no CUDA graphs")
-    return grid.select(plan, kinds=kinds, kernels=kernels, modes=modes, query_tokens=query_tokens)
+    return grid.select(
+        plan, kinds=kinds, kernels=kernels, modes=modes, query_tokens=query_tokens or ()
+    )
 
 
 def _rates(gpu: str | None, card: str) -> "Rates | None":
@@ -409,22 +385,14 @@ def _summary_table(result: dict[str, Any]) -> Any:
 def _progress(total: int) -> Iterator[Callable[["Progress"], None]]:
     """Yield a progress display on stderr: a bar on a terminal, occasional lines elsewhere."""
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bar
 
-        columns = (
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.description}"),
-        )
-        with Bar(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task("", total=total, left="")
+        with bar(BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")) as shown:
+            task = shown.add_task("", total=total)
 
             def draw(progress: "Progress") -> None:
-                left = _minutes(progress.seconds_left)
-                bar.update(task, completed=progress.done, description=progress.group, left=left)
+                left = f"{_minutes(progress.seconds_left)} left {progress.group}"
+                shown.update(task, completed=progress.done, description=left)
 
             yield draw
         return

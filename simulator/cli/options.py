@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -15,12 +16,7 @@ from simulator.errors import nearest
 from simulator.inputs.dtypes import KV_DTYPES
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import profile_files
-from simulator.inputs.setup import (
-    ATTENTIONS,
-    CONSTANTS_CHOICES,
-    Attention,
-    ConstantsChoice,
-)
+from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Attention, ConstantsChoice
 from simulator.units import parse_count
 
 Command = Callable[..., None]
@@ -90,28 +86,28 @@ def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
     return complete
 
 
-def _presets() -> Iterable[str]:
-    from simulator.inputs.presets import presets
+def names_of(module: str, name: str) -> Callable[[str], list[str]]:
+    """Return the same for the names in a table, or those that a function returns, of a module.
 
-    return presets()
+    It is imported only to complete a word.
+
+    Parameters
+    ----------
+    module, name
+        The module below ``simulator``, and the name of the table or function.
+    """
+
+    def names() -> Iterable[str]:
+        found = getattr(import_module(f"simulator.{module}"), name)
+        return cast("Iterable[str]", found() if callable(found) else found)
+
+    return completion(names)
 
 
-def _scenarios() -> Iterable[str]:
-    from simulator.inputs.scenario import scenario_files
-
-    return scenario_files()
-
-
-def _model_types() -> Iterable[str]:
-    from simulator.inputs.hf_config.model_types import every_type
-
-    return every_type()
-
-
-complete_models = completion(_presets)
+complete_models = names_of("inputs.presets", "presets")
 complete_gpus = completion(profile_files)
-complete_scenarios = completion(_scenarios)
-complete_types = completion(_model_types)
+complete_scenarios = names_of("inputs.scenario", "scenario_files")
+complete_types = names_of("inputs.hf_config.model_types", "every_type")
 complete_weights = completion(lambda: WEIGHT_NAMES)
 complete_caches = completion(lambda: (*KV_DTYPES, "auto"))
 
@@ -151,12 +147,15 @@ def listed(
     name
         Of its value; also its spelling, unless ``spelt`` has others.
     default
-        Its value where it is not given.
+        Its value where it is not given; ``...`` if it must be.
     kind
-        Its type, by default text. What is read by a function has its result's.
+        Its type, by default that of ``default``, or text. What is read by a function has its
+        result's.
     """
     described = option(spelt or f"--{name.replace('_', '-')}", text, reads, panel=panel)
-    kind = kind or (Any if "parser" in reads else str | None)
+    default = inspect.Parameter.empty if default is ... else default
+    usual = str | None if default is None else type(default)
+    kind = kind or (Any if "parser" in reads else usual)
     return keyword(name, Annotated[kind, described], default)
 
 
@@ -176,12 +175,26 @@ def keyword(name: str, annotation: Any, default: Any = None) -> inspect.Paramete
     return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
+def argument(
+    name: str, reads: Mapping[str, Any], text: str, kind: Any = str | None, default: Any = None
+) -> inspect.Parameter:
+    """Return an argument of a command's list.
+
+    Parameters
+    ----------
+    name, reads, text, kind, default
+        As for :func:`listed`; ``...`` is the default of one that must be given.
+    """
+    default = inspect.Parameter.empty if default is ... else default
+    return keyword(name, Annotated[kind, typer.Argument(help=text, **reads)], default)
+
+
 on_model = partial(option, panel=MODEL_PANEL)
 work = partial(option, panel=WORK_PANEL)
 hardware = partial(option, panel=HARDWARE_PANEL)
 answer = partial(option, panel=OUTPUT_PANEL)
-of_model, of_work, of_hardware = (
-    partial(listed, panel) for panel in (MODEL_PANEL, WORK_PANEL, HARDWARE_PANEL)
+of_model, of_work, of_hardware, of_answer = (
+    partial(listed, panel) for panel in (MODEL_PANEL, WORK_PANEL, HARDWARE_PANEL, OUTPUT_PANEL)
 )
 
 # How an option is read, and what stands for its value in the help: a size, and one or several.
@@ -189,6 +202,9 @@ SIZE = {"parser": count, "metavar": "SIZE"}
 SIZES = {"parser": counts, "metavar": "SIZE[,SIZE...]"}
 FILE = {"metavar": "FILE"}
 MODEL: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
+GPU: dict[str, Any] = {"metavar": "GPU", "autocompletion": complete_gpus}
+TYPE: dict[str, Any] = {"metavar": "TYPE", "autocompletion": complete_types}
+SCENARIO: dict[str, Any] = {"metavar": "SCENARIO", "autocompletion": complete_scenarios}
 
 
 def number_of(metavar: str) -> dict[str, Any]:
@@ -216,8 +232,7 @@ def one_of(words: Iterable[str]) -> dict[str, Any]:
 
 def gpu_option(text: str) -> Any:
     """Return the description of an option that names GPUs."""
-    reads = {"metavar": "GPU", "autocompletion": complete_gpus}
-    return hardware("--gpu --hardware -g", text, reads)
+    return hardware("--gpu --hardware -g", text, GPU)
 
 
 def target_option(text: str) -> Any:
@@ -230,15 +245,6 @@ ModelNames = Annotated[
     on_model("--model -m", "Model, as in 'bifurcate models'; as often as you like.", MODEL),
 ]
 GpuName = Annotated[str, gpu_option("GPU (see 'bifurcate gpus') or a profile's path.")]
-QuestionScenario = Annotated[
-    str | None,
-    typer.Argument(
-        help="Scenario (see 'bifurcate scenarios') or a TOML file; options replace its own. "
-        "Or a model, and the options of a question.",
-        metavar="SCENARIO|MODEL",
-        autocompletion=complete_scenarios,
-    ),
-]
 AttentionName = Annotated[
     Attention | None,
     work("--attention", "Read the context per sample, or once.", one_of(ATTENTIONS)),
@@ -278,8 +284,7 @@ Explain = Annotated[
 FormatName = Annotated[Format | None, answer("--format", "Form of the answer.", one_of(FORMATS))]
 AsJson = Annotated[bool, answer("--json", "The same as --format json.")]
 OutputPath = Annotated[
-    Path | None,
-    answer("--output -o", "File to write; .json, .csv or .txt picks the format.", FILE),
+    Path | None, answer("--output -o", "File to write; .json, .csv or .txt picks the format.", FILE)
 ]
 FigurePath = Annotated[
     Path | None,
@@ -306,6 +311,16 @@ def output_options(
         Their values on the command line.
     """
     return output_of(format_name, as_json, output)
+
+
+def report_output(format_name: FormatName = None, as_json: AsJson = False) -> Output:
+    """Return the output of an answer that goes to stdout."""
+    return output_of(format_name, as_json, None)
+
+
+def report_json(as_json: Annotated[bool, answer("--json", "Report as JSON.")] = False) -> Output:
+    """Return the output of a report, a table or JSON on stdout."""
+    return output_of(None, as_json, None)
 
 
 def with_options(*builders: Callable[..., Any]) -> Callable[..., Callable[[Command], Command]]:

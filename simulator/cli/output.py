@@ -22,6 +22,7 @@ from simulator.views.columns import LARGEST_EXACT
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     from rich.console import Console, RenderableType
+    from rich.progress import Progress, ProgressColumn
 
 Answer = TypeVar("Answer")
 Format = Literal["table", "json", "csv"]
@@ -32,6 +33,8 @@ PLAIN_WIDTH, WIDTH_VARIABLE = 140, "BIFURCATE_WIDTH"
 PAGES, JSON = (".html", ".htm"), ".json"
 USUAL_WIDTH, USUAL_HEIGHT = 1200, 700
 MOST_PIXELS = 8192
+# The most refused rows to list one by one.
+MOST_LISTED = 10
 # The longest message of an error. [characters].
 LONGEST_ERROR = 300
 # The characters with which a formula of a spreadsheet begins.
@@ -304,9 +307,33 @@ def _trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n")) + "\n"
 
 
+def bar(*columns: "ProgressColumn") -> "Progress":
+    """Return a progress display on stderr with these columns."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(*columns, console=Console(stderr=True))
+
+
 def say(message: str) -> None:
     """Write progress or a warning to stderr."""
     sys.stderr.write(f"{printable(message)}\n")
+
+
+def say_first(lines: Sequence[str], more: Callable[[int], str]) -> None:
+    """Write the first lines of a list to stderr, and how many more there are.
+
+    Parameters
+    ----------
+    lines
+        All lines.
+    more
+        Says how many are left out.
+    """
+    for line in lines[:MOST_LISTED]:
+        say(line)
+    if len(lines) > MOST_LISTED:
+        say(more(len(lines) - MOST_LISTED))
 
 
 def fail(message: str, code: int, *, hint: str = "", way_out: str = "") -> NoReturn:

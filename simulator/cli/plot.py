@@ -1,43 +1,31 @@
 """plot: one figure of a scenario or a question, as a page, an image or Plotly's JSON."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.asked import OWN_MODEL, asked, given, named_model, scenario_of
-from simulator.cli.output import (
-    USUAL_HEIGHT,
-    USUAL_WIDTH,
-    check_figure,
-    draw,
-    write_text,
-)
+from simulator.cli.asked import OWN_MODEL, Asked, asked, scenario_of
+from simulator.cli.output import USUAL_HEIGHT, USUAL_WIDTH, check_figure, draw, write_text
 from simulator.cli.question import question_of
 
 if TYPE_CHECKING:
     from simulator.answers.study import Study
 
 
-def _figures() -> Iterable[str]:
-    from simulator.views.plots.registry import FIGURES
-
-    return FIGURES
-
-
 @opt.with_options(asked)()
 def _plot(
-    options: dict[str, Any],
-    context: typer.Context,
+    question: Asked,
     figure: Annotated[
         str | None,
         typer.Argument(
-            help="Figure (see --list).", metavar="FIGURE", autocompletion=opt.completion(_figures)
+            help="Figure (see --list).",
+            metavar="FIGURE",
+            autocompletion=opt.names_of("views.plots.registry", "FIGURES"),
         ),
     ] = None,
-    scenario: opt.QuestionScenario = None,
     gpu: Annotated[
         list[str] | None,
         opt.gpu_option(
@@ -76,7 +64,7 @@ def _plot(
     kind(figure)
     path = output or Path(f"{figure}.html")
     check_figure(path, width, height)
-    name, found = named_model(scenario, given(context, options))
+    name, found = question
     study = _study(name, found, opt.names_in(gpu), price_per_hour)
     draw(drawn(figure, study), path, width, height)
 

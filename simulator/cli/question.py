@@ -43,7 +43,6 @@ from simulator.inputs.workload import Workload
 DEFAULT_OUTPUT_TOKENS = 256
 # Options that describe a model without a name.
 SHAPE = ("layers", "hidden_size", "heads", "head_dim", "intermediate_size", "vocab_size")
-_TYPE = {"metavar": "TYPE", "autocompletion": opt.complete_types}
 _WEIGHTS = {"metavar": "FORMAT", "autocompletion": opt.complete_weights}
 _CACHES = {"metavar": "FORMAT", "autocompletion": opt.complete_caches}
 # The options of a question, in the order of the help.
@@ -58,7 +57,7 @@ OPTIONS = (
         "--model -m",
     ),
     of_model("kv_heads", SIZES, "Replace the model's number of KV heads."),
-    of_model("assume", _TYPE, "Model type to read an unknown config.json as, e.g. llama."),
+    of_model("assume", opt.TYPE, "Model type to read an unknown config.json as, e.g. llama."),
     of_model("layers", SIZE, "Without --model: layers."),
     of_model("hidden_size", SIZE, "Without --model: width."),
     of_model("heads", SIZE, "Without --model: query heads."),

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from simulator.cli import options as opt
-from simulator.cli.asked import asked, given, named_model, scenario_of
+from simulator.cli.asked import Asked, asked, scenario_of
 from simulator.cli.output import PAGES, say
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
@@ -20,9 +18,7 @@ if TYPE_CHECKING:
 
 @opt.with_options(asked)()
 def _report(
-    options: dict[str, Any],
-    context: typer.Context,
-    scenario: opt.QuestionScenario = None,
+    question: Asked,
     output: Annotated[Path, opt.answer("--output -o", "Page to write: .html.", opt.FILE)] = Path(
         "report.html"
     ),
@@ -50,7 +46,7 @@ def _report(
     from simulator.views.report.drawings import drawings
     from simulator.views.report.page import Report, report_page
 
-    name, found = named_model(scenario, given(context, options))
+    name, found = question
     gpus = opt.names_in(gpu) or None
     asked_for, settings = scenario_of(name, found, gpus=gpus, target_step_ms=target_step_ms)
     # Check the folder first, because the page takes seconds.

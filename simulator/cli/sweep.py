@@ -8,11 +8,9 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from simulator.cli import options as opt
-from simulator.cli.asked import asked, given, named_model, scenario_of
-from simulator.cli.output import CSV_FLOAT, check_parquet, csv_cell, say
+from simulator.cli.asked import Asked, asked, scenario_of
+from simulator.cli.output import CSV_FLOAT, bar, check_parquet, csv_cell, say
 from simulator.errors import OutputError
 from simulator.resources import atomic_path
 from simulator.views.columns import LARGEST_EXACT
@@ -27,9 +25,7 @@ SUFFIXES = (".csv", ".parquet")
 
 @opt.with_options(asked)()
 def _sweep(
-    options: dict[str, Any],
-    context: typer.Context,
-    scenario: opt.QuestionScenario = None,
+    question: Asked,
     gpu: Annotated[
         list[str] | None,
         opt.gpu_option("GPU, as often as you like. Default: the scenario's, or h100-sxm."),
@@ -50,7 +46,7 @@ def _sweep(
         if output.suffix.lower() not in SUFFIXES:
             raise OutputError(f"cannot write {output}: a sweep goes to {' or '.join(SUFFIXES)}")
         check_parquet(output)
-    name, found = named_model(scenario, given(context, options))
+    name, found = question
     asked_for, settings = scenario_of(name, found, gpus=opt.names_in(gpu))
     grid = prepare_sweep(asked_for, **settings)
     for reason in grid.skipped:
@@ -139,16 +135,14 @@ def _progress(grid: "Sweep") -> Iterator[Iterator[dict[str, Any]]]:
     if not sys.stderr.isatty():
         yield grid.blocks()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("points", total=grid.points)
+    with bar(BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as shown:
+        task = shown.add_task("points", total=grid.points)
 
         def advancing() -> Iterator[dict[str, Any]]:
             for block in grid.blocks():
                 yield block
-                bar.advance(task, len(block["speedup"]))
+                shown.advance(task, len(block["speedup"]))
 
         yield advancing()

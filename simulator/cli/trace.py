@@ -1,23 +1,26 @@
 """trace: count what a PyTorch function does, operation by operation, without a GPU."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import typer
 
 from simulator.cli import options as opt
 from simulator.cli.output import Output
 from simulator.errors import TraceError, unknown
+from simulator.inputs.setup import ConstantsChoice
 from simulator.inputs.workload import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from simulator.evidence.tracing.summary import TraceSummary
 
 Launching = Literal["eager", "graph"]
+LAUNCHINGS: tuple[Launching, ...] = get_args(Launching)
 Layout = Literal["shared", "copies", "packed", "rebuilt"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 # The sizes of a kernel's five tensors.
 SHAPE = {
     "prompts": 1,
@@ -31,59 +34,55 @@ SHAPE = {
 TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
 
 
-def _kernels() -> Iterable[str]:
-    from simulator.evidence.kernels import KERNELS
-
-    return KERNELS
-
-
-@opt.with_output()
+@opt.with_output(
+    opt.argument(
+        "target",
+        {"metavar": "FUNCTION", "autocompletion": opt.names_of("evidence.kernels", "KERNELS")},
+        "MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.",
+        str,
+        ...,
+    ),
+    opt.of_work(
+        "shape",
+        {"metavar": "NAME=SIZE"},
+        "A size of its tensors; repeatable: samples=16, context_tokens=8K.",
+        "--shape -s",
+        kind=list[str] | None,
+    ),
+    opt.of_work(
+        "inputs",
+        {"metavar": "SIZES[:DTYPE]"},
+        "A tensor to call it with, instead of the five of a kernel: samples,heads,128 or "
+        "16,4096:int64.",
+        "--input -i",
+        kind=list[str] | None,
+    ),
+    opt.of_work("dtype", opt.one_of(TYPES), "Type of its tensors.", default="bf16"),
+    opt.of_work(
+        "layout",
+        opt.one_of(LAYOUTS),
+        "How the caches lie. Default: as a kernel wants them, shared for a function.",
+    ),
+    opt.keyword("gpu", opt.GpuName, opt.DEFAULT_GPU),
+    opt.of_work(
+        "execution",
+        opt.one_of(LAUNCHINGS),
+        "Launched one by one, or in a CUDA graph.",
+        default="eager",
+    ),
+    opt.keyword("constants", opt.Constants, "auto"),
+)
 def _trace(
     output: Output,
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.",
-            metavar="FUNCTION",
-            autocompletion=opt.completion(_kernels),
-        ),
-    ],
-    shape: Annotated[
-        list[str] | None,
-        opt.work(
-            "--shape -s",
-            "A size of its tensors; repeatable: samples=16, context_tokens=8K.",
-            {"metavar": "NAME=SIZE"},
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        opt.work(
-            "--input -i",
-            "A tensor to call it with, instead of the five of a kernel: "
-            "samples,heads,128 or 16,4096:int64.",
-            {"metavar": "SIZES[:DTYPE]"},
-        ),
-    ] = None,
-    dtype: Annotated[str, opt.work("--dtype", "Type of its tensors.", opt.one_of(TYPES))] = "bf16",
-    layout: Annotated[
-        Layout | None,
-        opt.work(
-            "--layout",
-            "How the caches lie. Default: as a kernel wants them, shared for a function.",
-            opt.one_of(get_args(Layout)),
-        ),
-    ] = None,
-    gpu: opt.GpuName = opt.DEFAULT_GPU,
-    execution: Annotated[
-        Launching,
-        opt.work(
-            "--execution",
-            "Launched one by one, or in a CUDA graph.",
-            opt.one_of(get_args(Launching)),
-        ),
-    ] = "eager",
-    constants: opt.Constants = "auto",
+    *,
+    target: str,
+    shape: Sequence[str] | None,
+    inputs: Sequence[str] | None,
+    dtype: str,
+    layout: Layout | None,
+    gpu: str,
+    execution: Launching,
+    constants: ConstantsChoice,
 ) -> None:
     """Trace a PyTorch function: FLOPs, bytes, launches, and time.
 
@@ -115,7 +114,7 @@ def _trace(
     # The function's own output is not part of the answer.
     with redirect_stdout(sys.stderr):
         result = summarise(request, gpu_rates, execution, about=[constants_note(gpu_rates)])
-    output.write(result, _view, lambda result: result.as_object, lambda result: result.rows)
+    output.write(result, _view, lambda result: result.as_object, lambda result: result.lines)
 
 
 def _named_size(text: str, *, any_name: bool) -> tuple[str, int]:
@@ -159,17 +158,17 @@ def _view(result: "TraceSummary") -> Any:
     from simulator.views import columns, text
     from simulator.views.columns import Column
 
-    totals, time = result.traced.totals, result.time
+    totals, time = result.traced, result.time
     device_s = float(time.device_s)
     shown = (
         Column(
             unit="text",
             heading="operator",
-            cell=lambda line: line.operator + (f" ({line.called_by})" if line.called_by else ""),
+            cell=lambda line: f"{line['operator']} ({line['called_by']})".removesuffix(" ()"),
         ),
         Column("calls", heading="x", spare=True),
-        Column(heading="time", cell=lambda line: format_time(line.time_ms / 1e3)),
-        Column(heading="share", cell=lambda line: f"{line.time_ms / 1e3 / device_s:.1%}"),
+        Column(heading="time", cell=lambda line: format_time(line["time_ms"] / 1e3)),
+        Column(heading="share", cell=lambda line: f"{line['time_ms'] / 1e3 / device_s:.1%}"),
         Column("flops", "FLOP", heading="FLOP"),
         Column("bytes_read", "bytes", heading="read"),
         Column("bytes_written", "bytes", heading="written"),
@@ -177,7 +176,7 @@ def _view(result: "TraceSummary") -> Any:
         Column(
             unit="text",
             heading="tensors",
-            cell=lambda line: _short(line.shapes),
+            cell=lambda line: _short(line["shapes"]),
             wrap=True,
             spare=True,
         ),
@@ -199,7 +198,7 @@ def _view(result: "TraceSummary") -> Any:
             f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "
             f"written, {format_si(totals.flops, 'FLOP')}, "
             f"{totals.launches:,} launch{'' if totals.launches == 1 else 'es'}, "
-            f"{text.plural(result.traced.views, 'view')}"
+            f"{text.plural(totals.views, 'view')}"
         ),
         "",
         columns.as_table(shown, result.lines),

@@ -11,14 +11,12 @@ from simulator.answers.scaled import FAMILIES, SCALE_BY
 from simulator.answers.studies import Studies
 from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
-from simulator.cli.output import Output, check_figure, draw, say
+from simulator.cli.output import Output, check_figure, draw, say_first
 from simulator.cli.question import Question, with_question
 from simulator.inputs.csv_files import RefusedRow
 
 Part = Literal["models", "crossover", "map"]
 PARTS: tuple[Part, ...] = get_args(Part)
-# The most refused rows to list one by one.
-MOST_LISTED = 10
 
 
 @opt.with_output()
@@ -73,10 +71,7 @@ def _scaling(
     ),
     opt.of_model(
         "size_factors",
-        {
-            "parser": lambda text: text if text == PAPER_CASE else opt.number(text),
-            "metavar": "F",
-        },
+        {"parser": lambda text: text if text == PAPER_CASE else opt.number(text), "metavar": "F"},
         "Its parameters over the model's at equal quality, one for each model; 'paper' is "
         "the paper's (multi-query 1.10). Default: that of --runs, else that of published runs, "
         "by family and --scale-by.",
@@ -178,9 +173,7 @@ def _tradeoff(
     ),
     opt.keyword("target_step_ms", opt.TargetStep),
     opt.of_work(
-        "target_request_s",
-        opt.number_of("S"),
-        "Longest acceptable request, with --output-tokens.",
+        "target_request_s", opt.number_of("S"), "Longest acceptable request, with --output-tokens."
     ),
     opt.of_work("most_samples", opt.SIZE, "Most samples to look at. Default: 1024."),
     opt.keyword("price_per_hour", opt.PricePerHour),
@@ -207,7 +200,5 @@ def _quality(question: Question, output: Output, *, figure: Path | None, **asked
 
 def _say_refused(path: str, refused: Sequence[RefusedRow]) -> None:
     """Name the unused rows on stderr."""
-    for row in refused[:MOST_LISTED]:
-        say(f"not used: {path}, line {row.line}: {row.reason}")
-    if len(refused) > MOST_LISTED:
-        say(f"not used: {len(refused) - MOST_LISTED} more lines of {path}")
+    lines = [f"not used: {path}, line {row.line}: {row.reason}" for row in refused]
+    say_first(lines, lambda left: f"not used: {left} more lines of {path}")

@@ -296,6 +296,19 @@ def _gap(*, tight: bool) -> int:
     return 1 if tight else 2
 
 
+def table(*headings: str, rows: Sequence[Sequence[str]]) -> FittedTable:
+    """Return a table of texts; ``>`` at the end of a heading aligns its column to the right."""
+    columns = [
+        Column(
+            heading=name.removesuffix(">"),
+            unit="" if name.endswith(">") else "text",
+            wrap=not name.endswith(">") and index > 0,
+        )
+        for index, name in enumerate(headings)
+    ]
+    return FittedTable(columns=columns, rows=rows)
+
+
 def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTable:
     """Return a table of any rows: numbers right-aligned, texts on as many lines as needed."""
     described = []

@@ -75,10 +75,10 @@ def test_every_link_of_the_table_of_claims_has_its_section() -> None:
 
 def test_what_the_page_says_of_public_runs_holds() -> None:
     """Signs and intervals behind its sentences on size factors."""
-    factor = paper_claims.factor
-    query = {way: factor("multi-query", way) for way in ("nothing", "mlp", "heads")}
-    group = {way: factor("multi-group", way) for way in query}
-    latent = {way: factor("MLA", way) for way in query}
+    factors = paper_claims.factors()
+    query = {way: factors["multi-query", way] for way in ("nothing", "mlp", "heads")}
+    group = {way: factors["multi-group", way] for way in query}
+    latent = {way: factors["MLA", way] for way in query}
     # Higher loss with fewer KV heads where nothing is put back, in every paper, but weakly.
     assert 0 < group["nothing"].loss_change < query["nothing"].loss_change
     for each in (query["nothing"], group["nothing"]):
@@ -94,13 +94,13 @@ def test_what_the_page_says_of_public_runs_holds() -> None:
     assert query["nothing"].size_factor == pytest.approx(1.10, abs=0.02)
     # Latent caches have the lower loss, wherever parameters go and in every paper.
     assert all(own < 1 for each in latent.values() for own in each.papers.values())
-    assert all(factor(name, "mlp").loss_change < 0 for name in ("GLA-2", "TPA-r4"))
+    assert all(factors[name, "mlp"].loss_change < 0 for name in ("GLA-2", "TPA-r4"))
     # A cache for two layers is no worse than one for each, in the paper that has both.
-    shared = factor("MQA-CLA2", "nothing")
+    shared = factors["MQA-CLA2", "nothing"]
     assert shared.papers["cla2024"] < query["nothing"].papers["cla2024"]
     assert shared.kv_share == pytest.approx(1 / 32, abs=1e-4)
     worst = max(each.loss_change for each in shipped_factors().factors if "MHA" not in each.family)
-    assert worst == factor("H32-MQA", "nothing").loss_change
+    assert worst == factors["H32-MQA", "nothing"].loss_change
 
 
 @pytest.mark.parametrize("name", ["paper_latency.svg", "paper_equal_quality.svg"])

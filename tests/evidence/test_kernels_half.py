@@ -141,7 +141,7 @@ def test_float32_merge_is_what_keeps_the_split_accurate(
 ) -> None:
     """Rounding the merge's weights to 16 bits is visible, so float32 is not for show."""
     from simulator.evidence.kernels.inputs import with_tokens
-    from simulator.evidence.kernels.operators import decoded_tokens, merge, shared_tokens
+    from simulator.evidence.kernels.operators import decoded_states, merge, shared_tokens
 
     inputs = random_inputs((1, 16, 4, 4, 128, 500, 64), torch.bfloat16)
     query, context_keys, context_values, decoded_keys, decoded_values = inputs
@@ -149,7 +149,7 @@ def test_float32_merge_is_what_keeps_the_split_accurate(
     scale = query.shape[-1] ** -0.5
     queries = with_tokens(query)
     states = [
-        decoded_tokens(queries, decoded_keys, decoded_values, scale),
+        *decoded_states(queries, decoded_keys, decoded_values, scale),
         shared_tokens(queries, context_keys, context_values, scale),
     ]
     rounded = [(output, lse.bfloat16().float()) for output, lse in states]

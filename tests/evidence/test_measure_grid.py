@@ -9,21 +9,8 @@ from simulator.counts.operation import total
 from simulator.errors import MeasurementError
 from simulator.evidence.kernels import EXTERNAL_KERNELS, KERNELS
 from simulator.evidence.measure import grid
-from simulator.evidence.measure.cells import (
-    AttentionCell,
-    GemmCell,
-    Selection,
-    StepCell,
-)
-from simulator.evidence.measure.footprint import call_bytes
-from simulator.evidence.measure.predict import (
-    Repeats,
-    operations,
-    predict,
-    preview,
-    rotation,
-    wall_s,
-)
+from simulator.evidence.measure.cells import AttentionCell, GemmCell, Selection, StepCell
+from simulator.evidence.measure.predict import Repeats, predict, preview, rotation, wall_s
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import load_scenario, scenario_files
 from simulator.timing.constants import rates
@@ -161,7 +148,7 @@ def test_predicted_memory_of_another_librarys_kernel_holds_pages_and_workspace()
     """65 tokens of context fill five pages of 16 tokens; FlashInfer's plan has buffers."""
     sizes = {"heads": 8, "kv_heads": 8, "head_dim": 64, "context_tokens": 65, "samples": 4}
     ours, theirs = (
-        call_bytes(AttentionCell(kernel=kernel, decoded_tokens=17, **sizes))
+        AttentionCell(kernel=kernel, decoded_tokens=17, **sizes).call_bytes()
         for kernel in ("vllm_cascade", "flashinfer_cascade")
     )
     assert ours[0] == theirs[0] == 2 * (80 + 4 * 32) * 8 * 64 * 2 + 4 * 8 * 64 * 2
@@ -172,7 +159,7 @@ def test_another_librarys_kernel_reads_what_bifurcated_attention_reads() -> None
     """Context once, own tokens once; the merge is one kernel, where plain PyTorch takes several."""
     sizes = {"heads": 32, "kv_heads": 8, "head_dim": 128, "context_tokens": 8192, "samples": 16}
     shipped, plain = (
-        operations(AttentionCell(kernel=kernel, decoded_tokens=64, **sizes), resident_blocks=264)
+        AttentionCell(kernel=kernel, decoded_tokens=64, **sizes).operations(264)
         for kernel in ("vllm_cascade", "bifurcated_flash")
     )
     cache = 2 * (8192 + 16 * 64) * 8 * 128 * 2
@@ -214,11 +201,11 @@ def test_several_query_tokens_read_the_cache_once() -> None:
         AttentionCell(kernel="bifurcated_flash", decoded_tokens=64, query_tokens=tokens, **sizes)
         for tokens in (1, 4)
     )
-    counted = [total(operations(cell, resident_blocks=264)) for cell in (one, four)]
+    counted = [total(cell.operations(264)) for cell in (one, four)]
     assert counted[1].flops == 4 * counted[0].flops
     assert counted[1].kv_bytes_read == counted[0].kv_bytes_read
     queries = 16 * 32 * 128 * 2
-    assert call_bytes(four)[0] - call_bytes(one)[0] == 3 * queries
+    assert four.call_bytes()[0] - one.call_bytes()[0] == 3 * queries
 
 
 def test_choosing_nothing_is_an_error_with_the_reason() -> None:
@@ -242,8 +229,8 @@ def test_predicted_memory_holds_the_caches() -> None:
     copies = AttentionCell(kernel="standard_flash", decoded_tokens=64, **sizes)
     shared = AttentionCell(kernel="bifurcated_flash", decoded_tokens=64, **sizes)
     queries = 16 * 4096 * 2
-    assert call_bytes(copies)[0] == 2 * 16 * 8256 * 4096 * 2 + queries
-    assert call_bytes(shared)[0] == 2 * (8192 + 16 * 64) * 4096 * 2 + queries
+    assert copies.call_bytes()[0] == 2 * 16 * 8256 * 4096 * 2 + queries
+    assert shared.call_bytes()[0] == 2 * (8192 + 16 * 64) * 4096 * 2 + queries
 
 
 def test_a_whole_step_that_the_paper_found_too_large_is_predicted_so() -> None:
@@ -264,10 +251,10 @@ def test_wall_time_grows_with_what_is_left() -> None:
     """No cells take no time; more cells take more."""
     gpu = rates(load_hardware("h100-sxm"))
     group = grid.default_grid().groups[10]
-    predicted = [predict(cell, gpu=gpu, l2_bytes=gpu.gpu.l2_bytes) for cell in group]
-    assert wall_s([], [], Repeats()) == 0
-    one = wall_s(group[:1], predicted[:1], Repeats())
-    assert 0 < one < wall_s(group, predicted, Repeats())
+    planned = [(cell, predict(cell, gpu=gpu, l2_bytes=gpu.gpu.l2_bytes)) for cell in group]
+    assert wall_s([], Repeats()) == 0
+    one = wall_s(planned[:1], Repeats())
+    assert 0 < one < wall_s(planned, Repeats())
 
 
 def test_a_preview_counts_no_time_for_what_is_done() -> None:

@@ -14,11 +14,4 @@ from simulator.evidence.kernels.registry import (
     find_kernel,
 )
 
-__all__ = [
-    "ALL_KERNELS",
-    "EXTERNAL_KERNELS",
-    "KERNELS",
-    "Implementation",
-    "Layout",
-    "find_kernel",
-]
+__all__ = ["ALL_KERNELS", "EXTERNAL_KERNELS", "KERNELS", "Implementation", "Layout", "find_kernel"]

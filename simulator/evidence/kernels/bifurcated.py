@@ -22,7 +22,7 @@ from simulator.evidence.kernels.inputs import (
 )
 from simulator.evidence.kernels.operators import (
     State,
-    decoded_tokens,
+    decoded_states,
     flash,
     fold,
     hide_tokens,
@@ -129,9 +129,7 @@ def bifurcated_flash_chunked(call: AttentionCall, *, chunks: int = CHUNKS) -> Te
     """
     if chunks < 1:
         raise KernelError(f"chunks = {chunks} is not at least 1")
-    states: list[State] = []
-    if call.decoded_tokens:
-        states.append(decoded_tokens(call.query, *call.decoded, call.scale))
+    states = decoded_states(call.query, *call.decoded, call.scale)
     if call.context_tokens:
         states += _over_chunks(call, chunks)
     return merge(states)
@@ -169,9 +167,7 @@ def _over_levels(
     scale: float,
 ) -> Tensor:
     """Attend to decoded tokens and to levels of shared keys and values, and merge."""
-    states: list[State] = []
-    if decoded[0].shape[3]:
-        states.append(decoded_tokens(query, *decoded, scale))
+    states = decoded_states(query, *decoded, scale)
     states += [
         shared_tokens(query, keys, values, scale) for keys, values in levels if keys.shape[2]
     ]

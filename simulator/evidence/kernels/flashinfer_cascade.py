@@ -81,11 +81,7 @@ def check() -> Any:
 
 
 def _wrapper(
-    wrapper_type: Any,
-    call: AttentionCall,
-    levels: list[tuple[Tensor, ...]],
-    *,
-    graph: bool,
+    wrapper_type: Any, call: AttentionCall, levels: list[tuple[Tensor, ...]], *, graph: bool
 ) -> Any:
     """Make a wrapper; one for a CUDA graph reads its plan from buffers at fixed addresses."""
     size = flashinfer_workspace_bytes(

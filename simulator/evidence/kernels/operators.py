@@ -172,8 +172,8 @@ def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> S
     )
 
 
-def decoded_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:
-    """Attend to each sample's decoded tokens.
+def decoded_states(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> list[State]:
+    """Attend to each sample's decoded tokens; no state where there are none.
 
     Parameters
     ----------
@@ -193,10 +193,12 @@ def decoded_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) ->
     """
     prompts, samples, tokens, heads, head_dim = query.shape
     kv_heads = keys.shape[2]
+    if keys.shape[3] == 0:
+        return []
     output, log_sum_exp = causal_flash(query, keys.flatten(0, 1), values.flatten(0, 1), scale)
     # Views: one axis is split, and one of a single token is added.
     sizes = (prompts, samples, tokens, kv_heads, heads // kv_heads)
-    return output.reshape(*sizes, head_dim), log_sum_exp.reshape(sizes)
+    return [(output.reshape(*sizes, head_dim), log_sum_exp.reshape(sizes))]
 
 
 def shared_tokens(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> State:

@@ -13,7 +13,7 @@ from simulator.evidence.kernels.inputs import AttentionCall, kernel
 from simulator.evidence.kernels.layout import per_sample_cache, rebuild
 from simulator.evidence.kernels.operators import (
     causal_flash,
-    decoded_tokens,
+    decoded_states,
     flash,
     hide_tokens,
     merge,
@@ -67,9 +67,7 @@ def standard_flash_expanded(call: AttentionCall) -> Tensor:
     No copy is stored, but every sample's thread blocks read the context again: from L2 if it fits,
     else from memory. Decoded tokens take a second call and a merge.
     """
-    states = []
-    if call.decoded_tokens:
-        states.append(decoded_tokens(call.query, *call.decoded, call.scale))
+    states = decoded_states(call.query, *call.decoded, call.scale)
     if call.context_tokens:
         # Samples are the batch and all prompts' KV heads the heads, because a batch of
         # prompts * samples has no single stride.

@@ -1,15 +1,24 @@
-"""What can be timed: one dataclass for each kind of row, without torch.
+"""What can be timed: one dataclass for each kind of row, and what it does; without torch.
 
 A *cell* is one row to be measured. Cells of one *group* have the same sizes and are timed
 interleaved, so that a drifting clock affects all of them equally.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
 
+from simulator.counts import memory
+from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
+from simulator.counts.attention.shape import AttentionShape
+from simulator.counts.operation import Kind as OperationKind
+from simulator.counts.operation import Operation
+from simulator.counts.transformer import decode_operations
 from simulator.evidence.kernels import ALL_KERNELS, Implementation
-from simulator.inputs.dtypes import Dtype
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, PAGE_TOKENS, workspace_bytes
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.model import ModelShape
+from simulator.inputs.setup import Setup
+from simulator.inputs.workload import Workload
 
 Mode = Literal["graph", "eager"]
 L2State = Literal["cold", "warm"]
@@ -18,8 +27,17 @@ Kind = Literal["memory", "attention", "step", "gemm", "elementwise"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 L2_STATES: tuple[L2State, ...] = get_args(L2State)
 KINDS: tuple[Kind, ...] = get_args(Kind)
+FLOAT32_BYTES = DTYPE_BYTES["fp32"]
 
-MEMORY_TESTS = ("stream_init", "stream_read", "stream_copy", "stream_scale", "stream_triad")
+# Streams, and the shares of the working set that they read and write.
+_MEMORY_TESTS = {
+    "stream_init": (0.0, 1.0),
+    "stream_read": (1.0, 0.0),
+    "stream_copy": (1 / 2, 1 / 2),
+    "stream_scale": (1 / 2, 1 / 2),
+    "stream_triad": (2 / 3, 1 / 3),
+}
+MEMORY_TESTS = tuple(_MEMORY_TESTS)
 ELEMENTWISE_OPS = (
     "residual_add",
     "silu",
@@ -129,6 +147,31 @@ class AttentionCell(_KernelCell):
         heads = f"h{self.heads} g{self.kv_heads} k{self.head_dim}"
         return f"attention {heads} {self.sizes} {self.l2}"
 
+    def operations(self, resident_blocks: int) -> list[Operation]:
+        """List the operations of one call, as plain PyTorch runs them.
+
+        For another library's kernel they are those of bifurcated flash attention in an engine:
+        flash on the context, flash on decoded tokens, and one kernel that merges.
+        """
+        shape = shape_of(self, resident_blocks)
+        if self.kernel in OTHER_LIBRARIES:
+            return WAYS["flash"].bifurcated(shape)
+        return PLAIN_KERNELS[self.kernel].operations(shape)
+
+    def call_bytes(self) -> tuple[float, float]:
+        """Return the bytes of one set of inputs, and the bytes that a call allocates."""
+        cell, layout = self, self.implementation.layout
+        if layout == "paged":  # whole pages
+            context, decoded = (
+                -(-tokens // PAGE_TOKENS) * PAGE_TOKENS
+                for tokens in (self.context_tokens, self.decoded_tokens)
+            )
+            cell = replace(self, context_tokens=context, decoded_tokens=decoded)
+        shape = shape_of(cell, 1)
+        copies = shape.context_copy_bytes * (self.samples if layout == "copies" else 1)
+        inputs = shape.query_bytes + copies + shape.decoded_bytes
+        return inputs, _attention_workspace(self, shape)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepCell(_KernelCell):
@@ -163,6 +206,31 @@ class StepCell(_KernelCell):
         """Model, sizes and dtype; between two steps the weights pass through L2."""
         return f"step {self.model_key} {self.sizes}"
 
+    @property
+    def setup(self) -> Setup:
+        """The setup of its step."""
+        return self.implementation.setup(self.dtype)
+
+    @property
+    def weights_bytes(self) -> float:
+        """Bytes of its weights."""
+        return memory.weights_bytes(self.model, self.setup)
+
+    def operations(self, resident_blocks: int) -> list[Operation]:
+        """List the operations of one step, as plain PyTorch runs them."""
+        work = Workload.grid(**sizes_of(self))
+        return decode_operations(self.model, self.setup, work, resident_blocks=resident_blocks)
+
+    def call_bytes(self) -> tuple[float, float]:
+        """Return the bytes of weights and caches, and the bytes that a step allocates."""
+        work = Workload.grid(**sizes_of(self))
+        inputs = self.weights_bytes + memory.kv_cache_bytes(self.model, self.setup, work)
+        workspace = memory.workspace_bytes(self.model, self.setup, work, resident_blocks=1)
+        # Sampling holds the logits, the mask, the probabilities and the noise at once.
+        tokens = self.sequences * self.query_tokens
+        logits = tokens * self.model.vocab_size * DTYPE_BYTES[self.dtype]
+        return inputs, workspace + _attention_workspace(self, shape_of(self, 1)) + 4 * logits
+
 
 @dataclass(frozen=True, kw_only=True)
 class GemmCell(_Cell):
@@ -172,6 +240,21 @@ class GemmCell(_Cell):
     n: int
     k: int
     kind: Kind = field(default="gemm", init=False)
+
+    @property
+    def moved(self) -> tuple[float, float]:
+        """Bytes read and written."""
+        element = DTYPE_BYTES[self.dtype]
+        return (self.m + self.n) * self.k * element, self.m * self.n * element
+
+    def operations(self, _: int) -> list[Operation]:
+        """Return the product."""
+        flops = 2 * self.m * self.n * self.k
+        return [replace(moving(self, "gemm"), flops=flops, dtype=self.dtype)]
+
+    def call_bytes(self) -> tuple[float, float]:
+        """Return the bytes of one set of inputs, and the bytes that a call allocates."""
+        return self.moved
 
     @property
     def group(self) -> str:
@@ -187,6 +270,28 @@ class ElementwiseCell(_Cell):
     rows: int
     width: int
     kind: Kind = field(default="elementwise", init=False)
+
+    @property
+    def moved(self) -> tuple[float, float]:
+        """Bytes read and written."""
+        element = DTYPE_BYTES[self.dtype]
+        vectors, weights = self.rows * self.width * element, self.width * element
+        return {
+            "residual_add": (2 * vectors, vectors),
+            "to_float32": (vectors, self.rows * self.width * FLOAT32_BYTES),
+            "rmsnorm": (vectors + weights, vectors),
+            "layernorm": (vectors + 2 * weights, vectors + 2 * self.rows * FLOAT32_BYTES),
+            "embedding": (vectors + 8 * self.rows, vectors),
+        }.get(self.op, (vectors, vectors))
+
+    def operations(self, _: int) -> list[Operation]:
+        """Return the kernel."""
+        return [moving(self, "gather" if self.op == "embedding" else "elementwise")]
+
+    def call_bytes(self) -> tuple[float, float]:
+        """Return the bytes of one set of inputs, and the bytes that a call allocates."""
+        read, written = self.moved
+        return read, 2 * written
 
     @property
     def group(self) -> str:
@@ -209,6 +314,20 @@ class MemoryCell(_Cell):
     kind: Kind = field(default="memory", init=False)
 
     @property
+    def moved(self) -> tuple[float, float]:
+        """Bytes read and written."""
+        read, written = _MEMORY_TESTS[self.test]
+        return read * self.working_set_bytes, written * self.working_set_bytes
+
+    def operations(self, _: int) -> list[Operation]:
+        """Return the stream."""
+        return [moving(self, "copy")]
+
+    def call_bytes(self) -> tuple[float, float]:
+        """Return the bytes of the buffer; a call allocates nothing."""
+        return self.working_set_bytes, 0.0
+
+    @property
     def group(self) -> str:
         """Working set."""
         return f"memory {self.working_set_bytes} B"
@@ -221,6 +340,63 @@ class MemoryCell(_Cell):
 
 KernelCell = AttentionCell | StepCell
 Cell = KernelCell | GemmCell | ElementwiseCell | MemoryCell
+
+
+def sizes_of(item: Workload | KernelCell) -> dict[str, Any]:
+    """Return the sizes of a workload or a cell as fields of the other."""
+    names = ("context_tokens", "decoded_tokens", "samples", "prompts", "query_tokens")
+    return {name: getattr(item, name) for name in names}
+
+
+def moving(cell: GemmCell | ElementwiseCell | MemoryCell, kind: OperationKind) -> Operation:
+    """Return a kernel that moves a cell's bytes."""
+    read, written = cell.moved
+    return Operation(name=cell.kind, kind=kind, bytes_read=read, bytes_written=written)
+
+
+def shape_of(cell: KernelCell, resident_blocks: int) -> AttentionShape:
+    """Return the sizes of a cell's attention, of a layer of a step, for the accounts."""
+    element = DTYPE_BYTES[cell.dtype]
+    return AttentionShape(
+        **sizes_of(cell),
+        heads=cell.heads,
+        kv_heads=cell.kv_heads,
+        key_width=cell.head_dim,
+        value_width=cell.head_dim,
+        cache_width=2 * cell.kv_heads * cell.head_dim,
+        activation_bytes=element,
+        kv_bytes=element,
+        dtype=cell.dtype,
+        resident_blocks=resident_blocks,
+    )
+
+
+def _attention_workspace(cell: KernelCell, shape: AttentionShape) -> float:
+    """Return a rough upper bound of a call's peak allocation. [bytes]."""
+    tokens = cell.context_tokens + cell.decoded_tokens
+    cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
+    group = shape.heads // shape.kv_heads
+    outputs = 6 * shape.output_bytes + workspace_bytes(
+        cell.kernel,
+        prompts=shape.prompts,
+        samples=shape.samples,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.key_width,
+    )
+    wide, logits = FLOAT32_BYTES / shape.kv_bytes, shape.logits_bytes(tokens)
+    repeats = 1 + (group if group > 1 else 0) + group / 2
+    masked = 4 * shape.rows * tokens * FLOAT32_BYTES * cell.samples
+    more = {
+        "standard_rebuilt": cache,
+        "standard_repeat_kv": cache * group,
+        # Everything in float32, KV heads repeated, the keys scaled, the logits.
+        "standard_math": wide * (cache * repeats + 2 * logits),
+        "standard_einsum": 4 * logits,
+        "bifurcated_einsum": 4 * logits,
+        "bifurcated_flex": masked if cell.dtype == "fp32" else 0,
+    }
+    return float(outputs + more.get(cell.kernel, 0))
 
 
 @dataclass(frozen=True, kw_only=True)

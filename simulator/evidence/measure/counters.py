@@ -23,8 +23,7 @@ from typing import Any
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import AttentionCell, Selection
-from simulator.evidence.measure.predict import operations
-from simulator.evidence.measure.rows import SOURCE, Machine, kernel_columns, library_columns
+from simulator.evidence.measure.rows import Machine, filled, kernel_columns
 from simulator.timing.limits import BLOCKS_PER_SM
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
@@ -218,18 +217,9 @@ def _row(
     cell: AttentionCell, seen: Traffic, card: Machine, *, sm_count: int, at: str
 ) -> dict[str, Any]:
     """Return a row: the counted bytes next to those of the account."""
-    account = total(operations(cell, resident_blocks=BLOCKS_PER_SM * sm_count))
-    return {
-        "source": SOURCE,
-        "gpu": card.gpu,
-        "framework": card.framework,
-        "version": card.version,
-        **library_columns(cell),
+    account = total(cell.operations(BLOCKS_PER_SM * sm_count))
+    known = {
         **kernel_columns(cell),
-        "dtype": cell.dtype,
-        "q_heads": cell.heads,
-        "kv_heads": cell.kv_heads,
-        "head_dim": cell.head_dim,
         "launches": seen.launches,
         "bytes_read": f"{seen.bytes_read:.0f}",
         "bytes_written": f"{seen.bytes_written:.0f}",
@@ -241,6 +231,7 @@ def _row(
         "note": seen.note or ("" if seen.launches else "the call failed or did not fit"),
         "cell": counter_key(cell),
     }
+    return filled("counters", cell, card, known)
 
 
 def _number(text: str) -> float:

@@ -29,6 +29,7 @@ from simulator.evidence.measure.cells import (
     Mode,
     Selection,
     StepCell,
+    sizes_of,
 )
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import ModelShape
@@ -95,10 +96,10 @@ def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Selection:
             stage = max(_CONTEXT_STAGE[context], _SAMPLES_LATER.get(samples, 0))
             work = _workload(context, samples)
             flex = context in _FLEX_CONTEXTS and samples in _FLEX_SAMPLES
-            cells += _attention_cells(shape, work, dtype, l2, stage, flex=flex)
+            cells += _attention_cells(shape, work, stage, flex=flex, dtype=dtype, l2=l2)
             if context in _STEP_CONTEXTS and samples in _STEP_SAMPLES:
                 cells += _step_cells(shape, work, dtype, stage)
-        cells += _layer_cells(shape, DEFAULT_SAMPLES, dtype, l2, _GEMM_STAGE)
+        cells += _layer_cells(shape, DEFAULT_SAMPLES, _GEMM_STAGE, dtype=dtype, l2=l2)
     return Selection(name="default", cells=_ordered(map(_stored_first, cells)))
 
 
@@ -116,9 +117,9 @@ def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Selection:
     for kv_heads, context, samples in product((4, 1), (64, 256), (1, 4)):
         shape = _TINY.with_kv_heads(kv_heads)
         work = _workload(context, samples, decoded=8)
-        cells += _attention_cells(shape, work, dtype, l2, 1, flex=True)
+        cells += _attention_cells(shape, work, 1, flex=True, dtype=dtype, l2=l2)
         cells += _step_cells(shape, work, dtype, 1)
-    cells += _layer_cells(_TINY, (1, 4), dtype, l2, _GEMM_STAGE, "eager")
+    cells += _layer_cells(_TINY, (1, 4), _GEMM_STAGE, "eager", dtype=dtype, l2=l2)
     return Selection(name="cpu", cells=_ordered(cell for cell in cells if not cell.graph))
 
 
@@ -158,7 +159,7 @@ def scenario_grid(
             continue
         formats = dtype or setup.activation_dtype
         stage = 1 if all(point[axis] in values for axis, values in middle.items()) else 3
-        found, reasons = _scenario_cells(model, setup, work, formats, l2, stage)
+        found, reasons = _scenario_cells(model, setup, work, stage, dtype=formats, l2=l2)
         skipped |= dict.fromkeys(reasons)
         for cell in found:
             cells.setdefault(cell.key, cell)
@@ -207,8 +208,15 @@ def select(
     ]
     skipped = dict.fromkeys(plan.skipped)
     if query_tokens:
-        kept, reasons = _with_query_tokens(kept, query_tokens)
-        skipped |= dict.fromkeys(reasons)
+        several: list[Cell] = []
+        for cell, tokens in product(kept, query_tokens):
+            if not isinstance(cell, AttentionCell | StepCell):
+                several.append(cell)
+            elif reason := _unsupported_tokens(cell.implementation, tokens, cell.decoded_tokens):
+                skipped[reason] = None
+            else:
+                several.append(replace(cell, query_tokens=tokens))
+        kept = several
     if not kept:
         reasons = list(skipped) or ["the grid has no such cells"]
         raise MeasurementError(f"nothing to measure in {plan.name!r}: {'; '.join(reasons)}")
@@ -231,25 +239,6 @@ def _with_other_libraries(plan: Selection, kernels: Sequence[str]) -> tuple[Cell
             )
     others = (replace(cell, kernel=kernel) for cell in points for kernel in wanted)
     return (*plan.cells, *others)
-
-
-def _with_query_tokens(
-    cells: Iterable[Cell], query_tokens: Sequence[int]
-) -> tuple[list[Cell], list[str]]:
-    """Return cells with other numbers of query tokens, and why some are left out."""
-    kept: list[Cell] = []
-    reasons: list[str] = []
-    for cell in cells:
-        if not isinstance(cell, AttentionCell | StepCell):
-            kept.append(cell)
-            continue
-        for tokens in query_tokens:
-            reason = _unsupported_tokens(cell.implementation, tokens, cell.decoded_tokens)
-            if reason is None:
-                kept.append(replace(cell, query_tokens=tokens))
-            else:
-                reasons.append(reason)
-    return kept, reasons
 
 
 def _unsupported_tokens(
@@ -287,60 +276,34 @@ def _memory_cells(working_sets: Iterable[int], mode: Mode = "graph") -> Iterable
 
 
 def _attention_cells(
-    model: ModelShape,
-    work: Workload,
-    dtype: Dtype,
-    l2: L2State,
-    stage: int,
-    *,
-    flex: bool,
-    ranks: int = 1,
+    model: ModelShape, work: Workload, stage: int, *, flex: bool, ranks: int = 1, **how: Any
 ) -> Iterable[AttentionCell]:
     """Yield every kernel in both modes at one point, with the heads of one of several ranks."""
     for (kernel, known), mode in product(KERNELS.items(), MODES):
-        if (kernel == _FLEX and not flex) or (
-            work.query_tokens > 1 and not known.takes_several_tokens
-        ):
-            continue
-        yield AttentionCell(
-            kernel=kernel,
-            heads=model.heads // ranks,
-            kv_heads=max(1, model.kv_heads // ranks),
-            head_dim=model.head_dim,
-            dtype=dtype,
-            mode=mode,
-            l2=l2,
-            stage=max(stage, _FLEX_STAGE) if kernel == _FLEX else stage,
-            **_sizes(work),
-        )
+        fits = work.query_tokens == 1 or known.takes_several_tokens
+        if fits and (flex or kernel != _FLEX):
+            yield AttentionCell(
+                kernel=kernel,
+                heads=model.heads // ranks,
+                kv_heads=max(1, model.kv_heads // ranks),
+                head_dim=model.head_dim,
+                mode=mode,
+                stage=max(stage, _FLEX_STAGE) if kernel == _FLEX else stage,
+                **sizes_of(work),
+                **how,
+            )
 
 
 def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> Iterable[StepCell]:
     """Yield whole steps in both modes at one point."""
     for kernel, mode in product(STEP_KERNELS, MODES):
         yield StepCell(
-            model=model,
-            kernel=kernel,
-            dtype=dtype,
-            mode=mode,
-            stage=stage,
-            **_sizes(work),
+            model=model, kernel=kernel, dtype=dtype, mode=mode, stage=stage, **sizes_of(work)
         )
 
 
-def _sizes(work: Workload) -> dict[str, Any]:
-    """Return the sizes of a workload as fields of a cell."""
-    names = ("context_tokens", "decoded_tokens", "samples", "prompts", "query_tokens")
-    return {name: getattr(work, name) for name in names}
-
-
 def _layer_cells(
-    model: ModelShape,
-    tokens: Iterable[int],
-    dtype: Dtype,
-    l2: L2State,
-    stage: int,
-    mode: Mode = "graph",
+    model: ModelShape, tokens: Iterable[int], stage: int, mode: Mode = "graph", **how: Any
 ) -> Iterable[Cell]:
     """Yield a layer's matrix products and elementwise kernels at decode sizes."""
     d, inner, query = model.hidden_size, model.intermediate_size, model.heads * model.head_dim
@@ -351,16 +314,14 @@ def _layer_cells(
     for m in tokens:
         for n, k in matrices:
             if n and k:
-                yield GemmCell(m=m, n=n, k=k, dtype=dtype, mode=mode, l2=l2, stage=stage)
+                yield GemmCell(m=m, n=n, k=k, mode=mode, stage=stage, **how)
         for width, op, way in product((d, inner), ELEMENTWISE_OPS, MODES):
             if width:
-                yield ElementwiseCell(
-                    op=op, rows=m, width=width, dtype=dtype, mode=way, l2=l2, stage=stage
-                )
+                yield ElementwiseCell(op=op, rows=m, width=width, mode=way, stage=stage, **how)
 
 
 def _scenario_cells(
-    model: ModelShape, setup: Setup, work: Workload, dtype: Dtype, l2: L2State, stage: int
+    model: ModelShape, setup: Setup, work: Workload, stage: int, **how: Any
 ) -> tuple[list[Cell], list[str]]:
     """Return the cells of one point of a scenario, and why others are left out."""
     ranks = setup.tensor_parallel
@@ -368,11 +329,9 @@ def _scenario_cells(
     if reason:
         return [], [reason]
     first = stage == 1
-    cells: list[Cell] = list(
-        _attention_cells(model, work, dtype, l2, stage, flex=first, ranks=ranks)
-    )
+    cells: list[Cell] = list(_attention_cells(model, work, stage, flex=first, ranks=ranks, **how))
     tokens = work.prompts * work.samples * work.query_tokens
-    cells += _layer_cells(model, (tokens,), dtype, l2, max(stage, _GEMM_STAGE))
+    cells += _layer_cells(model, (tokens,), max(stage, _GEMM_STAGE), **how)
     flex = _unsupported_tokens(KERNELS[_FLEX], work.query_tokens, work.decoded_tokens)
     reasons = [flex] if flex and first else []
     if ranks > 1:
@@ -384,7 +343,7 @@ def _scenario_cells(
         reason = unsupported_step(model)
     if reason:
         return cells, [*reasons, f"whole steps: {reason}"]
-    return [*cells, *_step_cells(model, work, dtype, stage)], reasons
+    return [*cells, *_step_cells(model, work, how["dtype"], stage)], reasons
 
 
 def _unsupported_kernels(model: ModelShape, work: Workload, ranks: int) -> str | None:

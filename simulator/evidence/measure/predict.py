@@ -11,28 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
-from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Kind as OperationKind
-from simulator.counts.operation import Operation
-from simulator.counts.transformer import decode_operations
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
-from simulator.evidence.measure.cells import (
-    AttentionCell,
-    Cell,
-    ElementwiseCell,
-    GemmCell,
-    Selection,
-    StepCell,
-)
-from simulator.evidence.measure.footprint import (
-    attention_shape,
-    call_bytes,
-    elementwise_bytes,
-    stream_bytes,
-    workload,
-)
-from simulator.inputs.dtypes import DTYPE_BYTES
+from simulator.evidence.measure.cells import AttentionCell, Cell, Selection
 from simulator.timing.constants import Rates
 from simulator.timing.limits import BLOCKS_PER_SM
 from simulator.timing.step import step_time
@@ -125,8 +104,11 @@ def predict(
     headroom_bytes
         What the device needs beside tensors. [bytes]
     """
-    seconds = _seconds(cell, gpu) if gpu is not None else None
-    one_set, workspace = call_bytes(cell)
+    seconds = None
+    if gpu is not None:
+        listed = cell.operations(BLOCKS_PER_SM * gpu.gpu.sm_count)
+        seconds = float(step_time(listed, gpu, cell.mode).total_s)
+    one_set, workspace = cell.call_bytes()
     sets = rotation(one_set, l2_bytes) if cell.l2 == "cold" and cell.kind != "step" else 1
     return Prediction(
         seconds=seconds,
@@ -145,70 +127,19 @@ def rotation(set_bytes: float, l2_bytes: float) -> int:
     return max(1, min(LARGEST_ROTATION, math.ceil(ROTATION * l2_bytes / max(1.0, set_bytes))))
 
 
-def operations(cell: Cell, *, resident_blocks: int) -> list[Operation]:
-    """List the operations of one call of a cell, as plain PyTorch runs them."""
-    if isinstance(cell, AttentionCell):
-        return kernel_operations(
-            cell.kernel, attention_shape(cell, resident_blocks=resident_blocks)
-        )
-    if isinstance(cell, StepCell):
-        setup = cell.implementation.setup(cell.dtype)
-        return decode_operations(cell.model, setup, workload(cell), resident_blocks=resident_blocks)
-    if isinstance(cell, GemmCell):
-        element = DTYPE_BYTES[cell.dtype]
-        return [
-            Operation(
-                name="gemm",
-                kind="gemm",
-                flops=2 * cell.m * cell.n * cell.k,
-                bytes_read=(cell.m + cell.n) * cell.k * element,
-                bytes_written=cell.m * cell.n * element,
-                dtype=cell.dtype,
-            )
-        ]
-    kind: OperationKind = "copy"
-    if isinstance(cell, ElementwiseCell):
-        kind = "gather" if cell.op == "embedding" else "elementwise"
-    moved = elementwise_bytes(cell) if isinstance(cell, ElementwiseCell) else stream_bytes(cell)
-    return [Operation(name=cell.kind, kind=kind, bytes_read=moved[0], bytes_written=moved[1])]
-
-
-def kernel_operations(kernel: str, shape: AttentionShape) -> list[Operation]:
-    """List the operations of one call of an attention kernel.
-
-    For another library's kernel they are those of bifurcated flash attention in an engine: flash on
-    the context, flash on decoded tokens, and one kernel that merges.
-    """
-    if kernel in OTHER_LIBRARIES:
-        return WAYS["flash"].bifurcated(shape)
-    return PLAIN_KERNELS[kernel].operations(shape)
-
-
-def passes_per_cell(timing: Repeats, pass_s: float) -> int:
-    """Return the number of passes to time if one takes ``pass_s``."""
-    return max(timing.least, min(timing.most, int(timing.budget_s / max(pass_s, 1e-9))))
-
-
-def wall_s(cells: Sequence[Cell], predictions: Sequence[Prediction], timing: Repeats) -> float:
-    """Guess how long a group takes to prepare, check and time. [s].
-
-    Parameters
-    ----------
-    cells, predictions
-        Its cells and their predictions.
-    timing
-        How long each is timed.
-    """
+def wall_s(planned: Sequence[tuple[Cell, Prediction]], timing: Repeats) -> float:
+    """Guess how long a group's cells take to prepare, check and time. [s]."""
     total = 0.0
-    for cell, prediction in zip(cells, predictions, strict=True):
+    for cell, prediction in planned:
         call_s = prediction.seconds or 0.0
-        sets = prediction.input_bytes / max(1.0, call_bytes(cell)[0])
+        sets = prediction.input_bytes / max(1.0, cell.call_bytes()[0])
         pass_s = max(call_s * max(1.0, sets), min(timing.least_pass_s, call_s * LARGEST_ROTATION))
-        passes = timing.warm_up + 1 + passes_per_cell(timing, pass_s)
+        counted = min(timing.most, int(timing.budget_s / max(pass_s, 1e-9)))
+        passes = timing.warm_up + 1 + max(timing.least, counted)
         setup = _STEP_SETUP_S if cell.kind == "step" else _SETUP_S
         compiled = isinstance(cell, AttentionCell) and cell.kernel == "bifurcated_flex"
         total += setup + passes * pass_s + (_COMPILE_S if compiled and cell.graph else 0)
-    largest = max((prediction.input_bytes for prediction in predictions), default=0.0)
+    largest = max((prediction.input_bytes for _, prediction in planned), default=0.0)
     return total + largest / _FILL_BYTES_PER_S
 
 
@@ -275,7 +206,7 @@ def preview(plan: Selection, *, gpu: Rates | None, device: str, done: Collection
     timing = timing_for(device, 30)
     l2_bytes = gpu.gpu.l2_bytes if gpu else 0.0
     headroom = CUDA_HEADROOM_BYTES if device == "cuda" else 0
-    capacity = _capacity(gpu)
+    capacity = math.inf if gpu is None else gpu.gpu.memory_bytes
     rows, total = [], 0.0
     shapes: dict[str, list[list[Prediction]]] = {}
     for group in plan.groups:
@@ -292,7 +223,7 @@ def preview(plan: Selection, *, gpu: Rates | None, device: str, done: Collection
                 for cell, each in planned
                 if cell.key not in done and each.memory_bytes <= capacity
             ]
-            total += wall_s([cell for cell, _ in todo], [each for _, each in todo], timing)
+            total += wall_s(todo, timing)
     lines = [_line(shape, groups, capacity) for shape, groups in shapes.items()]
     return Preview(name=plan.name, wall_s=total, groups=len(plan.groups), lines=lines, rows=rows)
 
@@ -326,14 +257,3 @@ def _line(shape: str, groups: list[list[Prediction]], capacity: float) -> tuple[
         format_gib(largest),
         "all" if fitting == len(predicted) else f"{fitting:,}",
     )
-
-
-def _capacity(gpu: Rates | None) -> float:
-    """Return the memory of a card; of an unknown one, no limit. [bytes]."""
-    return float("inf") if gpu is None else gpu.gpu.memory_bytes
-
-
-def _seconds(cell: Cell, gpu: Rates) -> float:
-    """Return the predicted time of one call on the device. [s]."""
-    listed = operations(cell, resident_blocks=BLOCKS_PER_SM * gpu.gpu.sm_count)
-    return float(step_time(listed, gpu, cell.mode).total_s)

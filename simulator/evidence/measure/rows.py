@@ -4,7 +4,8 @@ The first columns match published measurements of the same kind, so one loader r
 file ends with the same columns, which say how the row was measured.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from simulator._version import __version__
@@ -18,7 +19,6 @@ from simulator.evidence.measure.cells import (
     Kind,
     StepCell,
 )
-from simulator.evidence.measure.footprint import elementwise_bytes, stream_bytes
 from simulator.evidence.measure.statistics import Statistics
 from simulator.units import GIGA, MICROSECOND, MILLISECOND
 
@@ -159,38 +159,42 @@ def row_of(cell: Cell, card: Machine, outcome: Outcome) -> dict[str, Any]:
     """
     seconds = outcome.statistics.median_s if outcome.statistics else None
     known = {
-        "source": SOURCE,
-        "gpu": card.gpu,
-        "framework": card.framework,
-        "version": card.version,
-        "dtype": cell.dtype,
         "timing": cell.mode,
         "status": outcome.status,
         "latency_us": _number(seconds, MICROSECOND),
         **_sizes(cell, seconds, outcome.l2_state),
         **_how(cell, outcome),
     }
-    return {column: known.get(column, "") for column in COLUMNS[cell.kind]}
+    return filled(cell.kind, cell, card, known)
+
+
+def filled(kind: RowKind, cell: Cell, card: Machine, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row: what is known by other names, else the attribute of the cell, else nothing.
+
+    Parameters
+    ----------
+    kind
+        Kind of row, whose columns it has.
+    cell, card
+        The cell and the device.
+    known
+        Columns that are no attributes of the cell.
+    """
+    told = {"source": SOURCE, **asdict(card), **known}
+    return {name: told[name] if name in told else getattr(cell, name, "") for name in COLUMNS[kind]}
 
 
 def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str, Any]:
-    """Return the columns that only this kind of row has."""
+    """Return the columns that only this kind of row has and that are no attributes of the cell."""
     if isinstance(cell, AttentionCell):
         standard = cell.implementation.attention == "standard"
-        return (
-            kernel_columns(cell)
-            | library_columns(cell)
-            | {
-                "mode": "standard" if standard else "shared",
-                "kv_dtype": cell.dtype,
-                "batch": cell.sequences,
-                "q_heads": cell.heads,
-                "kv_heads": cell.kv_heads,
-                "head_dim": cell.head_dim,
-                "prefix_len": cell.context_tokens,
-                "suffix_len": cell.decoded_tokens,
-            }
-        )
+        return kernel_columns(cell) | {
+            "mode": "standard" if standard else "shared",
+            "kv_dtype": cell.dtype,
+            "batch": cell.sequences,
+            "prefix_len": cell.context_tokens,
+            "suffix_len": cell.decoded_tokens,
+        }
     if isinstance(cell, StepCell):
         return kernel_columns(cell) | {
             "model": cell.model.name,
@@ -201,44 +205,31 @@ def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str,
             "operations": "plain",
             "layers": cell.model.layers,
             "hidden_size": cell.model.hidden_size,
-            "q_heads": cell.model.heads,
-            "kv_heads": cell.model.kv_heads,
             "step_ms": _number(seconds, MILLISECOND),
         }
     if isinstance(cell, GemmCell):
-        return {"kernel": "torch_linear", "m": cell.m, "n": cell.n, "k": cell.k}
+        return {"kernel": "torch_linear"}
     if isinstance(cell, ElementwiseCell):
-        moved = int(sum(elementwise_bytes(cell)))
-        return {"op": cell.op, "rows": cell.rows, "width": cell.width, "bytes": moved}
-    rate = sum(stream_bytes(cell)) / seconds / GIGA if seconds else None
+        return {"bytes": int(sum(cell.moved))}
     return {
         "test": cell.test if l2_state == "cold" else _L2_TESTS.get(cell.test, f"l2_{cell.test}"),
-        "working_set_bytes": cell.working_set_bytes,
-        "gb_per_s": "" if rate is None else f"{rate:.5g}",
+        "gb_per_s": f"{sum(cell.moved) / seconds / GIGA:.5g}" if seconds else "",
     }
 
 
 def kernel_columns(cell: KernelCell) -> dict[str, Any]:
-    """Return the columns that rows of kernels and of whole steps share."""
+    """Return the columns of the kernel, with its library's framework and version if it has one."""
     known = cell.implementation
-    return {
+    library = OTHER_LIBRARIES.get(cell.kernel)
+    own = {} if library is None else {"framework": library.framework, "version": library.version}
+    return own | {
         "attention": known.attention,
         "kernel": known.kernel,
         "implementation": cell.kernel,
         "kv_layout": known.kv_layout,
         "expand_kv": int(known.expand_kv),
-        "prompts": cell.prompts,
-        "samples": cell.samples,
-        "context_tokens": cell.context_tokens,
-        "decoded_tokens": cell.decoded_tokens,
-        "query_tokens": cell.query_tokens,
+        "q_heads": cell.heads,
     }
-
-
-def library_columns(cell: AttentionCell) -> dict[str, str]:
-    """Return framework and version of another library's kernel, instead of PyTorch's."""
-    library = OTHER_LIBRARIES.get(cell.kernel)
-    return {} if library is None else {"framework": library.framework, "version": library.version}
 
 
 def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:

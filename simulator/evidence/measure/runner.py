@@ -10,10 +10,9 @@ from simulator.errors import MeasurementError, SimulatorError
 from simulator.evidence.measure.cells import AttentionCell, Cell, Selection, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.environment import Environment, now
-from simulator.evidence.measure.footprint import step_weights_bytes
 from simulator.evidence.measure.predict import Prediction, Repeats, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
-from simulator.evidence.measure.rows import Outcome, SensorReading, Status, row_of
+from simulator.evidence.measure.rows import Outcome, SensorReading, row_of
 from simulator.evidence.measure.statistics import summarise, time_interleaved
 from simulator.evidence.measure.steps import Steps
 from simulator.evidence.measure.store import Store
@@ -67,14 +66,6 @@ class Progress:
 _DEATHS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """A failure of some cells, without the exception, whose frames hold tensors."""
-
-    status: Status
-    note: str
-
-
 def run(
     plan: Selection,
     device: Device,
@@ -104,16 +95,14 @@ def run(
         If the device is unusable after an error; the rows so far are safe.
     """
     worker = _Worker(device, store, settings, journal)
-    groups = []
+    groups: list[tuple[list[Planned], float]] = []
+    limits = {"l2_bytes": device.l2_bytes, "headroom_bytes": device.headroom_bytes}
     for cells in plan.groups:
-        todo = [cell for cell in cells if cell.key not in store.done]
-        predicted = [
-            predict(cell, gpu=gpu, l2_bytes=device.l2_bytes, headroom_bytes=device.headroom_bytes)
-            for cell in todo
+        planned = [
+            (cell, predict(cell, gpu=gpu, **limits)) for cell in cells if cell.key not in store.done
         ]
-        if todo:
-            guess = wall_s(todo, predicted, settings.timing)
-            groups.append((list(zip(todo, predicted, strict=True)), guess))
+        if planned:
+            groups.append((planned, wall_s(planned, settings.timing)))
     total = len(plan.cells)
     done = total - sum(len(cells) for cells, _ in groups)
     left = sum(guess for _, guess in groups)
@@ -164,11 +153,11 @@ class _Worker:
                 continue
             if deaths.get(each[0].key, 0) >= _DEATHS:
                 note = "not tried: the process died in it before, with others and alone"
-                self._write_failure(each, _Failure("error", note))
+                self._write_failure(each, Outcome(status="error", note=note))
             elif self._settings.skip_oom and each[1].memory_bytes > room:
                 needed = format_gib(each[1].memory_bytes)
                 note = f"predicted: needs {needed}, {format_gib(room)} free"
-                self._write_failure(each, _Failure("oom", note))
+                self._write_failure(each, Outcome(status="oom", note=note))
             else:
                 self._try([each])
 
@@ -188,7 +177,7 @@ class _Worker:
             if each[0].key not in self._store.done:
                 self._try([each])
 
-    def _attempt(self, batch: Sequence[Planned]) -> _Failure | None:
+    def _attempt(self, batch: Sequence[Planned]) -> Outcome | None:
         """Measure cells together, or return the failure."""
         self._at = None
         try:
@@ -196,14 +185,14 @@ class _Worker:
         except SimulatorError as problem:
             if isinstance(problem, MeasurementError):
                 raise
-            return _Failure("error", str(problem))
+            return Outcome(status="error", note=str(problem))
         except Exception as problem:  # noqa: BLE001  (a row says what; the run goes on)
             if is_out_of_memory(problem):
-                return _Failure("oom", f"seen: {problem}")
-            return _Failure("error", _said(problem))
+                return Outcome(status="oom", note=f"seen: {problem}")
+            return Outcome(status="error", note=_said(problem))
         return None
 
-    def _recover(self, failure: _Failure, batch: Sequence[Planned]) -> None:
+    def _recover(self, failure: Outcome, batch: Sequence[Planned]) -> None:
         """Free the memory of an attempt; stop the run if the device is unusable in this process."""
         try:
             self._device.release(thorough=True)
@@ -225,10 +214,7 @@ class _Worker:
         self._device.check_room(needed)
         before = self._reading or self._device.reading()
         prepared = prepare(
-            [cell for cell, _ in batch],
-            self._device,
-            self._steps,
-            least_pass_s=timing.least_pass_s,
+            [cell for cell, _ in batch], self._device, self._steps, least_pass_s=timing.least_pass_s
         )
         memory = {cell.key: prediction.memory_bytes for cell, prediction in batch}
         errors = {}
@@ -255,7 +241,8 @@ class _Worker:
                     outcome, statistics=summarise(seconds), calls_per_repeat=each.calls
                 )
             else:
-                outcome = replace(outcome, status="wrong", note=_too_far(each))
+                note = f"not timed: relative error above {each.tolerance:g}"
+                outcome = replace(outcome, status="wrong", note=note)
             self._store.append(each.cell.kind, row_of(each.cell, self._device.card, outcome))
 
     def _watched(self, prepared: Prepared, batch: Sequence[Planned]) -> Stopwatch:
@@ -270,15 +257,11 @@ class _Worker:
 
         return run
 
-    def _write_failure(self, planned: Planned, failure: _Failure) -> None:
+    def _write_failure(self, planned: Planned, failure: Outcome) -> None:
         """Write the row of a cell that has no time."""
         cell, prediction = planned
-        outcome = Outcome(
-            status=failure.status,
-            predicted_memory_bytes=prediction.memory_bytes,
-            measured_at=now(),
-            note=failure.note,
-        )
+        needed = prediction.memory_bytes
+        outcome = replace(failure, predicted_memory_bytes=needed, measured_at=now())
         self._store.append(cell.kind, row_of(cell, self._device.card, outcome))
 
 
@@ -308,7 +291,7 @@ def inputs_bytes(planned: Sequence[Planned]) -> float:
         if isinstance(cell, AttentionCell | StepCell):
             layout = cell.implementation.layout
         if isinstance(cell, StepCell):
-            own = step_weights_bytes(cell)
+            own = cell.weights_bytes
             weights = max(weights, own)
         by_layout[layout] = max(by_layout.get(layout, 0.0), prediction.input_bytes - own)
     return sum(by_layout.values()) + weights
@@ -319,8 +302,3 @@ def _said(problem: BaseException) -> str:
     text = f"{type(problem).__name__}: {str(problem).strip() or 'no words'}"
     before = problem.__cause__ or (None if problem.__suppress_context__ else problem.__context__)
     return text if before is None else f"{_said(before)}; then {text}"
-
-
-def _too_far(prepared: Prepared) -> str:
-    """Say that the error exceeds the tolerance."""
-    return f"not timed: relative error above {prepared.tolerance:g}"

@@ -29,13 +29,7 @@ from simulator.evidence.rows.kinds import (
     attended_pairs,
     read_tokens,
 )
-from simulator.inputs.dtypes import (
-    DTYPE_BYTES,
-    PRECISIONS,
-    Dtype,
-    Precision,
-    is_low_precision,
-)
+from simulator.inputs.dtypes import DTYPE_BYTES, PRECISIONS, Dtype, Precision, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Attention, Execution, Setup
 from simulator.numeric import Numeric
@@ -399,12 +393,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         bytes_written=row,
         kv_bytes_read=kv_bytes,
         thread_blocks=prefill_blocks(
-            block_rows,
-            batch,
-            heads,
-            kv_heads,
-            queries,
-            folded=folds_heads(kernel, name, queries),
+            block_rows, batch, heads, kv_heads, queries, folded=folds_heads(kernel, name, queries)
         ),
         longest_block_flops=4 * block_rows * np.minimum(keys, longest) * width,
         head_width=width,

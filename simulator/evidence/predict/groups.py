@@ -16,10 +16,10 @@ from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
 from simulator.numeric import Numeric, maximum
-from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates
+from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates, variants_of
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import cached_bytes, operation_time
-from simulator.timing.step import step_time
+from simulator.timing.step import StepTime, step_time
 from simulator.units import MICROSECOND
 
 T = TypeVar("T")
@@ -78,8 +78,7 @@ class Group:
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
-        gpu_rates = rates(gpu, choice, variants=self.variants)
-        step = step_time(self.operations, gpu_rates, self.execution)
+        gpu_rates, step = self._timed(gpu, choice)
         if self.kind == "all_reduce":
             # Calls one after another; in a model they wait for the slowest rank.
             return self.column(maximum(step.host_s, step.device_s + step.collective_s))
@@ -89,8 +88,7 @@ class Group:
         """Return the interval of each time, None if no spread is known. [s]."""
         if self.setup is None:
             return None
-        gpu_rates = rates(gpu, choice, variants=self.variants)
-        step = step_time(self.operations, gpu_rates, self.execution)
+        gpu_rates, step = self._timed(gpu, choice)
         found = uncertainty(self.operations, step, gpu_rates, self.setup)
         around_s = self._around_s(gpu_rates)
         return self.column(found.low_s + around_s), self.column(found.high_s + around_s)
@@ -101,19 +99,14 @@ class Group:
         """Return each row's time by bound, None if the model does not say. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
         times = [operation_time(item, gpu_rates, self.execution) for item in self.operations]
+        timed = list(zip(self.operations, times, strict=True))
         parts = {
-            name: np.sum(
-                [
-                    item.repeat * self.column(getattr(time, f"{name}_s"))
-                    for item, time in zip(self.operations, times, strict=True)
-                ],
-                axis=0,
-            )
+            name: self.column(sum(item.repeat * getattr(time, f"{name}_s") for item, time in timed))
             for name in ("launch", "memory", "compute", "link", "host")
         }
         host = parts.pop("host")
         # The host's launches add no time unless they take longer than the GPU's work.
-        device = np.sum(list(parts.values()), axis=0)
+        device = sum(parts.values())
         return {**parts, "host": np.where(host > device, host, 0.0)}
 
     def l2_share(self, gpu_rates: Rates) -> "np.ndarray":
@@ -123,6 +116,11 @@ class Group:
             sum(item.repeat * cached_bytes(item, gpu_rates) for item in self.operations)
         )
         return np.asarray(cached / np.maximum(moved, 1))
+
+    def _timed(self, gpu: HardwareProfile, choice: ConstantsChoice) -> tuple[Rates, StepTime]:
+        """Return the GPU's rates for these rows, and the time of the operations."""
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        return gpu_rates, step_time(self.operations, gpu_rates, self.execution)
 
     def _around_s(self, gpu_rates: Rates) -> float:
         """Return the time of what was timed around the operations. [s]."""
@@ -182,27 +180,36 @@ def read_each(
 
 def by_engine(
     rows: pd.DataFrame,
+    kind: RowKind,
     read: Callable[["pd.Series[Any]"], T],
-    group: Callable[[pd.DataFrame, tuple[T, ...]], Group],
+    make: Callable[..., Group],
 ) -> Prepared:
     """Turn rows of whole programs into a group for each GPU and engine.
 
     Parameters
     ----------
-    rows
+    rows, kind
         Rows of one kind.
     read
         Function that reads one row; raises an error for a row that cannot be predicted.
-    group
-        Function that makes a group from rows and the results of ``read``.
+    make
+        A class of group, with a field ``read`` for the results of that.
     """
     groups: list[Group] = []
     skipped: dict[Any, str] = {}
-    for _, part in rows.groupby(["gpu_id", "framework"], sort=True):
+    for (gpu_id, engine), part in rows.groupby(["gpu_id", "framework"], sort=True):
         found, why = read_each(part, read)
         skipped.update(why)
         if found:
-            groups.append(group(part.loc[list(found)], tuple(found.values())))
+            groups.append(
+                make(
+                    kind=kind,
+                    gpu_id=str(gpu_id),
+                    index=pd.Index(list(found)),
+                    variants=variants_of([library_of(str(engine))]),
+                    read=tuple(found.values()),
+                )
+            )
     return Prepared(groups, skipped)
 
 

@@ -6,31 +6,24 @@ they are plain PyTorch, one kernel per operation, launched by a graph or by the 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
-from simulator.counts.transformer import decode_operations
 from simulator.errors import SimulatorError
 from simulator.evidence.kernels import ALL_KERNELS, KERNELS
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
-from simulator.evidence.measure.cells import MODES, StepCell
-from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, kernel_operations, predict
+from simulator.evidence.measure.cells import MODES, AttentionCell, KernelCell, StepCell
+from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.predict import groups
 from simulator.evidence.predict.calls import attention_kernel
-from simulator.evidence.predict.groups import Group, Prepared, library_of, profile
+from simulator.evidence.predict.groups import Group, Prepared, library_of, profile, replayed
 from simulator.evidence.rows.kinds import RowKind
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Execution, Setup
-from simulator.inputs.workload import Workload
 from simulator.timing.constants import Variant, variants_of
 from simulator.timing.limits import BLOCKS_PER_SM
 
@@ -65,35 +58,37 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     keys = ["gpu_id", "framework", "implementation", "q_heads", "kv_heads", "query_tokens"]
     keys += ["model", "weights_dtype", "execution"] if step else ["dtype", "timing", "head_dim"]
     keys += ["l2_state"] if "l2_state" in rows else []
-    for part in _parts(rows, keys):
-        gpu = profile(str(part["gpu_id"].iloc[0]))
+    single = rows["implementation"].isin(_ONE_BY_ONE)
+    parts = [
+        part
+        for chosen, names in ((rows[~single], keys), (rows[single], [*keys, *_SIZES]))
+        for _, part in chosen.groupby(names, sort=True, dropna=False)
+    ]
+    for part in parts:
+        gpu, first = profile(str(part["gpu_id"].iloc[0])), part.iloc[0]
+        execution = first["execution" if step else "timing"]
         try:
-            operations = _step(part, gpu) if step else _attention(part, gpu)
+            listed = _operations(part, gpu, step=step)
         except (SimulatorError, ValueError, KeyError) as problem:
-            skipped.update((label, _one_clause(problem)) for label in part.index)
+            # Without the list of known names, so that equal reasons can be counted.
+            skipped |= dict.fromkeys(part.index, str(problem).split(";")[0])
             continue
-        first = part.iloc[0]
-        execution = _execution(str(first["execution" if step else "timing"]))
+        name = str(first["implementation"])
+        # Plain PyTorch is not an engine's code, even in a graph.
+        plain: Any = "compiled" if execution == "graph" and name in KERNELS else execution
+        dtype = first["weights_dtype" if step else "dtype"]
         found.append(
             Group(
                 kind=kind,
                 gpu_id=gpu.id,
                 index=part.index,
-                operations=operations,
+                operations=listed,
                 execution=execution,
-                variants=_variants(str(first["implementation"]), gpu),
-                setup=_setup(first, execution, step=step),
+                variants=_variants(name, gpu),
+                setup=ALL_KERNELS[name].setup(dtype, plain),
             )
         )
     return Prepared(found, skipped)
-
-
-def _setup(row: "pd.Series[Any]", execution: Execution, *, step: bool) -> Setup:
-    """Return the setup of a group; plain PyTorch is not an engine's code, even in a graph."""
-    name, dtype = str(row["implementation"]), row["weights_dtype" if step else "dtype"]
-    known = ALL_KERNELS[name]
-    plain: Execution = "compiled" if execution == "graph" else execution
-    return known.setup(dtype, execution if name in OTHER_LIBRARIES else plain)
 
 
 def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
@@ -106,101 +101,49 @@ def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
     return variants_of((library_of(library.framework), attention_kernel(kernel, gpu)))
 
 
-def _parts(rows: pd.DataFrame, keys: list[str]) -> Iterator[pd.DataFrame]:
-    """Yield rows that are counted together."""
-    single = rows["implementation"].isin(_ONE_BY_ONE)
-    for chosen, names in ((rows[~single], keys), (rows[single], [*keys, *_SIZES])):
-        if len(chosen):
-            yield from (part for _, part in chosen.groupby(names, sort=True, dropna=False))
-
-
 def out_of_memory(row: "pd.Series[Any]") -> bool:
     """Return whether a whole step of ours is predicted not to fit its GPU."""
-    gpu = profile(str(row["gpu_id"]))
-    cell = StepCell(
-        model=_model(str(row["model"])),
-        kernel=str(row["implementation"]),
-        dtype=cast("Dtype", row["weights_dtype"]),
-        context_tokens=int(row["context_tokens"]),
-        decoded_tokens=int(row["decoded_tokens"]),
-        samples=int(row["samples"]),
-        prompts=int(row["prompts"]),
-        query_tokens=int(row.get("query_tokens", 1)),
-    )
+    gpu, cell = profile(str(row["gpu_id"])), _cell(pd.DataFrame([row]), step=True)
     needed = predict(cell, gpu=None, l2_bytes=gpu.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES)
     return needed.memory_bytes > gpu.memory_bytes
 
 
-def _execution(mode: str) -> Execution:
-    """Return how operations were launched."""
+def _cell(rows: pd.DataFrame, *, step: bool) -> KernelCell:
+    """Return a group's rows as one cell, whose sizes are arrays, or numbers of a single row."""
+    first = rows.iloc[0]
+    sizes: dict[str, Any] = {
+        name: int(first[name]) if len(rows) == 1 else np.asarray(rows[name], dtype=np.float64)
+        for name in _SIZES
+    }
+    sizes |= {"kernel": str(first["implementation"])}
+    sizes |= {"query_tokens": int(first.get("query_tokens", 1))}
+    if step:
+        return StepCell(model=_model(str(first["model"])), dtype=first["weights_dtype"], **sizes)
+    heads, kv_heads, width = (int(first[name]) for name in ("q_heads", "kv_heads", "head_dim"))
+    dtype = first["dtype"]
+    return AttentionCell(heads=heads, kv_heads=kv_heads, head_dim=width, dtype=dtype, **sizes)
+
+
+def _operations(rows: pd.DataFrame, gpu: HardwareProfile, *, step: bool) -> list[Operation]:
+    """Return one call of a kernel over one layer, or a whole step of a plain transformer."""
+    first = rows.iloc[0]
+    mode, cell = first["execution" if step else "timing"], _cell(rows, step=step)
     if mode not in MODES:
         raise ValueError(f"{mode!r} is not graph or eager")
-    return cast("Execution", mode)
-
-
-def _one_clause(problem: Exception) -> str:
-    """Return a message without its list of known names, so that equal ones can be counted."""
-    return str(problem).split(";")[0]
-
-
-def _columns(rows: pd.DataFrame) -> Mapping[str, Any]:
-    """Return the sizes of a group's rows: arrays, or numbers of a single row."""
-    if len(rows) == 1:
-        return {name: int(rows[name].iloc[0]) for name in _SIZES}
-    return {name: np.asarray(rows[name], dtype=np.float64) for name in _SIZES}
-
-
-def _attention(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """One call of a kernel over one layer."""
-    first = rows.iloc[0]
-    dtype = cast("Dtype", first["dtype"])
-    heads, kv_heads, width = (int(first[name]) for name in ("q_heads", "kv_heads", "head_dim"))
-    shape = AttentionShape(
-        **_columns(rows),
-        query_tokens=int(first["query_tokens"]),
-        heads=heads,
-        kv_heads=kv_heads,
-        key_width=width,
-        value_width=width,
-        cache_width=2 * kv_heads * width,
-        activation_bytes=DTYPE_BYTES[dtype],
-        kv_bytes=DTYPE_BYTES[dtype],
-        dtype=dtype,
-        resident_blocks=BLOCKS_PER_SM * gpu.sm_count,
-    )
-    operations = kernel_operations(str(first["implementation"]), shape)
-    if str(first.get("l2_state", "cold")) == "warm":
-        return _warm(operations)
-    return operations
-
-
-def _warm(operations: Sequence[Operation]) -> list[Operation]:
-    """Return operations that find the data of the previous call in L2."""
-    # The cache is nearly everything that a call reads and the next call finds again.
-    footprint = sum(item.kv_bytes_read - item.reused_bytes for item in operations)
-    return [
-        replace(
-            item,
-            reused_bytes=item.bytes_moved - item.scratch_bytes,
-            reused_footprint_bytes=footprint,
-        )
-        for item in operations
-    ]
-
-
-def _step(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
-    """One whole step of a plain PyTorch transformer."""
-    first = rows.iloc[0]
-    if str(first.get("operations", "plain")) != "plain":
-        raise ValueError(f"operations {first['operations']!r} are not plain PyTorch")
-    model = _model(str(first["model"]))
-    for column, known in (("layers", model.layers), ("hidden_size", model.hidden_size)):
-        if column in rows and not (rows[column] == known).all():
-            raise ValueError(f"{model.name} of the rows has other {column} than the preset")
-    dtype = cast("Dtype", first["weights_dtype"])
-    setup = KERNELS[str(first["implementation"])].setup(dtype)
-    work = Workload.grid(**_columns(rows), query_tokens=int(first["query_tokens"]))
-    return decode_operations(model, setup, work, resident_blocks=BLOCKS_PER_SM * gpu.sm_count)
+    listed = cell.operations(BLOCKS_PER_SM * gpu.sm_count)
+    if isinstance(cell, StepCell):
+        if str(first.get("operations", "plain")) != "plain":
+            raise ValueError(f"operations {first['operations']!r} are not plain PyTorch")
+        for column in ("layers", "hidden_size"):
+            if column in rows and not (rows[column] == getattr(cell.model, column)).all():
+                raise ValueError(
+                    f"{cell.model.name} of the rows has other {column} than the preset"
+                )
+    elif str(first.get("l2_state", "cold")) == "warm":
+        # A call finds the data of the last one. The cache is nearly all that it reads again.
+        footprint = sum(item.kv_bytes_read - item.reused_bytes for item in listed)
+        return [replayed(item, footprint) for item in listed]
+    return listed
 
 
 @cache

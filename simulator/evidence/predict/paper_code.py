@@ -24,12 +24,12 @@ from simulator.counts.memory import weights_bytes
 from simulator.counts.operation import total
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import decode_operations, prefill_operations
-from simulator.evidence.predict.groups import Group, Prepared, by_engine, model, profile
+from simulator.evidence.predict.groups import Group, model, profile
 from simulator.evidence.predict.steps import check_ranks
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ConstantsChoice, Setup, ask
+from simulator.inputs.setup import ConstantsChoice, Execution, Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Key, Variant, rates
 from simulator.timing.limits import peak_flops_per_s
@@ -108,38 +108,26 @@ def is_papers(rows: pd.DataFrame) -> "pd.Series[bool]":
     return rows["kernel"].isin(PAPER_KERNELS) & rows["execution"].isin(PAPER_EXECUTIONS)
 
 
-def prepare(rows: pd.DataFrame) -> Prepared:
-    """Turn rows of the paper's tables into a group for each GPU."""
-    return by_engine(rows, _cell, _group)
-
-
-def _group(rows: pd.DataFrame, cells: tuple[PaperCell, ...]) -> Group:
-    """Return the cells of one GPU as a group."""
-    gpu_id = str(rows["gpu_id"].iloc[0])
-    return _PaperGroup(
-        kind="decode_step", gpu_id=gpu_id, index=rows.index, execution="eager", cells=cells
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
-class _PaperGroup(Group):
+class PaperGroup(Group):
     """Cells of one GPU, timed as the harness times them."""
 
-    cells: tuple[PaperCell, ...]
+    read: tuple[PaperCell, ...]
+    execution: Execution = "eager"
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
-        return np.array([cell_time(cell, gpu, choice).total_s for cell in self.cells])
+        return np.array([cell_time(cell, gpu, choice).total_s for cell in self.read])
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"]:
         """Return each cell's time by bound. [s]."""
-        times = [cell_time(cell, gpu, choice).parts_s for cell in self.cells]
+        times = [cell_time(cell, gpu, choice).parts_s for cell in self.read]
         return {name: np.array([time[name] for time in times]) for name in times[0]}
 
 
-def _cell(row: "pd.Series[Any]") -> PaperCell:
+def paper_cell(row: "pd.Series[Any]") -> PaperCell:
     """Read a row of the paper's table."""
     cell = PaperCell(
         model=model(str(row["model"])),
@@ -185,7 +173,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     SimulatorError
         If the row is not one that can be predicted.
     """
-    cell, gpu = _cell(row), profile(str(row["gpu_id"]))
+    cell, gpu = paper_cell(row), profile(str(row["gpu_id"]))
     capacity = gpu.memory_bytes * USABLE_MEMORY
     return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
 
@@ -381,40 +369,33 @@ def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
 
 def prefill_in_step_s(row: "pd.Series[Any]") -> float:
     """Return the prefill time that a row of the paper's table adds to each step. [s]."""
-    cell, gpu = _cell(row), profile(str(row["gpu_id"]))
+    cell, gpu = paper_cell(row), profile(str(row["gpu_id"]))
     return _prefill_leak_s(cell, gpu, "auto", _constants(gpu)["harness_host_us"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellTime:
-    """The parts of a step as the harness times it. [s]."""
+    """The parts of a step as the harness times it, those on the GPU by their bounds. [s]."""
 
-    launch_s: float
-    memory_s: float
-    compute_s: float
-    link_s: float
+    device_s: dict[str, float]
     host_s: float
     prefill_s: float
 
     @property
-    def device_s(self) -> float:
-        """Time of the GPU's work."""
-        return self.memory_s + self.compute_s + self.launch_s + self.link_s
+    def waits(self) -> bool:
+        """Whether the GPU waits for its host."""
+        return self.host_s > sum(self.device_s.values())
 
     @property
     def total_s(self) -> float:
         """Step time that the harness reports: it divides by too many steps, and adds prefill."""
-        return max(self.host_s, self.device_s) * _STEPS + self.prefill_s
+        return sum(self.parts_s.values())
 
     @property
     def parts_s(self) -> dict[str, float]:
         """The parts that add up to the total; only the host's if the GPU waits for it."""
-        waits = self.host_s > self.device_s
-        parts = {
-            name: _STEPS * getattr(self, f"{name}_s") * (not waits)
-            for name in ("launch", "memory", "compute", "link")
-        }
-        return {**parts, "host": _STEPS * self.host_s * waits, "prefill": self.prefill_s}
+        parts = {name: _STEPS * part * (not self.waits) for name, part in self.device_s.items()}
+        return {**parts, "host": _STEPS * self.host_s * self.waits, "prefill": self.prefill_s}
 
 
 def _constants(gpu: HardwareProfile) -> dict[str, float]:
@@ -463,10 +444,12 @@ def cell_time(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) ->
     )
     host_us = 0.0 if cell.compiled else constant["harness_host_us"]
     return CellTime(
-        launch_s=kernels * launch_us * MICROSECOND,
-        memory_s=memory_s + (weights_s if weights_s >= products_s else 0.0),
-        compute_s=products_s if products_s > weights_s else 0.0,
-        link_s=_link_s(cell, gpu, choice),
+        device_s={
+            "launch": kernels * launch_us * MICROSECOND,
+            "memory": memory_s + (weights_s if weights_s >= products_s else 0.0),
+            "compute": products_s if products_s > weights_s else 0.0,
+            "link": _link_s(cell, gpu, choice),
+        },
         host_s=(kernels + EAGER_KERNELS_OUTSIDE_LAYERS) * host_us * MICROSECOND,
         prefill_s=_prefill_leak_s(cell, gpu, choice, constant["harness_host_us"]),
     )

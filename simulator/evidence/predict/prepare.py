@@ -10,7 +10,7 @@ import pandas as pd
 
 from simulator.evidence.kernels import KERNELS
 from simulator.evidence.predict import calls, measured, paper_code, serving, steps
-from simulator.evidence.predict.groups import Prepared
+from simulator.evidence.predict.groups import Prepared, by_engine
 from simulator.evidence.rows.kinds import RowKind
 
 
@@ -26,9 +26,10 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
     rows = rows[~own]
     if kind == "decode_step":
         papers = paper_code.is_papers(rows)
-        found += [steps.prepare_steps(rows[~papers]), paper_code.prepare(rows[papers])]
+        read, make = paper_code.paper_cell, paper_code.PaperGroup
+        found += [steps.prepare_steps(rows[~papers]), by_engine(rows[papers], kind, read, make)]
     elif kind == "end_to_end":
-        found.append(steps.prepare_batches(rows))
+        found.append(by_engine(rows, kind, steps.batch, steps.BatchGroup))
     elif kind == "serving":
         found.append(serving.prepare(rows))
     else:

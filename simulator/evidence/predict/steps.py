@@ -18,7 +18,6 @@ from simulator.evidence.predict.groups import (
     Ends,
     Group,
     Prepared,
-    by_engine,
     library_of,
     model,
     profile,
@@ -128,28 +127,11 @@ def _given(row: "pd.Series[Any]", column: str, otherwise: int) -> int:
     return otherwise if value is None or pd.isna(value) else int(cast("float", value))
 
 
-def prepare_batches(rows: pd.DataFrame) -> Prepared:
-    """Turn end-to-end rows into a group for each GPU and engine."""
-    return by_engine(rows, _batch, _batch_group)
-
-
-def _batch_group(rows: pd.DataFrame, batches: "tuple[_Batch, ...]") -> Group:
-    """Return end-to-end rows of one GPU and engine as a group."""
-    first = rows.iloc[0]
-    return _BatchGroup(
-        kind="end_to_end",
-        gpu_id=str(first["gpu_id"]),
-        index=rows.index,
-        variants=variants_of([library_of(str(first["framework"]))]),
-        batches=batches,
-    )
-
-
 # Model, setup, and one request, whose output tokens are its decoded tokens at the end.
 _Batch = tuple[ModelShape, Setup, Workload]
 
 
-def _batch(row: "pd.Series[Any]") -> _Batch:
+def batch(row: "pd.Series[Any]") -> _Batch:
     """Read an end-to-end row, if its batch fits the card."""
     shape = model(str(row["model"]))
     setup, work = ask(
@@ -170,16 +152,16 @@ def _batch(row: "pd.Series[Any]") -> _Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _BatchGroup(Group):
+class BatchGroup(Group):
     """Batches of one GPU and engine: the model's time of a request, and the engine's per step."""
 
-    batches: tuple[_Batch, ...]
+    read: tuple[_Batch, ...]
     _known: dict[Any, "np.ndarray"] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def _tokens(self) -> "np.ndarray":
         """Output tokens of each batch."""
-        return np.array([work.decoded_tokens for *_, work in self.batches], dtype=np.float64)
+        return np.array([work.decoded_tokens for *_, work in self.read], dtype=np.float64)
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times of a step. [s]."""
@@ -191,14 +173,14 @@ class _BatchGroup(Group):
             if not name.endswith("step_us")
         )
         if (used, choice) not in self._known:
-            times = [_generation(batch, gpu_rates).total_s for batch in self.batches]
+            times = [_generation(batch, gpu_rates).total_s for batch in self.read]
             self._known[used, choice] = np.array(times)
         return np.asarray(self._known[used, choice] / self._tokens + gpu_rates.step_s)
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
         """Return the interval of the GPU's time, plus the engine's fitted overhead. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        found = [_generation_ends_s(batch, gpu_rates) for batch in self.batches]
+        found = [_generation_ends_s(batch, gpu_rates) for batch in self.read]
         low, high = np.array(found).T / self._tokens + gpu_rates.step_s
         return low, high
 

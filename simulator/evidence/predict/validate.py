@@ -1,6 +1,6 @@
 """Compare predictions with measured rows: the errors, where they occur, and why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,7 +110,10 @@ def validate(
             constants[card.id] = rates(card, choice, variants=group.variants).origin
             frames.append(_predicted(table.loc[group.index], group, card, choice))
             if kind == "decode_step":
-                oom += list(_oom(frames[-1]))
+                # Of rows that ran out of memory or should have, whether that is predicted right.
+                ended = frames[-1]["status"].astype(str).str.lower() == "oom"
+                foretold = frames[-1]["predicted_status"] == "oom"
+                oom += (ended & foretold)[ended | foretold].tolist()
     joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED)
     return Validation(
         rows=joined,
@@ -124,14 +127,6 @@ def validate(
 
 
 _ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us", "error", "ape")
-
-
-def _oom(rows: pd.DataFrame) -> Iterator[bool]:
-    """Yield whether the prediction is right, for each row that ran out of memory or should have."""
-    for status, predicted in zip(rows["status"], rows["predicted_status"], strict=True):
-        both = (str(status).lower() == "oom", predicted == "oom")
-        if any(both):
-            yield all(both)
 
 
 def _predicted(
@@ -153,13 +148,15 @@ def _predicted(
         for row in rows[names].itertuples(index=False)
     ]
     predicted = f"predicted_{kind.result}"
+    stated = rows["l2_state"] if "l2_state" in rows else pd.Series("", index=rows.index)
     from_l2 = group.l2_share(rates(gpu, choice, variants=group.variants)) > HALF
     low, high = group.interval(gpu, choice) or (np.full(len(rows), np.nan),) * 2
     added = {
         "kind": group.kind,
         "head_shape": _head_shapes(rows),
         "regime": _regimes(group, rows, gpu, choice),
-        "from_l2": from_l2 & ~_stated(rows),
+        # Rows that state where their data were are not asked.
+        "from_l2": from_l2 & (stated.fillna("").astype(str) == "").to_numpy(),
         "sizes": sizes,
         "measured_us": measured / MICROSECOND,
         "predicted_us": seconds / MICROSECOND,
@@ -230,13 +227,6 @@ def _regimes(
         cold |= (rows["l2_state"] == "cold").to_numpy()
     regime[memory & cold] = "memory cold"
     return regime
-
-
-def _stated(rows: pd.DataFrame) -> "np.ndarray":
-    """Return which rows state whether their data were in the L2 cache."""
-    if "l2_state" not in rows:
-        return np.zeros(len(rows), dtype=bool)
-    return np.asarray(rows["l2_state"].fillna("").astype(str) != "")
 
 
 def _reasons(

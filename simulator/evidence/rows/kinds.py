@@ -146,11 +146,6 @@ def cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
     return rows["batch"] * read_tokens(rows) * _token_bytes(rows)
 
 
-def _shared_cache_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the size of prefix (once) and decoded tokens; L2 may serve the other reads."""
-    return (rows["prefix_len"] + rows["batch"] * rows["suffix_len"]) * _token_bytes(rows)
-
-
 def _attention_flops(rows: pd.DataFrame, keys: "pd.Series[float]") -> "pd.Series[float]":
     """Return the FLOPs of attention over a number of keys, or pairs of query and key."""
     return 4 * rows["batch"] * rows["q_heads"] * rows["head_dim"] * keys
@@ -238,16 +233,10 @@ def expert_visits(rows: pd.DataFrame) -> "tuple[pd.Series[float], pd.Series[floa
     return share.fillna(pairs / rows["expert_parallel"]), told.fillna(certain)
 
 
-def _expert_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the weights of the experts that a GPU visits. [bytes]."""
+def _expert_weights(rows: pd.DataFrame) -> "pd.Series[float]":
+    """Return the parameters of one expert on a GPU."""
     matrices = (2 + rows["gated"]) * rows["hidden_size"] * rows["intermediate"]
-    return expert_visits(rows)[1] * matrices * _elements(rows, "dtype") / rows["tensor_parallel"]
-
-
-def _expert_flops(rows: pd.DataFrame) -> "pd.Series[float]":
-    """Return the FLOPs of both products of a GPU's experts."""
-    matrices = (2 + rows["gated"]) * rows["hidden_size"] * rows["intermediate"]
-    return 2 * expert_visits(rows)[0] * matrices / rows["tensor_parallel"]
+    return matrices / rows["tensor_parallel"]
 
 
 def _sparse_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
@@ -321,21 +310,18 @@ KINDS: dict[RowKind, KindOfRow] = {
         sizes=("tokens", *_EXPERTS),
         optional={
             "timing": "graph",
-            "gated": 1,
-            "tensor_parallel": 1,
-            "expert_parallel": 1,
+            **dict.fromkeys(("gated", "tensor_parallel", "expert_parallel"), 1),
             "routing": "balanced",
-            "alpha": None,
-            "distinct_experts": None,
-            "rank_pairs": None,
+            **dict.fromkeys(VISITS),
             "fits_l2": 0,
-            "plausible": 1,
-            "series_plausible": 1,
+            **dict.fromkeys(("plausible", "series_plausible"), 1),
         },
         shown=("tokens", *_EXPERTS, "dtype", "tensor_parallel", "expert_parallel", "routing"),
         series=(*_EXPERTS, "routing"),
-        least_bytes=_expert_bytes,
-        least_flops=_expert_flops,
+        least_bytes=lambda rows: (
+            expert_visits(rows)[1] * _expert_weights(rows) * _elements(rows, "dtype")
+        ),
+        least_flops=lambda rows: 2 * expert_visits(rows)[0] * _expert_weights(rows),
     ),
     "elementwise": KindOfRow(
         sizes=("rows", "width", "bytes"),
@@ -356,7 +342,10 @@ KINDS: dict[RowKind, KindOfRow] = {
             *("implementation", "timing", "mode", "batch", "q_heads", "kv_heads"),
             *("prefix_len", "suffix_len"),
         ),
-        least_bytes=_shared_cache_bytes,
+        # The prefix once: L2 may serve the other reads.
+        least_bytes=lambda rows: (
+            (rows["prefix_len"] + rows["batch"] * rows["suffix_len"]) * _token_bytes(rows)
+        ),
         least_flops=lambda rows: _attention_flops(rows, rows["prefix_len"] + rows["suffix_len"]),
     ),
     "linear_attention": KindOfRow(

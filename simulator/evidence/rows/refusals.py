@@ -118,7 +118,12 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     yield frame["gpu"].isna() & frame["gpu_id"].isna(), "no GPU is named"
     for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
-    yield from _invalid_numbers(frame, {*columns.sizes, *columns.optional})
+    given = {*columns.sizes, *columns.optional}
+    for name in filter(given.__contains__, NUMBERS):
+        (least, what), most = NUMBERS[name], inf if name == WINDOW else LARGEST_SIZE
+        yield ~frame[name].between(least, most), f"{name} is not {what}"
+    for name in filter(given.__contains__, SWITCHES):
+        yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
     for name in DTYPE_COLUMNS:
@@ -134,15 +139,6 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
         failed = untimed & (status.str.lower() != "ok")
         yield failed, "status is " + status + ": nothing was timed"
     yield untimed, f"{columns.result} is not a positive number"
-
-
-def _invalid_numbers(frame: pd.DataFrame, given: set[str]) -> Iterator[_Flaw]:
-    """Yield the rows where an optional number is invalid."""
-    for name in filter(given.__contains__, NUMBERS):
-        (least, what), most = NUMBERS[name], inf if name == WINDOW else LARGEST_SIZE
-        yield ~frame[name].between(least, most), f"{name} is not {what}"
-    for name in filter(given.__contains__, SWITCHES):
-        yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
 
 
 def _violations(rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile) -> Iterator[_Flaw]:

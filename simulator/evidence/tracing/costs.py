@@ -34,19 +34,11 @@ from simulator.evidence.tracing.touched import touched_bytes
 
 _ALLOCATIONS = ("empty", "new_empty", "resize_", "set_")
 _OVERWRITES = {
-    "copy_",
-    "fill_",
-    "zero_",
-    "uniform_",
-    "normal_",
-    "random_",
-    "bernoulli_",
-    "exponential_",
-    "geometric_",
-    "cauchy_",
-    "log_normal_",
+    *("copy_", "fill_", "zero_", "uniform_", "normal_", "random_", "bernoulli_"),
+    *("exponential_", "geometric_", "cauchy_", "log_normal_"),
 }
 _MASKS = {torch.bool, torch.uint8}
+_SCATTERS = ("index_copy", "index_add", "scatter", "scatter_add", "scatter_reduce")
 _MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 _FUSED_ATTENTION = {
     "_scaled_dot_product_flash_attention",
@@ -264,19 +256,5 @@ _RULES: dict[str, Callable[[Call], list[_Launch]]] = {
     **dict.fromkeys(_FUSED_ATTENTION, _fused_attention),
     **dict.fromkeys(("embedding", "index_select", "index", "gather", "take"), _gather),
     "_index_put_impl_": _index_put,
-    **dict.fromkeys(
-        (
-            "index_copy",
-            "index_copy_",
-            "index_add",
-            "index_add_",
-            "scatter",
-            "scatter_",
-            "scatter_add",
-            "scatter_add_",
-            "scatter_reduce",
-            "scatter_reduce_",
-        ),
-        _scatter,
-    ),
+    **dict.fromkeys((*_SCATTERS, *(f"{name}_" for name in _SCATTERS)), _scatter),
 }

@@ -7,7 +7,7 @@ operators that have their own kernel on a device. So hidden copies appear too.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -35,20 +35,39 @@ _ATTENTION = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TracedOperation:
+class Work:
+    """Work of one operator, or of several.
+
+    Attributes
+    ----------
+    flops
+        Floating-point operations of matrix products, two per multiply-add, as
+        ``torch.utils.flop_counter`` counts them. [FLOP]
+    bytes_read, bytes_written
+        Memory traffic of each operator; an element counts once, however often it is used. [bytes]
+    launches
+        Kernels launched.
+    """
+
+    flops: int
+    bytes_read: int
+    bytes_written: int
+    launches: int
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written. [bytes]."""
+        return self.bytes_read + self.bytes_written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedOperation(Work):
     """One operator that does work on the device.
 
     Attributes
     ----------
     name
         The operator, without namespace and overload: ``bmm``, ``_to_copy``, ``copy_``.
-    flops
-        Floating-point operations of matrix products, two per multiply-add, as
-        ``torch.utils.flop_counter`` counts them. [FLOP]
-    bytes_read, bytes_written
-        Memory traffic of the operator; each element counts once, however often it is used. [bytes]
-    launches
-        Kernels launched.
     module
         Path of the innermost ``torch.nn.Module`` in which it ran, empty outside modules.
     called_by
@@ -62,41 +81,23 @@ class TracedOperation:
     """
 
     name: str
-    flops: int
-    bytes_read: int
-    bytes_written: int
-    launches: int
     module: str = ""
     called_by: str = ""
     shapes: str = ""
     dtype: str = ""
     sizes: tuple[tuple[int, ...], ...] = ()
 
-    @property
-    def bytes_moved(self) -> int:
-        """Bytes read and written. [bytes]."""
-        return self.bytes_read + self.bytes_written
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TraceTotals:
+class TraceTotals(Work):
     """Sums over operations."""
 
-    flops: int
-    bytes_read: int
-    bytes_written: int
-    launches: int
     calls: int
-
-    @property
-    def bytes_moved(self) -> int:
-        """Bytes read and written. [bytes]."""
-        return self.bytes_read + self.bytes_written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trace:
-    """The operators that a function ran, in order.
+class Trace(TraceTotals):
+    """The operators that a function ran, in order, and their sums.
 
     Attributes
     ----------
@@ -108,31 +109,6 @@ class Trace:
 
     operations: tuple[TracedOperation, ...]
     views: int
-
-    @property
-    def totals(self) -> TraceTotals:
-        """Sums over all operations."""
-        return total(self.operations)
-
-    @property
-    def flops(self) -> int:
-        """Floating-point operations of matrix products. [FLOP]."""
-        return self.totals.flops
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes read. [bytes]."""
-        return self.totals.bytes_read
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes written. [bytes]."""
-        return self.totals.bytes_written
-
-    @property
-    def launches(self) -> int:
-        """Kernels launched."""
-        return self.totals.launches
 
     def grouped(self, by: Callable[[TracedOperation], str] | None = None) -> dict[str, TraceTotals]:
         """Sum the operations that share a key, in order of first appearance.
@@ -152,13 +128,11 @@ class Trace:
 
 def total(operations: Sequence[TracedOperation]) -> TraceTotals:
     """Return the sums over operations."""
-    return TraceTotals(
-        flops=sum(operation.flops for operation in operations),
-        bytes_read=sum(operation.bytes_read for operation in operations),
-        bytes_written=sum(operation.bytes_written for operation in operations),
-        launches=sum(operation.launches for operation in operations),
-        calls=len(operations),
-    )
+    summed = {
+        field.name: sum(getattr(operation, field.name) for operation in operations)
+        for field in fields(Work)
+    }
+    return TraceTotals(calls=len(operations), **summed)
 
 
 def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
@@ -199,7 +173,8 @@ def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
             recorder,
         ):
             function(*arguments, **named)
-    return Trace(operations=tuple(recorder.operations), views=recorder.views)
+    found = tuple(recorder.operations)
+    return Trace(**asdict(total(found)), operations=found, views=recorder.views)
 
 
 class _Replacer:
@@ -256,7 +231,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         refuse_masks(func.overloadpacket.__name__, args)
         result = func(*args, **named)
         call = describe(func, args, named, result)
-        if not _on_device((args, named, result)):
+        tensors = [leaf for leaf in tree_leaves((args, named, result)) if isinstance(leaf, Tensor)]
+        if all(tensor.device != _META for tensor in tensors):
             return result  # numbers on the host
         if is_free(call):
             self.views += 1
@@ -336,11 +312,6 @@ def visited_area(mask: Sequence[Any]) -> int:
             starts = table[0, 0, block, :count].tolist()
             area += sum(height * min(keys - start * key_block, key_block) for start in starts)
     return area
-
-
-def _on_device(values: Any) -> bool:
-    """Return whether any tensor is on the traced device."""
-    return any(isinstance(leaf, Tensor) and leaf.device == _META for leaf in tree_leaves(values))
 
 
 def _composite_kernel(func: Any) -> Any:

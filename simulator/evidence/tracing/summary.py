@@ -1,7 +1,7 @@
 """Summarise a trace of a function that the user names: its operators and their time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from simulator.errors import TraceError
 from simulator.evidence.kernels import KERNELS, Layout
 from simulator.evidence.kernels.layout import lay_out
-from simulator.evidence.tracing.recorder import Trace, TracedOperation, total, trace
+from simulator.evidence.tracing.recorder import Trace, TracedOperation, Work, total, trace
 from simulator.evidence.tracing.target import explained, find_function
 from simulator.evidence.tracing.timing import operations_of
 from simulator.inputs.setup import Execution, Setup
@@ -57,25 +57,14 @@ class TraceRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperatorLine:
-    """Equal operators together, with the sums of their FLOPs, bytes, launches and time."""
-
-    operator: str
-    called_by: str
-    module: str
-    calls: int
-    flops: int
-    bytes_read: int
-    bytes_written: int
-    launches: int
-    time_ms: float
-    bound: str
-    shapes: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class TraceSummary:
-    """A trace with its time."""
+    """A trace with its time.
+
+    Attributes
+    ----------
+    lines
+        Equal operators together, with the sums of their FLOPs, bytes, launches and time.
+    """
 
     request: TraceRequest
     traced: Trace
@@ -83,18 +72,12 @@ class TraceSummary:
     within: Uncertainty
     execution: Execution
     gpu: Rates
-    lines: Sequence[OperatorLine]
+    lines: Sequence[dict[str, Any]]
     notes: Sequence[str]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The operators as rows of a table."""
-        return [asdict(line) for line in self.lines]
 
     @property
     def as_object(self) -> dict[str, Any]:
         """The summary as a JSON object."""
-        totals = self.traced.totals
         request = self.request
         tensors = [{"sizes": list(sizes), "dtype": dtype} for sizes, dtype in request.tensors]
         one_type = {} if tensors else {"dtype": request.dtype}
@@ -113,12 +96,9 @@ class TraceSummary:
             "device_ms": float(self.time.device_s) * MILLISECONDS,
             "host_ms": float(self.time.host_s) * MILLISECONDS,
             "bound": self.time.bound,
-            "flops": totals.flops,
-            "bytes_read": totals.bytes_read,
-            "bytes_written": totals.bytes_written,
-            "launches": totals.launches,
+            **{field.name: getattr(self.traced, field.name) for field in fields(Work)},
             "views": self.traced.views,
-            "operations": self.rows,
+            "operations": self.lines,
             "hardware": {
                 "name": self.gpu.gpu.id,
                 "hash": self.gpu.gpu.content_hash,
@@ -220,7 +200,7 @@ def _own_layout(target: str) -> Layout:
 
 def _lines(
     traced: Sequence[TracedOperation], gpu: Rates, execution: Execution, resident: int
-) -> list[OperatorLine]:
+) -> list[dict[str, Any]]:
     """Merge equal operators, in order of first appearance."""
     groups: dict[tuple[str, ...], list[TracedOperation]] = {}
     for each in traced:
@@ -228,15 +208,17 @@ def _lines(
     lines = []
     for (name, called_by, module, shapes), equal in groups.items():
         time = step_time(operations_of(equal, resident_blocks=resident), gpu, execution)
+        work = asdict(total(equal))
         lines.append(
-            OperatorLine(
-                operator=name,
-                called_by=called_by,
-                module=module,
-                time_ms=float(time.device_s) * MILLISECONDS,
-                bound=max(time.by_roof_s, key=lambda roof: float(time.by_roof_s[roof])),
-                shapes=shapes,
-                **asdict(total(equal)),
-            )
+            {
+                "operator": name,
+                "called_by": called_by,
+                "module": module,
+                "calls": work.pop("calls"),
+                **work,
+                "time_ms": float(time.device_s) * MILLISECONDS,
+                "bound": max(time.by_roof_s, key=lambda roof: float(time.by_roof_s[roof])),
+                "shapes": shapes,
+            }
         )
     return lines

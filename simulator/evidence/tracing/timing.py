@@ -51,7 +51,8 @@ def _operations(traced: TracedOperation, *, resident_blocks: int) -> list[Operat
     if _is_flash(traced):
         return _flash(traced, resident_blocks=resident_blocks)
     kind = _KINDS.get(traced.name, "gemm" if traced.flops else "elementwise")
-    if kind == "gemm" and _has_matrix(traced):
+    # The last tensor read may be a matrix, whose rows are the inner dimension.
+    if kind == "gemm" and traced.sizes and len(traced.sizes[-1]) == 2:  # noqa: PLR2004
         return [_plain(traced, kind, matrix=traced.sizes[-1])]
     return [_plain(traced, kind)]
 
@@ -71,11 +72,6 @@ def _plain(traced: TracedOperation, kind: Kind, *, matrix: tuple[int, ...] = (0,
         k=inner,
         dtype=_DTYPES.get(traced.dtype, "fp32"),
     )
-
-
-def _has_matrix(traced: TracedOperation) -> bool:
-    """Return whether the last tensor read is a matrix, whose rows are the inner dimension."""
-    return bool(traced.sizes) and len(traced.sizes[-1]) == 2  # noqa: PLR2004
 
 
 def _is_flash(traced: TracedOperation) -> bool:

@@ -51,13 +51,10 @@ def _region(tensor: Tensor) -> Region:
         for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
         if size > 1 and stride
     ]
-    dims.append((width, 1))
-    return Region(int(tensor.storage_offset()) * width, _sorted(dims))
-
-
-def _sorted(dims: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Sort dimensions from the outermost in memory to the innermost."""
-    return tuple(sorted((dim for dim in dims if dim[0] > 1), key=lambda dim: dim[1], reverse=True))
+    dims += [(width, 1)] if width > 1 else []
+    # From the outermost in memory to the innermost.
+    dims.sort(key=lambda dim: dim[1], reverse=True)
+    return Region(int(tensor.storage_offset()) * width, tuple(dims))
 
 
 def _count(regions: Iterable[Region]) -> int:
@@ -117,8 +114,7 @@ def _common_unit(regions: list[Region]) -> int:
 def _in_units(region: Region, unit: int) -> Region:
     """Return a region in runs of ``unit`` addresses instead of single ones."""
     return Region(
-        region.offset // unit,
-        tuple((size, stride // unit) for size, stride in region.dims[:-1]),
+        region.offset // unit, tuple((size, stride // unit) for size, stride in region.dims[:-1])
     )
 
 

@@ -2,7 +2,7 @@
 
 Source: configuration and modelling classes of transformers 5.24.0. The parameter counts these
 entries lead to are compared with the modules transformers builds, every entry and every switch:
-tools/model_truth.py writes the golden data of tests/inputs/test_hf_config.py. Types that
+tests/golden/model_truth.py writes the golden data of tests/inputs/test_hf_config.py. Types that
 transformers lacks follow the code published with their checkpoints (recalled); the same tests
 compare their published parameter counts.
 

@@ -1,7 +1,7 @@
 """Write what transformers builds from small configs of every model type, for the tests to read.
 
-Usage: ``python tools/model_truth.py``, in an environment with torch and the transformers version
-that is to be named. The cases of tests/data/hf_models.json that have no numbers get them, as a
+``python tests/golden/model_truth.py`` needs torch, and the version of transformers that is to be
+named. The cases of tests/data/hf_models.json that have no numbers get them, as a
 config does that was added by hand; all of them if another version measured them. A type that the
 list lacks gets three configs: the sizes of its class, small sizes, and those with every switch
 turned that changes the parameters. Types whose layers differ are in other files there (hf_*.json),
@@ -14,7 +14,7 @@ from typing import Any
 
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
 
-DATA = Path(__file__).parents[1] / "tests" / "data" / "hf_models.json"
+DATA = Path(__file__).parents[1] / "data" / "hf_models.json"
 TOKENS = 23
 # Small sizes, no two alike, by every name that configuration classes give them.
 SIZES = {
@@ -74,7 +74,7 @@ def about() -> list[str]:
     versions = f"transformers {transformers.__version__}, torch {torch.__version__}"
     return [
         f"Small configs of every model_type, and what {versions} built from them;",
-        "written by tools/model_truth.py but for the defaults (transformers 5.23.0).",
+        "written by tests/golden/model_truth.py but for the defaults (transformers 5.23.0).",
         "parameters: of the text decoder on the meta device, tied ones once, buffers not.",
         "windows: of each layer's cache, null for all tokens; left out where all are null.",
         "cache: for each layer [values that it holds per token, tokens that it holds] after a pass",
@@ -181,11 +181,11 @@ def build(config: dict[str, Any]) -> tuple[Any, int]:
     outer = configured(config)
     text = outer.get_text_config(decoder=True)
     eager = {"experts_implementation": "eager"}  # grouped products refuse odd widths
-    if type(text) in AutoModelForCausalLM._model_mapping:  # noqa: SLF001
+    if type(text) in AutoModelForCausalLM._model_mapping:
         return AutoModelForCausalLM.from_config(text, **eager), 0
     tied = getattr(outer, "tie_word_embeddings", False)
     head = 0 if tied else text.vocab_size * text.hidden_size
-    if type(text) in AutoModel._model_mapping:  # noqa: SLF001
+    if type(text) in AutoModel._model_mapping:
         return AutoModel.from_config(text, **eager), head
     return AutoModel.from_config(outer, **eager).get_decoder(), head
 
