@@ -337,9 +337,12 @@ def test_what_cannot_be_understood_gets_the_hint_that_helps(
 
 def test_another_spelling_of_an_option_is_said() -> None:
     """A word of an engine's is never read in silence."""
-    done = bifurcate("plan", *M, "-g", "l4,l40s", "--tpot", "15")
-    assert done.err == "note: --tpot is read as --target-step-ms\n"
-    assert "L40S" in done.text or "l40s" in done.text
+    done = bifurcate("plan", *M, "-g", "l4,l40s", "--request-rate", "1")
+    assert done.err == "note: --request-rate is read as --requests-per-s\n"
+    assert "l40s" in done.text
+    done = bifurcate("plan", *M, "--tpot", "15")
+    assert done.err.startswith("note: --tpot is read as --tpot-ms\n")
+    assert "give --requests-per-s; one step has --target-step-ms" in " ".join(done.told.split())
 
 
 def test_a_model_without_a_command_is_told_the_command() -> None:
