@@ -165,12 +165,15 @@ def serve(
     *,
     output_tokens: Size = 256,
     cached_tokens: Size | None = None,
+    users: Sequence[Size] | Size | None = None,
+    requests_per_s: Sequence[float] | float | None = None,
+    percentile: float | None = None,
     most_sequences: Size | None = None,
     attentions: Sequence[Attention] | Attention = ATTENTIONS,
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Curve":
-    """Follow a deployment over concurrency: throughput of a GPU against speed of a user.
+    """Follow a deployment over its load: throughput of a GPU against speed of a user.
 
     ``samples`` is 1 unless given.
 
@@ -178,10 +181,14 @@ def serve(
     ----------
     output_tokens, cached_tokens
         Tokens each sample generates; tokens of each prompt that are stored when it arrives.
+    users, requests_per_s
+        Users who ask again at once, in powers of two by default; requests that arrive in a second.
+    percentile
+        Percentage of these requests whose times are shown; None for the means.
     most_sequences
         Sequences that the engine decodes together, 1024 by default.
     attentions
-        Kinds of attention to follow.
+        Kinds of attention to follow; among both, bifurcated needs a kernel that runs it.
     """
     from simulator.answers.load import serve as answer
 
@@ -189,8 +196,14 @@ def serve(
         model, gpu, settings, {"output_tokens": output_tokens, "cached_tokens": cached_tokens}
     )
     limits = read_limits(
-        most_sequences=most_sequences, attentions=attentions, price_per_hour=price_per_hour
+        most_sequences=most_sequences,
+        attentions=attentions,
+        percentile=percentile,
+        price_per_hour=price_per_hour,
     )
+    for name, loads in {"users": users, "requests_per_s": requests_per_s}.items():
+        several = loads if isinstance(loads, list | tuple) else [loads]
+        limits[name] = [value for load in several for value in read_limits(**{name: load}).values()]
     return answer(shape, card, setup, request, **limits)
 
 

@@ -1,6 +1,6 @@
 """A deployment under load: from requests a second, or users, to latency and throughput."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +39,7 @@ Limit = Literal["memory", "sequences"]
 MOST_SEQUENCES = 1024
 # The shares of time from which prefill, rather than the batch, is what saturates.
 _MOSTLY = 0.5
+HUNDRED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +202,8 @@ class Point(Priced):
         Equal groups of GPUs.
     concurrency
         Users of a replica who ask again at once; None for requests that arrive at random.
+    arrivals_per_s
+        Requests that arrive in a second, over all replicas; None of users.
     price
         The price of one GPU, None where unknown.
     """
@@ -211,6 +214,7 @@ class Point(Priced):
     high: Served
     replicas: int = 1
     concurrency: int | None = None
+    arrivals_per_s: float | None = None
     price: Price | None = None
 
     @property
@@ -266,10 +270,12 @@ class Point(Priced):
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(Answer):
-    """Points of a deployment over concurrency, each way to store and read the context.
+    """Points of a deployment over a load, each kind of attention.
 
     Attributes
     ----------
+    percentile
+        The percentage of requests whose times a table shows; None for the means.
     left_out
         Why a kind of attention is left out, one sentence each.
     """
@@ -278,6 +284,7 @@ class Curve(Answer):
     points: tuple[Point, ...]
     deployments: tuple[Deployment, ...]
     left_out: tuple[str, ...] = ()
+    percentile: float | None = None
 
 
 def deployments(
@@ -376,7 +383,8 @@ def _timer(
     known = not unknown_regime(model, gpu_rates, setup)
 
     def _interval(operations: Sequence[Operation], time: StepTime, way: Setup) -> Uncertainty:
-        return uncertainty(operations, time, gpu_rates, way, known=known, served=True)
+        served = way.engine != "none"
+        return uncertainty(operations, time, gpu_rates, way, known=known, served=served)
 
     @cache
     def prefill(way: Setup) -> Uncertainty:
@@ -439,6 +447,18 @@ def _timer(
     return _servers
 
 
+def check_percentile(percentile: float | None) -> None:
+    """Refuse a percentage of requests that is none.
+
+    Raises
+    ------
+    WorkloadError
+        If it is not between 0 and 100.
+    """
+    if percentile is not None and not 0 < percentile < HUNDRED:
+        raise WorkloadError(f"percentile = {percentile:g} is not between 0 and 100")
+
+
 NOTHING = Served(
     ttft_s=float("inf"),
     tpot_s=float("inf"),
@@ -469,6 +489,7 @@ def at_rate(
         deployment,
         lambda server: open_loop(server, requests_per_s / replicas),
         replicas=replicas,
+        arrivals_per_s=requests_per_s,
         price=price,
     )
 
@@ -506,37 +527,59 @@ def serve(
     request: Request,
     *,
     attentions: Sequence[Attention],
+    users: Sequence[int] = (),
+    requests_per_s: Sequence[float] = (),
+    percentile: float | None = None,
     most_sequences: int = MOST_SEQUENCES,
     usd_per_hour: float | None = None,
 ) -> Curve:
-    """Return a deployment's curve over concurrency, in powers of two up to what it holds.
+    """Return a deployment's curve over users who ask again at once, or over requests a second.
 
     Parameters
     ----------
     model, gpu, setup, request, attentions, most_sequences
         The question: see :func:`deployments`.
+    users
+        Users of each point; powers of two up to what it holds if none are given, and no rates.
+    requests_per_s
+        Requests that arrive in a second, at random, of each further point.
+    percentile
+        The percentage of these requests whose times a table shows; None for the means.
     usd_per_hour
         Price of one GPU instead of the profile's. [USD/h]
 
     Raises
     ------
     WorkloadError
-        If it cannot run that way.
+        If it cannot run that way, a load is not positive, or no requests arrive at random of which
+        there were a percentile.
     """
+    for name, loads in ("users", users), ("requests_per_s", requests_per_s):
+        if any(not load > 0 for load in loads):
+            raise WorkloadError(f"{name} = {min(loads):g} is not positive")
+    check_percentile(percentile)
+    if percentile is not None and not requests_per_s:
+        raise WorkloadError("percentile is of requests that arrive at random: give requests_per_s")
     possible, left_out = runnable(attentions, model, gpu)
     found = deployments(
         model, gpu, setup, request, attentions=possible, most_sequences=most_sequences
     )
     price = price_of(gpu, usd_per_hour)
+
+    def points(each: Deployment) -> Iterator[Point]:
+        if each.server is None:
+            return
+        for number in users or (() if requests_per_s else _powers(each.server.most)):
+            yield at_concurrency(each, number, price=price)
+        for rate in requests_per_s:
+            yield at_rate(each, rate, price=price)
+
     return Curve(
         request=request,
         left_out=left_out if request.shares else (),
         deployments=tuple(found),
-        points=tuple(
-            at_concurrency(each, users, price=price)
-            for each in found
-            for users in _powers(0 if each.server is None else each.server.most)
-        ),
+        percentile=percentile,
+        points=tuple(point for each in found for point in points(each)),
     )
 
 

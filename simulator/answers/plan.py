@@ -11,7 +11,16 @@ from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.load import MOST_SEQUENCES, Deployment, Point, Request, at_rate, deployments
+from simulator.answers.load import (
+    HUNDRED,
+    MOST_SEQUENCES,
+    Deployment,
+    Point,
+    Request,
+    at_rate,
+    check_percentile,
+    deployments,
+)
 from simulator.answers.price import Priced, cost_per_million_tokens, price_of
 from simulator.answers.search import smallest
 from simulator.counts.attention.registry import find_way
@@ -30,7 +39,6 @@ Verdict = Literal["meets", "maybe", "no"]
 VERDICTS: tuple[Verdict, ...] = ("meets", "maybe", "no")
 # The beginning of what is said of deployments on which a request does not fit.
 UNFIT = "a request does not fit on "
-HUNDRED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +80,7 @@ class Targets:
         for name, (value, unit) in shown.items():
             if value is not None and not 0 < value < inf:
                 raise WorkloadError(f"{name} = {value / unit:g} is not positive and finite")
-        if self.percentile is not None and not 0 < self.percentile < HUNDRED:
-            raise WorkloadError(f"percentile = {self.percentile:g} is not between 0 and 100")
+        check_percentile(self.percentile)
 
     def missed(self, served: Served) -> tuple[str, ...]:
         """Return what a load misses: the load itself, or TTFT and TPOT."""

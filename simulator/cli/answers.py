@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -122,6 +123,11 @@ def _group(text: str) -> int:
     return opt.count(text)
 
 
+PERCENTILE = opt.of_work(
+    "percentile",
+    opt.number_of("PERCENT"),
+    "Under load: percentage of requests within these times, in place of the means.",
+)
 # The options of a plan for requests a second alone.
 OF_LOAD = ("ttft_ms", "tpot_ms", "percentile", "cached_tokens", "most_sequences")
 
@@ -166,11 +172,7 @@ OF_LOAD = ("ttft_ms", "tpot_ms", "percentile", "cached_tokens", "most_sequences"
         opt.number_of("MS"),
         "Under load: longest acceptable time per output token after it, the mean.",
     ),
-    opt.of_work(
-        "percentile",
-        opt.number_of("PERCENT"),
-        "Under load: percentage of requests within these times, in place of the means.",
-    ),
+    PERCENTILE,
     opt.of_work("gpus_at_most", opt.SIZE, "GPUs of a group, or under load of all replicas."),
     opt.keyword("cached_tokens", opt.CachedTokens),
     opt.keyword("most_sequences", opt.MostSequences),
@@ -223,38 +225,51 @@ def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
         say(f"skipped: {reason}")
 
 
-@with_question()
+@with_question(
+    opt.keyword("gpu", opt.GpuName, opt.DEFAULT_GPU),
+    opt.keyword("attention", opt.AttentionName),
+    opt.of_work(
+        "users",
+        opt.SIZES,
+        "Users who ask again at once. Default: powers of two up to what it holds.",
+        "--users --concurrency",
+    ),
+    opt.of_work(
+        "requests_per_s",
+        {"parser": opt.numbers, "metavar": "RATES"},
+        "Requests that arrive in a second, at random; several with commas.",
+    ),
+    PERCENTILE,
+    opt.keyword("cached_tokens", opt.CachedTokens),
+    opt.keyword("most_sequences", opt.MostSequences),
+    opt.keyword("price_per_hour", opt.PricePerHour),
+    opt.keyword("figure", opt.FigurePath),
+    opt.keyword("check", opt.Check, default=False),
+)
 def _serve(
     question: Question,
     output: Output,
-    gpu: opt.GpuName = opt.DEFAULT_GPU,
-    attention: opt.AttentionName = None,
-    cached_tokens: opt.CachedTokens = None,
-    most_sequences: opt.MostSequences = None,
-    price_per_hour: opt.PricePerHour = None,
-    figure: opt.FigurePath = None,
-    check: opt.Check = False,
+    *,
+    attention: Attention | None,
+    figure: Path | None,
+    check: bool,
+    **asked: Any,
 ) -> None:
     """Follow a deployment under load: GPU and user tokens/s."""
     if figure is not None:
         check_figure(figure)
-    from simulator.views.load import serve_object, serve_rows, serve_view
+        question.settings()  # a figure is of one question
+    from simulator.views.load import serve_list, serve_object, serve_rows, serve_view
 
-    result = api.serve(
-        **question.request(
-            gpu=gpu,
-            attentions=attention or ATTENTIONS,
-            cached_tokens=cached_tokens,
-            most_sequences=most_sequences,
-            price_per_hour=price_per_hour,
-        )
+    results = _answers(
+        question, api.serve, under_load=True, attentions=attention or ATTENTIONS, **asked
     )
     if figure is not None:
         from simulator.views.plots.load import load_figure
 
-        draw(load_figure(result), figure)
-    output.write(result, serve_view, serve_object, serve_rows)
-    _check(check, result.points)
+        draw(load_figure(results[0]), figure)
+    _write(output, question, results, serve_view, serve_list, serve_object, serve_rows)
+    _check(check, all(result.points for result in results))
 
 
 @with_question()

@@ -1,6 +1,6 @@
 """A deployment's curve over a load, and what all answers about a load show."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -22,9 +22,16 @@ def _time(seconds: float) -> str:
     return "grows" if seconds == inf else format_time(seconds)
 
 
+def _users(point: Point) -> str:
+    """Write the users of a point, or the requests that arrive in a second."""
+    if point.concurrency is None:
+        return f"{point.arrivals_per_s:g}/s"
+    return f"{point.concurrency:,}"
+
+
 POINT = (
     Column("attention", "text", "deployment.attention", "attention"),
-    Column("concurrency", heading="users"),
+    Column("concurrency", heading="users", cell=_users),
     Column("ttft_ms", "ms", "served.ttft_s", "TTFT", lambda point: _time(point.served.ttft_s)),
     Column("ttft_ms_low", "ms", "low.ttft_s"),
     Column("ttft_ms_high", "ms", "high.ttft_s"),
@@ -58,9 +65,11 @@ INPUTS = columns.without(
     *("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants"),
 )
 MEANS = (
-    "TTFT and TPOT are means, unless a percentile is named. Memory bounds what is held on average; "
-    "engines preempt requests beyond it."
+    "TTFT and TPOT are means, unless a percentile is named; percentiles are not known where "
+    "requests queue for memory, or above 80 % load. Memory bounds what is held on average; engines "
+    "preempt requests beyond it."
 )
+_AS_IT_IS = "No engine: steps are taken as they are, without what engines add or vary."
 _GROUPS = "Data-parallel groups are taken to prefill at the same time, the best that engines do."
 REQUEST = (Column("output_tokens"), Column("cached_tokens", value="stored_tokens"))
 
@@ -75,6 +84,7 @@ PERCENTILES = tuple(
     for name in ("ttft", "tpot")
     for percent in (50, 90, 99)
 )
+SERVED = (*POINT, *PERCENTILES)
 _SATURATES = {
     "prefill": "prefill takes most of the time first",
     "memory": "memory ends first",
@@ -83,41 +93,31 @@ _SATURATES = {
 
 
 def serve_object(curve: Curve) -> Row:
-    """Return a curve as a JSON object; points are rows, by way of attention and concurrency."""
-    first = curve.deployments[0].alone
+    """Return a curve as a JSON object; points are rows, by kind of attention and load."""
+    first = curve.deployments[0]
     return {
         "schema_version": columns.SCHEMA_VERSION,
-        "inputs": inputs(INPUTS, curve.deployments[0]),
-        **columns.as_object([estimate.HARDWARE_USED], first),
-        "points": [columns.as_object(POINT, point) for point in curve.points],
+        "inputs": inputs(INPUTS, first),
+        **columns.as_object([estimate.HARDWARE_USED], first.alone),
+        "points": [columns.as_object(SERVED, point) for point in curve.points],
         "notes": _notes(curve),
     }
 
 
 def serve_rows(curve: Curve) -> list[Row]:
     """Return a curve as tidy rows."""
-    first = curve.deployments[0].alone
+    first = curve.deployments[0]
     asked = {
         "model": first.model.name,
         "gpu": first.gpu.id,
         **columns.as_object(estimate.PARALLELISM, first),
         **sizes(curve.request),
     }
-    return [asked | columns.as_object(POINT, point) for point in curve.points]
+    return [asked | columns.as_object(SERVED, point) for point in curve.points]
 
 
 def serve_view(curve: Curve) -> "RenderableType":
     """Return a curve as a table."""
-    shown = columns.pick(
-        POINT,
-        "attention",
-        "users",
-        "TTFT",
-        "TPOT",
-        "tokens/s per user",
-        "tokens/s per GPU",
-        "utilisation",
-    )
     unfit = [each.attention for each in curve.deployments if each.server is None]
     return columns.stack(
         question(curve.deployments[0], gpu=True),
@@ -130,11 +130,36 @@ def serve_view(curve: Curve) -> "RenderableType":
         ),
         *([f"A request does not fit: {'; '.join(unfit)}."] if unfit else []),
         "",
-        columns.as_table(
-            (*shown[:4], WITHIN, *shown[4:], *columns.pick(POINT, "USD per million")),
-            curve.points,
-        ),
+        columns.as_table(_shown(curve), curve.points),
         *columns.notes(_notes(curve)),
+    )
+
+
+def serve_list(asked: Sequence[Mapping[str, int]], curves: Sequence[Curve]) -> "RenderableType":
+    """Return the points of several curves as one table."""
+    every = list(zip(asked, curves, strict=True))
+    points = [(given, point) for given, curve in every for point in curve.points]
+    if not points:
+        return columns.stack("A request does not fit under any of these.")
+    return estimate.list_view(
+        [given for given, _ in points],
+        [point for _, point in points],
+        _shown(curves[0]),
+        lambda point: point.deployment.alone,
+        output_tokens=curves[0].request.output_tokens,
+        attention=False,
+    )
+
+
+def _shown(curve: Curve) -> Iterable[Column]:
+    """Return the columns of the table of a curve."""
+    return (
+        *columns.pick(POINT, "attention", "users"),
+        *percentiles(curve.percentile),
+        *((WITHIN,) if curve.percentile is None else ()),
+        *columns.pick(
+            POINT, "tokens/s per user", "tokens/s per GPU", "utilisation", "USD per million"
+        ),
     )
 
 
@@ -147,6 +172,8 @@ def percentiles(percent: float | None) -> list[Column]:
         at = _at(name.lower(), percent / 100)
 
         def cell(point: Point) -> str:
+            if not point.carried:
+                return _time(inf)
             seconds = at(point)
             return "not known" if seconds is None else format_time(seconds)
 
@@ -197,6 +224,7 @@ def prefill_notes(setups: Sequence[Setup]) -> list[str]:
         else f"Prompts are computed in chunks: {chunk:,} tokens a step with those that are "
         "decoded.",
         MEANS,
+        *([_AS_IT_IS] if setups[0].engine == "none" else []),
         *([_GROUPS] if any(setup.data_parallel > 1 for setup in setups) else []),
     ]
 

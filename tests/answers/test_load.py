@@ -247,3 +247,57 @@ def test_a_data_parallel_group_of_latent_caches_holds_more_requests() -> None:
         assert found.limit == "memory"
         most.append(found.server.most)
     assert most[1] > 3 * most[0]
+
+
+def test_a_curve_has_the_loads_that_are_asked() -> None:
+    """Users alone, rates alone, or both; each point is that of its load."""
+    setup, request = _request(samples=4)
+    asked_of = (mistral_7b(), CARD, setup, request)
+    found = serve(*asked_of, attentions=["standard"], users=[3], requests_per_s=[0.5, 1.0])
+    assert [(p.concurrency, p.arrivals_per_s) for p in found.points] == [
+        (3, None),
+        (None, 0.5),
+        (None, 1.0),
+    ]
+    (deployment,) = found.deployments
+    assert found.points[0].served == at_concurrency(deployment, 3).served
+    assert found.points[2].served.tpot_s == at_rate(deployment, 1.0).served.tpot_s
+    for wrong in ({"users": [0]}, {"requests_per_s": [1.0, -2.0]}):
+        with pytest.raises(WorkloadError, match="is not positive"):
+            serve(*asked_of, attentions=["standard"], **wrong)
+
+
+def test_a_percentile_is_of_requests_at_random() -> None:
+    """Users who ask again at once have none; it is a percentage."""
+    setup, request = _request()
+    with pytest.raises(WorkloadError, match="give requests_per_s"):
+        serve(mistral_7b(), CARD, setup, request, attentions=["standard"], percentile=90)
+    at: dict[str, Any] = {"attentions": ["standard"], "requests_per_s": [1.0], "percentile": 100}
+    with pytest.raises(WorkloadError, match="is not between 0 and 100"):
+        serve(mistral_7b(), CARD, setup, request, **at)
+
+
+def test_a_curve_bars_what_no_kernel_runs() -> None:
+    """Bifurcated attention beside standard, on a V100; alone it is still answered."""
+    setup, request = _request(samples=4)
+    asked_of = (mistral_7b(), load_hardware("v100-sxm2-32gb"), setup, request)
+    both = serve(*asked_of, attentions=ATTENTIONS)
+    assert [each.attention for each in both.deployments] == ["standard"]
+    assert "FlashAttention does not run on V100" in both.left_out[0]
+    alone = serve(*asked_of, attentions=["bifurcated"])
+    assert [each.attention for each in alone.deployments] == ["bifurcated"]
+    assert alone.left_out == ()
+
+
+def test_no_engine_is_the_step_as_it_is() -> None:
+    """Times are the same; their interval is the step's own, without what engines vary."""
+    setup, request = _request(output_tokens=257)
+    with_engine, without = (
+        at_concurrency(_deploy(mistral_7b(), CARD, setup.but(engine=name), request), 1)
+        for name in ("vllm", "none")
+    )
+    alone = without.deployment.alone
+    assert without.served.tpot_s == pytest.approx(alone.step_s)
+    assert without.low.tpot_s == pytest.approx(alone.step_low_s)
+    assert without.high.tpot_s == pytest.approx(alone.step_high_s)
+    assert with_engine.high.tpot_s > without.high.tpot_s

@@ -82,6 +82,29 @@ def test_gpus_at_most_bound_all_replicas() -> None:
     assert result.cheapest is None
 
 
+@pytest.mark.parametrize("targets", [Targets(requests_per_s=30, tpot_s=0.03), Targets()])
+def test_dominated_options_are_beaten_by_another_of_the_card(targets: Targets) -> None:
+    """By one with no more GPUs and no longer times; those left are beaten by none."""
+    setup, work = asked(samples=4, context_tokens=2048)
+    load = Request(workload=work, output_tokens=256) if targets.requests_per_s else work
+    cards = (CHEAP, load_hardware("l40s"))
+    found = plan(mistral_7b(), cards, setup, load, targets).options
+    assert any(option.dominated for option in found)
+    for option in found:
+        better = [
+            other
+            for other in found
+            if (other.deployed.gpu, other.attention) == (option.deployed.gpu, option.attention)
+            and ("meets", "maybe", "no").index(other.verdict)
+            <= ("meets", "maybe", "no").index(option.verdict)
+            and other.doubts <= option.doubts
+            and other.gpus <= option.gpus
+            and all(a <= b for a, b in zip(other.times_s, option.times_s, strict=True))
+            and (other.gpus, other.times_s) != (option.gpus, option.times_s)
+        ]
+        assert option.dominated == bool(better)
+
+
 def test_what_holds_no_request_is_said() -> None:
     """12 GB hold no 7B model on one GPU."""
     assert "a request does not fit on 1 x small" in _plan(Targets(requests_per_s=1)).skipped

@@ -104,6 +104,7 @@ def test_serve() -> None:
     """serve gives the numbers of simulator.serve, one sample unless asked."""
     options = ("-m", "mistral-7b", "-g", "l40s", "--input-len", "2K", "--output-len", "128")
     more = ("--cached-tokens", "1K", "--max-num-seqs", "32", "--max-batched-tokens", "2K")
+    more += ("--users", "4,8", "--requests-per-s", "0.5,1")
     shown = bifurcate("serve", *options, *more, "--price-per-hour", "1", "--json").json
     result = simulator.serve(
         "mistral-7b",
@@ -114,6 +115,8 @@ def test_serve() -> None:
         most_sequences=32,
         max_batched_tokens=2048,
         price_per_hour=1,
+        users=[4, 8],
+        requests_per_s=[0.5, 1],
     )
     assert shown == serve_object(result)
     assert shown["inputs"]["samples"] == 1

@@ -221,6 +221,10 @@ POINT: dict[str, Any] = {
     "usd_per_month": OptionalNumber,
     "usd_per_million_tokens": OptionalNumber,
 }
+PERCENTILES = dict.fromkeys(
+    [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
+    OptionalNumber,
+)
 LOAD_INPUTS: dict[str, Any] = {
     **{
         key: kind
@@ -235,7 +239,7 @@ SERVE: dict[str, Any] = {
     "schema_version": int,
     "inputs": LOAD_INPUTS,
     "hardware": HARDWARE,
-    "points": [POINT],
+    "points": [POINT | PERCENTILES],
     "notes": [str],
 }
 LOAD_OPTION: dict[str, Any] = {
@@ -248,10 +252,7 @@ LOAD_OPTION: dict[str, Any] = {
     **PARALLELISM,
     "replicas": int,
     **{key: kind for key, kind in POINT.items() if key != "concurrency"},
-    **dict.fromkeys(
-        [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
-        OptionalNumber,
-    ),
+    **PERCENTILES,
     "price": (str, type(None)),
     "price_source": (str, type(None)),
     "price_comparable": bool,
