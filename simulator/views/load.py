@@ -22,16 +22,14 @@ def _time(seconds: float) -> str:
     return "grows" if seconds == inf else format_time(seconds)
 
 
-def _users(point: Point) -> str:
-    """Write the users of a point, or the requests that arrive in a second."""
-    if point.concurrency is None:
-        return f"{point.arrivals_per_s:g}/s"
-    return f"{point.concurrency:,}"
+def _arrivals(point: Point) -> str:
+    """Write how many requests arrive in a second at a point, if not those of users."""
+    return "" if point.arrivals_per_s is None else f"{point.arrivals_per_s:g}"
 
 
 POINT = (
     Column("attention", "text", "deployment.attention", "attention"),
-    Column("concurrency", heading="users", cell=_users),
+    Column("concurrency", heading="users"),
     Column("ttft_ms", "ms", "served.ttft_s", "TTFT", lambda point: _time(point.served.ttft_s)),
     Column("ttft_ms_low", "ms", "low.ttft_s"),
     Column("ttft_ms_high", "ms", "high.ttft_s"),
@@ -84,7 +82,8 @@ PERCENTILES = tuple(
     for name in ("ttft", "tpot")
     for percent in (50, 90, 99)
 )
-SERVED = (*POINT, *PERCENTILES)
+ARRIVALS = Column("arrivals_per_s", heading="requests/s", cell=_arrivals)
+SERVED = (*POINT[:2], ARRIVALS, *POINT[2:], *PERCENTILES)
 _SATURATES = {
     "prefill": "prefill takes most of the time first",
     "memory": "memory ends first",
@@ -151,10 +150,14 @@ def serve_list(asked: Sequence[Mapping[str, int]], curves: Sequence[Curve]) -> "
     )
 
 
-def _shown(curve: Curve) -> Iterable[Column]:
+def _shown(curve: Curve) -> columns.Columns:
     """Return the columns of the table of a curve."""
+    users = any(point.concurrency is not None for point in curve.points)
+    rates = any(point.arrivals_per_s is not None for point in curve.points)
     return (
-        *columns.pick(POINT, "attention", "users"),
+        *columns.pick(POINT, "attention"),
+        *(columns.pick(POINT, "users") if users else ()),
+        *((ARRIVALS,) if rates else ()),
         *percentiles(curve.percentile),
         *((WITHIN,) if curve.percentile is None else ()),
         *columns.pick(

@@ -85,7 +85,7 @@ def test_gpus_at_most_bound_all_replicas() -> None:
 @pytest.mark.parametrize("targets", [Targets(requests_per_s=30, tpot_s=0.03), Targets()])
 def test_dominated_options_are_beaten_by_another_of_the_card(targets: Targets) -> None:
     """By one with no more GPUs and no longer times; those left are beaten by none."""
-    setup, work = asked(samples=4, context_tokens=2048)
+    setup, work = asked(samples=64, context_tokens=2048)
     load = Request(workload=work, output_tokens=256) if targets.requests_per_s else work
     cards = (CHEAP, load_hardware("l40s"))
     found = plan(mistral_7b(), cards, setup, load, targets).options

@@ -225,6 +225,13 @@ PERCENTILES = dict.fromkeys(
     [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
     OptionalNumber,
 )
+SERVED = {
+    "attention": str,
+    "concurrency": (int, type(None)),
+    "arrivals_per_s": OptionalNumber,
+    **{key: kind for key, kind in POINT.items() if key not in ("attention", "concurrency")},
+    **PERCENTILES,
+}
 LOAD_INPUTS: dict[str, Any] = {
     **{
         key: kind
@@ -239,7 +246,7 @@ SERVE: dict[str, Any] = {
     "schema_version": int,
     "inputs": LOAD_INPUTS,
     "hardware": HARDWARE,
-    "points": [POINT | PERCENTILES],
+    "points": [SERVED],
     "notes": [str],
 }
 LOAD_OPTION: dict[str, Any] = {
