@@ -133,13 +133,13 @@ def plan(
     request: dict[str, Any] = {"output_tokens": output_tokens, "cached_tokens": cached_tokens}
     load = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "percentile": percentile}
     engine = {"most_sequences": most_sequences}
-    if requests_per_s is None:
-        for name, value in (request | load | engine).items():
-            if value is not None:
-                raise WorkloadError(
-                    f"{name} is of a load: give requests_per_s, or of a step target_step_ms"
-                )
-    elif target_step_ms is not None:
+    given = [name for name, value in (request | load | engine).items() if value is not None]
+    if given and requests_per_s is None:
+        name = given[0].replace("most_sequences", "most_sequences (--max-num-seqs)")
+        raise WorkloadError(
+            f"{name} is of a load: give requests_per_s; one step has target_step_ms"
+        )
+    if requests_per_s is not None and target_step_ms is not None:
         raise WorkloadError("target_step_ms is of a step; with requests_per_s give tpot_ms")
     targets = read_limits(target_step_ms=target_step_ms, requests_per_s=requests_per_s, **load)
     if tensor_parallel_sizes is None:

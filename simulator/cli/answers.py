@@ -128,8 +128,6 @@ PERCENTILE = opt.of_work(
     opt.number_of("PERCENT"),
     "Under load: percentage of requests within these times, in place of the means.",
 )
-# The options of a plan for requests a second alone.
-OF_LOAD = ("ttft_ms", "tpot_ms", "percentile", "cached_tokens", "most_sequences")
 
 
 @with_question(
@@ -194,21 +192,10 @@ def _plan(
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     if asked["prices"] is not None and asked["price_per_hour"] is not None:
         raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
-    loaded = asked["requests_per_s"] is not None
-    if loaded and asked["target_step_ms"] is not None:
-        raise typer.BadParameter(
-            "--target-step-ms is of a step; with --requests-per-s give --tpot-ms"
-        )
-    for name in () if loaded else OF_LOAD:
-        if asked[name] is not None:
-            flag = {"most_sequences": "max_num_seqs"}.get(name, name).replace("_", "-")
-            raise typer.BadParameter(
-                f"--{flag} is of a load: give --requests-per-s; one step has --target-step-ms"
-            )
     results = _answers(
         question,
         api.plan,
-        under_load=loaded,
+        under_load=asked["requests_per_s"] is not None,
         gpus=opt.names_in(gpu) or None,
         attentions=attention,
         tensor_parallel=question.tensor_parallel,

@@ -169,11 +169,10 @@ def plan_view(result: Plan) -> "RenderableType":
     worth = [option for option in result.options if not option.dominated]
     shown = worth[:MOST_OPTIONS_SHOWN]
     beaten, more = len(result.options) - len(worth), len(worth) - len(shown)
-    left_out = [f"{more} more options"] if more else []
-    left_out += [f"{beaten} that another of the same card and attention beats"] if beaten else []
-    grouped = any(
-        option.deployed.setup.gpus > option.deployed.setup.tensor_parallel for option in shown
-    )
+    hidden = {"more options": more, "that another of the same card and attention beats": beaten}
+    told = ", and ".join(f"{count} {what}" for what, count in hidden.items() if count)
+    setups = [option.deployed.setup for option in shown]
+    grouped = any(setup.gpus > setup.tensor_parallel for setup in setups)
     standing = Column(unit="text", cell=partial(_standing, result=result), wrap=True)
     return columns.stack(
         _question(result),
@@ -182,11 +181,7 @@ def plan_view(result: Plan) -> "RenderableType":
         _fewest_sentence(result),
         "",
         columns.as_table((*_shown(result, grouped=grouped), standing), shown),
-        *(
-            [f"Not shown: {', and '.join(left_out)}; --format csv or --json has all."]
-            if left_out
-            else []
-        ),
+        *([f"Not shown: {told}; --format csv or --json has all."] if told else []),
         *columns.notes([*_skipped(result.skipped), *_notes(result, shown)]),
     )
 
@@ -398,9 +393,7 @@ def _skipped(reasons: Sequence[str]) -> list[str]:
 def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:
     """Say what the answers rest on, each thing once."""
     deployed = [option.deployed for option in options]
-    if result.request is None:
-        yield "Most samples and longest context hold with the other sizes as asked."
-    else:
+    if result.request is not None:
         yield from load.prefill_notes([each.setup for each in deployed])
     yield from _price_sentences(options)
     yield from _unknown_sentences(options)
