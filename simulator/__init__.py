@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from simulator.answers.estimate import Estimate
     from simulator.answers.generate import Generation
     from simulator.answers.load import Curve
-    from simulator.answers.load_plan import LoadPlan
     from simulator.answers.plan import Plan
     from simulator.answers.quality import Quality
     from simulator.answers.scaling import ScalingLaw, fit_scaling_law
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
         estimate,
         generate,
         plan,
-        plan_load,
         quality,
         serve,
         tradeoff,
@@ -53,7 +51,6 @@ __all__ = [
     "Estimate",
     "Generation",
     "HardwareProfile",
-    "LoadPlan",
     "ModelShape",
     "Plan",
     "Quality",
@@ -77,7 +74,6 @@ __all__ = [
     "load_scenario",
     "model_from_flags",
     "plan",
-    "plan_load",
     "prepare_sweep",
     "quality",
     "serve",
@@ -90,7 +86,6 @@ _NAMES = {
     "simulator.answers.estimate": ("Estimate",),
     "simulator.answers.generate": ("Generation",),
     "simulator.answers.load": ("Curve",),
-    "simulator.answers.load_plan": ("LoadPlan",),
     "simulator.answers.plan": ("Plan",),
     "simulator.answers.quality": ("Quality",),
     "simulator.answers.scaling": ("ScalingLaw", "fit_scaling_law"),
@@ -103,7 +98,6 @@ _NAMES = {
         "estimate",
         "generate",
         "plan",
-        "plan_load",
         "quality",
         "serve",
         "tradeoff",

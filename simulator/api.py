@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import Estimate
 from simulator.answers.estimate import estimate as _estimate
+from simulator.errors import WorkloadError
 from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import ModelLike, as_model
@@ -23,7 +24,6 @@ if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a comman
     from simulator.answers.compare import Comparison
     from simulator.answers.generate import Generation
     from simulator.answers.load import Curve, Request
-    from simulator.answers.load_plan import LoadPlan
     from simulator.answers.plan import Plan
     from simulator.answers.quality import Quality
     from simulator.answers.scaled import ScaleBy
@@ -93,36 +93,70 @@ def plan(
     gpus: Sequence[GpuLike] | GpuLike | None = None,
     *,
     target_step_ms: float | None = None,
+    requests_per_s: float | None = None,
+    output_tokens: Size | None = None,
+    cached_tokens: Size | None = None,
+    ttft_ms: float | None = None,
+    tpot_ms: float | None = None,
+    percentile: float | None = None,
+    most_sequences: Size | None = None,
+    gpus_at_most: Size | None = None,
     tensor_parallel_sizes: Sequence[Size] | None = None,
     attentions: Sequence[Attention] | Attention | None = None,
     price_per_hour: float | None = None,
     prices: str | Path | None = None,
     **settings: Any,
 ) -> "Plan":
-    """Try GPUs, tensor-parallel sizes and kinds of attention.
+    """Find the GPUs for a decode step, or for requests a second; of these ``samples`` is 1.
 
     Parameters
     ----------
-    gpus, tensor_parallel_sizes, attentions, target_step_ms
+    target_step_ms
+        The longest acceptable decode step [ms].
+    requests_per_s, ttft_ms, tpot_ms
+        Requests that arrive in a second; the longest acceptable times to the first token and per
+        token after it [ms].
+    percentile
+        Percentage of the requests that keep to these; None for their means.
+    output_tokens, cached_tokens, most_sequences
+        Of these requests, as for :func:`serve`.
+    gpus, tensor_parallel_sizes, attentions, gpus_at_most
         What to try, by default all GPUs of known price that run FlashAttention, and
         ``tensor_parallel`` if given, else 1, 2, 4, 8, for experts also data-parallel groups that
-        share them, and pipelines where none of these holds the model; and the longest acceptable
-        decode step [ms].
+        share them, and pipelines where none of these holds the model; and the most GPUs in all.
     prices
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """
+    from simulator.answers.plan import Targets
     from simulator.answers.plan import plan as answer
 
+    request: dict[str, Any] = {"output_tokens": output_tokens, "cached_tokens": cached_tokens}
+    load = {"ttft_ms": ttft_ms, "tpot_ms": tpot_ms, "percentile": percentile}
+    engine = {"most_sequences": most_sequences}
+    given = [name for name, value in (request | load | engine).items() if value is not None]
+    if given and requests_per_s is None:
+        name = given[0].replace("most_sequences", "most_sequences (--max-num-seqs)")
+        raise WorkloadError(
+            f"{name} is of a load: give requests_per_s; one step has target_step_ms"
+        )
+    if requests_per_s is not None and target_step_ms is not None:
+        raise WorkloadError("target_step_ms is of a step; with requests_per_s give tpot_ms")
+    targets = read_limits(target_step_ms=target_step_ms, requests_per_s=requests_per_s, **load)
     if tensor_parallel_sizes is None:
         tensor_parallel_sizes = settings.get("tensor_parallel")
     limits = read_limits(
-        target_step_ms=target_step_ms,
+        gpus_at_most=gpus_at_most,
         tensor_parallel_sizes=tensor_parallel_sizes,
         attentions=attentions,
         price_per_hour=price_per_hour,
+        **engine,
     )
-    shape, _, setup, work = _asked(model, _H100, settings)
-    return answer(shape, _cards(gpus, prices), setup, work, **limits)
+    shape, _, setup, asked = (
+        _asked(model, _H100, settings)
+        if requests_per_s is None
+        else _requested(model, _H100, settings, request)
+    )
+    return answer(shape, _cards(gpus, prices), setup, asked, Targets(**targets), **limits)
 
 
 def serve(
@@ -131,12 +165,15 @@ def serve(
     *,
     output_tokens: Size = 256,
     cached_tokens: Size | None = None,
+    users: Sequence[Size] | Size | None = None,
+    requests_per_s: Sequence[float] | float | None = None,
+    percentile: float | None = None,
     most_sequences: Size | None = None,
     attentions: Sequence[Attention] | Attention = ATTENTIONS,
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Curve":
-    """Follow a deployment over concurrency: throughput of a GPU against speed of a user.
+    """Follow a deployment over its load: throughput of a GPU against speed of a user.
 
     ``samples`` is 1 unless given.
 
@@ -144,79 +181,34 @@ def serve(
     ----------
     output_tokens, cached_tokens
         Tokens each sample generates; tokens of each prompt that are stored when it arrives.
+    users, requests_per_s
+        Users who ask again at once, in powers of two by default; requests that arrive in a second.
+    percentile
+        Percentage of these requests whose times are shown; None for the means.
     most_sequences
         Sequences that the engine decodes together, 1024 by default.
     attentions
-        Kinds of attention to follow.
+        Kinds of attention to follow; among both, bifurcated needs a kernel that runs it.
     """
     from simulator.answers.load import serve as answer
 
     shape, card, setup, request = _requested(
-        model, gpu, settings, output_tokens=output_tokens, cached_tokens=cached_tokens
+        model, gpu, settings, {"output_tokens": output_tokens, "cached_tokens": cached_tokens}
     )
     limits = read_limits(
-        most_sequences=most_sequences, attentions=attentions, price_per_hour=price_per_hour
+        most_sequences=most_sequences,
+        attentions=attentions,
+        percentile=percentile,
+        price_per_hour=price_per_hour,
     )
+    for name, loads in {"users": users, "requests_per_s": requests_per_s}.items():
+        several = loads if isinstance(loads, list | tuple) else [loads]
+        limits[name] = [value for load in several for value in read_limits(**{name: load}).values()]
     return answer(shape, card, setup, request, **limits)
 
 
-def plan_load(
-    model: ModelLike,
-    gpus: Sequence[GpuLike] | GpuLike | None = None,
-    *,
-    requests_per_s: float,
-    output_tokens: Size = 256,
-    cached_tokens: Size | None = None,
-    ttft_ms: float | None = None,
-    tpot_ms: float | None = None,
-    percentile: float | None = None,
-    gpus_at_most: Size | None = None,
-    most_sequences: Size | None = None,
-    tensor_parallel_sizes: Sequence[Size] | None = None,
-    attentions: Sequence[Attention] | Attention | None = None,
-    price_per_hour: float | None = None,
-    prices: str | Path | None = None,
-    **settings: Any,
-) -> "LoadPlan":
-    """Find the GPUs for requests a second; ``samples`` is 1 unless given.
-
-    Parameters
-    ----------
-    requests_per_s, ttft_ms, tpot_ms
-        Requests that arrive in a second; the longest acceptable times to the first token and per
-        token after it [ms].
-    percentile
-        Percentage of the requests that keep to these; None for their means.
-    output_tokens, cached_tokens, most_sequences
-        As for :func:`serve`.
-    gpus_at_most
-        GPUs of all replicas.
-    gpus, tensor_parallel_sizes, attentions, prices
-        As for :func:`plan`.
-    """
-    from simulator.answers.load_plan import Targets
-    from simulator.answers.load_plan import plan_load as answer
-
-    targets = read_limits(
-        requests_per_s=requests_per_s, ttft_ms=ttft_ms, tpot_ms=tpot_ms, percentile=percentile
-    )
-    if tensor_parallel_sizes is None:
-        tensor_parallel_sizes = settings.get("tensor_parallel")
-    limits = read_limits(
-        gpus_at_most=gpus_at_most,
-        most_sequences=most_sequences,
-        tensor_parallel_sizes=tensor_parallel_sizes,
-        attentions=attentions,
-        price_per_hour=price_per_hour,
-    )
-    shape, _, setup, request = _requested(
-        model, _H100, settings, output_tokens=output_tokens, cached_tokens=cached_tokens
-    )
-    return answer(shape, _cards(gpus, prices), setup, request, Targets(**targets), **limits)
-
-
 def _requested(
-    model: ModelLike, gpu: GpuLike, settings: dict[str, Any], **sizes: Any
+    model: ModelLike, gpu: GpuLike, settings: dict[str, Any], sizes: dict[str, Any]
 ) -> "tuple[ModelShape, HardwareProfile, Setup, Request]":
     """Turn names and keywords into model, GPU, setup and a request of one sample by default."""
     from simulator.answers.load import Request

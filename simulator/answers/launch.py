@@ -17,7 +17,7 @@ def launch_line(deployment: Deployment) -> str:
     deployment
         The model on its GPUs. Formats for which vLLM needs a checkpoint of their own have no flag.
     """
-    setup, model = deployment.alone.setup, deployment.alone.model
+    setup, model = deployment.setup, deployment.model
     if setup.engine != "vllm" or deployment.server is None:
         return ""
     work = deployment.request.workload

@@ -1,14 +1,23 @@
 """A deployment under load: from requests a second, or users, to latency and throughput."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
-from simulator.answers.estimate import Estimate, estimate, memory_on
-from simulator.answers.price import HOURS_PER_MONTH, cost_per_million_tokens, price_of
+from simulator.answers.estimate import (
+    Estimate,
+    check_workload,
+    estimate,
+    latent_forms,
+    memory_on,
+)
+from simulator.answers.price import HOURS_PER_MONTH, Priced, cost_per_million_tokens, price_of
+from simulator.counts.operation import Operation
 from simulator.counts.request import decode_steps
-from simulator.counts.transformer import decode_operations, mixed_operations, prefill_operations
+from simulator.counts.transformer import around_attention, mixed_operations, prefill_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
@@ -17,9 +26,10 @@ from simulator.inputs.tree import Level
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.batching import Served, Server, closed_loop, open_loop
-from simulator.timing.interval import uncertainty
+from simulator.timing.constants import Rates, rates
+from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
-from simulator.timing.step import step_time
+from simulator.timing.step import StepTime, step_time, summed, timed, timed_attention
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +39,7 @@ Limit = Literal["memory", "sequences"]
 MOST_SEQUENCES = 1024
 # The shares of time from which prefill, rather than the batch, is what saturates.
 _MOSTLY = 0.5
+HUNDRED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +58,7 @@ class Request:
     """
 
     workload: Workload
-    output_tokens: int
+    output_tokens: int = 256
     cached_tokens: int = 0
 
     def __post_init__(self) -> None:
@@ -79,6 +90,11 @@ class Request:
         """Tokens of the prompt that need no prefill: cached ones, and those that all share."""
         shared = sum(level.tokens for level in self.workload.tree[:-1])
         return max(self.cached_tokens, shared)
+
+    @property
+    def shares(self) -> bool:
+        """Whether samples, or requests, share some of what they attend to."""
+        return self.workload.samples > 1 or len(self.workload.tree) > 1
 
     @property
     def decode_steps(self) -> int:
@@ -122,8 +138,8 @@ class Deployment:
 
     Attributes
     ----------
-    alone
-        The decode step of a single request.
+    rates
+        What the GPU's constants say of its speed.
     server, fastest, slowest
         Its times, and those at the lower and upper ends of their intervals; None if not even one
         request fits. The slowest is None too if none surely fits, or the interval is not known.
@@ -131,22 +147,35 @@ class Deployment:
         What limits the requests decoded together: memory, or the engine's most sequences.
     """
 
+    model: ModelShape
+    gpu: HardwareProfile
+    setup: Setup
     request: Request
-    alone: Estimate
+    rates: Rates
     server: Server | None
     fastest: Server | None
     slowest: Server | None
     limit: Limit
 
+    @cached_property
+    def alone(self) -> Estimate:
+        """The decode step of a single request."""
+        return estimate(self.model, self.gpu, self.setup, self.request.halfway)
+
+    @property
+    def interval_known(self) -> bool:
+        """Whether rows tell how far its times may be off."""
+        return not unknown_regime(self.model, self.rates, self.setup)
+
     @property
     def gpus(self) -> int:
         """GPUs of the group."""
-        return self.alone.setup.gpus
+        return self.setup.gpus
 
     @property
     def attention(self) -> Attention:
         """Kind of attention."""
-        return self.alone.setup.attention
+        return self.setup.attention
 
     @property
     def tokens_of_request(self) -> int:
@@ -162,7 +191,7 @@ class Deployment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class Point(Priced):
     """A deployment under one load; each replica gets an equal share of the requests.
 
     Attributes
@@ -173,6 +202,8 @@ class Point:
         Equal groups of GPUs.
     concurrency
         Users of a replica who ask again at once; None for requests that arrive at random.
+    arrivals_per_s
+        Requests that arrive in a second, over all replicas; None of users.
     price
         The price of one GPU, None where unknown.
     """
@@ -183,10 +214,11 @@ class Point:
     high: Served
     replicas: int = 1
     concurrency: int | None = None
+    arrivals_per_s: float | None = None
     price: Price | None = None
 
     @property
-    def gpus(self) -> int:
+    def gpus(self) -> int:  # type: ignore[override]
         """GPUs of all replicas."""
         return self.replicas * self.deployment.gpus
 
@@ -230,11 +262,6 @@ class Point:
         return None if self.usd_per_hour is None else HOURS_PER_MONTH * self.usd_per_hour
 
     @property
-    def usd_per_hour(self) -> float | None:
-        """Price of all GPUs, None where unknown. [USD]."""
-        return None if self.price is None else self.price.value * self.gpus
-
-    @property
     def usd_per_million_tokens(self) -> float | None:
         """Cost of a million output tokens at this load, None where unknown. [USD]."""
         usd_per_hour = self.usd_per_hour if self.carried else None
@@ -243,11 +270,21 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve(Answer):
-    """Points of a deployment over concurrency, each way to store and read the context."""
+    """Points of a deployment over a load, each kind of attention.
+
+    Attributes
+    ----------
+    percentile
+        The percentage of requests whose times a table shows; None for the means.
+    left_out
+        Why a kind of attention is left out, one sentence each.
+    """
 
     request: Request
     points: tuple[Point, ...]
     deployments: tuple[Deployment, ...]
+    left_out: tuple[str, ...] = ()
+    percentile: float | None = None
 
 
 def deployments(
@@ -259,51 +296,18 @@ def deployments(
     attentions: Sequence[Attention],
     most_sequences: int = MOST_SEQUENCES,
 ) -> list[Deployment]:
-    """Return a model on a GPU under each kind of attention.
+    """Time a model on a GPU as a server of requests, under each kind of attention.
 
-    Where nothing is shared (one sample and no tree) there is one, standard attention.
-
-    Parameters
-    ----------
-    model, gpu, setup, request
-        The question.
-    attentions
-        Kinds of attention to try.
-    most_sequences
-        Sequences that the engine decodes together.
-
-    Raises
-    ------
-    WorkloadError
-        If it cannot run that way.
-    """
-    work = request.workload
-    if work.samples == 1 and len(work.tree) <= 1 and "standard" in attentions:
-        attentions = ("standard",)
-    return [
-        deploy(model, gpu, setup.under(attention), request, most_sequences=most_sequences)
-        for attention in ATTENTIONS
-        if attention in attentions
-    ]
-
-
-def deploy(
-    model: ModelShape,
-    gpu: HardwareProfile,
-    setup: Setup,
-    request: Request,
-    *,
-    most_sequences: int = MOST_SEQUENCES,
-) -> Deployment:
-    """Time a model on a GPU as a server of requests.
-
-    What is held on average bounds the requests decoded together, as engines with paged caches have
-    it: they preempt a request where all happen to be long.
+    Where nothing is shared (one sample and no tree) there is one, standard attention. What is held
+    on average bounds the requests decoded together, as engines with paged caches have it: they
+    preempt a request where all happen to be long.
 
     Parameters
     ----------
     model, gpu, setup, request
         The question. Of several forms of latent attention that of a single request is taken.
+    attentions
+        Kinds of attention to try.
     most_sequences
         Sequences that the engine decodes together, of each data-parallel group.
 
@@ -314,98 +318,145 @@ def deploy(
     """
     import numpy as np
 
-    work = request.workload
-    if most_sequences < work.samples:
+    samples = int(request.workload.samples)
+    if most_sequences < samples:
         raise WorkloadError(
-            f"most_sequences = {most_sequences} is less than the {work.samples} samples asked"
+            f"most_sequences = {most_sequences} is less than the {samples} samples asked"
         )
-    alone = estimate(model, gpu, setup, request.halfway)
-    most, at_once = setup.data_parallel * (most_sequences // int(work.samples)), setup.at_once
+    check_workload(model, gpu, setup, request.halfway)
+    if not request.shares and "standard" in attentions:
+        attentions = ("standard",)
+    gpu_rates = rates(gpu, setup.constants)
+    most, at_once = setup.data_parallel * (most_sequences // samples), setup.at_once
     # As many in each stage of each group: fewer in some take as long.
     asked = np.arange(at_once, most + at_once, at_once, dtype=np.float64)
-    needs = memory_on(gpu, model, alone.setup, request.together(asked))
-    held, surely = (
-        min(most, at_once * int(np.broadcast_to(fits, asked.shape).sum()))
-        for fits in (needs.fits, needs.surely_fits)
-    )
-    limit: Limit = "sequences" if held == most else "memory"
-    servers: Sequence[Server | None] = (None, None, None)
-    if held:
-        servers = _servers(alone, request, asked[asked < held + at_once], held, surely)
-    return Deployment(
-        request=request,
-        alone=alone,
-        server=servers[0],
-        fastest=servers[1],
-        slowest=servers[2],
-        limit=limit,
-    )
+    ways: list[tuple[Setup, int, int]] = []
+    for attention in (name for name in ATTENTIONS if name in attentions):
+        way = setup.under(attention)
+        forms = latent_forms(model, way)
+        way = forms[0] if len(forms) == 1 else estimate(model, gpu, way, request.halfway).setup
+        needs = memory_on(gpu, model, way, request.together(asked))
+        held, surely = (
+            min(most, at_once * int(np.broadcast_to(fits, asked.shape).sum()))
+            for fits in (needs.fits, needs.surely_fits)
+        )
+        ways.append((way, held, surely))
+    together = asked[asked < max(held for _, held, _ in ways) + at_once]
+    servers = _timer(model, gpu_rates, setup, request, together) if len(together) else None
+    found = []
+    for way, held, surely in ways:
+        server, fastest, slowest = (
+            servers(way, held, surely) if servers and held else (None, None, None)
+        )
+        found.append(
+            Deployment(
+                model=model,
+                gpu=gpu,
+                setup=way,
+                request=request,
+                rates=gpu_rates,
+                server=server,
+                fastest=fastest,
+                slowest=slowest,
+                limit="sequences" if held == most else "memory",
+            )
+        )
+    return found
 
 
-def _servers(
-    alone: Estimate, request: Request, together: "np.ndarray", held: int, surely: int
-) -> tuple[Server, Server, Server | None]:
-    """Return the times of a server, and those at the ends of their intervals."""
+def _timer(
+    model: ModelShape, gpu_rates: Rates, setup: Setup, request: Request, together: "np.ndarray"
+) -> Callable[[Setup, int, int], tuple[Server, Server, Server | None]]:
+    """Return what times servers, at the ends of their intervals too, under kinds of attention.
+
+    What these do not change is timed once. A server gets the setup, the most requests that it
+    holds, and the most that it surely holds.
+    """
     import numpy as np
 
-    model, gpu, setup, gpu_rates = alone.model, alone.gpu, alone.setup, alone.rates
-    work, resident = request.together(together), resident_blocks(gpu)
-    stored = request.stored_tokens
-    operations = decode_operations(model, setup, work, resident_blocks=resident)
-    time = step_time(operations, gpu_rates, setup.execution)
-    known = alone.interval_known
-    steps = uncertainty(operations, time, gpu_rates, setup, known=known, served=True)
-    step_s = np.broadcast_to(time.total_s, together.shape)
-
-    prompt = request.workload.but(tree=(), decoded_tokens=0)
-    computed = prefill_operations(model, setup, prompt, cached_tokens=stored)
-    filled = step_time(computed, gpu_rates, setup.execution)
-    prefill = uncertainty(computed, filled, gpu_rates, setup, known=known, served=True)
-    prefill_s = np.full(together.shape, float(filled.total_s))
-    decoded_s = taken_s = np.zeros(together.shape)
-    if setup.max_batched_tokens is not None:
-        new = prompt.context_tokens - stored
-        room = np.maximum(setup.max_batched_tokens - setup.passing(work).tokens, 1.0)
-        chunks = np.ceil(new / room)
-        # Chunks of equal size, timed by the one in the middle.
-        size = new / chunks
-        before = stored + (new - size) / 2
-        mixed = mixed_operations(
-            model,
-            setup,
-            work,
-            prompt.but(context_tokens=before + size),
-            cached_tokens=before,
-            resident_blocks=resident,
-        )
-        mixed_s = step_time(mixed, gpu_rates, setup.execution).total_s
-        prefill_s = chunks * np.maximum(mixed_s - step_s, 0.0)
-        # What is decoded meanwhile, and the share of it that others' prompts cannot use.
-        decoded_s, taken_s = chunks * step_s, new / room * step_s
-
-    def server(step_ends_s: Numeric, prefill_end_s: Numeric, most: int) -> Server:
-        def every(times_s: Numeric) -> np.ndarray:
-            of_each = np.broadcast_to(times_s, together.shape)
-            return np.repeat(of_each, setup.at_once)[:most]
-
-        scale = float(prefill_end_s) / float(filled.total_s)
-        # Groups prefill side by side, and the stages of a pipeline one prompt after the other.
-        added_s = scale * prefill_s / setup.at_once
-        return Server(
-            step_s=every(step_ends_s),
-            added_s=every(added_s),
-            prefill_s=every(scale * prefill_s + decoded_s),
-            occupied_s=every(added_s + taken_s / setup.at_once),
-            stalls=setup.max_batched_tokens is None,
-            decode_steps=request.decode_steps,
-            decoded_tokens=request.output_tokens - 1,
-        )
-
-    return (
-        server(step_s, filled.total_s, held),
-        server(steps.low_s, prefill.low_s, held),
-        server(steps.high_s, prefill.high_s, surely) if surely and steps.known else None,
+    work, resident = request.together(together), resident_blocks(gpu_rates.gpu)
+    execution, at_once = setup.execution, setup.at_once
+    before, after = (
+        timed(part, gpu_rates, execution) for part in around_attention(model, setup, work)
     )
+    prompt, stored = request.workload.but(tree=(), decoded_tokens=0), request.stored_tokens
+    known = not unknown_regime(model, gpu_rates, setup)
+
+    def _interval(operations: Sequence[Operation], time: StepTime, way: Setup) -> Uncertainty:
+        served = way.engine != "none"
+        return uncertainty(operations, time, gpu_rates, way, known=known, served=served)
+
+    @cache
+    def prefill(way: Setup) -> Uncertainty:
+        operations = prefill_operations(model, way, prompt, cached_tokens=stored)
+        return _interval(operations, step_time(operations, gpu_rates, execution), way)
+
+    def _servers(way: Setup, held: int, surely: int) -> tuple[Server, Server, Server | None]:
+        step = before + timed_attention(model, way, work, gpu_rates) + after
+        steps = _interval(step.operations, summed(step), way)
+        # Prompts are computed alike, unless their caches are copied or kept in two forms.
+        differs = way.copies or way.rebuilds or way.mixed
+        filled = prefill(way if differs else way.under("standard").but(kv_layout="shared"))
+        step_s = np.broadcast_to(steps.total_s, together.shape)
+        prefill_s = np.full(together.shape, float(filled.total_s))
+        decoded_s = taken_s = np.zeros(together.shape)
+        if way.max_batched_tokens is not None:
+            new = prompt.context_tokens - stored
+            room = np.maximum(way.max_batched_tokens - way.passing(work).tokens, 1.0)
+            chunks = np.ceil(new / room)
+            # Chunks of equal size, timed by the one in the middle.
+            size = new / chunks
+            cached = stored + (new - size) / 2
+            mixed = mixed_operations(
+                model,
+                way,
+                work,
+                prompt.but(context_tokens=cached + size),
+                cached_tokens=cached,
+                resident_blocks=resident,
+            )
+            mixed_s = step_time(mixed, gpu_rates, execution).total_s
+            prefill_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+            # What is decoded meanwhile, and the share of it that others' prompts cannot use.
+            decoded_s, taken_s = chunks * step_s, new / room * step_s
+
+        def server(step_ends_s: Numeric, prefill_end_s: Numeric, most: int) -> Server:
+            def every(times_s: Numeric) -> np.ndarray:
+                of_each = np.broadcast_to(times_s, together.shape)
+                return np.repeat(of_each, at_once)[:most]
+
+            scale = float(prefill_end_s) / float(filled.total_s)
+            # Groups prefill side by side, and the stages of a pipeline one prompt after the other.
+            added_s = scale * prefill_s / at_once
+            return Server(
+                step_s=every(step_ends_s),
+                added_s=every(added_s),
+                prefill_s=every(scale * prefill_s + decoded_s),
+                occupied_s=every(added_s + taken_s / at_once),
+                stalls=way.max_batched_tokens is None,
+                decode_steps=request.decode_steps,
+                decoded_tokens=request.output_tokens - 1,
+            )
+
+        return (
+            server(step_s, filled.total_s, held),
+            server(steps.low_s, filled.low_s, held),
+            server(steps.high_s, filled.high_s, surely) if surely and known else None,
+        )
+
+    return _servers
+
+
+def check_percentile(percentile: float | None) -> None:
+    """Refuse a percentage of requests that is none.
+
+    Raises
+    ------
+    WorkloadError
+        If it is not between 0 and 100.
+    """
+    if percentile is not None and not 0 < percentile < HUNDRED:
+        raise WorkloadError(f"percentile = {percentile:g} is not between 0 and 100")
 
 
 NOTHING = Served(
@@ -438,6 +489,7 @@ def at_rate(
         deployment,
         lambda server: open_loop(server, requests_per_s / replicas),
         replicas=replicas,
+        arrivals_per_s=requests_per_s,
         price=price,
     )
 
@@ -475,35 +527,59 @@ def serve(
     request: Request,
     *,
     attentions: Sequence[Attention],
+    users: Sequence[int] = (),
+    requests_per_s: Sequence[float] = (),
+    percentile: float | None = None,
     most_sequences: int = MOST_SEQUENCES,
     usd_per_hour: float | None = None,
 ) -> Curve:
-    """Return a deployment's curve over concurrency, in powers of two up to what it holds.
+    """Return a deployment's curve over users who ask again at once, or over requests a second.
 
     Parameters
     ----------
     model, gpu, setup, request, attentions, most_sequences
         The question: see :func:`deployments`.
+    users
+        Users of each point; powers of two up to what it holds if none are given, and no rates.
+    requests_per_s
+        Requests that arrive in a second, at random, of each further point.
+    percentile
+        The percentage of these requests whose times a table shows; None for the means.
     usd_per_hour
         Price of one GPU instead of the profile's. [USD/h]
 
     Raises
     ------
     WorkloadError
-        If it cannot run that way.
+        If it cannot run that way, a load is not positive, or no requests arrive at random of which
+        there were a percentile.
     """
+    for name, loads in ("users", users), ("requests_per_s", requests_per_s):
+        if any(not load > 0 for load in loads):
+            raise WorkloadError(f"{name} = {min(loads):g} is not positive")
+    check_percentile(percentile)
+    if percentile is not None and not requests_per_s:
+        raise WorkloadError("percentile is of requests that arrive at random: give requests_per_s")
+    possible, left_out = runnable(attentions, model, gpu)
     found = deployments(
-        model, gpu, setup, request, attentions=attentions, most_sequences=most_sequences
+        model, gpu, setup, request, attentions=possible, most_sequences=most_sequences
     )
     price = price_of(gpu, usd_per_hour)
+
+    def points(each: Deployment) -> Iterator[Point]:
+        if each.server is None:
+            return
+        for number in users or (() if requests_per_s else _powers(each.server.most)):
+            yield at_concurrency(each, number, price=price)
+        for rate in requests_per_s:
+            yield at_rate(each, rate, price=price)
+
     return Curve(
         request=request,
+        left_out=left_out if request.shares else (),
         deployments=tuple(found),
-        points=tuple(
-            at_concurrency(each, users, price=price)
-            for each in found
-            for users in _powers(0 if each.server is None else each.server.most)
-        ),
+        percentile=percentile,
+        points=tuple(point for each in found for point in points(each)),
     )
 
 

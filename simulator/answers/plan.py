@@ -1,84 +1,208 @@
-"""Capacity planning: which GPUs, how many of them, and what a million tokens cost."""
+"""Capacity planning: which GPUs and how many, for a step in time or for requests a second."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil, inf
+from operator import le
+from typing import Literal
 
 from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
-from simulator.answers.estimate import Estimate, check_workload, estimate
-from simulator.answers.price import cost_per_million_tokens, price_of
+from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.load import (
+    HUNDRED,
+    MOST_SEQUENCES,
+    Deployment,
+    Point,
+    Request,
+    at_rate,
+    check_percentile,
+    deployments,
+)
+from simulator.answers.price import Priced, cost_per_million_tokens, price_of
+from simulator.answers.search import smallest
 from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
+from simulator.timing.batching import Served, Server, open_loop
+from simulator.units import MILLISECOND
 
 # Stages of the pipelines over several nodes that are tried for a model that one node does not hold.
 STAGES = (2, 4)
 DEFAULT_TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
+Verdict = Literal["meets", "maybe", "no"]
+VERDICTS: tuple[Verdict, ...] = ("meets", "maybe", "no")
+# The beginning of what is said of deployments on which a request does not fit.
+UNFIT = "a request does not fit on "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Option:
-    """One way to serve the workload.
+class Targets:
+    """What is asked of every option.
 
     Attributes
     ----------
-    result
-        The decode step at the workload's own sizes.
     target_step_s
-        The target it has to meet. [s]
-    price
-        The price of one GPU, None where unknown.
-    meets_target
-        Whether the workload fits, and its step is no longer than the target.
-    pareto
-        Whether no other option that meets the target is at least as fast and as cheap per token.
-        Only options with comparable prices compete.
+        The longest acceptable decode step; None for any. [s]
+    requests_per_s
+        Requests that arrive in a second, at random; None where a step is planned for.
+    ttft_s, tpot_s
+        The longest acceptable time to the first token, and per token after it; None for any. [s]
+    percentile
+        The percentage of the requests that are to keep to them; None where their mean is.
     """
 
-    result: Estimate
-    target_step_s: float | None
+    target_step_s: float | None = None
+    requests_per_s: float | None = None
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    percentile: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is not positive.
+
+        Raises
+        ------
+        WorkloadError
+            If one of them is not.
+        """
+        shown = {
+            "target_step_ms": (self.target_step_s, MILLISECOND),
+            "requests_per_s": (self.requests_per_s, 1),
+            "ttft_ms": (self.ttft_s, MILLISECOND),
+            "tpot_ms": (self.tpot_s, MILLISECOND),
+        }
+        for name, (value, unit) in shown.items():
+            if value is not None and not 0 < value < inf:
+                raise WorkloadError(f"{name} = {value / unit:g} is not positive and finite")
+        check_percentile(self.percentile)
+
+    def missed(self, served: Served) -> tuple[str, ...]:
+        """Return what a load misses: the load itself, or TTFT and TPOT."""
+        if served.utilisation >= 1:
+            return ("load",)
+        kept: dict[str, bool] = {}
+        if self.percentile is None:
+            kept["TTFT"] = self.ttft_s is None or served.ttft_s <= self.ttft_s
+            kept["TPOT"] = self.tpot_s is None or served.tpot_s <= self.tpot_s
+        elif served.spread is None:
+            kept["percentiles not known"] = self.ttft_s is None and self.tpot_s is None
+        else:
+            share = self.percentile / HUNDRED
+            kept["TTFT"] = self.ttft_s is None or served.spread.ttft_share(self.ttft_s) >= share
+            kept["TPOT"] = self.tpot_s is None or served.spread.tpot_at(share) <= self.tpot_s
+        return tuple(name for name, is_kept in kept.items() if not is_kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option(Priced):
+    """One way to serve what is asked.
+
+    Attributes
+    ----------
+    found
+        The decode step at the sizes asked, or the replicas of a deployment under the load.
+    targets
+        What it has to meet.
+    price
+        The price of one GPU, None where unknown.
+    verdict
+        Of a step, ``meets`` if it fits and is no longer than the target, else ``no``. Of a load,
+        ``meets`` if the targets are met at the upper end of the interval of the times, ``no`` if
+        they are missed at the lower end, else ``maybe``.
+    missed
+        What a load misses at the end that decides: the load, TTFT or TPOT, or percentiles that are
+        not known; empty if it meets all.
+    pareto
+        Whether no other option that meets the targets is at least as fast and as cheap per token.
+        Only options with comparable prices compete.
+    dominated
+        Whether another option of the same card and attention has no more GPUs, no longer times,
+        and no worse a verdict.
+    """
+
+    found: Estimate | Point
+    targets: Targets
     price: Price | None
-    meets_target: bool
+    verdict: Verdict
+    missed: tuple[str, ...] = ()
     pareto: bool = False
+    dominated: bool = False
 
     @property
-    def comparable(self) -> bool:
-        """Whether a price is known that ranks with others."""
-        return self.price is not None and self.price.comparable
+    def deployed(self) -> Estimate | Deployment:
+        """What knows the model, the GPU and how one is laid over the other."""
+        return self.found.deployment if isinstance(self.found, Point) else self.found
 
     @property
-    def usd_per_hour(self) -> float | None:
-        """Price of the whole group, None where unknown. [USD]."""
-        return None if self.price is None else self.price.value * self.gpus
+    def result(self) -> Estimate:
+        """The decode step: at the sizes asked, or under load of a request alone."""
+        return self.found.deployment.alone if isinstance(self.found, Point) else self.found
+
+    @property
+    def point(self) -> Point:
+        """The replicas under the load.
+
+        Raises
+        ------
+        TypeError
+            If a step is asked about.
+        """
+        if isinstance(self.found, Point):
+            return self.found
+        raise TypeError("an option of a step has no load")
+
+    @property
+    def gpus(self) -> int:  # type: ignore[override]
+        """GPUs of the group, or of all replicas."""
+        return self.found.gpus if isinstance(self.found, Point) else self.found.setup.gpus
+
+    @property
+    def attention(self) -> Attention:
+        """Kind of attention."""
+        return self.deployed.setup.attention
+
+    @property
+    def meets_target(self) -> bool:
+        """Whether it does what is asked."""
+        return self.verdict == "meets"
 
     @property
     def usd_per_million_tokens(self) -> float | None:
-        """Cost of a million tokens, None where no price is known. [USD]."""
-        return cost_per_million_tokens(self.usd_per_hour, self.result.tokens_per_s)
+        """Cost of a million output tokens, None where no price is known. [USD]."""
+        if isinstance(self.found, Point):
+            return self.found.usd_per_million_tokens
+        return cost_per_million_tokens(self.usd_per_hour, self.found.tokens_per_s)
+
+    @property
+    def times_s(self) -> tuple[float, ...]:
+        """The step; or the time per output token and to the first one. [s]."""
+        if isinstance(self.found, Point):
+            return self.found.served.tpot_s, self.found.served.ttft_s
+        return (self.found.step_s,)
+
+    @property
+    def doubts(self) -> tuple[bool, bool, bool]:
+        """Whether it does not fit, has no known interval, and may not fit."""
+        unknown = not self.deployed.interval_known
+        if isinstance(self.found, Point):  # which fits, and surely if it meets its targets
+            return False, unknown, False
+        needs = self.found.memory
+        return not needs.fits, unknown, not needs.surely_fits
 
     @cached_property
     def limits(self) -> Capacity:
         """The most samples and longest context, in memory, under the target and of the model."""
         return capacity(
             self.result,
-            target_step_s=self.target_step_s,
+            target_step_s=self.targets.target_step_s,
             most_context_tokens=longest_context(self.result.model, self.result.workload),
         )
-
-    @property
-    def gpus(self) -> int:
-        """GPUs in the group."""
-        return self.result.setup.gpus
-
-    @property
-    def attention(self) -> Attention:
-        """Kind of attention."""
-        return self.result.setup.attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,23 +211,32 @@ class Plan(Answer):
 
     Attributes
     ----------
+    targets
+        What was asked of them.
+    request
+        What one request asks; None of a step.
     options
-        Every GPU, way to lay the model over GPUs, and kind of attention tried: those that meet the
-        target, cheapest per token first, and after them those whose price is of another kind; then
-        those that fit, fastest first; then the rest, those that lack the least memory first. In
-        each of these, options whose interval is not known come last.
+        Every GPU, way to lay the model over GPUs, and kind of attention tried; under load with as
+        few replicas as it needs, and twice if it takes more to be sure. Those that meet the targets
+        and then those that may, cheapest per token first, after them those whose price is of
+        another kind; then those that fit, fastest first; then the rest, those that lack the least
+        memory first. In each of these, options whose interval is not known come last.
     cheapest
-        The option with the lowest comparable price per hour that meets the target, if possible one
+        The option with the lowest comparable price per hour that meets the targets, if possible one
         whose interval is known and that surely fits; None if there is none.
+    cheapest_maybe
+        The same of those that may meet them.
     fewest_gpus
-        For each GPU id, the smallest group of that GPU that meets the target; None if none does.
+        For each GPU id, the smallest number of that GPU that meets the targets; None if none does.
     skipped
         What could not be tried, one sentence each.
     """
 
-    target_step_s: float | None
+    targets: Targets
+    request: Request | None
     options: tuple[Option, ...]
     cheapest: Option | None
+    cheapest_maybe: Option | None
     fewest_gpus: dict[str, int | None]
     skipped: tuple[str, ...]
 
@@ -112,78 +245,86 @@ def plan(
     model: ModelShape,
     gpus: Sequence[HardwareProfile],
     setup: Setup,
-    work: Workload,
+    asked: Workload | Request,
+    targets: Targets | None = None,
     *,
-    target_step_s: float | None = None,
+    gpus_at_most: int | None = None,
     tensor_parallel_sizes: Sequence[int] | None = None,
     attentions: Sequence[Attention] = ATTENTIONS,
+    most_sequences: int = MOST_SEQUENCES,
     usd_per_hour: float | None = None,
 ) -> Plan:
-    """Try GPUs, ways to lay a model over them, and kinds of attention on a workload.
+    """Try GPUs, ways to lay a model over them, and kinds of attention on a step or a load.
+
+    Requests are split evenly over the replicas, at random.
 
     Parameters
     ----------
-    model, gpus, setup, work
-        The question; the setup's own ``attention`` and ``tensor_parallel`` are ignored.
-    target_step_s
-        Longest acceptable decode step; None to ask only which options fit. [s]
+    model, gpus, setup, asked, targets
+        The question: a step's sizes, or a request and how many arrive in a second. The setup's own
+        ``attention`` and ``tensor_parallel`` are ignored.
+    gpus_at_most
+        GPUs of a group, or of all replicas; None for any number.
     attentions
         Kinds of attention to try; among several, bifurcated needs a kernel that runs it.
     tensor_parallel_sizes
         Tensor-parallel sizes to try; those that do not divide the model's heads are skipped. None
         tries what :func:`layouts` returns.
+    most_sequences
+        Sequences that an engine decodes together.
     usd_per_hour
         Price of one GPU, for every GPU tried, instead of the profiles' own.
 
     Raises
     ------
     WorkloadError
-        If the target is not positive, the kernel is unknown, or nothing could be tried.
+        If the kernel is unknown, or nothing could be tried.
     """
-    if target_step_s is not None and not target_step_s > 0:
-        raise WorkloadError(f"target_step_ms = {target_step_s * 1e3} is not positive")
     if any(size < 1 for size in tensor_parallel_sizes or ()):
         raise WorkloadError("tensor_parallel_sizes: at least 1 GPU shares a layer")
     find_way(setup.kernel)  # an unknown name is an error, not an option to skip
-    # The same card may be given twice under different names.
-    gpus = [gpu for index, gpu in enumerate(gpus) if gpu not in gpus[:index]]
+    most, wanted = inf if gpus_at_most is None else gpus_at_most, targets or Targets()
     options: list[Option] = []
     skipped: dict[str, None] = {}
-    for gpu in gpus:
+    # The same card may be given twice under different names.
+    cards = {gpu.id: gpu for gpu in gpus}
+    for gpu in cards.values():
         possible, left_out = runnable(attentions, model, gpu)
-        skipped |= dict.fromkeys(left_out)
-        held = False
-        for split in layouts(model, setup, tensor_parallel_sizes):
-            if held and split.pipeline_parallel > setup.pipeline_parallel:
+        if not isinstance(asked, Request) or asked.shares:
+            skipped |= dict.fromkeys(left_out)
+        price, found = price_of(gpu, usd_per_hour), list[Option]()
+        for way in layouts(model, setup, tensor_parallel_sizes):
+            held = any(not option.doubts[0] for option in found)
+            if held and way.pipeline_parallel > setup.pipeline_parallel:
                 break
+            if way.gpus > most:
+                skipped[f"{way.gpus} GPUs of a group are more than gpus_at_most = {most}"] = None
+                continue
             try:
-                check_workload(model, gpu, split, work)
+                if isinstance(asked, Request):
+                    ways = deployments(
+                        model, gpu, way, asked, attentions=possible, most_sequences=most_sequences
+                    )
+                    skipped |= dict.fromkeys(_unfit(ways))
+                    found += _under_load(ways, wanted, most, price)
+                else:
+                    steps = [estimate(model, gpu, way.under(name), asked) for name in possible]
+                    found += [_in_time(step, wanted, price) for step in steps]
             except WorkloadError as error:
                 skipped[str(error)] = None
-                continue
-            price = price_of(gpu, usd_per_hour)
-            for attention in possible:
-                result = estimate(model, gpu, split.under(attention), work)
-                in_time = target_step_s is None or result.step_s <= target_step_s
-                held = held or bool(result.memory.fits)
-                options.append(
-                    Option(
-                        result=result,
-                        target_step_s=target_step_s,
-                        price=price,
-                        meets_target=bool(result.memory.fits) and in_time,
-                    )
-                )
+        options += _without_the_beaten(found)
     if not options:
         raise WorkloadError(
             "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
         )
-    marked = _mark_pareto(options)
+    ranked = sorted(_on_the_front(options), key=_order)
     return Plan(
-        target_step_s=target_step_s,
-        options=tuple(sorted(marked, key=_order)),
-        cheapest=_cheapest(marked),
-        fewest_gpus={gpu.id: _fewest(marked, gpu.id) for gpu in gpus},
+        targets=wanted,
+        request=asked if isinstance(asked, Request) else None,
+        options=tuple(ranked),
+        cheapest=_cheapest(ranked, "meets"),
+        cheapest_maybe=_cheapest(ranked, "maybe"),
+        fewest_gpus={gpu: _fewest(ranked, gpu) for gpu in cards},
         skipped=tuple(skipped),
     )
 
@@ -218,61 +359,128 @@ def layouts(model: ModelShape, setup: Setup, sizes: Sequence[int] | None = None)
     return [*ways, *(largest.but(pipeline_parallel=stages) for stages in STAGES)]
 
 
-def _order(option: Option) -> tuple[bool, bool, bool, bool, float, float]:
-    """Sort options: first those that meet the target, by cost; then the others, nearest first."""
-    cost = option.usd_per_million_tokens
-    fits = bool(option.result.memory.fits)
-    by_cost = option.meets_target and cost is not None
+def _in_time(step: Estimate, targets: Targets, price: Price | None) -> Option:
+    """Return a step with its verdict."""
+    in_time = targets.target_step_s is None or step.step_s <= targets.target_step_s
+    verdict: Verdict = "meets" if step.memory.fits and in_time else "no"
+    return Option(found=step, targets=targets, price=price, verdict=verdict)
+
+
+def _unfit(ways: Sequence[Deployment]) -> Iterator[str]:
+    """Say on what not even one request fits."""
+    unfit = [each for each in ways if each.server is None]
+    if unfit:
+        kinds = ", ".join(each.attention for each in unfit)
+        which = f" ({kinds})" if len(unfit) < len(ways) else ""
+        yield f"{UNFIT}{unfit[0].gpus} x {unfit[0].gpu.id}{which}"
+
+
+def _under_load(
+    ways: Sequence[Deployment], targets: Targets, most_gpus: float, price: Price | None
+) -> Iterator[Option]:
+    """Yield each deployment with the fewest replicas that surely meet the targets, and that may.
+
+    Those that may meet them as predicted. More replicas than one for two requests in flight are
+    never tried: they would hardly be faster than a request that has one to itself.
+    """
+    rate = targets.requests_per_s or 0.0
+
+    def with_replicas(deployment: Deployment, replicas: int) -> Option:
+        point = at_rate(deployment, rate, replicas=replicas, price=price)
+        missed, hopeless = targets.missed(point.high), targets.missed(point.low)
+        verdict: Verdict = "no" if hopeless else "maybe" if missed else "meets"
+        return Option(
+            found=point, targets=targets, price=price, verdict=verdict, missed=hopeless or missed
+        )
+
+    def ends(server: Server, most: float) -> tuple[int, int]:
+        carrying = ceil(rate / server.capacity_per_s)
+        high = max(1, int(min(most, max(carrying, rate * server.alone_s / 2))))
+        return min(carrying, high), high
+
+    def fewest(server: Server | None, most: float) -> int | None:
+        if server is None:
+            return None
+        low, high = ends(server, most)
+        return smallest(
+            lambda replicas: not targets.missed(open_loop(server, rate / replicas)),
+            low=low,
+            high=high,
+        )
+
+    for each in ways:
+        if each.server is None:
+            continue
+        most = most_gpus / each.gpus
+        surely, likely = fewest(each.slowest, most), fewest(each.server, most)
+        if surely is None and likely is None:
+            yield with_replicas(each, ends(each.server, most)[0])
+        if surely is not None:
+            yield with_replicas(each, surely)
+        if likely is not None and (surely is None or likely < surely):
+            yield with_replicas(each, likely)
+
+
+def _best(options: Sequence[Option], figures: Callable[[Option], tuple[float, ...]]) -> list[bool]:
+    """Return of each option whether no other is as good in all figures and better in one."""
+    every = [figures(option) for option in options]
+    return [not any(other != own and all(map(le, other, own)) for other in every) for own in every]
+
+
+def _without_the_beaten(options: Sequence[Option]) -> Iterator[Option]:
+    """Yield the options of one card, those marked that another one dominates."""
+
+    def figures(option: Option) -> tuple[float, ...]:
+        verdict = VERDICTS.index(option.verdict)
+        return (verdict, *option.doubts, option.gpus, *option.times_s)
+
+    for attention in ATTENTIONS:
+        alike = [option for option in options if option.attention == attention]
+        for option, best in zip(alike, _best(alike, figures), strict=True):
+            yield option if best else replace(option, dominated=True)
+
+
+def _on_the_front(options: Sequence[Option]) -> list[Option]:
+    """Mark the options on the Pareto front of time and cost per token."""
+    good = [option for option in options if option.meets_target and option.comparable]
+    # A bound beats nobody, unless there are bounds alone.
+    good = [option for option in good if option.deployed.interval_known] or good
+    best = _best(good, lambda option: (*option.times_s, option.usd_per_million_tokens or 0.0))
+    front = {id(option) for option, is_best in zip(good, best, strict=True) if is_best}
+    return [replace(option, pareto=True) if id(option) in front else option for option in options]
+
+
+def _order(option: Option) -> tuple[float, ...]:
+    """Sort options: those that meet the targets, and that may, by cost; then the nearest first."""
+    unfit, unknown, _ = option.doubts
+    # Equal loads cost a token in proportion to the hour, in which equals are equal to the last bit.
+    load = isinstance(option.found, Point)
+    cost = option.usd_per_hour if load else option.usd_per_million_tokens
+    by_cost = option.verdict != "no" and cost is not None
+    short = (-float(option.result.memory.free_bytes),) if unfit else option.times_s
     return (
-        not option.meets_target,
-        not fits,
-        fits and not option.result.interval_known,
+        VERDICTS.index(option.verdict),
+        unfit,
+        not unfit and unknown,
         by_cost and not option.comparable,
-        cost if by_cost and cost is not None else float("inf"),
-        option.result.step_s if fits else -float(option.result.memory.free_bytes),
+        cost if by_cost and cost is not None else inf,
+        *short,
     )
 
 
-def _mark_pareto(options: Sequence[Option]) -> list[Option]:
-    """Mark the options on the Pareto front of step time and cost per token."""
-    good = [option for option in options if option.meets_target and option.comparable]
-    # A bound beats nobody, unless there are bounds alone.
-    good = [option for option in good if option.result.interval_known] or good
+def _cheapest(options: Sequence[Option], verdict: Verdict) -> Option | None:
+    """Return the cheapest option per hour of a verdict, the faster of equals."""
+    priced = [option for option in options if option.verdict == verdict and option.comparable]
 
-    def beaten(option: Option) -> bool:
-        return any(_dominates(other, option) for other in good)
+    def key(option: Option) -> tuple[float, ...]:
+        doubts = option.doubts if verdict == "meets" else ()
+        return (*doubts, option.usd_per_hour or 0.0, *option.times_s)
 
-    return [
-        replace(option, pareto=any(option is item for item in good) and not beaten(option))
-        for option in options
-    ]
-
-
-def _dominates(other: Option, option: Option) -> bool:
-    """Return whether one option is as good as another in both and better in one."""
-    ours = (option.result.step_s, option.usd_per_million_tokens or 0.0)
-    theirs = (other.result.step_s, other.usd_per_million_tokens or 0.0)
-    return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
-
-
-def _cheapest(options: Sequence[Option]) -> Option | None:
-    """Return the cheapest option per hour that meets the target, the faster of equals."""
-    priced = [
-        (
-            not option.result.interval_known,
-            not option.result.memory.surely_fits,
-            option.usd_per_hour,
-            option.result.step_s,
-            index,
-        )
-        for index, option in enumerate(options)
-        if option.meets_target and option.comparable
-    ]
-    return options[min(priced)[-1]] if priced else None
+    return min(priced, key=key, default=None)
 
 
 def _fewest(options: Sequence[Option], gpu: str) -> int | None:
-    """Return the fewest GPUs of one kind that meet the target."""
-    good = [option for option in options if option.result.gpu.id == gpu and option.meets_target]
-    known = [option.gpus for option in good if option.result.interval_known]
+    """Return the fewest GPUs of one kind that meet the targets."""
+    good = [option for option in options if option.deployed.gpu.id == gpu and option.meets_target]
+    known = [option.gpus for option in good if option.deployed.interval_known]
     return min(known or [option.gpus for option in good], default=None)

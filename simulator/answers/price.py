@@ -24,6 +24,23 @@ HOURS_PER_MONTH = 730
 TOKENS_PRICED = 1e6
 
 
+class Priced:
+    """A number of GPUs, of which one has a price, None where that is not known."""
+
+    price: Price | None
+    gpus: int
+
+    @property
+    def comparable(self) -> bool:
+        """Whether a price is known that ranks with others."""
+        return self.price is not None and self.price.comparable
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Price of all GPUs, None where unknown. [USD]."""
+        return None if self.price is None else self.price.value * self.gpus
+
+
 def priced_gpus() -> list[HardwareProfile]:
     """Return every GPU whose price is known and on which FlashAttention runs, as engines need."""
     profiles = readable(load_profile, profile_files().values())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -117,26 +118,10 @@ def _group(text: str) -> int:
     return opt.count(text)
 
 
-# The options of a plan for requests a second.
-OF_LOAD = (
-    opt.of_work(
-        "ttft_ms",
-        opt.number_of("MS"),
-        "Under load: longest acceptable time to the first token, the mean.",
-    ),
-    opt.of_work(
-        "tpot_ms",
-        opt.number_of("MS"),
-        "Under load: longest acceptable time per output token after it, the mean.",
-    ),
-    opt.of_work(
-        "percentile",
-        opt.number_of("PERCENT"),
-        "Under load: percentage of requests within these times, in place of the means.",
-    ),
-    opt.of_work("gpus_at_most", opt.SIZE, "Under load: GPUs of all replicas."),
-    opt.keyword("cached_tokens", opt.CachedTokens),
-    opt.keyword("most_sequences", opt.MostSequences),
+PERCENTILE = opt.of_work(
+    "percentile",
+    opt.number_of("PERCENT"),
+    "Under load: percentage of requests within these times, in place of the means.",
 )
 
 
@@ -170,7 +155,20 @@ OF_LOAD = (
         opt.number_of("RATE"),
         "Plan for requests that arrive at random, this many a second, instead of a step.",
     ),
-    *OF_LOAD,
+    opt.of_work(
+        "ttft_ms",
+        opt.number_of("MS"),
+        "Under load: longest acceptable time to the first token, the mean.",
+    ),
+    opt.of_work(
+        "tpot_ms",
+        opt.number_of("MS"),
+        "Under load: longest acceptable time per output token after it, the mean.",
+    ),
+    PERCENTILE,
+    opt.of_work("gpus_at_most", opt.SIZE, "GPUs of a group, or under load of all replicas."),
+    opt.keyword("cached_tokens", opt.CachedTokens),
+    opt.keyword("most_sequences", opt.MostSequences),
     opt.keyword("check", opt.Check, default=False),
 )
 def _plan(
@@ -179,8 +177,6 @@ def _plan(
     *,
     gpu: Sequence[str] | None,
     attention: Attention | None,
-    target_step_ms: float | None,
-    requests_per_s: float | None,
     check: bool,
     **asked: Any,
 ) -> None:
@@ -191,38 +187,18 @@ def _plan(
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     if asked["prices"] is not None and asked["price_per_hour"] is not None:
         raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
-    of_load = {each.name: asked.pop(each.name) for each in OF_LOAD}
-    asked |= {
-        "gpus": opt.names_in(gpu) or None,
-        "attentions": attention,
-        "tensor_parallel": question.tensor_parallel,
-    }
-    if requests_per_s is not None:
-        if target_step_ms is not None:
-            raise typer.BadParameter(
-                "--target-step-ms is of a step; with --requests-per-s give --tpot-ms"
-            )
-        loads = question.request(requests_per_s=requests_per_s, **of_load, **asked)
-        _plan_load(output, check=check, **loads)
-        return
-    for name, value in of_load.items():
-        if value is not None:
-            flag = {"most_sequences": "max_num_seqs"}.get(name, name).replace("_", "-")
-            raise typer.BadParameter(f"--{flag} is of a load; give --requests-per-s")
-    results = _answers(question, api.plan, target_step_ms=target_step_ms, **asked)
+    results = _answers(
+        question,
+        api.plan,
+        under_load=asked["requests_per_s"] is not None,
+        gpus=opt.names_in(gpu) or None,
+        attentions=attention,
+        tensor_parallel=question.tensor_parallel,
+        **asked,
+    )
     _write(output, question, results, plan_view, plan_list, plan_object, plan_rows)
     _say_skipped(output, dict.fromkeys(reason for result in results for reason in result.skipped))
-    _check(check, all(any(option.meets_target for option in result.options) for result in results))
-
-
-def _plan_load(output: Output, *, check: bool, **asked: Any) -> None:
-    """Plan for requests a second."""
-    from simulator.views.load import load_plan_object, load_plan_rows, load_plan_view
-
-    result = api.plan_load(**asked)
-    output.write(result, load_plan_view, load_plan_object, load_plan_rows)
-    _say_skipped(output, result.skipped)
-    _check(check, result.options[0].verdict == "meets")
+    _check(check, all(result.options[0].meets_target for result in results))
 
 
 def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
@@ -231,38 +207,51 @@ def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
         say(f"skipped: {reason}")
 
 
-@with_question()
+@with_question(
+    opt.keyword("gpu", opt.GpuName, opt.DEFAULT_GPU),
+    opt.keyword("attention", opt.AttentionName),
+    opt.of_work(
+        "users",
+        opt.SIZES,
+        "Users who ask again at once. Default: powers of two up to what it holds.",
+        "--users --concurrency",
+    ),
+    opt.of_work(
+        "requests_per_s",
+        {"parser": opt.numbers, "metavar": "RATES"},
+        "Requests that arrive in a second, at random; several with commas.",
+    ),
+    PERCENTILE,
+    opt.keyword("cached_tokens", opt.CachedTokens),
+    opt.keyword("most_sequences", opt.MostSequences),
+    opt.keyword("price_per_hour", opt.PricePerHour),
+    opt.keyword("figure", opt.FigurePath),
+    opt.keyword("check", opt.Check, default=False),
+)
 def _serve(
     question: Question,
     output: Output,
-    gpu: opt.GpuName = opt.DEFAULT_GPU,
-    attention: opt.AttentionName = None,
-    cached_tokens: opt.CachedTokens = None,
-    most_sequences: opt.MostSequences = None,
-    price_per_hour: opt.PricePerHour = None,
-    figure: opt.FigurePath = None,
-    check: opt.Check = False,
+    *,
+    attention: Attention | None,
+    figure: Path | None,
+    check: bool,
+    **asked: Any,
 ) -> None:
     """Follow a deployment under load: GPU and user tokens/s."""
     if figure is not None:
         check_figure(figure)
-    from simulator.views.load import serve_object, serve_rows, serve_view
+        question.settings()  # a figure is of one question
+    from simulator.views.load import serve_list, serve_object, serve_rows, serve_view
 
-    result = api.serve(
-        **question.request(
-            gpu=gpu,
-            attentions=attention or ATTENTIONS,
-            cached_tokens=cached_tokens,
-            most_sequences=most_sequences,
-            price_per_hour=price_per_hour,
-        )
+    results = _answers(
+        question, api.serve, under_load=True, attentions=attention or ATTENTIONS, **asked
     )
     if figure is not None:
         from simulator.views.plots.load import load_figure
 
-        draw(load_figure(result), figure)
-    output.write(result, serve_view, serve_object, serve_rows)
-    _check(check, result.points)
+        draw(load_figure(results[0]), figure)
+    _write(output, question, results, serve_view, serve_list, serve_object, serve_rows)
+    _check(check, all(result.points for result in results))
 
 
 @with_question()
@@ -277,9 +266,13 @@ def _tree(
     _check(check, result.best.result.memory.fits)
 
 
-def _answers(question: Question, ask: Callable[..., Answer], **changes: Any) -> list[Answer]:
-    """Answer the question for each combination of its lists."""
-    return [ask(**each.settings(**changes)) for each in question.each]
+def _answers(
+    question: Question, ask: Callable[..., Answer], *, under_load: bool = False, **changes: Any
+) -> list[Answer]:
+    """Answer the question, about a step or requests, for each combination of its lists."""
+    return [
+        ask(**(each.request if under_load else each.settings)(**changes)) for each in question.each
+    ]
 
 
 def _write(

@@ -77,6 +77,11 @@ def number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number{hint}") from None
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """Read a list of numbers for an option, such as 0.5,1,2."""
+    return tuple(map(number, text.split(",")))
+
+
 def completion(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     """Return a function that completes the beginning of one of these names."""
 

@@ -78,7 +78,8 @@ class Setup(Parallelism):
     engine
         Whose meaning that share has: see :func:`simulator.counts.reserve.usable_bytes`; and whether
         kernels of their own quantise activations, see :attr:`quantises_apart`; and how its users
-        read a shared context once. ``none`` is a loop of one's own, which counts as vLLM's.
+        read a shared context once. ``none`` is a loop of one's own with vLLM's memory and kernels:
+        the step as it is, in whose interval under load nothing is of engines.
     max_batched_tokens
         Tokens of the largest prefill batch that an engine allows, for which it keeps memory. None
         takes the engine's default: see :func:`simulator.counts.reserve.batched_tokens`.

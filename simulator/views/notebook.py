@@ -9,7 +9,6 @@ from simulator.answers.compare import Comparison
 from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation
 from simulator.answers.load import Curve
-from simulator.answers.load_plan import LoadPlan
 from simulator.answers.plan import Plan
 from simulator.answers.quality import Quality
 from simulator.answers.scaling import ScalingLaw
@@ -43,7 +42,6 @@ VIEWS: dict[type[Answer], tuple[Callable[[Any], Any], Callable[[Any], Sequence[R
         lambda result: generate.generate_view(_alone(result)),
         lambda result: generate.generate_rows(_alone(result)),
     ),
-    LoadPlan: (load.load_plan_view, load.load_plan_rows),
     Plan: (plan.plan_view, plan.plan_rows),
     Quality: (quality.quality_view, quality.quality_rows),
     ScalingLaw: (tradeoff.scaling_view, tradeoff.run_rows),

@@ -1,15 +1,19 @@
-"""Answers about capacity: which option to take, and a table of all."""
+"""Answers about capacity: which option to take, of a step or under load, and a table of all."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import longest_context
-from simulator.answers.estimate import Estimate, memory_notes, model_notes
-from simulator.answers.plan import Option, Plan
+from simulator.answers.estimate import Estimate
+from simulator.answers.launch import VERSION, launch_line
+from simulator.answers.load import Deployment
+from simulator.answers.plan import UNFIT, Option, Plan
 from simulator.inputs.parallelism import Parallelism
+from simulator.timing.batching import closed_loop
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
-from simulator.views import columns, estimate, text
+from simulator.views import columns, estimate, load, text
 from simulator.views.columns import Column, Row
 
 if TYPE_CHECKING:
@@ -44,10 +48,19 @@ LIMITS = (
         ),
     ),
 )
+PRICE = (
+    Column("price", "text", lambda option: option.price and option.price.told),
+    Column("price_source", "text", lambda option: option.price and option.price.source),
+    Column("price_comparable", "bool", "comparable"),
+)
+BEATEN = (Column("pareto", "bool"), Column("dominated", "bool"))
+CONSTANTS = Column("constants", "text", "deployed.rates.origin", "constants")
+GPU = Column("gpu", "text", "deployed.gpu.id", "GPU")
+LAID = columns.within("deployed", (*estimate.PARALLELISM, estimate.GROUP))
 OPTION = (
-    Column("gpu", "text", "result.gpu.id", "GPU"),
+    GPU,
     Column("gpus", heading="n"),
-    *columns.within("result", (*estimate.PARALLELISM, estimate.GROUP)),
+    *LAID,
     Column("attention", "text", heading="attention"),
     *columns.within(
         "result",
@@ -55,12 +68,10 @@ OPTION = (
     ),
     *columns.pick(estimate.MEMORY, "fits", part="result.memory"),
     Column("meets_target", "bool"),
-    Column("pareto", "bool"),
+    *BEATEN,
     columns.USD_PER_HOUR,
     columns.USD_PER_MILLION,
-    Column("price", "text", lambda option: option.price and option.price.told),
-    Column("price_source", "text", lambda option: option.price and option.price.source),
-    Column("price_comparable", "bool", "comparable"),
+    *PRICE,
     *columns.within("limits", LIMITS),
     *columns.pick(
         estimate.MEMORY,
@@ -71,9 +82,29 @@ OPTION = (
         "memory_verdict",
         part="result.memory",
     ),
-    Column("constants", "text", "result.rates.origin", "constants"),
+    CONSTANTS,
+)
+LOAD_OPTION = (
+    Column("verdict", "text"),
+    Column("missed", "text", lambda option: ", ".join(option.missed)),
+    *BEATEN,
+    GPU,
+    Column("gpus", heading="GPUs"),
+    *LAID,
+    Column("replicas", value="point.replicas", heading="x"),
+    *columns.within("point", (*columns.without(load.POINT, "concurrency"), *load.PERCENTILES)),
+    *PRICE,
+    CONSTANTS,
+    Column("launch", "text", lambda option: launch_line(option.point.deployment)),
 )
 OPTIONS = Column("options", of=OPTION)
+TARGETS = (
+    Column("requests_per_s"),
+    Column("ttft_ms", "ms", "ttft_s"),
+    Column("tpot_ms", "ms", "tpot_s"),
+    Column("percentile"),
+)
+LOAD_INPUTS = columns.without(load.INPUTS, "gpu", *Parallelism.model_fields)
 # What a table shows of each option.
 SHOWN = (
     *columns.pick(OPTION, "GPU", "n", "attention", "step"),
@@ -88,197 +119,202 @@ SHOWN = (
 
 def plan_object(result: Plan) -> Row:
     """Return a plan as a JSON object; options are rows, best first."""
-    inputs = columns.as_object(
-        columns.without(estimate.INPUTS, "gpu", "attention", *Parallelism.model_fields),
-        result.options[0].result,
-    )
-    # Bifurcated options always store one context.
-    inputs["kv_layout"] = next(
-        (o.result.setup.kv_layout for o in result.options if o.attention == "standard"), "shared"
-    )
+    first, request = result.options[0], result.request
+    described = OPTION if request is None else LOAD_OPTION
+    if request is not None:
+        inputs = load.inputs(LOAD_INPUTS, first.point.deployment)
+        asked: Row = {"targets": columns.as_object(TARGETS, result.targets)}
+    else:
+        inputs = columns.as_object(
+            columns.without(estimate.INPUTS, "gpu", "attention", *Parallelism.model_fields),
+            first.result,
+        )
+        # Bifurcated options always store one context.
+        layouts = (o.result.setup.kv_layout for o in result.options if o.attention == "standard")
+        inputs["kv_layout"] = next(layouts, "shared")
+        asked = columns.as_object([Column("target_step_ms", "ms", "target_step_s")], result.targets)
+    named = {"cheapest": result.cheapest}
+    if request is not None:
+        named["cheapest_maybe"] = result.cheapest_maybe
     return {
         "schema_version": columns.SCHEMA_VERSION,
         "inputs": inputs,
-        **columns.as_object([Column("target_step_ms", "ms", "target_step_s")], result),
-        "cheapest": None if result.cheapest is None else columns.as_object(OPTION, result.cheapest),
+        **asked,
+        **{name: option and columns.as_object(described, option) for name, option in named.items()},
         "fewest_gpus": result.fewest_gpus,
-        **columns.as_object([OPTIONS, Column("skipped")], result),
-        "notes": [
-            "cheapest is the option that meets the target at the least comparable price per hour",
-            "limits (most_samples ...) hold with the other sizes as asked",
-            *model_notes(result.options[0].result.model),
-            *_memory_sentences(result.options),
-            *_end_sentence(result.options),
-        ],
+        "options": [columns.as_object(described, option) for option in result.options],
+        "skipped": list(result.skipped),
+        "notes": list(_notes(result, result.options)),
     }
 
 
 def plan_rows(result: Plan) -> list[Row]:
     """Return the options of a plan as tidy rows, best first."""
-    return [
-        columns.as_object((*columns.within("result", estimate.ASKED), *OPTION), option)
-        for option in result.options
-    ]
+    if result.request is None:
+        described = (*columns.within("result", estimate.ASKED), *OPTION)
+        return [columns.as_object(described, option) for option in result.options]
+    asked = {
+        "model": result.options[0].deployed.model.name,
+        **load.sizes(result.request),
+        **{
+            f"target_{key}": value
+            for key, value in columns.as_object(TARGETS, result.targets).items()
+        },
+    }
+    return [asked | columns.as_object(LOAD_OPTION, option) for option in result.options]
 
 
 def plan_view(result: Plan) -> "RenderableType":
     """Return a plan as the answer in a sentence, and a table of options."""
-    shown = result.options[:MOST_OPTIONS_SHOWN]
-    hidden = len(result.options) - len(shown)
-    standing = Column(unit="text", cell=lambda option: _standing(option, result), wrap=True)
-    grouped = any(option.gpus > option.result.setup.tensor_parallel for option in shown)
-    group = columns.pick(OPTION, "group") if grouped else ()
-    shown_columns = (*SHOWN[:2], *group, *SHOWN[2:])
+    worth = [option for option in result.options if not option.dominated]
+    shown = worth[:MOST_OPTIONS_SHOWN]
+    beaten, more = len(result.options) - len(worth), len(worth) - len(shown)
+    hidden = {"more options": more, "that another of the same card and attention beats": beaten}
+    told = ", and ".join(f"{count} {what}" for what, count in hidden.items() if count)
+    setups = [option.deployed.setup for option in shown]
+    grouped = any(setup.gpus > setup.tensor_parallel for setup in setups)
+    standing = Column(unit="text", cell=partial(_standing, result=result), wrap=True)
     return columns.stack(
-        estimate.question(result.options[0].result, attention=False, gpu=False),
+        _question(result),
         "",
-        *_sentences(result),
+        *_answers(result),
         _fewest_sentence(result),
         "",
-        columns.as_table((*shown_columns, standing), shown),
-        *([f"{hidden} more options: --format csv or --json shows all."] if hidden else []),
-        *columns.notes(
-            [
-                *result.skipped,
-                _origins_sentence([option.result for option in shown]),
-                *model_notes(result.options[0].result.model),
-                *_price_sentences(result.options),
-                *_unknown_sentences(shown),
-                *_memory_sentences(shown),
-                *_end_sentence(shown),
-            ]
-        ),
+        columns.as_table((*_shown(result, grouped=grouped), standing), shown),
+        *([f"Not shown: {told}; --format csv or --json has all."] if told else []),
+        *columns.notes([*_skipped(result.skipped), *_notes(result, shown)]),
     )
 
 
 def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> "RenderableType":
     """Return the best option of several plans as one table."""
-    best = [result.cheapest or result.options[0] for result in results]
+    best = [result.cheapest or result.cheapest_maybe or result.options[0] for result in results]
     standing = Column(
         unit="text",
         cell=lambda pair: "" if pair[0].meets_target else _standing(*pair),
         wrap=True,
     )
+    request = results[0].request
+    shown = _shown(results[0], grouped=request is not None)
     return estimate.list_view(
         sizes,
         list(zip(best, results, strict=True)),
-        (*columns.within(0, SHOWN[:-2]), standing),
+        (*columns.within(0, shown), standing),
         lambda pair: pair[0].result,
+        output_tokens=None if request is None else request.output_tokens,
         attention=False,
         gpu=False,
     )
 
 
-def _unknown_sentences(options: Sequence[Option]) -> list[str]:
-    """Say why intervals of options are not known, and what that does to their place."""
-    reasons = [
-        unknown_regime(item.model, item.rates, item.setup)
-        for item in (option.result for option in options if option.meets_target)
-    ]
-    why = "; ".join(dict.fromkeys(filter(None, reasons)))
-    return [f"Interval not known: {why}. Such options come after the others."] if why else []
+def _question(result: Plan) -> "Text":
+    """Return the question as it was understood."""
+    first = result.options[0]
+    if isinstance(first.deployed, Deployment):
+        return load.question(first.deployed, gpu=False)
+    return estimate.question(first.deployed, attention=False, gpu=False)
 
 
-def _memory_sentences(options: Sequence[Option]) -> Iterable[str]:
-    """Say what of the options' memory is carried, each thing once."""
-    results = (option.result for option in options)
-    return dict.fromkeys(note for item in results for note in memory_notes(item.gpu, item.setup))
-
-
-def _end_sentence(options: Sequence[Option]) -> list[str]:
-    """Say that longest contexts end with the model, if one does."""
-    first = options[0].result
-    end = longest_context(first.model, first.workload)
-    if all(option.limits.longest_context_tokens != end for option in options):
-        return []
-    own = text.plural(first.workload.decoded_tokens, "own token")
-    return [f"Longest contexts end at {end:,} tokens, where {first.model.name} does with {own}."]
-
-
-def _price_sentences(options: Sequence[Option]) -> list[str]:
-    """Say who asks each price, and which prices rank apart."""
-    prices = {item.result.gpu.id: item.price for item in options if item.price is not None}
-    told = {
-        comparable: [
-            f"{gpu} {text.money(price.value, 2)} ({price.told})"
-            for gpu, price in prices.items()
-            if price.comparable == comparable
-        ]
-        for comparable in (True, False)
-    }
-    said = {True: "USD per GPU hour", False: "Ranked apart, and never cheapest"}
-    return [f"{said[kind]}: {'; '.join(parts)}." for kind, parts in told.items() if parts]
-
-
-def _origins_sentence(results: Sequence[Estimate]) -> str:
-    """Say which GPUs have fitted constants, and which have those of other GPUs."""
-    said = {
-        "fitted": "fitted to rows measured on",
-        "carried": "carried over from other GPUs for",
-        "peak": "of published peaks, a bound, for",
-    }
-    gpus = {
-        words: dict.fromkeys(item.gpu.id for item in results if item.rates.origin == origin)
-        for origin, words in said.items()
-    }
-    parts = [f"{words} {', '.join(names)}" for words, names in gpus.items() if names]
-    return f"Constants {'; '.join(parts)}."
-
-
-def _sentences(result: Plan) -> "list[Text]":
-    """Say which option to take."""
-    target = (
-        "fits" if result.target_step_s is None else f"meets {format_time(result.target_step_s)}"
+def _shown(result: Plan, *, grouped: bool) -> Iterable[Column]:
+    """Return the columns of the table: those of a step, or of a load."""
+    if result.request is None:
+        return (*SHOWN[:2], *(columns.pick(OPTION, "group") if grouped else ()), *SHOWN[2:])
+    percent = result.targets.percentile
+    return (
+        *columns.pick(LOAD_OPTION, "GPU", "GPUs", "group", "x", "attention"),
+        *columns.within("point", load.percentiles(percent)),
+        *columns.pick(LOAD_OPTION, "USD/h", "USD per million", "utilisation"),
+        *map(columns.spared, columns.pick(LOAD_OPTION, "tokens/s per user", "tokens/s per GPU")),
     )
-    if result.cheapest is None:
-        good = [option for option in result.options if option.meets_target]
-        if not good:
-            return [columns.line((f"No option {target}.", "bold red")), _nearest(result.options[0])]
-        fastest = min(good, key=lambda option: option.result.step_s)
-        return [
-            columns.line(
-                f"Fastest that {target}: {_where(fastest)}, "
-                f"{fastest.attention}. No comparable price is known; give --prices "
-                "or --price-per-hour."
-            )
-        ]
-    best = result.cheapest
-    return [
-        columns.line(
-            (f"Cheapest that {target}: ", "bold"),
-            (f"{_where(best)}, {best.attention}", "bold cyan"),
-            f", {format_time(best.result.step_s)} per step "
-            f"({text.interval_phrase(best.result.step_low_s, best.result.step_high_s)}), "
-            f"{text.money(best.usd_per_hour, 2)} USD/h ({_told(best)}), "
-            f"{text.money(best.usd_per_million_tokens, 3)} USD per million tokens.",
-        )
+
+
+def _answers(result: Plan) -> "Iterator[Text]":
+    """Say which option to take, and which cheaper one may do."""
+    sure, maybe = result.cheapest, result.cheapest_maybe
+    good = [option for option in result.options if option.verdict != "no"]
+    does, may, asked = _asked(result)
+    if not good:
+        yield columns.line((f"No option {does}{asked}.", "bold red"))
+        yield _nearest(result.options[0])
+        return
+    if sure is not None:
+        yield _sentence(f"Cheapest that {does}{asked}", sure)
+    elif maybe is None:
+        fastest = min(good, key=lambda option: option.times_s)
+        yield _sentence(f"Fastest that {does}{asked}", fastest)
+        yield columns.line("No comparable price is known; give --prices or --price-per-hour.")
+    if maybe is not None and (sure is None or (maybe.usd_per_hour or 0) < (sure.usd_per_hour or 0)):
+        yield _sentence(f"Cheapest that {may}{asked}", maybe)
+    chosen = (sure or maybe or good[0]).found
+    if not isinstance(chosen, Estimate) and (line := launch_line(chosen.deployment)):
+        servers = f"each of {chosen.replicas} servers" if chosen.replicas > 1 else "it"
+        yield columns.line((f"To start {servers} ({VERSION}): ", "bold"), line)
+
+
+def _asked(result: Plan) -> tuple[str, str, str]:
+    """Return the verb of what is asked, the same of what may do, and what it is."""
+    targets = result.targets
+    if result.request is None:
+        if targets.target_step_s is None:
+            return "fits", "may fit", ""
+        return "meets ", "may meet ", format_time(targets.target_step_s)
+    limits = [
+        f"{name} {format_time(most)}"
+        for name, most in (("TTFT", targets.ttft_s), ("TPOT", targets.tpot_s))
+        if most is not None
     ]
+    asked = (
+        f"{targets.requests_per_s:g} requests/s{' within ' if limits else ''}{' and '.join(limits)}"
+    )
+    if targets.percentile is not None and limits:
+        asked += f" for {targets.percentile:g} % of them"
+    return "carries ", "may carry ", asked
+
+
+def _sentence(lead: str, option: Option) -> "Text":
+    """Say what an option is and does."""
+    if isinstance(option.found, Estimate):
+        step = option.found
+        within = text.interval_phrase(step.step_low_s, step.step_high_s)
+        does = f"{format_time(step.step_s)} per step ({within})"
+        asks = option.price.told if option.price else ""
+    else:
+        point = option.found
+        does = ", ".join(
+            f"{name} {format_time(time)} ({text.interval_phrase(low, high)})"
+            for name, time, low, high in (
+                ("TTFT", point.served.ttft_s, point.low.ttft_s, point.high.ttft_s),
+                ("TPOT", point.served.tpot_s, point.low.tpot_s, point.high.tpot_s),
+            )
+        )
+        does += f", {point.headroom:.0%} headroom"
+        asks = f"{text.money(point.usd_per_month, 0)} a month"
+    return columns.line(
+        (f"{lead}: ", "bold"),
+        (_where(option), "bold cyan"),
+        f", {does}, {text.money(option.usd_per_hour, 2)} USD/h ({asks}), "
+        f"{text.money(option.usd_per_million_tokens, 3)} USD per million tokens.",
+    )
 
 
 def _where(option: Option) -> str:
-    """Say which GPUs an option has, and how the model is laid over them unless by heads alone."""
-    setup = option.result.setup
+    """Say which GPUs an option has, how the model is laid over them, and its attention."""
+    setup = option.deployed.setup
     laid = f" ({setup.words})" if setup.gpus > setup.tensor_parallel else ""
-    return f"{option.gpus} x {option.result.gpu.id}{laid}"
-
-
-def _told(option: Option) -> str:
-    """Say what kind of price an option has."""
-    return option.price.told if option.price else ""
+    if not isinstance(option.found, Estimate):
+        replicas = text.plural(option.found.replicas, "replica")
+        laid = f" ({replicas} of {setup.words or 1})"
+    return f"{option.gpus} x {option.deployed.gpu.id}{laid}, {option.attention}"
 
 
 def _nearest(option: Option) -> "Text":
     """Say which option is nearest to the target."""
-    item = option.result
-    where = f"{_where(option)}, {option.attention}"
-    if item.memory.fits:
-        step = text.interval_phrase(item.step_low_s, item.step_high_s)
+    if isinstance(option.found, Estimate) and not option.found.memory.fits:
+        short = text.shortage(option.found.memory)
         return columns.line(
-            f"Fastest that fits: {where}, {format_time(item.step_s)} per step ({step})."
+            f"Nothing fits in memory: {_where(option)} comes nearest, {short} short."
         )
-    return columns.line(
-        f"Nothing fits in memory: {where} comes nearest, {text.shortage(item.memory)} short."
-    )
+    return _sentence("Fastest that fits", option)
 
 
 def _fewest_sentence(result: Plan) -> "Text":
@@ -291,19 +327,106 @@ def _fewest_sentence(result: Plan) -> "Text":
 
 
 def _standing(option: Option, result: Plan) -> str:
-    """Say whether an option meets the target, and whether it is on the Pareto front."""
-    unsure = option.result.memory.verdict == "too close to call"
-    if not option.result.memory.fits:
-        return "may not fit" if unsure else "does not fit"
-    if not option.meets_target:
-        return "too slow"
-    marks = ["Pareto"] if option.pareto else []
-    if unsure:
-        marks.append("may not fit")
-    if not option.result.interval_known:
-        marks.append("interval not known")
-    if option is result.cheapest:
+    """Say whether an option meets the targets, and what it misses."""
+    marks = list(_step_marks(option) if result.request is None else _load_marks(option))
+    if option.pareto and result.request is None:
+        marks.insert(0, "Pareto")
+    if any(option is best for best in (result.cheapest, result.cheapest_maybe)):
         marks.append("cheapest")
-    if option.price and not option.comparable:
+    if option.price and option.verdict != "no" and not option.comparable:
         marks.append("low-trust price" if option.price.low_trust else f"{option.price.terms} price")
     return ", ".join(marks)
+
+
+def _step_marks(option: Option) -> Iterator[str]:
+    """Say what keeps a step from its target, or puts that in doubt."""
+    unfit, unknown, unsure = option.doubts
+    if unsure:
+        yield (
+            "may not fit" if option.result.memory.verdict == "too close to call" else "does not fit"
+        )
+    if not unfit and not option.meets_target:
+        yield "too slow"
+    if unknown and option.meets_target:
+        yield "interval not known"
+
+
+def _load_marks(option: Option) -> Iterator[str]:
+    """Say whether a load meets the targets, and what it misses."""
+    each = option.point.deployment
+    why = ", ".join(option.missed)
+    if option.verdict == "no" and "load" in option.missed:
+        why = f"{each.saturates} saturates"
+    elif option.verdict == "no":
+        why = _floor(option)
+    elif option.verdict == "maybe" and each.slowest is None:
+        why = "may not fit" if each.interval_known else "interval not known"
+    yield f"{option.verdict}: {why}" if why else option.verdict
+
+
+def _floor(option: Option) -> str:
+    """Say which targets are missed, and what these times are of a request alone."""
+    server = option.point.deployment.server
+    if server is None:
+        return ""
+    alone = closed_loop(server, 1)
+    times = {"TTFT": alone.ttft_s, "TPOT": alone.tpot_s}
+    return ", ".join(
+        f"{name} ({format_time(times[name])} alone)" if name in times else name
+        for name in option.missed
+    )
+
+
+def _skipped(reasons: Sequence[str]) -> list[str]:
+    """Return what could not be tried, one note for all that does not fit."""
+    others = [reason for reason in reasons if not reason.startswith(UNFIT)]
+    # Of each GPU only the most of them: fewer do not hold it either.
+    most: dict[str, str] = {}
+    for reason in reasons:
+        if reason.startswith(UNFIT):
+            size, _, gpu = reason.removeprefix(UNFIT).partition(" x ")
+            most[gpu] = size
+    unfit = ", ".join(f"{size} x {gpu}" for gpu, size in most.items())
+    return [*others, *([f"A request does not fit on {unfit}, or fewer."] if unfit else [])]
+
+
+def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:
+    """Say what the answers rest on, each thing once."""
+    deployed = [option.deployed for option in options]
+    if result.request is not None:
+        yield from load.prefill_notes([each.setup for each in deployed])
+    yield from _price_sentences(options)
+    yield from _unknown_sentences(options)
+    yield from load.common_notes(deployed)
+    if result.request is None:
+        yield from _end_sentence(options)
+
+
+def _price_sentences(options: Sequence[Option]) -> Iterator[str]:
+    """Say who asks each price, and which prices rank apart."""
+    prices = {item.deployed.gpu.id: item.price for item in options if item.price is not None}
+    for kind, said in (True, "USD per GPU hour"), (False, "Ranked apart, and never cheapest"):
+        told = [
+            f"{gpu} {text.money(price.value, 2)} ({price.told})"
+            for gpu, price in prices.items()
+            if price.comparable == kind
+        ]
+        if told:
+            yield f"{said}: {'; '.join(told)}."
+
+
+def _unknown_sentences(options: Sequence[Option]) -> Iterator[str]:
+    """Say why intervals of options are not known, and what that does to their place."""
+    good = (option.deployed for option in options if option.verdict != "no")
+    reasons = [unknown_regime(item.model, item.rates, item.setup) for item in good]
+    if why := "; ".join(dict.fromkeys(filter(None, reasons))):
+        yield f"Interval not known: {why}. Such options come after the others."
+
+
+def _end_sentence(options: Sequence[Option]) -> Iterator[str]:
+    """Say that longest contexts end with the model, if one does."""
+    first = options[0].result
+    end = longest_context(first.model, first.workload)
+    if any(option.limits.longest_context_tokens == end for option in options):
+        own = text.plural(first.workload.decoded_tokens, "own token")
+        yield f"Longest contexts end at {end:,} tokens, where {first.model.name} does with {own}."

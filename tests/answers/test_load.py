@@ -14,7 +14,6 @@ from simulator.answers.load import (
     Request,
     at_concurrency,
     at_rate,
-    deploy,
     deployments,
     serve,
 )
@@ -43,13 +42,19 @@ def _ways(shape: Any, card: Any = CARD, **sizes: Any) -> dict[str, Deployment]:
     return {each.attention: each for each in found}
 
 
+def _deploy(model: Any, card: Any, setup: Any, request: Request, **more: int) -> Deployment:
+    """Return the deployment under the setup's kind of attention."""
+    (found,) = deployments(model, card, setup, request, attentions=[setup.attention], **more)
+    return found
+
+
 def test_one_user_sees_a_step_and_a_prefill() -> None:
     """Nobody else's prefill: TPOT is the step at the mean context, TTFT the prefill.
 
     Its interval also holds what engines vary: half widths add as squares.
     """
     setup, request = _request(output_tokens=257)
-    found = at_concurrency(deploy(mistral_7b(), CARD, setup, request), 1)
+    found = at_concurrency(_deploy(mistral_7b(), CARD, setup, request), 1)
     halfway = request.workload.but(decoded_tokens=129)
     alone = estimate(mistral_7b(), CARD, setup, halfway)
     prefill = step_time(
@@ -66,7 +71,7 @@ def test_one_user_sees_a_step_and_a_prefill() -> None:
 def test_many_users_wait_for_the_prefills_of_the_others() -> None:
     """TPOT at 16 users: the step of 16 contexts, and 15 prefills over the 256 steps."""
     setup, request = _request(output_tokens=257)
-    found = at_concurrency(deploy(mistral_7b(), CARD, setup, request), 16)
+    found = at_concurrency(_deploy(mistral_7b(), CARD, setup, request), 16)
     step = estimate(
         mistral_7b(), CARD, setup, request.workload.but(prompts=16, decoded_tokens=129)
     ).step_s
@@ -76,7 +81,7 @@ def test_many_users_wait_for_the_prefills_of_the_others() -> None:
 def test_memory_bounds_what_is_held_on_average_by_hand() -> None:
     """Llama-2-7B: requests of 2,048 + 128 tokens of 524,288 bytes in what the weights leave."""
     setup, request = _request(output_tokens=256)
-    found = deploy(llama_2_7b(), H100, setup, request)
+    found = _deploy(llama_2_7b(), H100, setup, request)
     alone = found.alone.memory
     room = alone.free_bytes + alone.kv_bytes
     assert found.server is not None
@@ -88,7 +93,7 @@ def test_memory_bounds_what_is_held_on_average_by_hand() -> None:
 def test_the_engine_bounds_the_sequences() -> None:
     """Of 64 sequences at most, 16 requests of 4 samples."""
     setup, request = _request(samples=4, context_tokens=128)
-    found = deploy(mistral_7b(), H100, setup, request, most_sequences=64)
+    found = _deploy(mistral_7b(), H100, setup, request, most_sequences=64)
     assert found.server is not None
     assert (found.server.most, found.limit) == (16, "sequences")
 
@@ -139,7 +144,7 @@ def test_cached_tokens_shorten_the_first_token_only() -> None:
     found = []
     for cached in (0, 1024):
         setup, request = _request(cached_tokens=cached)
-        found.append(at_concurrency(deploy(mistral_7b(), H100, setup, request), 1))
+        found.append(at_concurrency(_deploy(mistral_7b(), H100, setup, request), 1))
     assert found[1].served.tpot_s == found[0].served.tpot_s
     assert 0.4 * found[0].served.ttft_s < found[1].served.ttft_s < 0.7 * found[0].served.ttft_s
 
@@ -149,7 +154,7 @@ def test_chunks_take_less_than_steps_and_prefills_apart() -> None:
     servers = []
     for chunk in (None, 512):
         setup, request = _request(max_batched_tokens=chunk)
-        servers.append(deploy(mistral_7b(), H100, setup, request).server)
+        servers.append(_deploy(mistral_7b(), H100, setup, request).server)
     apart, mixed = servers
     assert apart is not None
     assert mixed is not None
@@ -162,7 +167,7 @@ def test_chunks_take_less_than_steps_and_prefills_apart() -> None:
 def test_replicas_share_the_load(share: float, replicas: int, samples: int) -> None:
     """Each replica sees what one sees at its share; prices and throughput add up."""
     setup, request = _request(samples=samples)
-    deployment = deploy(mistral_7b(), CARD, setup, request)
+    deployment = _deploy(mistral_7b(), CARD, setup, request)
     assert deployment.server is not None
     rate = share * deployment.server.capacity_per_s
     one = at_rate(deployment, rate, price=CARD.price_usd_per_hour)
@@ -208,7 +213,7 @@ def test_what_does_not_fit_has_no_server() -> None:
     """A 7B model in 12 GB."""
     small = gpu(ROUND_CONSTANTS, name="small", memory_gb=12)
     setup, request = _request()
-    found = deploy(mistral_7b(), small, setup, request)
+    found = _deploy(mistral_7b(), small, setup, request)
     assert found.server is None
     assert not at_rate(found, 1.0).carried
 
@@ -216,7 +221,7 @@ def test_what_does_not_fit_has_no_server() -> None:
 def test_groups_and_stages_prefill_side_by_side() -> None:
     """2 groups x 2 stages: a prefill adds a quarter of the time that its own token waits."""
     setup, request = _request(data_parallel=2, pipeline_parallel=2)
-    server = deploy(mistral_7b(), CARD, setup, request).server
+    server = _deploy(mistral_7b(), CARD, setup, request).server
     assert server is not None
     prefill = step_time(
         prefill_operations(mistral_7b(), setup, request.halfway), rates(CARD), setup.execution
@@ -235,10 +240,64 @@ def test_a_data_parallel_group_of_latent_caches_holds_more_requests() -> None:
     for how in ({"tensor_parallel": 8}, {"data_parallel": 8, "expert_parallel": 8}):
         setup, request = _request(context_tokens=8192, **how)
         setup = setup.but(weight_dtype="fp8", gpu_memory_utilization=0.95)
-        found = deploy(
+        found = _deploy(
             deepseek_v3(), load_hardware("h200-sxm"), setup, request, most_sequences=10**4
         )
         assert found.server is not None
         assert found.limit == "memory"
         most.append(found.server.most)
     assert most[1] > 3 * most[0]
+
+
+def test_a_curve_has_the_loads_that_are_asked() -> None:
+    """Users alone, rates alone, or both; each point is that of its load."""
+    setup, request = _request(samples=4)
+    asked_of = (mistral_7b(), CARD, setup, request)
+    found = serve(*asked_of, attentions=["standard"], users=[3], requests_per_s=[0.5, 1.0])
+    assert [(p.concurrency, p.arrivals_per_s) for p in found.points] == [
+        (3, None),
+        (None, 0.5),
+        (None, 1.0),
+    ]
+    (deployment,) = found.deployments
+    assert found.points[0].served == at_concurrency(deployment, 3).served
+    assert found.points[2].served.tpot_s == at_rate(deployment, 1.0).served.tpot_s
+    for wrong in ({"users": [0]}, {"requests_per_s": [1.0, -2.0]}):
+        with pytest.raises(WorkloadError, match="is not positive"):
+            serve(*asked_of, attentions=["standard"], **wrong)
+
+
+def test_a_percentile_is_of_requests_at_random() -> None:
+    """Users who ask again at once have none; it is a percentage."""
+    setup, request = _request()
+    with pytest.raises(WorkloadError, match="give requests_per_s"):
+        serve(mistral_7b(), CARD, setup, request, attentions=["standard"], percentile=90)
+    at: dict[str, Any] = {"attentions": ["standard"], "requests_per_s": [1.0], "percentile": 100}
+    with pytest.raises(WorkloadError, match="is not between 0 and 100"):
+        serve(mistral_7b(), CARD, setup, request, **at)
+
+
+def test_a_curve_bars_what_no_kernel_runs() -> None:
+    """Bifurcated attention beside standard, on a V100; alone it is still answered."""
+    setup, request = _request(samples=4)
+    asked_of = (mistral_7b(), load_hardware("v100-sxm2-32gb"), setup, request)
+    both = serve(*asked_of, attentions=ATTENTIONS)
+    assert [each.attention for each in both.deployments] == ["standard"]
+    assert "FlashAttention does not run on V100" in both.left_out[0]
+    alone = serve(*asked_of, attentions=["bifurcated"])
+    assert [each.attention for each in alone.deployments] == ["bifurcated"]
+    assert alone.left_out == ()
+
+
+def test_no_engine_is_the_step_as_it_is() -> None:
+    """Times are the same; their interval is the step's own, without what engines vary."""
+    setup, request = _request(output_tokens=257)
+    with_engine, without = (
+        at_concurrency(_deploy(mistral_7b(), CARD, setup.but(engine=name), request), 1)
+        for name in ("vllm", "none")
+    )
+    alone = without.deployment.alone
+    assert without.served.tpot_s == pytest.approx(alone.step_s)
+    assert without.low.tpot_s == pytest.approx(alone.step_low_s)
+    assert without.high.tpot_s == pytest.approx(alone.step_high_s)
+    assert with_engine.high.tpot_s > without.high.tpot_s

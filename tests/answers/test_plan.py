@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from simulator.answers.capacity import capacity, longest_context
 from simulator.answers.estimate import estimate
-from simulator.answers.plan import Option, Plan, plan
+from simulator.answers.plan import Option, Plan, Targets, plan
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
@@ -33,7 +33,8 @@ def _plan(shape: ModelShape | None = None, **settings: Any) -> Plan:
         )
         if name in settings
     }
-    return plan(shape or mistral_7b(), cards, *asked(**settings), **options)
+    targets = Targets(target_step_s=options.pop("target_step_s", None))
+    return plan(shape or mistral_7b(), cards, *asked(**settings), targets, **options)
 
 
 def _key(option: Option) -> tuple[str, int, str]:
@@ -155,7 +156,7 @@ def test_nothing_to_try_is_an_error() -> None:
 @pytest.mark.parametrize("target", [0, -1e-3, float("nan")])
 def test_a_target_is_a_time(target: float) -> None:
     """Not nothing, not negative, not a missing value."""
-    with pytest.raises(WorkloadError, match=r"^target_step_ms = .* is not positive$"):
+    with pytest.raises(WorkloadError, match=r"^target_step_ms = .* is not positive and finite$"):
         _plan(target_step_s=target)
 
 

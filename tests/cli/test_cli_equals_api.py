@@ -9,7 +9,7 @@ from command_line import bifurcate
 import simulator
 from simulator.views.estimate import compare_object, estimate_object
 from simulator.views.generate import generate_object
-from simulator.views.load import load_plan_object, serve_object
+from simulator.views.load import serve_object
 from simulator.views.plan import plan_object
 
 MODELS = ["llama-3.1-8b", "llama-2-7b", "starcoder", "mixtral-8x7b", "deepseek-v3", "gpt-oss-20b"]
@@ -104,6 +104,7 @@ def test_serve() -> None:
     """serve gives the numbers of simulator.serve, one sample unless asked."""
     options = ("-m", "mistral-7b", "-g", "l40s", "--input-len", "2K", "--output-len", "128")
     more = ("--cached-tokens", "1K", "--max-num-seqs", "32", "--max-batched-tokens", "2K")
+    more += ("--users", "4,8", "--requests-per-s", "0.5,1")
     shown = bifurcate("serve", *options, *more, "--price-per-hour", "1", "--json").json
     result = simulator.serve(
         "mistral-7b",
@@ -114,13 +115,15 @@ def test_serve() -> None:
         most_sequences=32,
         max_batched_tokens=2048,
         price_per_hour=1,
+        users=[4, 8],
+        requests_per_s=[0.5, 1],
     )
     assert shown == serve_object(result)
     assert shown["inputs"]["samples"] == 1
 
 
 def test_plan_for_a_load() -> None:
-    """plan --requests-per-s gives the numbers of simulator.plan_load."""
+    """plan --requests-per-s gives the numbers of simulator.plan."""
     options = (
         "-m",
         "mistral-7b",
@@ -135,7 +138,7 @@ def test_plan_for_a_load() -> None:
     )
     load = ("--requests-per-s", "12.5", "--ttft-ms", "900", "--tpot-ms", "40", "--gpus", "1")
     shown = bifurcate("plan", *options, *load, "--gpus-at-most", "64", "--json").json
-    result = simulator.plan_load(
+    result = simulator.plan(
         "mistral-7b",
         ["l4", "h200"],
         tree="system=4K,own=512",
@@ -146,7 +149,7 @@ def test_plan_for_a_load() -> None:
         tensor_parallel_sizes=1,
         gpus_at_most=64,
     )
-    assert shown == load_plan_object(result)
+    assert shown == plan_object(result)
     assert shown["inputs"]["cached_tokens"] == 4096
 
 

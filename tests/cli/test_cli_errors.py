@@ -16,12 +16,12 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("plan", *M, "--tp", "2", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
     (("plan", *M, "--tp", "1", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
     (("plan", *M, "--prices", "p", "--price-per-hour", "1"), 2, ("--prices", "--price-per-hour")),
-    (("plan", *M, "--tpot-ms", "30"), 2, ("--tpot-ms", "--requests-per-s")),
-    (("plan", *M, "--max-num-seqs", "8"), 2, ("--max-num-seqs", "--requests-per-s")),
+    (("plan", *M, "--tpot-ms", "30"), 1, ("tpot_ms is of a load", "requests_per_s")),
+    (("plan", *M, "--max-num-seqs", "8"), 1, ("--max-num-seqs", "requests_per_s")),
     (
         ("plan", *M, "--requests-per-s", "1", "--target-step-ms", "9"),
-        2,
-        ("--target-step-ms", "--tpot-ms"),
+        1,
+        ("target_step_ms", "tpot_ms"),
     ),
     (("serve", *M, "--decoded-tokens", "9"), 2, ("--decoded-tokens", "--output-tokens")),
     (("plan", *M, "--requests-per-s", "0"), 1, ("requests_per_s", "not positive")),
@@ -337,9 +337,12 @@ def test_what_cannot_be_understood_gets_the_hint_that_helps(
 
 def test_another_spelling_of_an_option_is_said() -> None:
     """A word of an engine's is never read in silence."""
-    done = bifurcate("plan", *M, "-g", "l4,l40s", "--tpot", "15")
-    assert done.err == "note: --tpot is read as --target-step-ms\n"
-    assert "L40S" in done.text or "l40s" in done.text
+    done = bifurcate("plan", *M, "-g", "l4,l40s", "--request-rate", "1")
+    assert done.err == "note: --request-rate is read as --requests-per-s\n"
+    assert "l40s" in done.text
+    done = bifurcate("plan", *M, "--tpot", "15")
+    assert done.err.startswith("note: --tpot is read as --tpot-ms\n")
+    assert "give requests_per_s; one step has target_step_ms" in " ".join(done.told.split())
 
 
 def test_a_model_without_a_command_is_told_the_command() -> None:

@@ -169,6 +169,7 @@ OPTION: dict[str, Any] = {
     "fits": bool,
     "meets_target": bool,
     "pareto": bool,
+    "dominated": bool,
     "usd_per_hour": OptionalNumber,
     "usd_per_million_tokens": OptionalNumber,
     "price": (str, type(None)),
@@ -220,6 +221,17 @@ POINT: dict[str, Any] = {
     "usd_per_month": OptionalNumber,
     "usd_per_million_tokens": OptionalNumber,
 }
+PERCENTILES = dict.fromkeys(
+    [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
+    OptionalNumber,
+)
+SERVED = {
+    "attention": str,
+    "concurrency": (int, type(None)),
+    "arrivals_per_s": OptionalNumber,
+    **{key: kind for key, kind in POINT.items() if key not in ("attention", "concurrency")},
+    **PERCENTILES,
+}
 LOAD_INPUTS: dict[str, Any] = {
     **{
         key: kind
@@ -234,21 +246,20 @@ SERVE: dict[str, Any] = {
     "schema_version": int,
     "inputs": LOAD_INPUTS,
     "hardware": HARDWARE,
-    "points": [POINT],
+    "points": [SERVED],
     "notes": [str],
 }
 LOAD_OPTION: dict[str, Any] = {
     "verdict": str,
     "missed": str,
+    "pareto": bool,
+    "dominated": bool,
     "gpu": str,
     "gpus": int,
     **PARALLELISM,
     "replicas": int,
     **{key: kind for key, kind in POINT.items() if key != "concurrency"},
-    **dict.fromkeys(
-        [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
-        OptionalNumber,
-    ),
+    **PERCENTILES,
     "price": (str, type(None)),
     "price_source": (str, type(None)),
     "price_comparable": bool,
@@ -266,6 +277,7 @@ LOAD_PLAN: dict[str, Any] = {
     },
     "cheapest": LOAD_OPTION,
     "cheapest_maybe": LOAD_OPTION,
+    "fewest_gpus": {"h100-sxm": int},
     "options": [LOAD_OPTION],
     "skipped": [str],
     "notes": [str],

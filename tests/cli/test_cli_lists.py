@@ -113,3 +113,30 @@ def test_a_grid_is_about_one_step_of_a_request() -> None:
     done = bifurcate("sweep", "gpt2", "--output-len", "64,1K")
     assert done.code == 2
     assert "--output-tokens says which step" in done.told
+
+
+def test_lists_under_load_are_one_table() -> None:
+    """A row for each combination: of a plan its best option, of a curve each of its points."""
+    options = ("-m", "gpt2", "-n", "2,4", "--input-len", "512", "--output-len", "64", "-g", "l4")
+    text = bifurcate("plan", *options, "--requests-per-s", "1", "--gpus", "1").text
+    rows = [line.split() for line in text.splitlines() if " l4 " in line]
+    assert [row[0] for row in rows] == ["2", "4"]
+    for load, values in {"--users": ("4", "8"), "--requests-per-s": ("0.5", "2")}.items():
+        text = bifurcate("serve", *options, load, ",".join(values), "--attention", "standard").text
+        cells = [line.split() for line in text.splitlines() if "standard" in line]
+        found = [(row[0], row[row.index("standard") + 1]) for row in cells]
+        assert found == [(samples, value) for samples in ("2", "4") for value in values]
+
+
+def test_percentiles_that_are_not_known_say_so() -> None:
+    """In the table of a curve: known at a low rate, not near the capacity, endless beyond."""
+    options = ("-m", "llama-3.1-8b", "--input-len", "2K", "--attention", "standard", "--json")
+    points = bifurcate("serve", *options, "--requests-per-s", "1,1000").json["points"]
+    assert points[0]["ttft_ms_p50"] < points[0]["ttft_ms_p90"] < points[0]["ttft_ms_p99"]
+    assert points[1]["ttft_ms_p50"] is points[1]["ttft_ms"] is None
+    near = str(0.9 / points[1]["utilisation"] * 1000)
+    asked = ("--requests-per-s", f"1,{near},1000", "--percentile", "90")
+    text = bifurcate("serve", *options[:-1], *asked).text
+    rows = [line for line in text.splitlines() if line.startswith("standard ")]
+    assert f"{points[0]['ttft_ms_p90']:.3g}"[:3] in rows[0]
+    assert ("not known" in rows[1], "grows" in rows[2]) == (True, True)

@@ -56,7 +56,7 @@ GRID = st.fixed_dictionaries(
 )
 ANSWERS = (
     *(simulator.estimate, simulator.compare, simulator.generate, simulator.plan, simulator.serve),
-    *(simulator.plan_load, simulator.tree, simulator.tradeoff, simulator.quality),
+    *(simulator.tree, simulator.tradeoff, simulator.quality),
 )
 READERS = (simulator.load_model, simulator.load_hardware, simulator.load_scenario)
 
@@ -117,8 +117,6 @@ def test_calls_from_python(answer: Any, model: str, data: st.DataObject) -> None
     own = [name for name, item in inspect.signature(answer).parameters.items() if item.kind == 3]
     names = st.sampled_from([*own, "gpu", *Setup.model_fields, *Workload.model_fields, "kv_heads"])
     given_ = data.draw(st.dictionaries(names, VALUES | st.lists(VALUES, max_size=2), max_size=3))
-    if answer is simulator.plan_load:
-        given_.setdefault("requests_per_s", 1)
     told = ""
     try:
         answer(model, **given_)

@@ -171,6 +171,7 @@ def test_mean_tpot_at_random_is_what_events_give(
         (CHUNKED, 0.5, 0.05),
         (MANY_CHUNKS, 0.8, 0.05),
         (CHUNKED, 0.7, 0.05),
+        (CHUNKED, 0.8, 0.05),
     ],
     ids=str,
 )
@@ -182,7 +183,11 @@ def test_mean_ttft_at_random_is_what_events_give(
     rate = share * server.capacity_per_s
     found = open_loop(server, rate)
     assert found.full_share < 0.01
-    mean, error = of_seeds(engine, rate, lambda seen: seen.ttft_s, requests=_enough(share), seeds=6)
+    # Six runs at four fifths of the capacity may all lie 5 % above the mean of thirty.
+    seeds = 20 if (engine, share) == (CHUNKED, 0.8) else 6
+    mean, error = of_seeds(
+        engine, rate, lambda seen: seen.ttft_s, requests=_enough(share), seeds=seeds
+    )
     assert error < 0.02 * mean
     assert found.ttft_s == pytest.approx(mean, rel=tolerance)
 

@@ -39,8 +39,8 @@ def main() -> None:
     assert_type(choices, simulator.TreePlan)
     assert_type(options.fewest_gpus, dict[str, int | None])
 
-    fleet = simulator.plan_load(sizes, ["l4", gpu], requests_per_s=2, tpot_ms=50)
-    assert_type(fleet, simulator.LoadPlan)
+    fleet = simulator.plan(sizes, ["l4", gpu], requests_per_s=2, tpot_ms=50)
+    assert_type(fleet, simulator.Plan)
     curve = simulator.serve(sizes, gpu, samples=4, output_tokens=64)
     assert_type(curve, simulator.Curve)
     assert_type(curve.points[0].tokens_per_s_per_user, float)

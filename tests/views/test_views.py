@@ -318,7 +318,9 @@ def test_a_plan_shows_its_own_numbers() -> None:
     assert best is not None
     assert f"Cheapest that meets 15.0 ms: {best.gpus} x {best.result.gpu.id}" in text
     rows = text.split("longest context")[1].splitlines()[1:]
-    for row, option in zip(rows, result.options[:MOST_OPTIONS_SHOWN], strict=False):
+    worth = [option for option in result.options if not option.dominated]
+    assert f"Not shown: {len(result.options) - len(worth)} that another of the same card" in text
+    for row, option in zip(rows, worth[:MOST_OPTIONS_SHOWN], strict=False):
         limits = option.limits
         assert row.split()[:3] == [option.result.gpu.id, str(option.gpus), option.attention]
         assert format_time(option.result.step_s) in row

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.load import Request, at_rate
-from simulator.answers.load_plan import LoadOption, LoadPlan, Targets, plan_load
-from simulator.answers.plan import layouts
+from simulator.answers.plan import Option, Plan, Targets, layouts, plan
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.setup import Setup
@@ -27,10 +26,10 @@ CARDS = (CHEAP, FAST, SMALL, UNPRICED)
 
 def _plan(
     targets: Targets, *, samples: int = 1, cards: Sequence[HardwareProfile] = CARDS, **more: Any
-) -> LoadPlan:
+) -> Plan:
     setup, work = asked(samples=samples, context_tokens=2048)
     request = Request(workload=work, output_tokens=256)
-    return plan_load(mistral_7b(), cards, setup, request, targets, **more)
+    return plan(mistral_7b(), cards, setup, request, targets, **more)
 
 
 def test_replicas_are_the_fewest_that_meet_the_targets() -> None:
@@ -83,6 +82,29 @@ def test_gpus_at_most_bound_all_replicas() -> None:
     assert result.cheapest is None
 
 
+@pytest.mark.parametrize("targets", [Targets(requests_per_s=30, tpot_s=0.03), Targets()])
+def test_dominated_options_are_beaten_by_another_of_the_card(targets: Targets) -> None:
+    """By one with no more GPUs and no longer times; those left are beaten by none."""
+    setup, work = asked(samples=64, context_tokens=2048)
+    load = Request(workload=work, output_tokens=256) if targets.requests_per_s else work
+    cards = (CHEAP, load_hardware("l40s"))
+    found = plan(mistral_7b(), cards, setup, load, targets).options
+    assert any(option.dominated for option in found)
+    for option in found:
+        better = [
+            other
+            for other in found
+            if (other.deployed.gpu, other.attention) == (option.deployed.gpu, option.attention)
+            and ("meets", "maybe", "no").index(other.verdict)
+            <= ("meets", "maybe", "no").index(option.verdict)
+            and other.doubts <= option.doubts
+            and other.gpus <= option.gpus
+            and all(a <= b for a, b in zip(other.times_s, option.times_s, strict=True))
+            and (other.gpus, other.times_s) != (option.gpus, option.times_s)
+        ]
+        assert option.dominated == bool(better)
+
+
 def test_what_holds_no_request_is_said() -> None:
     """12 GB hold no 7B model on one GPU."""
     assert "a request does not fit on 1 x small" in _plan(Targets(requests_per_s=1)).skipped
@@ -91,7 +113,7 @@ def test_what_holds_no_request_is_said() -> None:
 def test_a_card_of_unknown_interval_never_surely_meets() -> None:
     """No rows are of experts on AMD's cards."""
     setup, work = asked(samples=1, context_tokens=2048)
-    result = plan_load(
+    result = plan(
         mixtral_8x7b(),
         [load_hardware("mi300x")],
         setup,
@@ -163,12 +185,12 @@ def test_experts_are_also_laid_over_data_parallel_groups_and_pipelines() -> None
     assert spread == {"TP 8, PP 2"}
 
 
-def _mixtral(memory_gb: float) -> Sequence[LoadOption]:
+def _mixtral(memory_gb: float) -> Sequence[Option]:
     """Plan for Mixtral on a card of so much memory."""
     setup, work = asked(samples=1, context_tokens=512)
     card = gpu(ROUND_CONSTANTS, name="card", memory_gb=memory_gb, network_gb_per_s_per_direction=50)
     request = Request(workload=work, output_tokens=64)
-    return plan_load(mixtral_8x7b(), [card], setup, request, Targets(requests_per_s=1)).options
+    return plan(mixtral_8x7b(), [card], setup, request, Targets(requests_per_s=1)).options
 
 
 def test_what_no_kernel_runs_is_left_out_of_several_and_said() -> None:
