@@ -381,7 +381,7 @@ def check_split(model: ModelShape, ranks: int) -> None:
         return [
             f"{split} {words.format(copied)}"
             for split, copied, words in sorted(sizes)
-            if split % size or (copied % size and size % copied)
+            if split % size or (copied % size) * (size % copied)
         ]
 
     if refused(ranks):

@@ -81,6 +81,14 @@ def page_data(offer: Menu) -> dict[str, Any]:
         work=offer.asks(own, "auto", "auto")[1],
         moved=offer.moved,
         sizes=offer.choices["tensor_parallel"],
+        kv_bytes=sorted(
+            {
+                setup.kv_bytes
+                for entry in offer.models
+                for row in _formats(offer, entry.model)[:1]
+                for setup, _ in row
+            }
+        ),
     )
     shapes = _meet(programs, offer)
     plans: dict[Any, Any] = {}
@@ -202,6 +210,7 @@ def _model(
         "notes": model_notes(model),
         "dtypes": dtypes,
         "kv_dtypes": kv_dtypes,
+        "kv_bytes": [setup.kv_bytes for setup, _ in formats[0]],
         "splits": [programs.splits(variant) for variant in entry.variants],
         "numbers": [numbers for _, numbers in shapes],
         "group_bytes": [group_bytes(row[0][0].weights) for row in formats],
@@ -257,17 +266,16 @@ def _ways(
         asked = setup.but(kv_layout=layout or "shared", attention=attention)
         forms = []
         for form in offer.forms(model, asked, work):
-            how = form.but(weight_dtype="auto", tensor_parallel=1)
             # Around attention, only the projections of a latent cache depend on how it is read.
             rest = (
-                how
+                form
                 if model.latent
-                else how.but(attention="standard", kv_layout="shared", kernel="flash")
+                else form.but(attention="standard", kv_layout="shared", kernel="flash")
             )
             around = programs.record("around", formatted, rest)
-            attends = programs.record("attention", plain, how)
+            attends = programs.record("attention", plain, form)
             kinds = programs.kinds_of(around, attends)
-            held = programs.record("memory", plain, how)
+            held = programs.record("memory", plain, form)
             forms.append((around, attends, held, programs.intervals.add(form, kinds, peak=peak)))
         if not forms:
             return None

@@ -8,11 +8,12 @@ model treats alike.
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from itertools import count
-from operator import attrgetter
+from itertools import count, product
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
+from pydantic import PrivateAttr
 
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation, repeated
@@ -199,6 +200,17 @@ class Timing:
         ]
 
 
+class _Recorded(Setup):
+    """A setup whose cached values have some number of bytes."""
+
+    _kv_bytes: Any = PrivateAttr()
+
+    @property
+    def kv_bytes(self) -> Any:
+        """Bytes of a cached value, a symbol. [bytes]."""
+        return self._kv_bytes
+
+
 @dataclass
 class Architecture:
     """Models that differ in numbers alone.
@@ -253,8 +265,8 @@ class Programs:
         The workload, whose moved sizes the page has as variables.
     moved
         The sizes that vary; the others are fixed as in ``work``.
-    sizes
-        GPUs of the groups to offer.
+    sizes, kv_bytes
+        GPUs of the groups to offer, and bytes of a cached value in each format of the cache.
     operations
         Name, timing, and the tape of the timing's quantities and of the calls in a step.
     recordings
@@ -266,6 +278,7 @@ class Programs:
     work: Workload
     moved: Sequence[str]
     sizes: Sequence[int]
+    kv_bytes: Sequence[float]
     tapes: Tapes = field(default_factory=Tapes)
     names: Unique[str] = field(default_factory=Unique)
     timings: Unique[Timing] = field(default_factory=Unique)
@@ -320,8 +333,9 @@ class Programs:
         part
             ``around`` attention, ``attention``, or ``memory``.
         architecture, setup
-            What is decoded, and how; the setup's own weights and group are left out.
+            What is decoded, and how; the setup's own formats and group are left out.
         """
+        setup = setup.but(weight_dtype="auto", kv_dtype="bf16", tensor_parallel=1)
         key = part, id(architecture), setup
         if key in self._places:
             return self._places[key]
@@ -331,18 +345,31 @@ class Programs:
             "memory": self._memory,
         }[part]
         self.kinds.append({})
+        # The largest groups first: what is recorded for one holds for a single GPU as well.
         waiting = np.array(
-            [(size, *known) for known, sizes in architecture.known.items() for size in sizes]
+            sorted(
+                (
+                    (size, cached, *known)
+                    for known, sizes in architecture.known.items()
+                    for size, cached in product(sizes, self.kv_bytes)
+                ),
+                key=itemgetter(0),
+                reverse=True,
+            )
         )
         recordings: list[Recording] = []
         while len(waiting):
-            recorder, sizes, (ranks, *values) = self._variables(tuple(waiting[0].tolist()))
+            recorder, sizes, (ranks, cached, *values) = self._variables(tuple(waiting[0].tolist()))
             recorder.guards.clear()
             model, formats = architecture.with_numbers(values)
-            how = setup.but(tensor_parallel=ranks)
-            how._checkpoint = formats  # noqa: SLF001 - these are a setup's own
+            how = _Recorded.model_construct(**{**dict(setup), "tensor_parallel": ranks})
+            how._checkpoint, how._kv_bytes = formats, cached  # noqa: SLF001 - a setup's own
             work = self.work.but(**{name: sizes[name] for name in self.moved})
             found = counted(model, how, work, sizes)
+            alone = ranks == 1
+            if isinstance(alone, Symbol) and not alone.value:
+                # It has all operations of a single GPU, which skips the collectives.
+                recorder.guards.pop(alone.number, None)
             guards = list(recorder.guards.values())
             expected = [value for _, value in guards]
             tape = self.tapes.add(recorder, [symbol for symbol, _ in guards]) if guards else None

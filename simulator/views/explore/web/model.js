@@ -69,12 +69,12 @@ function makeModel(data) {
     return outputs.map(value);
   }
 
-  /* Numbers that code may have decided by: GPUs of the group, and those of the model. */
+  /* Numbers that code may have decided by: GPUs of the group, and those of formats and the model. */
   function knownOf(state) {
-    const { choices, numbers, group_bytes: bytes } = data.models[state.model];
+    const { choices, numbers, kv_bytes: cached, group_bytes: bytes } = data.models[state.model];
     const own = numbers[choices.indexOf(state.kv_heads)];
     const gpus = data.choices.tensor_parallel[state.tensor_parallel];
-    return [gpus, ...own, ...bytes[state.weight_dtype]];
+    return [gpus, cached[state.kv_dtype], ...own, ...bytes[state.weight_dtype]];
   }
 
   function variablesOf(state) {
@@ -128,9 +128,10 @@ function makeModel(data) {
     const gpu = data.gpus[state.gpu];
     for (const number of program.operations) {
       const [name, timing, tape] = data.operations[number];
-      const quantities = follow(tape, variables);
       const times = gpu.times[timing];
       const time = Array.isArray(times) ? times[state.tensor_parallel] : times;
+      if (time < 0) continue; // a collective, on a single GPU
+      const quantities = follow(tape, variables);
       see(name, quantities.at(-1), timing, quantities, follow(time, quantities), number);
     }
   }
