@@ -50,12 +50,12 @@ function makeModel(data) {
       })[name],
   );
 
-  /* Follow a tape from the values of its variables to those of its outputs. */
+  /* Follow a tape from the values of all variables to those of its outputs. */
   function follow(number, inputs) {
     const tape = tapes[number];
     const [variables, code, outputs] = data.structures[tape[0]];
-    const value = (operand) => (operand < 0 ? tape[-operand] : registers[operand]);
-    for (let index = 0; index < variables; index += 1) registers[index] = inputs[index];
+    const value = (operand) => (operand < 0 ? tape[variables - operand] : registers[operand]);
+    for (let index = 0; index < variables; index += 1) registers[index] = inputs[tape[index + 1]];
     let next = variables;
     for (let at = 0; at < code.length; next += 1) {
       const opcode = code[at];
