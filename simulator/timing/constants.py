@@ -1025,7 +1025,9 @@ class _Search:
         # The parts of the model with constants from rows of the card in a format. Constants that
         # these rows could not determine are then the card's 16-bit ones, which were in use when the
         # others were fitted.
-        self._told = {(key.precision, part_of(key)) for key in self._fitted if key.precision}
+        self._told = frozenset(
+            (key.precision, part_of(key)) for key in self._fitted if key.precision
+        )
 
     def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
         """Return the first constant found, from the card's own to the general ones."""
@@ -1053,25 +1055,11 @@ class _Search:
 
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
-        by_kind = CONSTANTS[key.name].by_kind
-        low_precision = [key.of(variant) for variant in variants if variant.precision]
-        sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
-        part = part_of(key)
-        told = any((each.precision, part) in self._told for each in low_precision)
-        found = (
-            self._own(low_precision)
-            or (transferred(self.gpu, low_precision) if low_precision and not told else None)
-            # A constant of this kind of operation is better than a general one measured here.
-            or self._own((*sixteen_bit, key, *([Key(key.name)] if by_kind else [])))
-            or transferred(self.gpu, sixteen_bit, key if key.kind else None)
-        )
-        if found is None and key in _STAND_IN:
-            # Queries over a cache of 8 bits are in 16 bits.
-            plain = [variant for variant in variants if not variant.precision]
-            return self._of_kind(_STAND_IN[key], plain)
-        if found is None and key.kind in KIN:
-            return self._of_kind(key._replace(kind=KIN[key.kind] if by_kind else None), variants)
-        return found
+        for own, keys, general in _searched(key, tuple(variants), self._told):
+            found = self._own(keys) if own else transferred(self.gpu, keys, general)
+            if found is not None:
+                return found
+        return None
 
     def _own(self, keys: Iterable[Key]) -> Constant | None:
         """Return the first of some constants that was fitted to the card."""
@@ -1079,6 +1067,40 @@ class _Search:
             if figure := self._fitted.get(key):
                 return Constant(figure.value, figure.source, "fitted", key)
         return None
+
+
+@lru_cache(maxsize=4096)
+def _searched(
+    key: Key, variants: tuple[Variant, ...], told: frozenset[tuple[Precision, str]]
+) -> list[tuple[bool, tuple[Key, ...], Key | None]]:
+    """Return where a constant of a kind is searched, in order: own ones or others', keys, general.
+
+    Parameters
+    ----------
+    key, variants
+        The constant, and the variants that come before it.
+    told
+        The parts of the model that rows of the card in a format tell of.
+    """
+    by_kind = CONSTANTS[key.name].by_kind
+    low_precision = tuple(key.of(variant) for variant in variants if variant.precision)
+    sixteen_bit = tuple(key.of(variant) for variant in variants if not variant.precision)
+    found: list[tuple[bool, tuple[Key, ...], Key | None]] = [(True, low_precision, None)]
+    if not any((each.precision, part_of(key)) in told for each in low_precision):
+        found.append((False, low_precision, None))
+    # A constant of this kind of operation is better than a general one measured here.
+    found += [
+        (True, (*sixteen_bit, key, *([Key(key.name)] if by_kind else [])), None),
+        (False, sixteen_bit, key if key.kind else None),
+    ]
+    if key in _STAND_IN:
+        # Queries over a cache of 8 bits are in 16 bits.
+        plain = tuple(variant for variant in variants if not variant.precision)
+        found += _searched(_STAND_IN[key], plain, told)
+    elif key.kind in KIN:
+        kin = key._replace(kind=KIN[key.kind] if by_kind else None)
+        found += _searched(kin, variants, told)
+    return [place for place in found if place[1] or place[2]]
 
 
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:

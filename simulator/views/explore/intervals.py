@@ -27,6 +27,7 @@ STEP_SPENT = ("total_s", "device_s", "host_s", "collective_s", "bound_s", *STORE
 SPENT = ("total_s", "fixed_s", "squares_s2", "launches", "cached_s")
 SPREAD = tuple(item.name for item in fields(Spread))
 # What of a setup its interval depends on, besides formats.
+_SETUP = Setup()
 _HOW = ("attention", "kernel", "kv_layout", "execution")
 
 
@@ -108,7 +109,7 @@ class Intervals:
             Whether the constants are published peaks.
         """
         interval = Interval(
-            setup=Setup(**{name: getattr(setup, name) for name in _HOW}),
+            setup=_SETUP.but(**{name: getattr(setup, name) for name in _HOW}),
             families=tuple(kinds),
             formats=tuple(format_of(family, setup) for family in kinds),
             cached=tuple(family for family, (again, _) in kinds.items() if again),

@@ -57,6 +57,8 @@ SCRIPTS = (
 
 # What a model has in common with those of its architecture, and its numbers.
 _Shape = tuple[tuple[Any, ...], list[float]]
+# A model's question under every format of weights, and of the cache.
+_Asked = list[list[tuple[Setup, Workload]]]
 # What is around attention, attention, memory and interval, of each form of each way to keep and
 # read the context, in the order of "ways".
 _Ways = list[list[tuple[int, int, int, int]]]
@@ -76,25 +78,18 @@ def page(offer: Menu) -> str:
 
 def page_data(offer: Menu) -> dict[str, Any]:
     """Return all data of the page's script."""
-    own = offer.models[0].model
+    asked = [_formats(offer, entry.model) for entry in offer.models]
     programs = Programs(
-        work=offer.asks(own, "auto", "auto")[1],
+        work=asked[0][0][0][1],
         moved=offer.moved,
         sizes=offer.choices["tensor_parallel"],
-        kv_bytes=sorted(
-            {
-                setup.kv_bytes
-                for entry in offer.models
-                for row in _formats(offer, entry.model)[:1]
-                for setup, _ in row
-            }
-        ),
+        kv_bytes=sorted({setup.kv_bytes for rows in asked for setup, _ in rows[0]}),
     )
-    shapes = _meet(programs, offer)
+    shapes = _meet(programs, offer, asked)
     plans: dict[Any, Any] = {}
     models = [
-        _model(programs, plans, offer, entry, met)
-        for entry, met in zip(offer.models, shapes, strict=True)
+        _model(programs, plans, offer, entry, *known)
+        for entry, *known in zip(offer.models, asked, shapes, strict=True)
     ]
     times = programs.times(offer.gpus)
     texts: Unique[str] = Unique()
@@ -162,17 +157,17 @@ def page_data(offer: Menu) -> dict[str, Any]:
     }
 
 
-def _formats(offer: Menu, model: ModelShape) -> list[list[tuple[Setup, Workload]]]:
+def _formats(offer: Menu, model: ModelShape) -> _Asked:
     """Return a model's question under every format of weights, and of the cache."""
     weights, caches = offer.choices["weight_dtype"], offer.choices["kv_dtype"]
     return [[offer.asks(model, one, other) for other in caches] for one in weights]
 
 
-def _meet(programs: Programs, offer: Menu) -> list[list[_Shape]]:
+def _meet(programs: Programs, offer: Menu, asked: list[_Asked]) -> list[list[_Shape]]:
     """Let the programs know all models before anything is recorded; return their shapes."""
     found = []
-    for entry in offer.models:
-        formats = [row[0][0].weights for row in _formats(offer, entry.model)]
+    for entry, rows in zip(offer.models, asked, strict=True):
+        formats = [row[0][0].weights for row in rows]
         found.append([shape_of(variant) for variant in entry.variants])
         for variant, (shape, numbers) in zip(entry.variants, found[-1], strict=True):
             splits = programs.splits(variant)
@@ -187,10 +182,11 @@ def _model(
     plans: dict[Any, Any],
     offer: Menu,
     entry: ModelEntry,
+    formats: _Asked,
     shapes: list[_Shape],
 ) -> dict[str, Any]:
     """Return a model of the menu, and add to ``plans`` how its architectures are computed."""
-    model, formats = entry.model, _formats(offer, entry.model)
+    model = entry.model
     dtypes = [str(row[0][0].weights) for row in formats]
     kv_dtypes = [setup.kv_dtype for setup, _ in formats[0]]
     studied = model.name in offer.studied
@@ -223,7 +219,7 @@ def _plan(
     offer: Menu,
     model: ModelShape,
     shape: Hashable,
-    formats: list[list[tuple[Setup, Workload]]],
+    formats: _Asked,
     *,
     studied: bool,
 ) -> list[list[list[list[_Ways | None]]]]:

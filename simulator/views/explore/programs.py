@@ -27,7 +27,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import Frozen
 from simulator.inputs.formats import TENSOR_GROUPS, WeightFormat, WeightFormats
-from simulator.inputs.model import ModelShape
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
@@ -71,15 +71,13 @@ TIMES = (
     "peak_compute_s",
 )
 
-# The fields of an operation that determine the time of one call: name, type, and default. Those of
-# type int and bool are settings, and no quantities.
-_TIMED = tuple(
-    (item.name, item.type, item.default)
-    for item in fields(Operation)
-    if item.name not in ("name", "within", "repeat", "ranks")
-)
+# The fields of an operation that determine the time of one call. Those of type int and bool are
+# settings, and no quantities.
+_TIMED = [
+    item for item in fields(Operation) if item.name not in ("name", "within", "repeat", "ranks")
+]
 _NAMES = count()
-_FIELDS = attrgetter(*(name for name, *_ in _TIMED))
+_FIELDS = attrgetter(*(item.name for item in _TIMED))
 # Fields of a model that no formula reads, and its formats, which the page's menus choose.
 _TOLD = frozenset({"name", "source", "notes", "max_context_tokens", "weights", "kv_dtype"})
 
@@ -226,27 +224,42 @@ class Architecture:
     known
         The numbers of all of them, those of :func:`shape_of` and then :func:`group_bytes`, with the
         groups of GPUs that can split their heads.
+    rows
+        Those with each size of a group and bytes of a cached value: all that recordings have to
+        serve.
     """
 
     model: ModelShape
     base: Dtype
     formats: tuple[tuple[Dtype, Dtype | None], ...]
     known: dict[tuple[float, ...], list[int]] = field(default_factory=dict)
+    rows: Any = None
+    _models: dict[int, tuple[ModelShape, WeightFormats, Any]] = field(default_factory=dict)
 
-    def with_numbers(self, values: Sequence[Any]) -> tuple[ModelShape, WeightFormats]:
+    def with_numbers(
+        self, recorder: Recorder, values: Sequence[Any]
+    ) -> tuple[ModelShape, WeightFormats]:
         """Return a model of this architecture and the formats of its weights.
 
-        Its name is like no other: sums over the weights of a model are kept, by model.
+        Its name is like no other: sums over the weights of a model are kept, by model, and what
+        they decide guards all that is recorded of it.
         """
-        rest = iter(values)
-        model = _replaced(self.model, rest).but(name=f"recorded {next(_NAMES)}")
-        formats: dict[str, Any] = {
-            group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
-            for group, (dtype, multiplied), size in zip(
-                TENSOR_GROUPS, self.formats, rest, strict=True
-            )
-        }
-        return model, WeightFormats.model_construct(base=self.base, **formats)
+        if id(recorder) not in self._models:
+            recorder.guards = {}
+            rest = iter(values)
+            model = _replaced(self.model, rest).but(name=f"recorded {next(_NAMES)}")
+            formats: dict[str, Any] = {
+                group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
+                for group, (dtype, multiplied), size in zip(
+                    TENSOR_GROUPS, self.formats, rest, strict=True
+                )
+            }
+            count_parameters(model)
+            told = WeightFormats.model_construct(base=self.base, **formats)
+            self._models[id(recorder)] = model, told, recorder.guards
+        model, told, guards = self._models[id(recorder)]
+        recorder.guards = dict(guards)
+        return model, told
 
 
 # A recording for some models: the tape of its guards, what they have to be, and what was recorded;
@@ -345,23 +358,11 @@ class Programs:
             "memory": self._memory,
         }[part]
         self.kinds.append({})
-        # The largest groups first: what is recorded for one holds for a single GPU as well.
-        waiting = np.array(
-            sorted(
-                (
-                    (size, cached, *known)
-                    for known, sizes in architecture.known.items()
-                    for size, cached in product(sizes, self.kv_bytes)
-                ),
-                key=itemgetter(0),
-                reverse=True,
-            )
-        )
+        waiting = self._rows(architecture)
         recordings: list[Recording] = []
         while len(waiting):
             recorder, sizes, (ranks, cached, *values) = self._variables(tuple(waiting[0].tolist()))
-            recorder.guards.clear()
-            model, formats = architecture.with_numbers(values)
+            model, formats = architecture.with_numbers(recorder, values)
             how = _Recorded.model_construct(**{**dict(setup), "tensor_parallel": ranks})
             how._checkpoint, how._kv_bytes = formats, cached  # noqa: SLF001 - a setup's own
             work = self.work.but(**{name: sizes[name] for name in self.moved})
@@ -384,6 +385,20 @@ class Programs:
         self.recordings.append(recordings)
         self._places[key] = len(self.recordings) - 1
         return self._places[key]
+
+    def _rows(self, architecture: Architecture) -> Any:
+        """Return the numbers that recordings of an architecture have to serve.
+
+        The largest groups come first: what is recorded for one holds for a single GPU as well.
+        """
+        if architecture.rows is None:
+            rows = [
+                (size, cached, *known)
+                for known, sizes in architecture.known.items()
+                for size, cached in product(sizes, self.kv_bytes)
+            ]
+            architecture.rows = np.array(sorted(rows, key=itemgetter(0), reverse=True))
+        return architecture.rows
 
     def _variables(self, known: tuple[float, ...]) -> tuple[Recorder, dict[str, Any], list[Any]]:
         """Return a recorder for some known numbers, and its variables.
@@ -467,17 +482,17 @@ class Programs:
         """Record one operation, and return its number."""
         quantities: dict[str, Any] = {}
         settings: list[tuple[str, Any]] = []
-        for (name, kind, default), found in zip(_TIMED, _FIELDS(operation), strict=True):
-            value = found
-            if value is default and not value:
+        for item, found in zip(_TIMED, _FIELDS(operation), strict=True):
+            value: Any = found
+            if value is item.default and not value:
                 continue  # as most fields are
-            if kind in (int, bool):
-                value = kind(value)
+            if item.type in (int, bool):
+                value = item.type(value)
             elif type(value) is Symbol or (isinstance(value, (int, float)) and value):
-                quantities[name] = value
+                quantities[item.name] = value
                 continue
-            if value != default:
-                settings.append((name, value))
+            if value != item.default:
+                settings.append((item.name, value))
         timing = self.timings.place(
             Timing(
                 execution=execution,
