@@ -27,7 +27,6 @@ STEP_SPENT = ("total_s", "device_s", "host_s", "collective_s", "bound_s", *STORE
 SPENT = ("total_s", "fixed_s", "squares_s2", "launches", "cached_s")
 SPREAD = tuple(item.name for item in fields(Spread))
 # What of a setup its interval depends on, besides formats.
-_SETUP = Setup()
 _HOW = ("attention", "kernel", "kv_layout", "execution")
 
 
@@ -37,8 +36,8 @@ class Interval:
 
     Attributes
     ----------
-    setup
-        How the step is run.
+    how
+        How the step is run: ``_HOW`` of its setup.
     families, formats, cached
         Kinds of the step's kernels, the format that selects each one's spread, and the kinds that
         read data repeatedly.
@@ -48,7 +47,7 @@ class Interval:
         Whether times are those of published peaks.
     """
 
-    setup: Setup
+    how: tuple[str, ...]
     families: tuple[Family, ...]
     formats: tuple[Dtype, ...]
     cached: tuple[Family, ...]
@@ -73,7 +72,8 @@ class Interval:
             spread: dict[str, Any] = {name: recorder.variable(name) for name in SPREAD}
             spreads[family] = Spread(**spread)
         sums = StepSums(**step, families=families, launches=launches, cached_s=cached)
-        return uncertainty_of(sums, spreads, self.setup, peak=self.peak)
+        setup = Setup().but(**dict(zip(_HOW, self.how, strict=True)))
+        return uncertainty_of(sums, spreads, setup, peak=self.peak)
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Intervals:
             Whether the constants are published peaks.
         """
         interval = Interval(
-            setup=_SETUP.but(**{name: getattr(setup, name) for name in _HOW}),
+            how=tuple(getattr(setup, name) for name in _HOW),
             families=tuple(kinds),
             formats=tuple(format_of(family, setup) for family in kinds),
             cached=tuple(family for family, (again, _) in kinds.items() if again),

@@ -17,7 +17,7 @@ from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.inputs.dtypes import Dtype
+from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, Workload
@@ -148,7 +148,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "parts": PART_COLOURS,
         "part_of": [
             list(PART_COLOURS).index(part_of(programs.names.items[name], kinds[timing]))
-            for name, timing, _ in programs.operations.items
+            for name, timing, *_ in programs.operations.items
         ],
         "recordings": programs.recordings,
         "plans": list(plans.values()),
@@ -207,6 +207,7 @@ def _model(
         "dtypes": dtypes,
         "kv_dtypes": kv_dtypes,
         "kv_bytes": [setup.kv_bytes for setup, _ in formats[0]],
+        "kv_low": [is_low_precision(setup.kv_bytes) for setup, _ in formats[0]],
         "splits": [programs.splits(variant) for variant in entry.variants],
         "numbers": [numbers for _, numbers in shapes],
         "group_bytes": [group_bytes(row[0][0].weights) for row in formats],

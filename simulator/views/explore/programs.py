@@ -74,7 +74,9 @@ TIMES = (
 # The fields of an operation that determine the time of one call. Those of type int and bool are
 # settings, and no quantities.
 _TIMED = [
-    item for item in fields(Operation) if item.name not in ("name", "within", "repeat", "ranks")
+    item
+    for item in fields(Operation)
+    if item.name not in ("name", "within", "repeat", "ranks", "low_precision_cache")
 ]
 _NAMES = count()
 _FIELDS = attrgetter(*(item.name for item in _TIMED))
@@ -281,7 +283,8 @@ class Programs:
     sizes, kv_bytes
         GPUs of the groups to offer, and bytes of a cached value in each format of the cache.
     operations
-        Name, timing, and the tape of the timing's quantities and of the calls in a step.
+        Name, timings with a cache of 16 bits and of fewer, and the tape of the timing's quantities
+        and of the calls in a step.
     recordings
         Of each part of each step: of its operations, or of its memory.
     kinds
@@ -295,7 +298,7 @@ class Programs:
     tapes: Tapes = field(default_factory=Tapes)
     names: Unique[str] = field(default_factory=Unique)
     timings: Unique[Timing] = field(default_factory=Unique)
-    operations: Unique[tuple[int, int, int]] = field(default_factory=Unique)
+    operations: Unique[tuple[int, int, int, int]] = field(default_factory=Unique)
     recordings: list[list[Recording]] = field(default_factory=list)
     kinds: list[dict[Family, tuple[bool, bool]]] = field(default_factory=list)
     intervals: Intervals = field(init=False)
@@ -348,7 +351,9 @@ class Programs:
         architecture, setup
             What is decoded, and how; the setup's own formats and group are left out.
         """
-        setup = setup.but(weight_dtype="auto", kv_dtype="bf16", tensor_parallel=1)
+        execution = setup.execution if setup.eager or part == "memory" else "graph"
+        plain = {"weight_dtype": "auto", "kv_dtype": "bf16", "tensor_parallel": 1}
+        setup = setup.but(execution=execution, **plain)
         key = part, id(architecture), setup
         if key in self._places:
             return self._places[key]
@@ -493,15 +498,20 @@ class Programs:
                 continue
             if value != item.default:
                 settings.append((item.name, value))
-        timing = self.timings.place(
-            Timing(
-                execution=execution,
-                settings=tuple(settings),
-                used=tuple(quantities),
-                grouped=isinstance(operation.ranks, Symbol),
+        # Whether the cache has few bits is nothing to decide here: there is a timing for each.
+        low = operation.low_precision_cache
+        timings = [
+            self.timings.place(
+                Timing(
+                    execution=execution,
+                    settings=(*settings, ("low_precision_cache", True)) if each else (*settings,),
+                    used=tuple(quantities),
+                    grouped=isinstance(operation.ranks, Symbol),
+                )
             )
-        )
+            for each in ((False, True) if type(low) is Symbol else (low, low))
+        ]
         outputs = [*quantities.values(), operation.repeat]
         recorder = next(each.recorder for each in outputs if isinstance(each, Symbol))
         tape = self.tapes.add(recorder, outputs)
-        return self.operations.place((self.names.place(operation.name), timing, tape))
+        return self.operations.place((self.names.place(operation.name), *timings, tape))

@@ -126,8 +126,10 @@ function makeModel(data) {
   function walk(state, program, see) {
     const variables = variablesOf(state);
     const gpu = data.gpus[state.gpu];
+    const low = data.models[state.model].kv_low[state.kv_dtype];
     for (const number of program.operations) {
-      const [name, timing, tape] = data.operations[number];
+      const [name, usual, ofLow, tape] = data.operations[number];
+      const timing = low ? ofLow : usual;
       const times = gpu.times[timing];
       const time = Array.isArray(times) ? times[state.tensor_parallel] : times;
       if (time < 0) continue; // a collective, on a single GPU
