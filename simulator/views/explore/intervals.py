@@ -1,7 +1,7 @@
 """Intervals of steps and speed-ups, recorded for the spreads of any GPU."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from simulator.inputs.dtypes import Dtype
@@ -95,6 +95,7 @@ class Intervals:
     known: Unique[Interval] = field(default_factory=Unique)
     recorded: list[dict[str, Any]] = field(default_factory=list)
     ratios: dict[str, int] = field(default_factory=dict)
+    _results: dict[Interval, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, setup: Setup, kinds: Mapping[Family, tuple[bool, bool]], *, peak: bool) -> int:
         """Record the interval of a step, and return its number.
@@ -118,20 +119,25 @@ class Intervals:
         )
         number = self.known.place(interval)
         if number == len(self.recorded):
-            recorder = Recorder()
-            result = interval.record(recorder)
-            parts = [*result.shared.values(), *result.own.values()]
-            errors = [error for part in parts for error in (part.below_s, part.above_s)]
-            self.recorded.append(
-                {
-                    "families": interval.families,
-                    "formats": interval.formats,
-                    "shared": list(result.shared),
-                    "own": list(result.own),
-                    "tape": self.tapes.add(recorder, [result.low_s, result.high_s, *errors]),
-                }
-            )
+            # Formats choose the spreads, and not what is computed of them.
+            whatever = replace(interval, formats=())
+            if whatever not in self._results:
+                self._results[whatever] = self._recorded(whatever)
+            formats = {"families": interval.families, "formats": interval.formats}
+            self.recorded.append(formats | self._results[whatever])
         return number
+
+    def _recorded(self, interval: Interval) -> dict[str, Any]:
+        """Record an interval: the names of its errors, and its tape."""
+        recorder = Recorder()
+        result = interval.record(recorder)
+        parts = [*result.shared.values(), *result.own.values()]
+        errors = [error for part in parts for error in (part.below_s, part.above_s)]
+        return {
+            "shared": list(result.shared),
+            "own": list(result.own),
+            "tape": self.tapes.add(recorder, [result.low_s, result.high_s, *errors]),
+        }
 
     def add_ratio(self, first: int, second: int) -> None:
         """Record the interval of the ratio of two steps' times.

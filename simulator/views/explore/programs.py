@@ -71,6 +71,8 @@ TIMES = (
     "peak_compute_s",
 )
 
+# What a page varies of a setup, besides formats and the size of the group.
+HOW = ("attention", "kernel", "kv_layout", "execution", "latent_form")
 # The fields of an operation that determine the time of one call. Those of type int and bool are
 # settings, and no quantities.
 _TIMED = [
@@ -351,10 +353,10 @@ class Programs:
         architecture, setup
             What is decoded, and how; the setup's own formats and group are left out.
         """
-        execution = setup.execution if setup.eager or part == "memory" else "graph"
-        plain = {"weight_dtype": "auto", "kv_dtype": "bf16", "tensor_parallel": 1}
-        setup = setup.but(execution=execution, **plain)
-        key = part, id(architecture), setup
+        how = {name: getattr(setup, name) for name in HOW}
+        if part != "memory" and not setup.eager:
+            how["execution"] = "graph"
+        key = part, id(architecture), *how.values()
         if key in self._places:
             return self._places[key]
         counted: Counted = {
@@ -368,10 +370,12 @@ class Programs:
         while len(waiting):
             recorder, sizes, (ranks, cached, *values) = self._variables(tuple(waiting[0].tolist()))
             model, formats = architecture.with_numbers(recorder, values)
-            how = _Recorded.model_construct(**{**dict(setup), "tensor_parallel": ranks})
-            how._checkpoint, how._kv_bytes = formats, cached  # noqa: SLF001 - a setup's own
+            asked = _Recorded.model_construct(
+                **{**dict(setup), **how, "weight_dtype": "auto", "tensor_parallel": ranks}
+            )
+            asked._checkpoint, asked._kv_bytes = formats, cached  # noqa: SLF001 - a setup's own
             work = self.work.but(**{name: sizes[name] for name in self.moved})
-            found = counted(model, how, work, sizes)
+            found = counted(model, asked, work, sizes)
             alone = ranks == 1
             if isinstance(alone, Symbol) and not alone.value:
                 # It has all operations of a single GPU, which skips the collectives.
