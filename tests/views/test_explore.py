@@ -200,7 +200,8 @@ def test_a_known_number_guards_what_it_decided() -> None:
 
 def test_items_are_taken_together_until_they_differ() -> None:
     """Code runs once for several items, and says for which of them a decision went another way."""
-    cards = together([SimpleNamespace(rate=1.0, name="a"), SimpleNamespace(rate=3.0, name="a")])
+    made = [SimpleNamespace(rate=1.0, name="a"), SimpleNamespace(rate=3.0, name="a")]
+    cards = together(made, {})
     assert cards.name == "a"
     assert (10 / cards.rate).tolist() == pytest.approx([10, 10 / 3])
     assert cards.rate > 0

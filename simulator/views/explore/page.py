@@ -2,7 +2,6 @@
 
 import html
 import json
-import math
 from collections.abc import Hashable, Mapping
 from importlib.resources import files
 from itertools import chain, product
@@ -98,6 +97,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         for gpu_rates, each in zip(offer.gpus, times, strict=True)
     ]
     kinds = [str(dict(timing.settings)["kind"]) for timing in programs.timings.items]
+    intervals = programs.intervals
     scenario = offer.scenario
     return {
         "version": __version__,
@@ -138,8 +138,10 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "gpus": gpus,
         "texts": texts.items,
         "families": FAMILY,
-        "intervals": programs.intervals.recorded,
-        "ratios": programs.intervals.ratios,
+        "intervals": intervals.known.items,
+        "interval_families": [each.families for each in intervals.structures.items],
+        "interval_tapes": intervals.recorded,
+        "ratios": intervals.ratios,
         "names": programs.names.items,
         "timings": [
             {"used": timing.used, **dict(timing.settings)} for timing in programs.timings.items
@@ -153,7 +155,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "recordings": programs.recordings,
         "plans": list(plans.values()),
         "structures": programs.tapes.structures.items,
-        "tapes": [[_number(value) for value in tape] for tape in programs.tapes.tapes.items],
+        "tapes": programs.tapes.tapes.items,
     }
 
 
@@ -329,8 +331,9 @@ def _gpu(
 def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:
     """Return a GPU's spreads by kind of kernel and format."""
     found: dict[Family, dict[Dtype, list[float]]] = {}
-    for interval in programs.intervals.known.items:
-        for family, dtype in zip(interval.families, interval.formats, strict=True):
+    for place, formats in programs.intervals.known.items:
+        families = programs.intervals.structures.items[place].families
+        for family, dtype in zip(families, formats, strict=True):
             of_kind = found.setdefault(family, {})
             if dtype not in of_kind:
                 item = spread_of(gpu_rates, family, dtype)
@@ -352,15 +355,6 @@ def _style() -> dict[str, Any]:
         "font": palette.FONT,
         "green": palette.GREEN,
     }
-
-
-def _number(value: float) -> float | str:
-    """Convert a number for JSON, which has no infinity.
-
-    >>> _number(1.5), _number(float("inf"))
-    (1.5, 'Infinity')
-    """
-    return value if math.isfinite(value) else "Infinity"
 
 
 def _embedded(data: Mapping[str, Any]) -> str:

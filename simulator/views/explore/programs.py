@@ -34,7 +34,7 @@ from simulator.timing.constants import Rates
 from simulator.timing.interval import FAMILY, Family, cached_stream_s, peak_bound_s
 from simulator.timing.roofline import ROOFS, stored_ends_s
 from simulator.timing.step import step_time
-from simulator.views.explore.alike import Differ, together
+from simulator.views.explore.alike import Differ, Groups, together
 from simulator.views.explore.intervals import STORED, Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
@@ -148,7 +148,7 @@ class Timing:
     used: tuple[str, ...]
     grouped: bool
 
-    def tapes(self, tapes: Tapes, gpus: Sequence[Rates], ranks: int) -> list[int]:
+    def tapes(self, tapes: Tapes, gpus: Sequence[Rates], ranks: int, alike: Groups) -> list[int]:
         """Record the time of one call on each GPU: the columns of ``TIMES``.
 
         Parameters
@@ -157,6 +157,8 @@ class Timing:
             Where to record it.
         gpus, ranks
             The GPUs' rates, and the size of the group.
+        alike
+            GPUs taken together so far.
         """
         found: dict[int, int] = {}
         waiting = [list(range(len(gpus)))]
@@ -164,7 +166,7 @@ class Timing:
             places = waiting.pop()
             recorder = Recorder()
             try:
-                outputs = self._times(recorder, together([gpus[at] for at in places]), ranks)
+                outputs = self._times(recorder, together([gpus[at] for at in places], alike), ranks)
             except Differ as differ:
                 waiting += [
                     [at for at, yes in zip(places, differ.mask, strict=True) if yes == side]
@@ -460,14 +462,22 @@ class Programs:
         A time that depends on the group has one for each of ``sizes``, -1 where there is no link.
         """
         found: list[list[int | list[int]]] = [[] for _ in gpus]
+        alike: Groups = {}
         linked = [gpu for gpu in gpus if gpu.gpu.link_bytes_per_s(2) is not None]
         for timing in self.timings.items:
             if not timing.grouped:
-                for times, tape in zip(found, timing.tapes(self.tapes, gpus, 1), strict=True):
+                each = timing.tapes(self.tapes, gpus, 1, alike)
+                for times, tape in zip(found, each, strict=True):
                     times.append(tape)
                 continue
             by_size = [
-                dict(zip(map(id, linked), timing.tapes(self.tapes, linked, size), strict=True))
+                dict(
+                    zip(
+                        map(id, linked),
+                        timing.tapes(self.tapes, linked, size, alike),
+                        strict=True,
+                    )
+                )
                 if size > 1
                 else {}
                 for size in self.sizes

@@ -13,6 +13,7 @@ non-negative operand is the number of a register; -1 is the first constant, -2 t
 from bisect import bisect
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from simulator.views.explore.symbol import OPCODES, Recorder, Symbol
 
 Item = TypeVar("Item", bound=Hashable)
 Structure = tuple[int, tuple[int, ...], tuple[int, ...]]
-Tape = tuple[int | float, ...]
+Tape = tuple[int | float | str, ...]
 
 
 @dataclass
@@ -131,10 +132,18 @@ def _written(
     return (len(variables), tuple(code), tuple(places)), variables, constants
 
 
-def _constant(value: float) -> float:
-    """Return a plain number, to twelve digits: whole numbers as int, which is shorter."""
+def _constant(value: float) -> float | str:
+    """Return a plain number, to twelve digits: whole numbers as int, which is shorter.
+
+    JSON has no infinity.
+
+    >>> _constant(1.5), _constant(2.0), _constant(float("inf"))
+    (1.5, 2, 'Infinity')
+    """
     number = float(value)
-    return int(number) if number.is_integer() else float(f"{number:.12g}")
+    if number.is_integer():
+        return int(number)
+    return float(f"{number:.12g}") if number < inf else "Infinity"
 
 
 def _needed(recorder: Recorder, outputs: Sequence[Symbol | float]) -> tuple[list[int], list[int]]:

@@ -240,17 +240,17 @@ function makeModel(data) {
 
   /* Between which times a step lies, and the errors that make it so. */
   function interval(state, way, number, spent, families) {
-    const { families: kinds, formats, tape } = data.intervals[number];
+    const [structure, formats] = data.intervals[number];
     const inputs = [...spent];
-    kinds.forEach((family, index) => {
+    data.interval_families[structure].forEach((family, index) => {
       const spread = data.gpus[state.gpu].spreads[family][formats[index]];
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
     });
-    const [low, high, ...errors] = follow(tape, inputs);
+    const [low, high, ...errors] = follow(data.interval_tapes[structure], inputs);
     if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)] === "1") {
-      return { number, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
+      return { structure, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
     }
-    return { number, low, high, errors };
+    return { structure, low, high, errors };
   }
 
   /* Between which ratios the time of one step over another's lies. */
@@ -258,7 +258,7 @@ function makeModel(data) {
     if (Math.max(first.interval.high, second.interval.high) === Infinity) {
       return { low: 0, high: Infinity, verdict: verdict(0, Infinity, first.memory, second.memory) };
     }
-    const tape = data.ratios[`${first.interval.number}:${second.interval.number}`];
+    const tape = data.ratios[`${first.interval.structure}:${second.interval.structure}`];
     const inputs = [
       first.seconds,
       second.seconds,
