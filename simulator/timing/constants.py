@@ -28,7 +28,7 @@ times per clock, by 2.5 per FLOP), as those of experts' tiles between architectu
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, cached_property, partial
 from importlib.resources import files
 from math import inf
 from typing import Literal, NamedTuple, cast
@@ -588,14 +588,18 @@ def transferred(
     general
         The key without a variant, which comes last.
     """
-    found = _entry(gpu.architecture, tuple(own), general)
+    return _carried(gpu, _entry(gpu.architecture, tuple(own), general))
+
+
+def _carried(gpu: HardwareProfile, found: tuple[Entry, Key] | None) -> Constant | None:
+    """Return what was found in the tables, carried over to a GPU."""
     if found is None:
         return None
     entry, key = found
     return Constant(entry.on(gpu, key), entry.source, "carried", key)
 
 
-@lru_cache(maxsize=4096)
+@cache
 def _entry(
     architecture: str, own: tuple[Key, ...], general: Key | None
 ) -> tuple[Entry, Key] | None:
@@ -1055,6 +1059,8 @@ class _Search:
 
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
+        if not self._fitted:
+            return _carried(self.gpu, _first_carried(self.gpu.architecture, key, tuple(variants)))
         for own, keys, general in _searched(key, tuple(variants), self._told):
             found = self._own(keys) if own else transferred(self.gpu, keys, general)
             if found is not None:
@@ -1069,7 +1075,7 @@ class _Search:
         return None
 
 
-@lru_cache(maxsize=4096)
+@cache
 def _searched(
     key: Key, variants: tuple[Variant, ...], told: frozenset[tuple[Precision, str]]
 ) -> list[tuple[bool, tuple[Key, ...], Key | None]]:
@@ -1101,6 +1107,16 @@ def _searched(
         kin = key._replace(kind=KIN[key.kind] if by_kind else None)
         found += _searched(kin, variants, told)
     return [place for place in found if place[1] or place[2]]
+
+
+@cache
+def _first_carried(
+    architecture: str, key: Key, variants: tuple[Variant, ...]
+) -> tuple[Entry, Key] | None:
+    """Return where a GPU of an architecture without constants of its own finds one of a kind."""
+    places = _searched(key, variants, frozenset())
+    found = (_entry(architecture, keys, general) for own, keys, general in places if not own)
+    return next(filter(None, found), None)
 
 
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:

@@ -1,5 +1,6 @@
 """The page itself: its recorded computations as JSON, its script and its style."""
 
+import gc
 import html
 import json
 from collections.abc import Hashable, Mapping
@@ -65,7 +66,12 @@ _Ways = list[list[tuple[int, int, int, int]]]
 
 def page(offer: Menu) -> str:
     """Return the page as one self-contained HTML file."""
-    data = page_data(offer)
+    # What is recorded stays until the page is written: no garbage to look for.
+    gc.disable()
+    try:
+        data = page_data(offer)
+    finally:
+        gc.enable()
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
         policy=POLICY,
