@@ -93,8 +93,8 @@ def page_data(offer: Menu) -> dict[str, Any]:
     shapes = _meet(programs, offer, asked)
     plans: dict[Any, Any] = {}
     models = [
-        _model(programs, plans, offer, entry, *known)
-        for entry, *known in zip(offer.models, asked, shapes, strict=True)
+        _model(programs, plans, offer, entry, formats, met)
+        for entry, formats, met in zip(offer.models, asked, shapes, strict=True)
     ]
     times = programs.times(offer.gpus)
     texts: Unique[str] = Unique()
@@ -181,7 +181,10 @@ def _meet(programs: Programs, offer: Menu, asked: list[_Asked]) -> list[list[_Sh
             splits = programs.splits(variant)
             for each in formats:
                 for architecture in programs.architectures(variant, shape, each):
-                    architecture.known[*numbers, *group_bytes(each)] = splits
+                    architecture.known |= dict.fromkeys(
+                        (size, cached, *numbers, *group_bytes(each))
+                        for size, cached in product(splits, programs.kv_bytes)
+                    )
     return found
 
 

@@ -8,7 +8,8 @@ model treats alike.
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from itertools import count, product
+from functools import cached_property
+from itertools import count
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -228,19 +229,20 @@ class Architecture:
     base
         Format of activations.
     known
-        The numbers of all of them, those of :func:`shape_of` and then :func:`group_bytes`, with the
-        groups of GPUs that can split their heads.
-    rows
-        Those with each size of a group and bytes of a cached value: all that recordings have to
-        serve.
+        What its recordings have to serve: GPUs of a group, bytes of a cached value, and the numbers
+        of its models, those of :func:`shape_of` and then :func:`group_bytes`.
     """
 
     model: ModelShape
     base: Dtype
     formats: tuple[tuple[Dtype, Dtype | None], ...]
-    known: dict[tuple[float, ...], list[int]] = field(default_factory=dict)
-    rows: Any = None
+    known: dict[tuple[float, ...], None] = field(default_factory=dict)
     _models: dict[int, tuple[ModelShape, WeightFormats, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def rows(self) -> Any:
+        """All that is known, the largest groups first: they do what a single GPU does, and more."""
+        return np.array(sorted(self.known, key=itemgetter(0), reverse=True))
 
     def with_numbers(
         self, recorder: Recorder, values: Sequence[Any]
@@ -367,7 +369,7 @@ class Programs:
             "memory": self._memory,
         }[part]
         self.kinds.append({})
-        waiting = self._rows(architecture)
+        waiting = architecture.rows
         recordings: list[Recording] = []
         while len(waiting):
             recorder, sizes, (ranks, cached, *values) = self._variables(tuple(waiting[0].tolist()))
@@ -380,7 +382,7 @@ class Programs:
             found = counted(model, asked, work, sizes)
             alone = ranks == 1
             if isinstance(alone, Symbol) and not alone.value:
-                # It has all operations of a single GPU, which skips the collectives.
+                # A single GPU has the same operations, but for the collectives.
                 recorder.guards.pop(alone.number, None)
             guards = list(recorder.guards.values())
             expected = [value for _, value in guards]
@@ -396,20 +398,6 @@ class Programs:
         self.recordings.append(recordings)
         self._places[key] = len(self.recordings) - 1
         return self._places[key]
-
-    def _rows(self, architecture: Architecture) -> Any:
-        """Return the numbers that recordings of an architecture have to serve.
-
-        The largest groups come first: what is recorded for one holds for a single GPU as well.
-        """
-        if architecture.rows is None:
-            rows = [
-                (size, cached, *known)
-                for known, sizes in architecture.known.items()
-                for size, cached in product(sizes, self.kv_bytes)
-            ]
-            architecture.rows = np.array(sorted(rows, key=itemgetter(0), reverse=True))
-        return architecture.rows
 
     def _variables(self, known: tuple[float, ...]) -> tuple[Recorder, dict[str, Any], list[Any]]:
         """Return a recorder for some known numbers, and its variables.
@@ -459,7 +447,7 @@ class Programs:
     def times(self, gpus: Sequence[Rates]) -> list[list[int | list[int]]]:
         """Record every timing so far: for each GPU the numbers of the tapes.
 
-        A time that depends on the group has one for each of ``sizes``, -1 where there is no link.
+        A time that depends on the group has one for each of ``sizes``, -1 where nothing is sent.
         """
         found: list[list[int | list[int]]] = [[] for _ in gpus]
         alike: Groups = {}
@@ -513,8 +501,8 @@ class Programs:
             if value != item.default:
                 settings.append((item.name, value))
         # Whether the cache has few bits is nothing to decide here: there is a timing for each.
-        low = operation.low_precision_cache
-        timings = [
+        low: Any = operation.low_precision_cache
+        usual, of_low = (
             self.timings.place(
                 Timing(
                     execution=execution,
@@ -524,8 +512,8 @@ class Programs:
                 )
             )
             for each in ((False, True) if type(low) is Symbol else (low, low))
-        ]
+        )
         outputs = [*quantities.values(), operation.repeat]
         recorder = next(each.recorder for each in outputs if isinstance(each, Symbol))
         tape = self.tapes.add(recorder, outputs)
-        return self.operations.place((self.names.place(operation.name), *timings, tape))
+        return self.operations.place((self.names.place(operation.name), usual, of_low, tape))

@@ -111,25 +111,20 @@ def _written(
     first = len(recorder.variables)
     needed, variables = _needed(recorder, outputs)
     registers = {number: at for at, number in enumerate((*variables, *needed))}
-    constants: list[float] = []
+    constants: list[Any] = []
+
+    def place(value: Any) -> int:
+        if type(value) is Symbol:
+            return registers[value.number]
+        constants.append(value)
+        return -len(constants)
+
     code: list[int] = []
     for number in needed:
         opcode, operands = recorder.instructions[number - first]
-        code.append(opcode)
-        for value in operands:
-            if type(value) is Symbol:
-                code.append(registers[value.number])
-            else:
-                constants.append(value)
-                code.append(-len(constants))
-    places = []
-    for output in outputs:
-        if type(output) is Symbol:
-            places.append(registers[output.number])
-        else:
-            constants.append(output)
-            places.append(-len(constants))
-    return (len(variables), tuple(code), tuple(places)), variables, constants
+        code += (opcode, *map(place, operands))
+    places = tuple(map(place, outputs))
+    return (len(variables), tuple(code), places), variables, constants
 
 
 def _constant(value: float) -> float | str:
