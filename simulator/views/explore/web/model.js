@@ -151,15 +151,16 @@ function makeModel(data) {
     return { ...named, fits: holds(named.total_bytes), verdict };
   }
 
+  /* The column of a time, by name. */
+  const column = Object.fromEntries(data.time_columns.map((name, at) => [name, at]));
+  const roofColumns = data.roofs.map((roof) => column[`${roof}_s`]);
+
   /* Everything about one step. */
   function step(state, way) {
     const totals = {};
-    const roofs = Object.fromEntries(data.roofs.map((roof) => [roof, 0]));
     const operations = [];
-    let [device, host, collective] = [0, 0, 0];
-    const [firstPeak, lastPeak] = [data.time_columns.length - 2, data.time_columns.length - 1];
     const families = {};
-    let [peakMemory, peakCompute, storedBelow, storedAbove] = [0, 0, 0, 0];
+    const sums = data.time_columns.map(() => 0);
     const { program } = brief(state, way);
     walk(state, program, (name, repeat, timing, quantities, times, number) => {
       const settings = data.timings[timing];
@@ -170,59 +171,39 @@ function makeModel(data) {
         one[field] = quantities[at];
         totals[field] = (totals[field] || 0) + repeat * quantities[at];
       });
-      const byRoof = times.slice(3, 3 + data.roofs.length);
-      const spent = repeat * (times[0] + times[2]);
-      const launched =
-        "launches" in one ? one.launches : "launches" in settings ? settings.launches : 1;
-      const family = data.families[settings.kind];
-      const sums = families[family] || [0, 0, 0, 0, 0];
-      families[family] = [
-        sums[0] + spent,
-        sums[1] + repeat * byRoof[0],
-        sums[2] + spent * spent,
-        sums[3] + repeat * launched,
-        sums[4] + repeat * times[firstPeak - 3],
-      ];
-      storedBelow += repeat * times[firstPeak - 2];
-      storedAbove += repeat * times[firstPeak - 1];
-      peakMemory += repeat * times[firstPeak];
-      peakCompute += repeat * times[lastPeak];
-      data.roofs.forEach((roof, at) => {
-        roofs[roof] += repeat * byRoof[at];
+      times.forEach((time, at) => {
+        sums[at] += repeat * time;
       });
-      device += repeat * times[0];
-      host += repeat * times[1];
-      collective += repeat * times[2];
+      const byRoof = roofColumns.map((at) => times[at]);
+      const seconds = times[column.device_s] + times[column.collective_s];
+      const launched = one.launches ?? settings.launches ?? 1;
+      const family = data.families[settings.kind];
+      const spent = [seconds, byRoof[0], repeat * seconds ** 2, launched, times[column.cached_s]];
+      const before = families[family] || [0, 0, 0, 0, 0];
+      families[family] = spent.map((value, at) => before[at] + repeat * value);
       operations.push({
         name: data.names[name],
         part: data.part_of[number],
         kind: settings.kind,
         dtype: settings.dtype || "bf16",
         repeat,
-        seconds: times[0] + times[2],
+        seconds,
         flops: one.flops || 0,
         bytes: (one.bytes_read || 0) + (one.bytes_written || 0),
-        bound: largest(data.roofs, (roof) => byRoof[data.roofs.indexOf(roof)]),
+        bound: largest(byRoof),
       });
     });
-    const total = Math.max(device, host) + collective;
-    const bound = host > device ? "launch" : largest(data.roofs, (roof) => roofs[roof]);
-    const spent = [
-      total,
-      device,
-      host,
-      collective,
-      Math.max(peakMemory, peakCompute),
-      storedBelow,
-      storedAbove,
-    ];
+    const sum = Object.fromEntries(data.time_columns.map((name, at) => [name, sums[at]]));
+    const { device_s: device, host_s: host, collective_s: collective } = sum;
+    const { total, bound } = bounded(sums);
+    const peak = Math.max(sum.peak_memory_s, sum.peak_compute_s);
+    const spent = [total, device, host, collective, peak, sum.stored_below_s, sum.stored_above_s];
     return {
       way,
       seconds: total,
       device_s: device,
       host_s: host,
-      collective_s: collective,
-      roofs,
+      roofs: Object.fromEntries(data.roofs.map((roof) => [roof, sum[`${roof}_s`]])),
       bound,
       operations,
       totals,
@@ -230,6 +211,13 @@ function makeModel(data) {
       memory: memory(state, program),
       interval: interval(state, way, program.interval, spent, families),
     };
+  }
+
+  /* The time of a step and what binds it, from its sums. */
+  function bounded(sums) {
+    const [device, host] = [sums[column.device_s], sums[column.host_s]];
+    const bound = host > device ? "launch" : largest(roofColumns.map((at) => sums[at]));
+    return { total: Math.max(device, host) + sums[column.collective_s], bound };
   }
 
   /* Tokens that all sequences gain per second, if a step takes so long. */
@@ -305,22 +293,17 @@ function makeModel(data) {
   }
 
   function briefly(state, program) {
-    let [device, host, collective] = [0, 0, 0];
-    const roofs = data.roofs.map(() => 0);
+    const sums = data.time_columns.map(() => 0);
     walk(state, program, (name, repeat, timing, quantities, times) => {
-      device += repeat * times[0];
-      host += repeat * times[1];
-      collective += repeat * times[2];
-      for (let at = 0; at < roofs.length; at += 1) roofs[at] += repeat * times[3 + at];
+      for (let at = 0; at < column.cached_s; at += 1) sums[at] += repeat * times[at];
     });
-    const bound = host > device ? "launch" : data.roofs[roofs.indexOf(Math.max(...roofs))];
-    const seconds = Math.max(device, host) + collective;
+    const { total: seconds, bound } = bounded(sums);
     return { program, seconds, bound, fits: memory(state, program).fits };
   }
 
-  /* The first of those with the largest value, as Python's max picks it. */
-  function largest(items, value) {
-    return items.reduce((best, item) => (value(item) > value(best) ? item : best));
+  /* The first of the roofs with the largest value, as Python's max picks it. */
+  function largest(values) {
+    return data.roofs[values.indexOf(Math.max(...values))];
   }
 
   /* Standard attention in the layout asked and over one stored context, bifurcated, and who wins. */
