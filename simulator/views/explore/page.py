@@ -174,17 +174,15 @@ def _formats(offer: Menu, model: ModelShape) -> _Asked:
 def _meet(programs: Programs, offer: Menu, asked: list[_Asked]) -> list[list[_Shape]]:
     """Let the programs know all models before anything is recorded; return their shapes."""
     found = []
-    for entry, rows in zip(offer.models, asked, strict=True):
-        formats = [row[0][0].weights for row in rows]
+    for entry, question in zip(offer.models, asked, strict=True):
+        formats = [(setup.weights, group_bytes(setup.weights)) for (setup, _), *_ in question]
         found.append([shape_of(variant) for variant in entry.variants])
         for variant, (shape, numbers) in zip(entry.variants, found[-1], strict=True):
-            splits = programs.splits(variant)
-            for each in formats:
+            sizes = [*product(programs.splits(variant), programs.kv_bytes)]
+            for each, known in formats:
+                rows = dict.fromkeys((*size, *numbers, *known) for size in sizes)
                 for architecture in programs.architectures(variant, shape, each):
-                    architecture.known |= dict.fromkeys(
-                        (size, cached, *numbers, *group_bytes(each))
-                        for size, cached in product(splits, programs.kv_bytes)
-                    )
+                    architecture.known |= rows
     return found
 
 
