@@ -93,7 +93,7 @@ PCIE_PAIR, PCIE_POWER = 2, 1.8
 WATT_POWER, LARGEST_SHARE = 1 / 3, 0.975
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
-_MOST_KEPT = 128
+_MOST_KEPT = 512
 
 
 class Variant(NamedTuple):
@@ -851,15 +851,6 @@ class Rates:
         return {dtype: peak_flops_per_s(self.gpu, dtype) for dtype in DTYPES}
 
     @cached_property
-    def _flops_per_s(self) -> Mapping[tuple[Kind, Dtype], float]:
-        """Achieved matrix rates. [FLOP/s]."""
-        return {
-            (kind, dtype): peak * self.constants[Key("flops_fraction", kind)].value
-            for dtype, (peak, _) in self.peak_flops_per_s.items()
-            for kind in KINDS
-        }
-
-    @cached_property
     def _product_precisions(self) -> Mapping[Dtype, Precision]:
         """The precision of products with weights of each format; 16 bits where it is missing."""
         found: dict[Dtype, Precision] = {"int4": "int4"}
@@ -910,7 +901,7 @@ class Rates:
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
-        return self._flops_per_s[kind, dtype]
+        return self.peak_flops_per_s[dtype][0] * self.constants[Key("flops_fraction", kind)].value
 
     def link_bytes_per_s(self, gpus: int, route: Route = "around") -> float:
         """Return the achieved bandwidth between the GPUs of a group, per direction. [bytes/s].
@@ -972,7 +963,11 @@ _KEPT: dict[tuple[int, ConstantsChoice, tuple[Variant, ...]], Rates] = {}
 def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Variant, ...]) -> Rates:
     """Look up every constant, and convert them to rates and times in base units."""
     search = _Search(gpu, choice)
-    constants = {key: search.find(key, variants) for key in KEYS}
+    plain = rates(gpu, choice).constants if variants else {}
+    constants = {
+        key: plain[key] if variants and search.alike(key, variants) else search.find(key, variants)
+        for key in KEYS
+    }
     constants[_TILE_RATE] = _tile_rate(search, constants[_TILE_RATE], variants)
     fitted = any(constant.origin == "fitted" for constant in constants.values())
 
@@ -1047,6 +1042,13 @@ class _Search:
         if found is None:
             raise ProfileError(f"no value for the constant {key.name}")
         return self._within_measured(key, variants, found)
+
+    def alike(self, key: Key, variants: tuple[Variant, ...]) -> bool:
+        """Return whether variants are known to have no constant of their own, as most have none."""
+        if self._fitted or key.name == "flops_fraction":
+            return False
+        architecture = self.gpu.architecture
+        return _first_carried(architecture, key, variants) == _first_carried(architecture, key, ())
 
     def _within_measured(self, key: Key, variants: Sequence[Variant], found: Constant) -> Constant:
         """Return a matrix rate: a carried one, or the largest measured on the card if smaller."""
