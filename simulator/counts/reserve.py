@@ -81,11 +81,11 @@ def kept_bytes(setup: Setup) -> tuple[int, int, int]:
     >>> [round(kept / GIB, 1) for kept in kept_bytes(Setup())]
     [1.6, 0.4, 2.7]
     """
-    parts = (PROCESS,) if setup.gpus == 1 else (PROCESS, COLLECTIVES)
+    grouped = setup.gpus > 1
     return (
-        sum(part.value_bytes for part in parts),
-        sum(part.low_bytes for part in parts),
-        sum(part.high_bytes for part in parts),
+        PROCESS.value_bytes + where(grouped, COLLECTIVES.value_bytes, 0),
+        PROCESS.low_bytes + where(grouped, COLLECTIVES.low_bytes, 0),
+        PROCESS.high_bytes + where(grouped, COLLECTIVES.high_bytes, 0),
     )
 
 

@@ -395,7 +395,7 @@ def check_split(model: ModelShape, ranks: int) -> None:
         return [
             f"{split} {words.format(copied)}"
             for split, copied, words in sorted(sizes)
-            if split % size or (copied % size and size % copied)
+            if split % size or (copied % size) * (size % copied)
         ]
 
     if refused(ranks):
@@ -571,8 +571,9 @@ def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
     if not surely_positive(shape.tokens):
         exists = present(shape.tokens)
         operations = [_where_keys_exist(operation, exists) for operation in operations]
-    if is_low_precision(shape.kv_bytes):
-        return [replace(operation, low_precision_cache=True) for operation in operations]
+    low_precision = is_low_precision(shape.kv_bytes)
+    for operation in operations:
+        operation.low_precision_cache = operation.low_precision_cache or low_precision
     return operations
 
 

@@ -28,7 +28,7 @@ times per clock, by 2.5 per FLOP), as those of experts' tiles between architectu
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, lru_cache, partial
+from functools import cache, cached_property, partial
 from importlib.resources import files
 from math import inf
 from typing import Literal, NamedTuple, cast
@@ -93,7 +93,7 @@ PCIE_PAIR, PCIE_POWER = 2, 1.8
 WATT_POWER, LARGEST_SHARE = 1 / 3, 0.975
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
-_MOST_KEPT = 128
+_MOST_KEPT = 512
 
 
 class Variant(NamedTuple):
@@ -588,14 +588,18 @@ def transferred(
     general
         The key without a variant, which comes last.
     """
-    found = _entry(gpu.architecture, tuple(own), general)
+    return _carried(gpu, _entry(gpu.architecture, tuple(own), general))
+
+
+def _carried(gpu: HardwareProfile, found: tuple[Entry, Key] | None) -> Constant | None:
+    """Return what was found in the tables, carried over to a GPU."""
     if found is None:
         return None
     entry, key = found
     return Constant(entry.on(gpu, key), entry.source, "carried", key)
 
 
-@lru_cache(maxsize=4096)
+@cache
 def _entry(
     architecture: str, own: tuple[Key, ...], general: Key | None
 ) -> tuple[Entry, Key] | None:
@@ -847,15 +851,6 @@ class Rates:
         return {dtype: peak_flops_per_s(self.gpu, dtype) for dtype in DTYPES}
 
     @cached_property
-    def _flops_per_s(self) -> Mapping[tuple[Kind, Dtype], float]:
-        """Achieved matrix rates. [FLOP/s]."""
-        return {
-            (kind, dtype): peak * self.constants[Key("flops_fraction", kind)].value
-            for dtype, (peak, _) in self.peak_flops_per_s.items()
-            for kind in KINDS
-        }
-
-    @cached_property
     def _product_precisions(self) -> Mapping[Dtype, Precision]:
         """The precision of products with weights of each format; 16 bits where it is missing."""
         found: dict[Dtype, Precision] = {"int4": "int4"}
@@ -906,7 +901,7 @@ class Rates:
 
     def flops_per_s(self, kind: Kind, dtype: Dtype) -> float:
         """Return the achieved matrix rate for a kind of operation. [FLOP/s]."""
-        return self._flops_per_s[kind, dtype]
+        return self.peak_flops_per_s[dtype][0] * self.constants[Key("flops_fraction", kind)].value
 
     def link_bytes_per_s(self, gpus: int, route: Route = "around") -> float:
         """Return the achieved bandwidth between the GPUs of a group, per direction. [bytes/s].
@@ -968,7 +963,11 @@ _KEPT: dict[tuple[int, ConstantsChoice, tuple[Variant, ...]], Rates] = {}
 def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Variant, ...]) -> Rates:
     """Look up every constant, and convert them to rates and times in base units."""
     search = _Search(gpu, choice)
-    constants = {key: search.find(key, variants) for key in KEYS}
+    plain = rates(gpu, choice).constants if variants else {}
+    constants = {
+        key: plain[key] if variants and search.alike(key, variants) else search.find(key, variants)
+        for key in KEYS
+    }
     constants[_TILE_RATE] = _tile_rate(search, constants[_TILE_RATE], variants)
     fitted = any(constant.origin == "fitted" for constant in constants.values())
 
@@ -1025,7 +1024,9 @@ class _Search:
         # The parts of the model with constants from rows of the card in a format. Constants that
         # these rows could not determine are then the card's 16-bit ones, which were in use when the
         # others were fitted.
-        self._told = {(key.precision, part_of(key)) for key in self._fitted if key.precision}
+        self._told = frozenset(
+            (key.precision, part_of(key)) for key in self._fitted if key.precision
+        )
 
     def find(self, key: Key, variants: Sequence[Variant]) -> Constant:
         """Return the first constant found, from the card's own to the general ones."""
@@ -1042,6 +1043,13 @@ class _Search:
             raise ProfileError(f"no value for the constant {key.name}")
         return self._within_measured(key, variants, found)
 
+    def alike(self, key: Key, variants: tuple[Variant, ...]) -> bool:
+        """Return whether variants are known to have no constant of their own, as most have none."""
+        if self._fitted or key.name == "flops_fraction":
+            return False
+        architecture = self.gpu.architecture
+        return _first_carried(architecture, key, variants) == _first_carried(architecture, key, ())
+
     def _within_measured(self, key: Key, variants: Sequence[Variant], found: Constant) -> Constant:
         """Return a matrix rate: a carried one, or the largest measured on the card if smaller."""
         if key.name != "flops_fraction" or found.origin != "carried":
@@ -1053,25 +1061,13 @@ class _Search:
 
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
-        by_kind = CONSTANTS[key.name].by_kind
-        low_precision = [key.of(variant) for variant in variants if variant.precision]
-        sixteen_bit = [key.of(variant) for variant in variants if not variant.precision]
-        part = part_of(key)
-        told = any((each.precision, part) in self._told for each in low_precision)
-        found = (
-            self._own(low_precision)
-            or (transferred(self.gpu, low_precision) if low_precision and not told else None)
-            # A constant of this kind of operation is better than a general one measured here.
-            or self._own((*sixteen_bit, key, *([Key(key.name)] if by_kind else [])))
-            or transferred(self.gpu, sixteen_bit, key if key.kind else None)
-        )
-        if found is None and key in _STAND_IN:
-            # Queries over a cache of 8 bits are in 16 bits.
-            plain = [variant for variant in variants if not variant.precision]
-            return self._of_kind(_STAND_IN[key], plain)
-        if found is None and key.kind in KIN:
-            return self._of_kind(key._replace(kind=KIN[key.kind] if by_kind else None), variants)
-        return found
+        if not self._fitted:
+            return _carried(self.gpu, _first_carried(self.gpu.architecture, key, tuple(variants)))
+        for own, keys, general in _searched(key, tuple(variants), self._told):
+            found = self._own(keys) if own else transferred(self.gpu, keys, general)
+            if found is not None:
+                return found
+        return None
 
     def _own(self, keys: Iterable[Key]) -> Constant | None:
         """Return the first of some constants that was fitted to the card."""
@@ -1079,6 +1075,50 @@ class _Search:
             if figure := self._fitted.get(key):
                 return Constant(figure.value, figure.source, "fitted", key)
         return None
+
+
+@cache
+def _searched(
+    key: Key, variants: tuple[Variant, ...], told: frozenset[tuple[Precision, str]]
+) -> list[tuple[bool, tuple[Key, ...], Key | None]]:
+    """Return where a constant of a kind is searched, in order: own ones or others', keys, general.
+
+    Parameters
+    ----------
+    key, variants
+        The constant, and the variants that come before it.
+    told
+        The parts of the model that rows of the card in a format tell of.
+    """
+    by_kind = CONSTANTS[key.name].by_kind
+    low_precision = tuple(key.of(variant) for variant in variants if variant.precision)
+    sixteen_bit = tuple(key.of(variant) for variant in variants if not variant.precision)
+    found: list[tuple[bool, tuple[Key, ...], Key | None]] = [(True, low_precision, None)]
+    if not any((each.precision, part_of(key)) in told for each in low_precision):
+        found.append((False, low_precision, None))
+    # A constant of this kind of operation is better than a general one measured here.
+    found += [
+        (True, (*sixteen_bit, key, *([Key(key.name)] if by_kind else [])), None),
+        (False, sixteen_bit, key if key.kind else None),
+    ]
+    if key in _STAND_IN:
+        # Queries over a cache of 8 bits are in 16 bits.
+        plain = tuple(variant for variant in variants if not variant.precision)
+        found += _searched(_STAND_IN[key], plain, told)
+    elif key.kind in KIN:
+        kin = key._replace(kind=KIN[key.kind] if by_kind else None)
+        found += _searched(kin, variants, told)
+    return [place for place in found if place[1] or place[2]]
+
+
+@cache
+def _first_carried(
+    architecture: str, key: Key, variants: tuple[Variant, ...]
+) -> tuple[Entry, Key] | None:
+    """Return where a GPU of an architecture without constants of its own finds one of a kind."""
+    places = _searched(key, variants, frozenset())
+    found = (_entry(architecture, keys, general) for own, keys, general in places if not own)
+    return next(filter(None, found), None)
 
 
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:

@@ -167,11 +167,8 @@ def test_what_is_recorded_is_what_numpy_does() -> None:
 
     tapes = Tapes()
     tape = tapes.add(recorder, formulas(x, y))
-    data = {
-        "opcodes": list(page_data(small_menu())["opcodes"]),
-        "structures": tapes.structures.items,
-        "tapes": tapes.tapes.items,
-    }
+    written = {"structures": tapes.structures.items, "tapes": tapes.tapes.items}
+    data = page_data(small_menu()) | written
     points = [(7.0, 2.0), (2.0, 7.0), (5.0, 5.0), (1.5, 0.25)]
     found = run_script(data, [list(point) for point in points], f"(p) => engine.follow({tape}, p)")
     for point, got in zip(points, found, strict=True):
@@ -200,7 +197,8 @@ def test_a_known_number_guards_what_it_decided() -> None:
 
 def test_items_are_taken_together_until_they_differ() -> None:
     """Code runs once for several items, and says for which of them a decision went another way."""
-    cards = together([SimpleNamespace(rate=1.0, name="a"), SimpleNamespace(rate=3.0, name="a")])
+    made = [SimpleNamespace(rate=1.0, name="a"), SimpleNamespace(rate=3.0, name="a")]
+    cards = together(made, {})
     assert cards.name == "a"
     assert (10 / cards.rate).tolist() == pytest.approx([10, 10 / 3])
     assert cards.rate > 0
@@ -229,10 +227,30 @@ def test_variables_come_first() -> None:
         recorder.variable("y")
 
 
+def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
+    """Neither the GPUs of a group nor the cache's format need recordings, or operations, anew."""
+    data = page_data(small_menu())
+    (model,) = data["models"]
+    assert model["splits"][0] == [1, 2, 4, 8]
+    assert model["kv_low"] == [False, False, True]
+    kernel, execution = (
+        data["choices"][name].index(data["start"][name]) for name in ("kernel", "execution")
+    )
+    for caches in data["plans"][model["plans"][0]]:
+        ways = [cache[kernel][execution] for cache in caches]
+        usual, same, low = ([form[:3] for way in each for form in way] for each in ways)
+        assert usual == same == low
+        assert {len(data["recordings"][part]) for form in usual for part in form} == {1}
+    # What touches the cache has a timing of its own where the cache has few bits; nothing else.
+    apart = {data["names"][name] for name, high, low, _ in data["operations"] if high != low}
+    assert {"kv_write", "attention_context", "attention_combine"} <= apart
+    assert not {"qkv_projection", "rotary", "mlp_up", "attention_all_reduce"} & apart
+
+
 def test_a_whole_page_is_small_and_asks_for_nothing() -> None:
     """The default page, with every preset and GPU, can be mailed, and loads nothing."""
     text = whole_page()
-    assert len(text) < 2_500_000
+    assert len(text) < 1_700_000
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", text) == []
     assert re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import)\s*\(", text) == []
     assert text.count("</script>") == 2

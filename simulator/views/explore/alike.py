@@ -32,21 +32,34 @@ class Alike(np.ndarray[Any, Any]):
 class _Together:
     """Items whose attributes, methods and entries are those of all of them."""
 
-    def __init__(self, items: Sequence[Any]) -> None:
-        self._items = items
+    def __init__(self, items: Sequence[Any], groups: "Groups") -> None:
+        self._items, self._groups = items, groups
 
     def __getattr__(self, name: str) -> Any:
-        return together([getattr(item, name) for item in self._items])
+        found = together([getattr(item, name) for item in self._items], self._groups)
+        self.__dict__[name] = found  # to be there when it is asked for again
+        return found
 
     def __getitem__(self, key: Any) -> Any:
-        return together([item[key] for item in self._items])
+        return together([item[key] for item in self._items], self._groups)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return together([item(*arguments, **named) for item in self._items])
+        return together([item(*arguments, **named) for item in self._items], self._groups)
 
 
-def together(items: Sequence[Any]) -> Any:
+# What was taken together, by the identities of the items, which it keeps.
+Groups = dict[tuple[int, ...], _Together]
+
+
+def together(items: Sequence[Any], groups: Groups) -> Any:
     """Return items as one: numbers as an array, other values if they are equal.
+
+    Parameters
+    ----------
+    items
+        Of one type.
+    groups
+        Where to keep and find items that have attributes.
 
     Raises
     ------
@@ -63,5 +76,8 @@ def together(items: Sequence[Any]) -> Any:
             return first
         return np.array(items, dtype=float).view(Alike)
     if isinstance(first, tuple) and not isinstance(first, Mapping):
-        return tuple(together(parts) for parts in zip(*items, strict=True))
-    return _Together(items)
+        return tuple(together(parts, groups) for parts in zip(*items, strict=True))
+    key = tuple(map(id, items))
+    if key not in groups:
+        groups[key] = _Together(items, groups)
+    return groups[key]

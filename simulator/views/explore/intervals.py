@@ -36,20 +36,18 @@ class Interval:
 
     Attributes
     ----------
-    setup
-        How the step is run.
-    families, formats, cached
-        Kinds of the step's kernels, the format that selects each one's spread, and the kinds that
-        read data repeatedly.
+    how
+        How the step is run: ``_HOW`` of its setup.
+    families, cached
+        Kinds of the step's kernels, and those that read data repeatedly.
     stored
         Whether every sample reads one stored context.
     peak
         Whether times are those of published peaks.
     """
 
-    setup: Setup
+    how: tuple[str, ...]
     families: tuple[Family, ...]
-    formats: tuple[Dtype, ...]
     cached: tuple[Family, ...]
     stored: bool
     peak: bool
@@ -72,7 +70,8 @@ class Interval:
             spread: dict[str, Any] = {name: recorder.variable(name) for name in SPREAD}
             spreads[family] = Spread(**spread)
         sums = StepSums(**step, families=families, launches=launches, cached_s=cached)
-        return uncertainty_of(sums, spreads, self.setup, peak=self.peak)
+        setup = Setup().but(**dict(zip(_HOW, self.how, strict=True)))
+        return uncertainty_of(sums, spreads, setup, peak=self.peak)
 
 
 @dataclass
@@ -81,19 +80,21 @@ class Intervals:
 
     Attributes
     ----------
+    structures
+        What is computed of a step, and ``recorded`` the tape of each: low, high, and below and
+        above of every error.
     known
-        The structure of each.
-    recorded
-        For each: its kernels, the names of its errors, and its tape: low, high, and below and above
-        of every error.
+        Of each interval: its structure, and the format that selects the spread of each kind.
     ratios
-        Tapes of the interval of a speed-up, by the numbers of both steps' intervals.
+        Tapes of the interval of a speed-up, by the structures of both steps' intervals.
     """
 
     tapes: Tapes
-    known: Unique[Interval] = field(default_factory=Unique)
-    recorded: list[dict[str, Any]] = field(default_factory=list)
+    structures: Unique[Interval] = field(default_factory=Unique)
+    recorded: list[int] = field(default_factory=list)
+    known: Unique[tuple[int, tuple[Dtype, ...]]] = field(default_factory=Unique)
     ratios: dict[str, int] = field(default_factory=dict)
+    _errors: list[Uncertainty] = field(default_factory=list)
 
     def add(self, setup: Setup, kinds: Mapping[Family, tuple[bool, bool]], *, peak: bool) -> int:
         """Record the interval of a step, and return its number.
@@ -108,45 +109,38 @@ class Intervals:
             Whether the constants are published peaks.
         """
         interval = Interval(
-            setup=Setup(**{name: getattr(setup, name) for name in _HOW}),
+            how=tuple(getattr(setup, name) for name in _HOW),
             families=tuple(kinds),
-            formats=tuple(format_of(family, setup) for family in kinds),
             cached=tuple(family for family, (again, _) in kinds.items() if again),
             stored=any(stored for _, stored in kinds.values()),
             peak=peak,
         )
-        number = self.known.place(interval)
-        if number == len(self.recorded):
+        place = self.structures.place(interval)
+        if place == len(self.recorded):
             recorder = Recorder()
             result = interval.record(recorder)
             parts = [*result.shared.values(), *result.own.values()]
             errors = [error for part in parts for error in (part.below_s, part.above_s)]
-            self.recorded.append(
-                {
-                    "families": interval.families,
-                    "formats": interval.formats,
-                    "shared": list(result.shared),
-                    "own": list(result.own),
-                    "tape": self.tapes.add(recorder, [result.low_s, result.high_s, *errors]),
-                }
-            )
-        return number
+            self.recorded.append(self.tapes.add(recorder, [result.low_s, result.high_s, *errors]))
+            self._errors.append(result)
+        return self.known.place((place, tuple(format_of(family, setup) for family in kinds)))
 
     def add_ratio(self, first: int, second: int) -> None:
         """Record the interval of the ratio of two steps' times.
 
         The variables are both times, then below and above of all errors of one and of the other.
         """
-        key = f"{first}:{second}"
+        places = [self.known.items[number][0] for number in (first, second)]
+        key = ":".join(map(str, places))
         if key in self.ratios:
             return
         recorder = Recorder()
-        totals: list[Any] = [recorder.variable("total_s") for _ in (first, second)]
+        totals: list[Any] = [recorder.variable("total_s") for _ in places]
         steps = []
-        for number, total in zip((first, second), totals, strict=True):
+        for place, total in zip(places, totals, strict=True):
             shared, own = (
                 {name: Deviation(*map(recorder.variable, _ENDS)) for name in names}
-                for names in (self.recorded[number][kind] for kind in ("shared", "own"))
+                for names in (self._errors[place].shared, self._errors[place].own)
             )
             steps.append(Uncertainty(total_s=total, low_s=0.0, high_s=0.0, shared=shared, own=own))
         self.ratios[key] = self.tapes.add(recorder, speedup_interval(*steps))

@@ -1,8 +1,8 @@
 """The page itself: its recorded computations as JSON, its script and its style."""
 
+import gc
 import html
 import json
-import math
 from collections.abc import Hashable, Mapping
 from importlib.resources import files
 from itertools import chain, product
@@ -17,7 +17,7 @@ from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.inputs.dtypes import Dtype
+from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, Workload
@@ -57,6 +57,8 @@ SCRIPTS = (
 
 # What a model has in common with those of its architecture, and its numbers.
 _Shape = tuple[tuple[Any, ...], list[float]]
+# A model's question under every format of weights, and of the cache.
+_Asked = list[list[tuple[Setup, Workload]]]
 # What is around attention, attention, memory and interval, of each form of each way to keep and
 # read the context, in the order of "ways".
 _Ways = list[list[tuple[int, int, int, int]]]
@@ -64,7 +66,12 @@ _Ways = list[list[tuple[int, int, int, int]]]
 
 def page(offer: Menu) -> str:
     """Return the page as one self-contained HTML file."""
-    data = page_data(offer)
+    # What is recorded stays until the page is written: no garbage to look for.
+    gc.disable()
+    try:
+        data = page_data(offer)
+    finally:
+        gc.enable()
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
         policy=POLICY,
@@ -76,17 +83,18 @@ def page(offer: Menu) -> str:
 
 def page_data(offer: Menu) -> dict[str, Any]:
     """Return all data of the page's script."""
-    own = offer.models[0].model
+    asked = [_formats(offer, entry.model) for entry in offer.models]
     programs = Programs(
-        work=offer.asks(own, "auto", "auto")[1],
+        work=asked[0][0][0][1],
         moved=offer.moved,
         sizes=offer.choices["tensor_parallel"],
+        kv_bytes=sorted({setup.kv_bytes for rows in asked for setup, _ in rows[0]}),
     )
-    shapes = _meet(programs, offer)
+    shapes = _meet(programs, offer, asked)
     plans: dict[Any, Any] = {}
     models = [
-        _model(programs, plans, offer, entry, met)
-        for entry, met in zip(offer.models, shapes, strict=True)
+        _model(programs, plans, offer, entry, formats, met)
+        for entry, formats, met in zip(offer.models, asked, shapes, strict=True)
     ]
     times = programs.times(offer.gpus)
     texts: Unique[str] = Unique()
@@ -95,6 +103,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         for gpu_rates, each in zip(offer.gpus, times, strict=True)
     ]
     kinds = [str(dict(timing.settings)["kind"]) for timing in programs.timings.items]
+    intervals = programs.intervals
     scenario = offer.scenario
     return {
         "version": __version__,
@@ -135,8 +144,10 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "gpus": gpus,
         "texts": texts.items,
         "families": FAMILY,
-        "intervals": programs.intervals.recorded,
-        "ratios": programs.intervals.ratios,
+        "intervals": intervals.known.items,
+        "interval_families": [each.families for each in intervals.structures.items],
+        "interval_tapes": intervals.recorded,
+        "ratios": intervals.ratios,
         "names": programs.names.items,
         "timings": [
             {"used": timing.used, **dict(timing.settings)} for timing in programs.timings.items
@@ -145,32 +156,33 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "parts": PART_COLOURS,
         "part_of": [
             list(PART_COLOURS).index(part_of(programs.names.items[name], kinds[timing]))
-            for name, timing, _ in programs.operations.items
+            for name, timing, *_ in programs.operations.items
         ],
         "recordings": programs.recordings,
         "plans": list(plans.values()),
         "structures": programs.tapes.structures.items,
-        "tapes": [[_number(value) for value in tape] for tape in programs.tapes.tapes.items],
+        "tapes": programs.tapes.tapes.items,
     }
 
 
-def _formats(offer: Menu, model: ModelShape) -> list[list[tuple[Setup, Workload]]]:
+def _formats(offer: Menu, model: ModelShape) -> _Asked:
     """Return a model's question under every format of weights, and of the cache."""
     weights, caches = offer.choices["weight_dtype"], offer.choices["kv_dtype"]
     return [[offer.asks(model, one, other) for other in caches] for one in weights]
 
 
-def _meet(programs: Programs, offer: Menu) -> list[list[_Shape]]:
+def _meet(programs: Programs, offer: Menu, asked: list[_Asked]) -> list[list[_Shape]]:
     """Let the programs know all models before anything is recorded; return their shapes."""
     found = []
-    for entry in offer.models:
-        formats = [row[0][0].weights for row in _formats(offer, entry.model)]
+    for entry, question in zip(offer.models, asked, strict=True):
+        formats = [(setup.weights, group_bytes(setup.weights)) for (setup, _), *_ in question]
         found.append([shape_of(variant) for variant in entry.variants])
         for variant, (shape, numbers) in zip(entry.variants, found[-1], strict=True):
-            splits = programs.splits(variant)
-            for each in formats:
+            sizes = [*product(programs.splits(variant), programs.kv_bytes)]
+            for each, known in formats:
+                rows = dict.fromkeys((*size, *numbers, *known) for size in sizes)
                 for architecture in programs.architectures(variant, shape, each):
-                    architecture.known[*numbers, *group_bytes(each)] = splits
+                    architecture.known |= rows
     return found
 
 
@@ -179,10 +191,11 @@ def _model(
     plans: dict[Any, Any],
     offer: Menu,
     entry: ModelEntry,
+    formats: _Asked,
     shapes: list[_Shape],
 ) -> dict[str, Any]:
     """Return a model of the menu, and add to ``plans`` how its architectures are computed."""
-    model, formats = entry.model, _formats(offer, entry.model)
+    model = entry.model
     dtypes = [str(row[0][0].weights) for row in formats]
     kv_dtypes = [setup.kv_dtype for setup, _ in formats[0]]
     studied = model.name in offer.studied
@@ -202,6 +215,8 @@ def _model(
         "notes": model_notes(model),
         "dtypes": dtypes,
         "kv_dtypes": kv_dtypes,
+        "kv_bytes": [setup.kv_bytes for setup, _ in formats[0]],
+        "kv_low": [is_low_precision(setup.kv_bytes) for setup, _ in formats[0]],
         "splits": [programs.splits(variant) for variant in entry.variants],
         "numbers": [numbers for _, numbers in shapes],
         "group_bytes": [group_bytes(row[0][0].weights) for row in formats],
@@ -214,7 +229,7 @@ def _plan(
     offer: Menu,
     model: ModelShape,
     shape: Hashable,
-    formats: list[list[tuple[Setup, Workload]]],
+    formats: _Asked,
     *,
     studied: bool,
 ) -> list[list[list[list[_Ways | None]]]]:
@@ -257,17 +272,16 @@ def _ways(
         asked = setup.but(kv_layout=layout or "shared", attention=attention)
         forms = []
         for form in offer.forms(model, asked, work):
-            how = form.but(weight_dtype="auto", tensor_parallel=1)
             # Around attention, only the projections of a latent cache depend on how it is read.
             rest = (
-                how
+                form
                 if model.latent
-                else how.but(attention="standard", kv_layout="shared", kernel="flash")
+                else form.but(attention="standard", kv_layout="shared", kernel="flash")
             )
             around = programs.record("around", formatted, rest)
-            attends = programs.record("attention", plain, how)
+            attends = programs.record("attention", plain, form)
             kinds = programs.kinds_of(around, attends)
-            held = programs.record("memory", plain, how)
+            held = programs.record("memory", plain, form)
             forms.append((around, attends, held, programs.intervals.add(form, kinds, peak=peak)))
         if not forms:
             return None
@@ -324,8 +338,9 @@ def _gpu(
 def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:
     """Return a GPU's spreads by kind of kernel and format."""
     found: dict[Family, dict[Dtype, list[float]]] = {}
-    for interval in programs.intervals.known.items:
-        for family, dtype in zip(interval.families, interval.formats, strict=True):
+    for place, formats in programs.intervals.known.items:
+        families = programs.intervals.structures.items[place].families
+        for family, dtype in zip(families, formats, strict=True):
             of_kind = found.setdefault(family, {})
             if dtype not in of_kind:
                 item = spread_of(gpu_rates, family, dtype)
@@ -347,15 +362,6 @@ def _style() -> dict[str, Any]:
         "font": palette.FONT,
         "green": palette.GREEN,
     }
-
-
-def _number(value: float) -> float | str:
-    """Convert a number for JSON, which has no infinity.
-
-    >>> _number(1.5), _number(float("inf"))
-    (1.5, 'Infinity')
-    """
-    return value if math.isfinite(value) else "Infinity"
 
 
 def _embedded(data: Mapping[str, Any]) -> str:

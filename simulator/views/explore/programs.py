@@ -8,11 +8,13 @@ model treats alike.
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from itertools import count
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
+from pydantic import PrivateAttr
 
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation, repeated
@@ -26,14 +28,14 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import Frozen
 from simulator.inputs.formats import TENSOR_GROUPS, WeightFormat, WeightFormats
-from simulator.inputs.model import ModelShape
+from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
 from simulator.timing.interval import FAMILY, Family, cached_stream_s, peak_bound_s
 from simulator.timing.roofline import ROOFS, stored_ends_s
 from simulator.timing.step import step_time
-from simulator.views.explore.alike import Differ, together
+from simulator.views.explore.alike import Differ, Groups, together
 from simulator.views.explore.intervals import STORED, Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
@@ -70,15 +72,17 @@ TIMES = (
     "peak_compute_s",
 )
 
-# The fields of an operation that determine the time of one call: name, type, and default. Those of
-# type int and bool are settings, and no quantities.
-_TIMED = tuple(
-    (item.name, item.type, item.default)
+# What a page varies of a setup, besides formats and the size of the group.
+HOW = ("attention", "kernel", "kv_layout", "execution", "latent_form")
+# The fields of an operation that determine the time of one call. Those of type int and bool are
+# settings, and no quantities.
+_TIMED = [
+    item
     for item in fields(Operation)
-    if item.name not in ("name", "within", "repeat", "ranks")
-)
+    if item.name not in ("name", "within", "repeat", "ranks", "low_precision_cache")
+]
 _NAMES = count()
-_FIELDS = attrgetter(*(name for name, *_ in _TIMED))
+_FIELDS = attrgetter(*(item.name for item in _TIMED))
 # Fields of a model that no formula reads, and its formats, which the page's menus choose.
 _TOLD = frozenset({"name", "source", "notes", "max_context_tokens", "weights", "kv_dtype"})
 
@@ -145,7 +149,7 @@ class Timing:
     used: tuple[str, ...]
     grouped: bool
 
-    def tapes(self, tapes: Tapes, gpus: Sequence[Rates], ranks: int) -> list[int]:
+    def tapes(self, tapes: Tapes, gpus: Sequence[Rates], ranks: int, alike: Groups) -> list[int]:
         """Record the time of one call on each GPU: the columns of ``TIMES``.
 
         Parameters
@@ -154,6 +158,8 @@ class Timing:
             Where to record it.
         gpus, ranks
             The GPUs' rates, and the size of the group.
+        alike
+            GPUs taken together so far.
         """
         found: dict[int, int] = {}
         waiting = [list(range(len(gpus)))]
@@ -161,7 +167,7 @@ class Timing:
             places = waiting.pop()
             recorder = Recorder()
             try:
-                outputs = self._times(recorder, together([gpus[at] for at in places]), ranks)
+                outputs = self._times(recorder, together([gpus[at] for at in places], alike), ranks)
             except Differ as differ:
                 waiting += [
                     [at for at, yes in zip(places, differ.mask, strict=True) if yes == side]
@@ -199,6 +205,17 @@ class Timing:
         ]
 
 
+class _Recorded(Setup):
+    """A setup whose cached values have some number of bytes."""
+
+    _kv_bytes: Any = PrivateAttr()
+
+    @property
+    def kv_bytes(self) -> Any:
+        """Bytes of a cached value, a symbol. [bytes]."""
+        return self._kv_bytes
+
+
 @dataclass
 class Architecture:
     """Models that differ in numbers alone.
@@ -212,29 +229,45 @@ class Architecture:
     base
         Format of activations.
     known
-        The numbers of all of them, those of :func:`shape_of` and then :func:`group_bytes`, with the
-        groups of GPUs that can split their heads.
+        What its recordings have to serve: GPUs of a group, bytes of a cached value, and the numbers
+        of its models, those of :func:`shape_of` and then :func:`group_bytes`.
     """
 
     model: ModelShape
     base: Dtype
     formats: tuple[tuple[Dtype, Dtype | None], ...]
-    known: dict[tuple[float, ...], list[int]] = field(default_factory=dict)
+    known: dict[tuple[float, ...], None] = field(default_factory=dict)
+    _models: dict[int, tuple[ModelShape, WeightFormats, Any]] = field(default_factory=dict)
 
-    def with_numbers(self, values: Sequence[Any]) -> tuple[ModelShape, WeightFormats]:
+    @cached_property
+    def rows(self) -> Any:
+        """All that is known, the largest groups first: they do what a single GPU does, and more."""
+        return np.array(sorted(self.known, key=itemgetter(0), reverse=True))
+
+    def with_numbers(
+        self, recorder: Recorder, values: Sequence[Any]
+    ) -> tuple[ModelShape, WeightFormats]:
         """Return a model of this architecture and the formats of its weights.
 
-        Its name is like no other: sums over the weights of a model are kept, by model.
+        Its name is like no other: sums over the weights of a model are kept, by model, and what
+        they decide guards all that is recorded of it.
         """
-        rest = iter(values)
-        model = _replaced(self.model, rest).but(name=f"recorded {next(_NAMES)}")
-        formats: dict[str, Any] = {
-            group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
-            for group, (dtype, multiplied), size in zip(
-                TENSOR_GROUPS, self.formats, rest, strict=True
-            )
-        }
-        return model, WeightFormats.model_construct(base=self.base, **formats)
+        if id(recorder) not in self._models:
+            recorder.guards = {}
+            rest = iter(values)
+            model = _replaced(self.model, rest).but(name=f"recorded {next(_NAMES)}")
+            formats: dict[str, Any] = {
+                group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
+                for group, (dtype, multiplied), size in zip(
+                    TENSOR_GROUPS, self.formats, rest, strict=True
+                )
+            }
+            count_parameters(model)
+            told = WeightFormats.model_construct(base=self.base, **formats)
+            self._models[id(recorder)] = model, told, recorder.guards
+        model, told, guards = self._models[id(recorder)]
+        recorder.guards = dict(guards)
+        return model, told
 
 
 # A recording for some models: the tape of its guards, what they have to be, and what was recorded;
@@ -253,10 +286,11 @@ class Programs:
         The workload, whose moved sizes the page has as variables.
     moved
         The sizes that vary; the others are fixed as in ``work``.
-    sizes
-        GPUs of the groups to offer.
+    sizes, kv_bytes
+        GPUs of the groups to offer, and bytes of a cached value in each format of the cache.
     operations
-        Name, timing, and the tape of the timing's quantities and of the calls in a step.
+        Name, timings with a cache of 16 bits and of fewer, and the tape of the timing's quantities
+        and of the calls in a step.
     recordings
         Of each part of each step: of its operations, or of its memory.
     kinds
@@ -266,10 +300,11 @@ class Programs:
     work: Workload
     moved: Sequence[str]
     sizes: Sequence[int]
+    kv_bytes: Sequence[float]
     tapes: Tapes = field(default_factory=Tapes)
     names: Unique[str] = field(default_factory=Unique)
     timings: Unique[Timing] = field(default_factory=Unique)
-    operations: Unique[tuple[int, int, int]] = field(default_factory=Unique)
+    operations: Unique[tuple[int, int, int, int]] = field(default_factory=Unique)
     recordings: list[list[Recording]] = field(default_factory=list)
     kinds: list[dict[Family, tuple[bool, bool]]] = field(default_factory=list)
     intervals: Intervals = field(init=False)
@@ -320,9 +355,12 @@ class Programs:
         part
             ``around`` attention, ``attention``, or ``memory``.
         architecture, setup
-            What is decoded, and how; the setup's own weights and group are left out.
+            What is decoded, and how; the setup's own formats and group are left out.
         """
-        key = part, id(architecture), setup
+        how = {name: getattr(setup, name) for name in HOW}
+        if part != "memory" and not setup.eager:
+            how["execution"] = "graph"
+        key = part, id(architecture), *how.values()
         if key in self._places:
             return self._places[key]
         counted: Counted = {
@@ -331,18 +369,21 @@ class Programs:
             "memory": self._memory,
         }[part]
         self.kinds.append({})
-        waiting = np.array(
-            [(size, *known) for known, sizes in architecture.known.items() for size in sizes]
-        )
+        waiting = architecture.rows
         recordings: list[Recording] = []
         while len(waiting):
-            recorder, sizes, (ranks, *values) = self._variables(tuple(waiting[0].tolist()))
-            recorder.guards.clear()
-            model, formats = architecture.with_numbers(values)
-            how = setup.but(tensor_parallel=ranks)
-            how._checkpoint = formats  # noqa: SLF001 - these are a setup's own
+            recorder, sizes, (ranks, cached, *values) = self._variables(tuple(waiting[0].tolist()))
+            model, formats = architecture.with_numbers(recorder, values)
+            asked = _Recorded.model_construct(
+                **{**dict(setup), **how, "weight_dtype": "auto", "tensor_parallel": ranks}
+            )
+            asked._checkpoint, asked._kv_bytes = formats, cached  # noqa: SLF001 - a setup's own
             work = self.work.but(**{name: sizes[name] for name in self.moved})
-            found = counted(model, how, work, sizes)
+            found = counted(model, asked, work, sizes)
+            alone = ranks == 1
+            if isinstance(alone, Symbol) and not alone.value:
+                # A single GPU has the same operations, but for the collectives.
+                recorder.guards.pop(alone.number, None)
             guards = list(recorder.guards.values())
             expected = [value for _, value in guards]
             tape = self.tapes.add(recorder, [symbol for symbol, _ in guards]) if guards else None
@@ -406,17 +447,25 @@ class Programs:
     def times(self, gpus: Sequence[Rates]) -> list[list[int | list[int]]]:
         """Record every timing so far: for each GPU the numbers of the tapes.
 
-        A time that depends on the group has one for each of ``sizes``, -1 where there is no link.
+        A time that depends on the group has one for each of ``sizes``, -1 where nothing is sent.
         """
         found: list[list[int | list[int]]] = [[] for _ in gpus]
+        alike: Groups = {}
         linked = [gpu for gpu in gpus if gpu.gpu.link_bytes_per_s(2) is not None]
         for timing in self.timings.items:
             if not timing.grouped:
-                for times, tape in zip(found, timing.tapes(self.tapes, gpus, 1), strict=True):
+                each = timing.tapes(self.tapes, gpus, 1, alike)
+                for times, tape in zip(found, each, strict=True):
                     times.append(tape)
                 continue
             by_size = [
-                dict(zip(map(id, linked), timing.tapes(self.tapes, linked, size), strict=True))
+                dict(
+                    zip(
+                        map(id, linked),
+                        timing.tapes(self.tapes, linked, size, alike),
+                        strict=True,
+                    )
+                )
                 if size > 1
                 else {}
                 for size in self.sizes
@@ -440,26 +489,31 @@ class Programs:
         """Record one operation, and return its number."""
         quantities: dict[str, Any] = {}
         settings: list[tuple[str, Any]] = []
-        for (name, kind, default), found in zip(_TIMED, _FIELDS(operation), strict=True):
-            value = found
-            if value is default and not value:
+        for item, found in zip(_TIMED, _FIELDS(operation), strict=True):
+            value: Any = found
+            if value is item.default and not value:
                 continue  # as most fields are
-            if kind in (int, bool):
-                value = kind(value)
+            if item.type in (int, bool):
+                value = item.type(value)
             elif type(value) is Symbol or (isinstance(value, (int, float)) and value):
-                quantities[name] = value
+                quantities[item.name] = value
                 continue
-            if value != default:
-                settings.append((name, value))
-        timing = self.timings.place(
-            Timing(
-                execution=execution,
-                settings=tuple(settings),
-                used=tuple(quantities),
-                grouped=isinstance(operation.ranks, Symbol),
+            if value != item.default:
+                settings.append((item.name, value))
+        # Whether the cache has few bits is nothing to decide here: there is a timing for each.
+        low: Any = operation.low_precision_cache
+        usual, of_low = (
+            self.timings.place(
+                Timing(
+                    execution=execution,
+                    settings=(*settings, ("low_precision_cache", True)) if each else (*settings,),
+                    used=tuple(quantities),
+                    grouped=isinstance(operation.ranks, Symbol),
+                )
             )
+            for each in ((False, True) if type(low) is Symbol else (low, low))
         )
         outputs = [*quantities.values(), operation.repeat]
         recorder = next(each.recorder for each in outputs if isinstance(each, Symbol))
         tape = self.tapes.add(recorder, outputs)
-        return self.operations.place((self.names.place(operation.name), timing, tape))
+        return self.operations.place((self.names.place(operation.name), usual, of_low, tape))

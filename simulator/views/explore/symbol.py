@@ -41,6 +41,12 @@ OPCODES = (
 _CODE = {name: code for code, name in enumerate(OPCODES)}
 # Neutral elements.
 _NEUTRAL = {"add": 0, "multiply": 1}
+# Python's operators of two numbers, by numpy's name. Those that compute have a turned form as well.
+_COMPUTES = {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"}
+_COMPUTES |= {"floordiv": "floor_divide", "mod": "remainder", "pow": "power"}
+_COMPARES = {"gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal"}
+_COMPARES |= {"eq": "equal", "ne": "not_equal"}
+_PLAIN = frozenset({int, float, bool})
 
 Instruction = tuple[int, tuple[Any, ...]]
 
@@ -64,6 +70,7 @@ class Recorder:
     guards: dict[int, tuple["Symbol", float]] = field(default_factory=dict)
     packed: dict[tuple[object, ...], int] = field(default_factory=dict)
     _known: dict[tuple[object, ...], "Symbol"] = field(default_factory=dict)
+    _values: dict[int, Any] = field(default_factory=dict)
 
     def variable(self, name: str, value: float | None = None) -> "Symbol":
         """Return a new variable. All are made before anything is computed.
@@ -72,8 +79,9 @@ class Recorder:
         """
         if self.instructions:
             raise ValueError("variables come before the first instruction")
+        self._values[len(self.variables)] = value
         self.variables.append(name)
-        return Symbol(self, len(self.variables) - 1, value)
+        return Symbol(self, len(self.variables) - 1)
 
     def record(self, name: str, operands: Sequence[Any]) -> Any:
         """Record one operation, and return its result.
@@ -83,8 +91,6 @@ class Recorder:
         TypeError
             For an operation that a page cannot replay.
         """
-        if name not in _CODE:
-            raise TypeError(f"the explorer's page cannot follow numpy's {name}")
         if name in _NEUTRAL:
             if (known := _unchanged(name, *operands)) is not None:
                 return known
@@ -93,33 +99,47 @@ class Recorder:
         key = (name, *[v.key if type(v) is Symbol else _identity(v) for v in operands])
         known = self._known.get(key)
         if known is None:
-            values = [v.value if type(v) is Symbol else v for v in operands]
-            value = None if any(v is None for v in values) else getattr(np, name)(*values)
-            known = Symbol(self, len(self.variables) + len(self.instructions), value)
+            if name not in _CODE:
+                raise TypeError(f"the explorer's page cannot follow numpy's {name}")
+            known = Symbol(self, len(self.variables) + len(self.instructions))
             self._known[key] = known
             self.instructions.append((_CODE[name], tuple(operands)))
         return known
+
+    def value(self, number: int) -> Any:
+        """Return the value of a symbol, found when code asks for it; None if it is not known."""
+        if number not in self._values:
+            code, operands = self.instructions[number - len(self.variables)]
+            values = [v.value if type(v) is Symbol else v for v in operands]
+            unknown = any(value is None for value in values)
+            self._values[number] = None if unknown else getattr(np, OPCODES[code])(*values)
+        return self._values[number]
 
 
 class Symbol(np.ndarray[Any, Any]):
     """A number, known or not, whose use is recorded.
 
-    numpy hands every operation on it to :meth:`__array_ufunc__` or :meth:`__array_function__`.
-    Asking for its value is an error if it is unknown, because a formula for numbers and arrays must
-    not branch on values; of a known one it is noted as a guard.
+    Python's operators record themselves; numpy hands its functions to :meth:`__array_ufunc__` or
+    :meth:`__array_function__`. Asking for the value of a symbol is an error if it is unknown,
+    because a formula for numbers and arrays must not branch on values; of a known one it is noted
+    as a guard.
     """
 
+    __slots__ = ("key", "number", "recorder")
     recorder: Recorder
     number: int
-    value: float | None
-    key: tuple[int]
+    key: object
 
-    def __new__(cls, recorder: Recorder, number: int, value: float | None = None) -> Self:
+    def __new__(cls, recorder: Recorder, number: int) -> Self:
         """Return symbol ``number`` of a recorder."""
         symbol = super().__new__(cls, ())
-        symbol.recorder, symbol.number, symbol.value = recorder, number, value
-        symbol.key = (number,)
+        symbol.recorder, symbol.number, symbol.key = recorder, number, object()
         return symbol
+
+    @property
+    def value(self) -> Any:
+        """The number that it stands for, None if that is not known."""
+        return self.recorder.value(self.number)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """Record an elementwise operation; in place it is none, as nothing is changed."""
@@ -133,12 +153,13 @@ class Symbol(np.ndarray[Any, Any]):
         del types, kwargs
         return self.recorder.record(func.__name__, args)
 
-    def _decided(self) -> float:
+    def _decided(self) -> Any:
         """Return the value, and note that code depends on it."""
-        if self.value is None:
+        value = self.value
+        if value is None:
             raise TypeError("a symbol has no value")
-        self.recorder.guards[self.number] = self, float(self.value)
-        return self.value
+        self.recorder.guards[self.number] = self, float(value)
+        return value
 
     def __bool__(self) -> bool:
         """Return whether it is not zero."""
@@ -185,6 +206,23 @@ class Symbol(np.ndarray[Any, Any]):
         return repr(self)
 
 
+def _operator(name: str) -> Any:
+    """Return an operator that records itself, which is faster than through numpy."""
+    return lambda self, other: self.recorder.record(name, (self, other))
+
+
+def _turned(name: str) -> Any:
+    """Return the same with the operands the other way round."""
+    return lambda self, other: self.recorder.record(name, (other, self))
+
+
+for _short, _name in (_COMPUTES | _COMPARES).items():
+    setattr(Symbol, f"__{_short}__", _operator(_name))
+for _short, _name in _COMPUTES.items():
+    setattr(Symbol, f"__i{_short}__", _operator(_name))
+    setattr(Symbol, f"__r{_short}__", _turned(_name))
+
+
 def _identity(operand: Any) -> Any:
     """Return what tells an operand that is no symbol from others: of an array, all its numbers."""
     return operand.tobytes() if isinstance(operand, np.ndarray) else operand
@@ -192,12 +230,10 @@ def _identity(operand: Any) -> Any:
 
 def _unchanged(name: str, first: Any, second: Any) -> Any | None:
     """Simplify x + 0, x 1 and x 0; return None for everything else."""
-    if type(first) is type(second):  # both unknown, as most are
-        return None
-    for one, other in ((first, second), (second, first)):
-        if isinstance(one, int | float):
-            if one == _NEUTRAL[name]:
-                return other
-            if one == 0 and name == "multiply":
-                return 0
+    one, other = (second, first) if type(first) is Symbol else (first, second)
+    if one.__class__ in _PLAIN:
+        if one == _NEUTRAL[name]:
+            return other
+        if one == 0 and name == "multiply":
+            return 0
     return None

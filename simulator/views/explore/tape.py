@@ -1,17 +1,19 @@
 """Tapes: recorded computations as short lists of numbers that a page can replay.
 
-A tape is a structure and its constants. Thousands of operations share a few hundred structures:
-layers differ in widths and GPUs in rates, but rarely in the computation.
+A tape is a structure, the variables that it reads, and its constants. Thousands of operations share
+a few hundred structures: layers differ in widths and GPUs in rates, but rarely in the computation.
 
     structure  [variables, [code, operand, ...  code, operand, ...], [output, ...]]
-    tape       [structure, constant, constant, ...]
+    tape       [structure, variable, ... constant, ...]
 
-Registers hold the variables, then the result of each instruction in turn. A non-negative operand is
-the number of a register; -1 is the first constant, -2 the second.
+Registers hold the variables in the tape's order, then the result of each instruction in turn. A
+non-negative operand is the number of a register; -1 is the first constant, -2 the second.
 """
 
+from bisect import bisect
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -20,7 +22,7 @@ from simulator.views.explore.symbol import OPCODES, Recorder, Symbol
 
 Item = TypeVar("Item", bound=Hashable)
 Structure = tuple[int, tuple[int, ...], tuple[int, ...]]
-Tape = tuple[int | float, ...]
+Tape = tuple[int | float | str, ...]
 
 
 @dataclass
@@ -62,25 +64,26 @@ class Tapes:
         count
             Items of the arrays, each of which gets a tape.
         """
-        structure, constants = _written(recorder, outputs)
-        place = self.structures.place(structure)
+        structure, variables, constants = _written(recorder, outputs)
+        first = self.structures.place(structure), *variables
         columns = [np.broadcast_to(value, count).tolist() for value in constants]
         rows = zip(*columns, strict=True) if columns else [()] * count
-        return [self.tapes.place((place, *map(_constant, row))) for row in rows]
+        return [self.tapes.place((*first, *map(_constant, row))) for row in rows]
 
     def _pack(self, recorder: Recorder, outputs: Sequence[Symbol | float]) -> int:
         """Write a new tape."""
-        structure, constants = _written(recorder, outputs)
-        return self.tapes.place((self.structures.place(structure), *map(_constant, constants)))
+        structure, variables, constants = _written(recorder, outputs)
+        place = self.structures.place(structure)
+        return self.tapes.place((place, *variables, *map(_constant, constants)))
 
     def follow(self, number: int, inputs: Sequence[Any]) -> list[Any]:
         """Follow a tape as a page does: its outputs, from numbers or arrays for its variables."""
-        constants = self.tapes.items[number][1:]
-        variables, code, outputs = self.structures.items[int(self.tapes.items[number][0])]
-        registers = list(inputs[:variables])
+        tape = self.tapes.items[number]
+        variables, code, outputs = self.structures.items[int(tape[0])]
+        registers = [inputs[int(place)] for place in tape[1 : 1 + variables]]
 
         def value(operand: int) -> Any:
-            return constants[-operand - 1] if operand < 0 else registers[operand]
+            return tape[variables - operand] if operand < 0 else registers[operand]
 
         at = 0
         while at < len(code):
@@ -103,42 +106,53 @@ _FUNCTIONS: list[Any] = [_Where() if name == "where" else getattr(np, name) for 
 
 def _written(
     recorder: Recorder, outputs: Sequence[Symbol | float]
-) -> tuple[Structure, list[float]]:
-    """Return the structure and the constants of the part of a recording that outputs need."""
+) -> tuple[Structure, list[int], list[float]]:
+    """Write the part of a recording that outputs need: structure, variables and constants."""
     first = len(recorder.variables)
-    registers = {number: number for number in range(first)}
-    constants: list[float] = []
-    code: list[int] = []
+    needed, variables = _needed(recorder, outputs)
+    registers = {number: at for at, number in enumerate((*variables, *needed))}
+    constants: list[Any] = []
 
-    def operand(value: Symbol | float) -> int:
-        if isinstance(value, Symbol):
+    def place(value: Any) -> int:
+        if type(value) is Symbol:
             return registers[value.number]
         constants.append(value)
         return -len(constants)
 
-    for number in _needed(recorder, outputs):
+    code: list[int] = []
+    for number in needed:
         opcode, operands = recorder.instructions[number - first]
-        code += (opcode, *map(operand, operands))
-        registers[number] = len(registers)
-    return (first, tuple(code), tuple(operand(output) for output in outputs)), constants
+        code += (opcode, *map(place, operands))
+    places = tuple(map(place, outputs))
+    return (len(variables), tuple(code), places), variables, constants
 
 
-def _constant(value: float) -> float:
-    """Return a plain number, to twelve digits: whole numbers as int, which is shorter."""
+def _constant(value: float) -> float | str:
+    """Return a plain number, to twelve digits: whole numbers as int, which is shorter.
+
+    JSON has no infinity.
+
+    >>> _constant(1.5), _constant(2.0), _constant(float("inf"))
+    (1.5, 2, 'Infinity')
+    """
     number = float(value)
-    return int(number) if number.is_integer() else float(f"{number:.12g}")
+    if number.is_integer():
+        return int(number)
+    return float(f"{number:.12g}") if number < inf else "Infinity"
 
 
-def _needed(recorder: Recorder, outputs: Sequence[Symbol | float]) -> list[int]:
-    """Return the numbers of the instructions that outputs depend on, in recorded order."""
+def _needed(recorder: Recorder, outputs: Sequence[Symbol | float]) -> tuple[list[int], list[int]]:
+    """Return the instructions that outputs depend on, and the variables, both in recorded order."""
     first = len(recorder.variables)
     needed: set[int] = set()
-    waiting = [output.number for output in outputs if isinstance(output, Symbol)]
+    waiting = [output.number for output in outputs if type(output) is Symbol]
     while waiting:
         number = waiting.pop()
-        if number < first or number in needed:
-            continue
-        needed.add(number)
-        _, operands = recorder.instructions[number - first]
-        waiting += [item.number for item in operands if isinstance(item, Symbol)]
-    return sorted(needed)
+        if number not in needed:
+            needed.add(number)
+            if number >= first:
+                _, operands = recorder.instructions[number - first]
+                waiting += [item.number for item in operands if type(item) is Symbol]
+    found = sorted(needed)
+    variables = bisect(found, first - 1)
+    return found[variables:], found[:variables]

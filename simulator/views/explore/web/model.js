@@ -50,12 +50,12 @@ function makeModel(data) {
       })[name],
   );
 
-  /* Follow a tape from the values of its variables to those of its outputs. */
+  /* Follow a tape from the values of all variables to those of its outputs. */
   function follow(number, inputs) {
     const tape = tapes[number];
     const [variables, code, outputs] = data.structures[tape[0]];
-    const value = (operand) => (operand < 0 ? tape[-operand] : registers[operand]);
-    for (let index = 0; index < variables; index += 1) registers[index] = inputs[index];
+    const value = (operand) => (operand < 0 ? tape[variables - operand] : registers[operand]);
+    for (let index = 0; index < variables; index += 1) registers[index] = inputs[tape[index + 1]];
     let next = variables;
     for (let at = 0; at < code.length; next += 1) {
       const opcode = code[at];
@@ -69,12 +69,12 @@ function makeModel(data) {
     return outputs.map(value);
   }
 
-  /* Numbers that code may have decided by: GPUs of the group, and those of the model. */
+  /* Numbers that code may have decided by: GPUs of the group, and those of formats and the model. */
   function knownOf(state) {
-    const { choices, numbers, group_bytes: bytes } = data.models[state.model];
+    const { choices, numbers, kv_bytes: cached, group_bytes: bytes } = data.models[state.model];
     const own = numbers[choices.indexOf(state.kv_heads)];
     const gpus = data.choices.tensor_parallel[state.tensor_parallel];
-    return [gpus, ...own, ...bytes[state.weight_dtype]];
+    return [gpus, cached[state.kv_dtype], ...own, ...bytes[state.weight_dtype]];
   }
 
   function variablesOf(state) {
@@ -126,11 +126,14 @@ function makeModel(data) {
   function walk(state, program, see) {
     const variables = variablesOf(state);
     const gpu = data.gpus[state.gpu];
+    const low = data.models[state.model].kv_low[state.kv_dtype];
     for (const number of program.operations) {
-      const [name, timing, tape] = data.operations[number];
-      const quantities = follow(tape, variables);
+      const [name, usual, ofLow, tape] = data.operations[number];
+      const timing = low ? ofLow : usual;
       const times = gpu.times[timing];
       const time = Array.isArray(times) ? times[state.tensor_parallel] : times;
+      if (time < 0) continue; // a collective, on a single GPU
+      const quantities = follow(tape, variables);
       see(name, quantities.at(-1), timing, quantities, follow(time, quantities), number);
     }
   }
@@ -148,15 +151,16 @@ function makeModel(data) {
     return { ...named, fits: holds(named.total_bytes), verdict };
   }
 
+  /* The column of a time, by name. */
+  const column = Object.fromEntries(data.time_columns.map((name, at) => [name, at]));
+  const roofColumns = data.roofs.map((roof) => column[`${roof}_s`]);
+
   /* Everything about one step. */
   function step(state, way) {
     const totals = {};
-    const roofs = Object.fromEntries(data.roofs.map((roof) => [roof, 0]));
     const operations = [];
-    let [device, host, collective] = [0, 0, 0];
-    const [firstPeak, lastPeak] = [data.time_columns.length - 2, data.time_columns.length - 1];
     const families = {};
-    let [peakMemory, peakCompute, storedBelow, storedAbove] = [0, 0, 0, 0];
+    const sums = data.time_columns.map(() => 0);
     const { program } = brief(state, way);
     walk(state, program, (name, repeat, timing, quantities, times, number) => {
       const settings = data.timings[timing];
@@ -167,59 +171,39 @@ function makeModel(data) {
         one[field] = quantities[at];
         totals[field] = (totals[field] || 0) + repeat * quantities[at];
       });
-      const byRoof = times.slice(3, 3 + data.roofs.length);
-      const spent = repeat * (times[0] + times[2]);
-      const launched =
-        "launches" in one ? one.launches : "launches" in settings ? settings.launches : 1;
-      const family = data.families[settings.kind];
-      const sums = families[family] || [0, 0, 0, 0, 0];
-      families[family] = [
-        sums[0] + spent,
-        sums[1] + repeat * byRoof[0],
-        sums[2] + spent * spent,
-        sums[3] + repeat * launched,
-        sums[4] + repeat * times[firstPeak - 3],
-      ];
-      storedBelow += repeat * times[firstPeak - 2];
-      storedAbove += repeat * times[firstPeak - 1];
-      peakMemory += repeat * times[firstPeak];
-      peakCompute += repeat * times[lastPeak];
-      data.roofs.forEach((roof, at) => {
-        roofs[roof] += repeat * byRoof[at];
+      times.forEach((time, at) => {
+        sums[at] += repeat * time;
       });
-      device += repeat * times[0];
-      host += repeat * times[1];
-      collective += repeat * times[2];
+      const byRoof = roofColumns.map((at) => times[at]);
+      const seconds = times[column.device_s] + times[column.collective_s];
+      const launched = one.launches ?? settings.launches ?? 1;
+      const family = data.families[settings.kind];
+      const spent = [seconds, byRoof[0], repeat * seconds ** 2, launched, times[column.cached_s]];
+      const before = families[family] || [0, 0, 0, 0, 0];
+      families[family] = spent.map((value, at) => before[at] + repeat * value);
       operations.push({
         name: data.names[name],
         part: data.part_of[number],
         kind: settings.kind,
         dtype: settings.dtype || "bf16",
         repeat,
-        seconds: times[0] + times[2],
+        seconds,
         flops: one.flops || 0,
         bytes: (one.bytes_read || 0) + (one.bytes_written || 0),
-        bound: largest(data.roofs, (roof) => byRoof[data.roofs.indexOf(roof)]),
+        bound: largest(byRoof),
       });
     });
-    const total = Math.max(device, host) + collective;
-    const bound = host > device ? "launch" : largest(data.roofs, (roof) => roofs[roof]);
-    const spent = [
-      total,
-      device,
-      host,
-      collective,
-      Math.max(peakMemory, peakCompute),
-      storedBelow,
-      storedAbove,
-    ];
+    const sum = Object.fromEntries(data.time_columns.map((name, at) => [name, sums[at]]));
+    const { device_s: device, host_s: host, collective_s: collective } = sum;
+    const { total, bound } = bounded(sums);
+    const peak = Math.max(sum.peak_memory_s, sum.peak_compute_s);
+    const spent = [total, device, host, collective, peak, sum.stored_below_s, sum.stored_above_s];
     return {
       way,
       seconds: total,
       device_s: device,
       host_s: host,
-      collective_s: collective,
-      roofs,
+      roofs: Object.fromEntries(data.roofs.map((roof) => [roof, sum[`${roof}_s`]])),
       bound,
       operations,
       totals,
@@ -227,6 +211,13 @@ function makeModel(data) {
       memory: memory(state, program),
       interval: interval(state, way, program.interval, spent, families),
     };
+  }
+
+  /* The time of a step and what binds it, from its sums. */
+  function bounded(sums) {
+    const [device, host] = [sums[column.device_s], sums[column.host_s]];
+    const bound = host > device ? "launch" : largest(roofColumns.map((at) => sums[at]));
+    return { total: Math.max(device, host) + sums[column.collective_s], bound };
   }
 
   /* Tokens that all sequences gain per second, if a step takes so long. */
@@ -237,17 +228,17 @@ function makeModel(data) {
 
   /* Between which times a step lies, and the errors that make it so. */
   function interval(state, way, number, spent, families) {
-    const { families: kinds, formats, tape } = data.intervals[number];
+    const [structure, formats] = data.intervals[number];
     const inputs = [...spent];
-    kinds.forEach((family, index) => {
+    data.interval_families[structure].forEach((family, index) => {
       const spread = data.gpus[state.gpu].spreads[family][formats[index]];
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
     });
-    const [low, high, ...errors] = follow(tape, inputs);
+    const [low, high, ...errors] = follow(data.interval_tapes[structure], inputs);
     if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)] === "1") {
-      return { number, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
+      return { structure, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
     }
-    return { number, low, high, errors };
+    return { structure, low, high, errors };
   }
 
   /* Between which ratios the time of one step over another's lies. */
@@ -255,7 +246,7 @@ function makeModel(data) {
     if (Math.max(first.interval.high, second.interval.high) === Infinity) {
       return { low: 0, high: Infinity, verdict: verdict(0, Infinity, first.memory, second.memory) };
     }
-    const tape = data.ratios[`${first.interval.number}:${second.interval.number}`];
+    const tape = data.ratios[`${first.interval.structure}:${second.interval.structure}`];
     const inputs = [
       first.seconds,
       second.seconds,
@@ -302,22 +293,17 @@ function makeModel(data) {
   }
 
   function briefly(state, program) {
-    let [device, host, collective] = [0, 0, 0];
-    const roofs = data.roofs.map(() => 0);
+    const sums = data.time_columns.map(() => 0);
     walk(state, program, (name, repeat, timing, quantities, times) => {
-      device += repeat * times[0];
-      host += repeat * times[1];
-      collective += repeat * times[2];
-      for (let at = 0; at < roofs.length; at += 1) roofs[at] += repeat * times[3 + at];
+      for (let at = 0; at < column.cached_s; at += 1) sums[at] += repeat * times[at];
     });
-    const bound = host > device ? "launch" : data.roofs[roofs.indexOf(Math.max(...roofs))];
-    const seconds = Math.max(device, host) + collective;
+    const { total: seconds, bound } = bounded(sums);
     return { program, seconds, bound, fits: memory(state, program).fits };
   }
 
-  /* The first of those with the largest value, as Python's max picks it. */
-  function largest(items, value) {
-    return items.reduce((best, item) => (value(item) > value(best) ? item : best));
+  /* The first of the roofs with the largest value, as Python's max picks it. */
+  function largest(values) {
+    return data.roofs[values.indexOf(Math.max(...values))];
   }
 
   /* Standard attention in the layout asked and over one stored context, bifurcated, and who wins. */

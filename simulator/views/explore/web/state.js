@@ -7,70 +7,22 @@ const engine = makeModel(data);
 /* Of the page itself, light or dark: see explore.css. */
 const style = { ...data.style, ink: "var(--ink)", grey: "var(--grey)", pale: "var(--pale)" };
 
-const SIZES = [
-  {
-    field: "samples",
-    key: "samples",
-    flag: "-n",
-    label: "Samples",
-    hint: "continuations of each context",
-    unit: "samples",
-    axis: "samples of each context",
-  },
-  {
-    field: "context_tokens",
-    key: "context",
-    flag: "--context",
-    label: "Context",
-    hint: "tokens common to the samples",
-    unit: "context tokens",
-    axis: "shared context [tokens]",
-  },
-  {
-    field: "decoded_tokens",
-    key: "decoded",
-    flag: "--decoded",
-    label: "Own tokens",
-    hint: "that each sample has decoded so far",
-    unit: "own tokens",
-    axis: "own tokens of each sample",
-  },
-  {
-    field: "prompts",
-    key: "prompts",
-    flag: "--prompts",
-    label: "Prompts",
-    hint: "different contexts in the batch",
-    unit: "prompts",
-    axis: "prompts",
-  },
-  {
-    field: "query_tokens",
-    key: "query-tokens",
-    flag: "--query-tokens",
-    label: "Query tokens",
-    hint: "of a sequence in a step; more than 1 check drafts",
-    unit: "query tokens",
-    axis: "query tokens per step",
-  },
-].filter(({ field }) => field in data.ranges);
+/* Objects with these fields, one for each row of a table. */
+const table = (fields, rows) =>
+  rows.map((row) => Object.fromEntries(fields.split(" ").map((field, at) => [field, row[at]])));
+
+const SIZES = table("field key flag label hint unit axis", [
+  ["samples", "samples", "-n", "Samples", "continuations of each context", "samples", "samples of each context"],
+  ["context_tokens", "context", "--context", "Context", "tokens common to the samples", "context tokens", "shared context [tokens]"],
+  ["decoded_tokens", "decoded", "--decoded", "Own tokens", "that each sample has decoded so far", "own tokens", "own tokens of each sample"],
+  ["prompts", "prompts", "--prompts", "Prompts", "different contexts in the batch", "prompts", "prompts"],
+  ["query_tokens", "query-tokens", "--query-tokens", "Query tokens", "of a sequence in a step; more than 1 check drafts", "query tokens", "query tokens per step"],
+]).filter(({ field }) => field in data.ranges);
 /* Numbers that are no sizes; none is as good as any. */
-const LIMITS = [
-  {
-    field: "target_step_ms",
-    key: "target",
-    label: "Target",
-    hint: "longest acceptable step [ms]",
-    empty: () => "none",
-  },
-  {
-    field: "price",
-    key: "price",
-    label: "Price",
-    hint: "of a GPU [USD per hour]",
-    empty: () => data.gpus[state.gpu].usd_per_hour || "unknown",
-  },
-];
+const LIMITS = table("field key label hint empty", [
+  ["target_step_ms", "target", "Target", "longest acceptable step [ms]", () => "none"],
+  ["price", "price", "Price", "of a GPU [USD per hour]", () => data.gpus[state.gpu].usd_per_hour || "unknown"],
+]);
 const LAYOUTS = {
   copies: "a context copy each",
   shared: "one stored context",
@@ -82,76 +34,21 @@ const ORIGINS = {
   peak: "Published peaks",
 };
 const offered = (field) => data.choices[field].map(String);
-const MENUS = [
-  {
-    field: "model",
-    key: "model",
-    label: "Model",
-    hint: "the scenario's first, then every preset",
-    names: data.models.map(({ name }) => name),
-  },
-  {
-    field: "gpu",
-    key: "gpu",
-    label: "GPU",
-    hint: "and what its times rest on",
-    names: data.gpus.map(({ id }) => id),
-    texts: () => data.gpus.map(({ name }) => name),
-    group: (at) => ORIGINS[data.gpus[at].origin],
-  },
-  {
-    field: "tensor_parallel",
-    key: "tp",
-    flag: "--tp",
-    label: "Tensor parallel",
-    hint: "GPUs that split each layer",
-    names: offered("tensor_parallel"),
-  },
-  {
-    field: "weight_dtype",
-    key: "dtype",
-    flag: "--dtype",
-    label: "Weights",
-    hint: "number format of the layers' matrices",
-    names: offered("weight_dtype"),
-    texts: () => ownFormat("weight_dtype", "dtypes"),
-  },
-  {
-    field: "kv_dtype",
-    key: "kv-dtype",
-    flag: "--kv-dtype",
-    label: "KV cache",
-    hint: "number format of cached keys and values",
-    names: offered("kv_dtype"),
-    texts: () => ownFormat("kv_dtype", "kv_dtypes"),
-  },
-  {
-    field: "kv_layout",
-    key: "kv-layout",
-    flag: "--kv-layout",
-    label: "Standard keeps",
-    hint: "how standard attention stores the context",
-    names: data.layouts,
-    texts: () => data.layouts.map((layout) => LAYOUTS[layout]),
-  },
-  { field: "kv_heads", key: "kv-heads", label: "KV heads", hint: "what if the model had others" },
-  {
-    field: "kernel",
-    key: "kernel",
-    flag: "--kernel",
-    label: "Kernel",
-    hint: "of attention; all for the scenario's models",
-    names: offered("kernel"),
-  },
-  {
-    field: "execution",
-    key: "execution",
-    flag: "--execution",
-    label: "Execution",
-    hint: "how the GPU is given its kernels",
-    names: offered("execution"),
-  },
-];
+const MENUS = table("field key flag label hint names texts group", [
+  ["model", "model", null, "Model", "the scenario's first, then every preset", data.models.map(({ name }) => name)],
+  ["gpu", "gpu", null, "GPU", "and what its times rest on", data.gpus.map(({ id }) => id),
+    () => data.gpus.map(({ name }) => name), (at) => ORIGINS[data.gpus[at].origin]],
+  ["tensor_parallel", "tp", "--tp", "Tensor parallel", "GPUs that split each layer", offered("tensor_parallel")],
+  ["weight_dtype", "dtype", "--dtype", "Weights", "number format of the layers' matrices", offered("weight_dtype"),
+    () => ownFormat("weight_dtype", "dtypes")],
+  ["kv_dtype", "kv-dtype", "--kv-dtype", "KV cache", "number format of cached keys and values", offered("kv_dtype"),
+    () => ownFormat("kv_dtype", "kv_dtypes")],
+  ["kv_layout", "kv-layout", "--kv-layout", "Standard keeps", "how standard attention stores the context", data.layouts,
+    () => data.layouts.map((layout) => LAYOUTS[layout])],
+  ["kv_heads", "kv-heads", null, "KV heads", "what if the model had others"],
+  ["kernel", "kernel", "--kernel", "Kernel", "of attention; all for the scenario's models", offered("kernel")],
+  ["execution", "execution", "--execution", "Execution", "how the GPU is given its kernels", offered("execution")],
+]);
 const start = {
   ...Object.fromEntries(SIZES.map(({ field }) => [field, data.start[field]])),
   ...Object.fromEntries(
