@@ -9,13 +9,20 @@ begins once, so
 with the step at the mean context of a request, as :func:`simulator.timing.batching.closed_loop` has
 it. Rows do not tell O - 1 from O: the median error of 1,800 is 10.27 or 10.26 %.
 
+An engine that prefills all waiting prompts before it decodes keeps requests of equal lengths that
+begin together in lockstep: they also end together. Each then waits for (N + 1) / 2 prefills on
+average, and sees (N - 1) / 2 while it decodes. A row whose measured time to first token (TTFT) is
+nearer to (N + 1) / 2 prefills than to one is taken to be so; in either case a request takes N
+prefills and its steps.
+
 Constants are those of questions, of no particular engine: those of an engine's own kernels predict
 these rows no better.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from simulator.counts.operation import Operation
@@ -31,19 +38,18 @@ from simulator.evidence.predict.groups import (
     profile,
 )
 from simulator.evidence.predict.steps import check_ranks
+from simulator.evidence.rows.refusals import CLOCK_HEADROOM, IMPOSSIBLE_SHARE, LEAST_IMPOSSIBLE
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import maximum
+from simulator.numeric import maximum, where
 from simulator.timing.constants import rates
 from simulator.timing.interval import uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
-
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.units import MILLISECOND
 
 # Columns that rows of one group share.
 _ALIKE = [
@@ -58,10 +64,21 @@ _OTHERWISE = {
     "attention_dp": (1, "data-parallel attention"),
 }
 _BITS = 8
+# Engines that decode nothing while prompts wait, unless told to (SGLang: --enable-mixed-chunk).
+_PREFILL_FIRST = ("sglang",)
+# Columns of a series: rows of one client, of which many or none have their prompts cached.
+_SERIES = ["source", "gpu_id", "framework", "version", "model", "weights_dtype"]
+IMPOSSIBLE = (
+    "many rows of its series are faster than published peaks allow if that many requests are in "
+    "flight and each prompt is prefilled: prompts may be cached, or fewer requests in flight"
+)
 
 
 def prepare(rows: pd.DataFrame) -> Prepared:
-    """Turn serving rows into a group for each GPU, engine, model, format and parallelism."""
+    """Turn serving rows into a group for each GPU, engine, model, format and parallelism.
+
+    Rows that contradict what they say are skipped, with their series: see ``IMPOSSIBLE``.
+    """
     skipped: dict[Any, str] = {}
     told = rows["expert_parallel"] if "expert_parallel" in rows else pd.Series(1, rows.index)
     parts = pd.to_numeric(told, errors="coerce").fillna(1).clip(lower=1)  # 0: not told
@@ -70,13 +87,35 @@ def prepare(rows: pd.DataFrame) -> Prepared:
         if name in rows:
             beyond = pd.to_numeric(rows[name], errors="coerce") > most
             skipped.update(dict.fromkeys(rows.index[beyond], f"{what} is not predicted"))
+    found = _grouped(rows.drop(index=list(skipped)))
+    doubtful = _contradictory(rows, found.groups)
+    if len(doubtful):
+        skipped.update(dict.fromkeys(doubtful, IMPOSSIBLE))
+        found = _grouped(rows.drop(index=list(skipped)))
+    return Prepared(found.groups, {**skipped, **found.skipped})
+
+
+def _grouped(rows: pd.DataFrame) -> Prepared:
+    """Return rows as groups, and why some are in none."""
     groups: list[Group] = []
-    for _, part in rows.drop(index=list(skipped)).groupby(_ALIKE, sort=True):
+    skipped: dict[Any, str] = {}
+    for _, part in rows.groupby(_ALIKE, sort=True):
         try:
             groups.append(_group(part))
         except SimulatorError as problem:
             skipped.update(dict.fromkeys(part.index, str(problem)))
     return Prepared(groups, skipped)
+
+
+def _contradictory(rows: pd.DataFrame, groups: list[Group]) -> pd.Index:
+    """Return the labels of rows whose series has many rows faster than published peaks allow."""
+    bound = pd.Series(0.0, rows.index)
+    for group in groups:
+        bound[group.index] = group.predict(profile(group.gpu_id), "peak")
+    fast = (rows["time_s"] < bound / CLOCK_HEADROOM).astype(float)
+    series = fast.groupby([rows[name] for name in _SERIES if name in rows], dropna=False)
+    most, share = series.transform("sum"), series.transform("mean")
+    return rows.index[(most >= LEAST_IMPOSSIBLE) & (share >= IMPOSSIBLE_SHARE)]
 
 
 def weights_asked(shape: ModelShape, dtype: str) -> str:
@@ -118,6 +157,8 @@ def _group(rows: pd.DataFrame) -> Group:
     ratio = numbers(rows, "length_ratio")
     context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
     users = numbers(rows, "concurrency")
+    ttft_ms = numbers(rows, "ttft_ms") if "ttft_ms" in rows else 0.0
+    together = (ratio == 1) & (library_of(str(first["framework"])) in _PREFILL_FIRST)
     work = Workload.grid(
         prompts=users, samples=1, context_tokens=context, decoded_tokens=output / 2
     )
@@ -129,7 +170,9 @@ def _group(rows: pd.DataFrame) -> Group:
         setup=setup,
         shape=shape,
         prefill=prefill_operations(shape, setup, work.but(prompts=1)),
-        prefills=(users - 1) / maximum(output - 1, 1),
+        users=users,
+        later_tokens=maximum(output - 1, 1),
+        queued_s=np.where(together, ttft_ms, 0.0) * MILLISECOND,
     )
 
 
@@ -143,18 +186,23 @@ class ServingGroup(Group):
         The model.
     prefill
         Operations that prefill one prompt of each row.
-    prefills
-        Prefills of other requests for each step.
+    users
+        Requests in flight, N.
+    later_tokens
+        Tokens of an answer after its first.
+    queued_s
+        Measured times to first token of rows that may run in lockstep; 0 or nan for others. [s]
     """
 
     shape: ModelShape
     prefill: list[Operation]
-    prefills: "np.ndarray"
+    users: "np.ndarray"
+    later_tokens: "np.ndarray"
+    queued_s: "np.ndarray"
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times per output token. [s]."""
-        others = self.prefills * self.prefill_s(gpu, choice)
-        return self.column(self.step_s(gpu, choice) + others)
+        return self.column(self.step_s(gpu, choice) + self._others_s(gpu, choice))
 
     def step_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the times of a decode step alone. [s]."""
@@ -164,6 +212,27 @@ class ServingGroup(Group):
         """Return the times to prefill one prompt. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
         return self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
+
+    def first_token_s(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
+    ) -> "np.ndarray":
+        """Return the times to first token: prefills up to one's own, and a step. [s]."""
+        prefill_s = self.prefill_s(gpu, choice)
+        return self.step_s(gpu, choice) + self._before(prefill_s) * prefill_s
+
+    def _before(self, prefill_s: "np.ndarray") -> "np.ndarray":
+        """Return how many prefills a request waits for, its own included."""
+        in_lockstep = (self.users + 1) / 2
+        return where(self.queued_s > (1 + in_lockstep) / 2 * prefill_s, in_lockstep, 1.0)
+
+    def _after(self, prefill_s: "np.ndarray") -> "np.ndarray":
+        """Return the prefills of others for each token after the first."""
+        return (self.users - self._before(prefill_s)) / self.later_tokens
+
+    def _others_s(self, gpu: HardwareProfile, choice: ConstantsChoice) -> "np.ndarray":
+        """Return the time that others' prefills add to each token. [s]."""
+        prefill_s = self.prefill_s(gpu, choice)
+        return self._after(prefill_s) * prefill_s
 
     def interval(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, served: bool = True
@@ -177,7 +246,8 @@ class ServingGroup(Group):
         if self.setup is None or unknown_regime(self.shape, gpu_rates, self.setup):
             return None
         low, high = self.column(0.0), self.column(0.0)
-        for operations, times in ((self.operations, 1.0), (self.prefill, self.prefills)):
+        prefills = self._after(self.prefill_s(gpu, choice))
+        for operations, times in ((self.operations, 1.0), (self.prefill, prefills)):
             step = step_time(operations, gpu_rates, self.execution)
             found = uncertainty(operations, step, gpu_rates, self.setup, served=served)
             low, high = low + times * found.low_s, high + times * found.high_s
@@ -187,5 +257,4 @@ class ServingGroup(Group):
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"] | None:
         """Return the time of the step by bound, and that of prefill. [s]."""
-        others = self.prefills * self.prefill_s(gpu, choice)
-        return {**(super().parts(gpu, choice) or {}), "prefill": others}
+        return {**(super().parts(gpu, choice) or {}), "prefill": self._others_s(gpu, choice)}
