@@ -113,9 +113,11 @@ def _contradictory(rows: pd.DataFrame, groups: list[Group]) -> pd.Index:
     for group in groups:
         bound[group.index] = group.predict(profile(group.gpu_id), "peak")
     fast = (rows["time_s"] < bound / CLOCK_HEADROOM).astype(float)
-    series = fast.groupby([rows[name] for name in _SERIES if name in rows], dropna=False)
-    most, share = series.transform("sum"), series.transform("mean")
-    return rows.index[(most >= LEAST_IMPOSSIBLE) & (share >= IMPOSSIBLE_SHARE)]
+    series = fast.groupby([rows[name] for name in _SERIES])
+    many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
+        series.transform("mean") >= IMPOSSIBLE_SHARE
+    )
+    return rows.index[many]
 
 
 def weights_asked(shape: ModelShape, dtype: str) -> str:
@@ -158,7 +160,8 @@ def _group(rows: pd.DataFrame) -> Group:
     context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
     users = numbers(rows, "concurrency")
     ttft_ms = numbers(rows, "ttft_ms") if "ttft_ms" in rows else 0.0
-    together = (ratio == 1) & (library_of(str(first["framework"])) in _PREFILL_FIRST)
+    together = (ratio == 1) & (numbers(rows, "lengths_vary") == 0)
+    together &= library_of(str(first["framework"])) in _PREFILL_FIRST
     work = Workload.grid(
         prompts=users, samples=1, context_tokens=context, decoded_tokens=output / 2
     )
@@ -213,9 +216,7 @@ class ServingGroup(Group):
         gpu_rates = rates(gpu, choice, variants=self.variants)
         return self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
 
-    def first_token_s(
-        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
-    ) -> "np.ndarray":
+    def first_token_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the times to first token: prefills up to one's own, and a step. [s]."""
         prefill_s = self.prefill_s(gpu, choice)
         return self.step_s(gpu, choice) + self._before(prefill_s) * prefill_s
