@@ -12,7 +12,7 @@ it. Rows do not tell O - 1 from O: the median error of 1,800 is 10.27 or 10.26 %
 An engine that prefills all waiting prompts before it decodes keeps requests of equal lengths that
 begin together in lockstep: they also end together. Each then waits for (N + 1) / 2 prefills on
 average, and sees (N - 1) / 2 while it decodes. A row whose measured time to first token (TTFT) is
-nearer to (N + 1) / 2 prefills than to one is taken to be so; in either case a request takes N
+three quarters of (N + 1) / 2 prefills or more is taken to be so; in either case a request takes N
 prefills and its steps.
 
 Constants are those of questions, of no particular engine: those of an engine's own kernels predict
@@ -66,6 +66,8 @@ _OTHERWISE = {
 _BITS = 8
 # Engines that decode nothing while prompts wait, unless told to (SGLang: --enable-mixed-chunk).
 _PREFILL_FIRST = ("sglang",)
+# The share of the wait in lockstep from which on a row is taken to be in it: others' are a half.
+LOCKED = 0.75
 # Columns of a series: rows of one client, of which many or none have their prompts cached.
 _SERIES = ["source", "gpu_id", "framework", "version", "model", "weights_dtype"]
 IMPOSSIBLE = (
@@ -224,7 +226,7 @@ class ServingGroup(Group):
     def _before(self, prefill_s: "np.ndarray") -> "np.ndarray":
         """Return how many prefills a request waits for, its own included."""
         in_lockstep = (self.users + 1) / 2
-        return where(self.queued_s > (1 + in_lockstep) / 2 * prefill_s, in_lockstep, 1.0)
+        return where(self.queued_s > LOCKED * in_lockstep * prefill_s, in_lockstep, 1.0)
 
     def _after(self, prefill_s: "np.ndarray") -> "np.ndarray":
         """Return the prefills of others for each token after the first."""
