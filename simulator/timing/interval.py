@@ -92,8 +92,8 @@ Code = Literal["bifurcated", "eager_host", "unfused", "rebuilt", "engine"]
 # Rows of collectives are of groups up to this size, and all rows are of this vendor's GPUs.
 MOST_GPUS, VENDOR = 8, "NVIDIA"
 # The spread of collectives over PCIe. Rows are of one host, on which a node's GPUs share much; on
-# another they may share nothing, and eight take this much less of the predicted time. Smaller groups
-# have the same spread, which is wider than they need.
+# another they may share nothing, and eight take this much less of the predicted time. For smaller
+# groups, which have the same spread, it is wider than need be.
 OVER_PCIE, UNSHARED = "pcie_collective", 1 - (PCIE_PAIR / NODE_GPUS) ** PCIE_POWER
 # Added to a kind's time in denominators, so that a kind without time has no error. [s]
 _TINY_S = 1e-15
