@@ -44,7 +44,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import maximum, where
+from simulator.numeric import maximum
 from simulator.timing.constants import rates
 from simulator.timing.interval import uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
@@ -207,35 +207,30 @@ class ServingGroup(Group):
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times per output token. [s]."""
-        return self.column(self.step_s(gpu, choice) + self._others_s(gpu, choice))
+        one_s, _, after = self.prefills(gpu, choice)
+        return self.column(self.step_s(gpu, choice) + after * one_s)
 
     def step_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the times of a decode step alone. [s]."""
         return super().predict(gpu, choice)
 
-    def prefill_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
-        """Return the times to prefill one prompt. [s]."""
-        gpu_rates = rates(gpu, choice, variants=self.variants)
-        return self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
-
     def first_token_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the times to first token: prefills up to one's own, and a step. [s]."""
-        prefill_s = self.prefill_s(gpu, choice)
-        return self.step_s(gpu, choice) + self._before(prefill_s) * prefill_s
+        one_s, before, _ = self.prefills(gpu, choice)
+        return self.column(self.step_s(gpu, choice) + before * one_s)
 
-    def _before(self, prefill_s: "np.ndarray") -> "np.ndarray":
-        """Return how many prefills a request waits for, its own included."""
+    def prefills(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
+    ) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+        """Return the time of one prompt's prefill [s], and how many a request waits for.
+
+        First those up to its own, then those of others for each token after the first.
+        """
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        one_s = self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
         in_lockstep = (self.users + 1) / 2
-        return where(self.queued_s > LOCKED * in_lockstep * prefill_s, in_lockstep, 1.0)
-
-    def _after(self, prefill_s: "np.ndarray") -> "np.ndarray":
-        """Return the prefills of others for each token after the first."""
-        return (self.users - self._before(prefill_s)) / self.later_tokens
-
-    def _others_s(self, gpu: HardwareProfile, choice: ConstantsChoice) -> "np.ndarray":
-        """Return the time that others' prefills add to each token. [s]."""
-        prefill_s = self.prefill_s(gpu, choice)
-        return self._after(prefill_s) * prefill_s
+        before = np.where(self.queued_s > LOCKED * in_lockstep * one_s, in_lockstep, 1.0)
+        return one_s, before, (self.users - before) / self.later_tokens
 
     def interval(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, served: bool = True
@@ -249,8 +244,8 @@ class ServingGroup(Group):
         if self.setup is None or unknown_regime(self.shape, gpu_rates, self.setup):
             return None
         low, high = self.column(0.0), self.column(0.0)
-        prefills = self._after(self.prefill_s(gpu, choice))
-        for operations, times in ((self.operations, 1.0), (self.prefill, prefills)):
+        _, _, after = self.prefills(gpu, choice)
+        for operations, times in ((self.operations, 1.0), (self.prefill, after)):
             step = step_time(operations, gpu_rates, self.execution)
             found = uncertainty(operations, step, gpu_rates, self.setup, served=served)
             low, high = low + times * found.low_s, high + times * found.high_s
@@ -260,4 +255,5 @@ class ServingGroup(Group):
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"] | None:
         """Return the time of the step by bound, and that of prefill. [s]."""
-        return {**(super().parts(gpu, choice) or {}), "prefill": self._others_s(gpu, choice)}
+        one_s, _, after = self.prefills(gpu, choice)
+        return {**(super().parts(gpu, choice) or {}), "prefill": after * one_s}
