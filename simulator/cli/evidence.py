@@ -73,6 +73,8 @@ def _calibrate(
         raise OutputError(f"cannot write {output}: a profile goes to .toml")
     measurements = load(rows, gpu=card.id, keep_suspect=keep_suspect)
     _say_refused(measurements)
+    if "serving" in measurements.tables:
+        say("rows under load fit no constant (docs/serving.md); validate compares them")
     result = fitting.calibrate(measurements, card)
     if output is not None:
         path = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
