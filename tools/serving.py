@@ -50,7 +50,7 @@ CAUSES = {
     ("b200-sxm", "trtllm", "deepseek-v3", "fp8"): "3 to 5 ms are missing from every step of rows with whole experts on each GPU, whatever the concurrency: all name version 1.1.0rc2.post2, or none and take the same time. Version 1.2.0rc6, whose rows split experts, is within 4 to 12 %, and up to 32 users SGLang's steps with whole experts on the same card within 2 %: the old version adds it.",
     ("h200-sxm", "sglang", "llama-3.1-8b", "fp8"): "up to 512 users of a small model: 3 to 19 ms are missing from their steps, whatever the number of GPUs; no row gives over 23,000 tokens a second. The engine's host, or the client, is busy with streams.",
     ("h200-sxm", "trtllm", "gpt-oss-120b", "nvfp4"): "4-bit experts have the constants of Triton's kernels, which vLLM runs, and fit its steps; TensorRT-LLM's own take longer in its rows.",
-    ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "17 take 54 to 84 % of the time at peaks, and TTFT is only 2 to 5 prefills.",
+    ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "17 take 54 to 84 % of the time at peaks; TTFT is only 2 to 5 prefills.",
     ("mi300x", "sglang", "deepseek-v3", "fp8"): "early versions, slower than later ones, and constants carried from NVIDIA's cards; 10 to 15 ms are missing from a step, whatever the concurrency. No interval is given, and no constant taken from them.",
     ("mi300x", "vllm", "llama-3.1-70b", "fp8"): "constants are carried from NVIDIA's cards. 1.2 ms a step and 30 to 60 us for each sequence are missing. No term is added: these are batches of one model, and the other's missing time does not grow with the sequences.",
 }  # fmt: skip
@@ -172,9 +172,10 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
     fit = rows[chosen].assign(step=1.0, layer=rows["model"].map(layers), sequence=rows["concurrency"])  # fmt: skip
     before = [each.set_index(["file", "line"])["ape"] for each in (plain, blind, rows)]
     for engine, part in fit.groupby("framework", sort=True):
+        # Under vLLM some rows in lockstep are impossible, and have no error.
         places = list(zip(part["file"], part["line"], strict=True))
         for name, column in (("a model", "model"), ("a card", "gpu_id")):
-            cells = [per_cent(errors[places].median()) for errors in before]
+            cells = [per_cent(errors.reindex(places).median()) for errors in before]
             kinds = (("step",), ("layer",), ("sequence",), ("step", "sequence"))
             cells += [per_cent(left_out(part, column, names).abs().median()) for names in kinds]
             lines.append(f"| {engine} | {name} | {len(part):,} | {' | '.join(cells)} |")
@@ -231,7 +232,8 @@ def left_aside(rows: pd.DataFrame) -> Iterator[str]:
     for values, part in rows.groupby([*CELL, "outcome"]) if len(rows) else ():
         *cell, why = values
         reason = why.removeprefix("skipped: ")
-        yield f"Left out: {len(part)} rows of {' '.join(cell)}, because {reason}. {CAUSES.get(tuple(cell), '')}\n"
+        more = CAUSES.get(tuple(cell), "")
+        yield f"Left out: {len(part)} rows of {' '.join(cell)}: {reason}. {more}".rstrip() + "\n"
 
 
 def main() -> None:

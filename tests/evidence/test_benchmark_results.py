@@ -46,7 +46,7 @@ def test_each_line_of_a_file_is_a_result(tmp_path: Path) -> None:
     """SGLang's client adds a line for each run; its model and GPU are named by hand."""
     asked = {key: value for key, value in VLLM.items() if key not in ("model_id", "gpu")}
     asked |= {"backend": "sglang", "model": "llama-3.1-8b"}
-    path = write(tmp_path, "runs.jsonl", asked, asked | {"max_concurrency": 64})
+    path = write(tmp_path, "runs.jsonl", asked, asked | {"max_concurrency": 64, "mean_tpot_ms": 19})
     measurements = load([path], gpu="h100-sxm")
     assert measurements.tables["serving"]["concurrency"].tolist() == [32, 64]
     assert measurements.tables["serving"]["framework"].tolist() == ["sglang"] * 2

@@ -157,7 +157,8 @@ def test_a_series_faster_than_the_cards_peaks_is_skipped(tmp_path) -> None:  # n
     ((reason, count),) = found.skipped.items()
     assert "prompts may be cached" in reason
     assert count == 4
-    assert len(predicted(tmp_path, *series[:2], slow, other).rows) == 4
+    # Two rows say nothing about a third.
+    assert len(predicted(tmp_path, *series[:2], slow, other).rows) == 2
 
 
 def test_lengths_are_a_share_of_those_stated(tmp_path) -> None:  # noqa: ANN001

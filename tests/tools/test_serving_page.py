@@ -50,7 +50,7 @@ def test_what_is_left_out_is_said(table: pd.DataFrame) -> None:
     text = serving.page(drafts.astype({"speculative": int}), "2026-01-01")
     count = int(drafts["speculative"].sum())
     assert f"from {64 - count} runs" in text
-    assert f"Left out: {count} rows of h100-sxm vllm llama-3.1-8b fp8, because speculative" in text
+    assert f"Left out: {count} rows of h100-sxm vllm llama-3.1-8b fp8: speculative" in text
 
 
 def test_concurrency_falls_into_bins_with_their_upper_edge(table: pd.DataFrame) -> None:

@@ -19,7 +19,7 @@ Constants are those of questions, of no particular engine: those of an engine's 
 these rows no better.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,8 +71,8 @@ LOCKED = 0.75
 # Columns of a series: rows of one client, of which many or none have their prompts cached.
 _SERIES = ["source", "gpu_id", "framework", "version", "model", "weights_dtype"]
 IMPOSSIBLE = (
-    "many rows of its series are faster than published peaks allow if that many requests are in "
-    "flight and each prompt is prefilled: prompts may be cached, or fewer requests in flight"
+    "faster, alone or as a series, than published peaks allow if so many requests are in flight "
+    "and each prompt is prefilled: prompts may be cached, or fewer requests in flight"
 )
 
 
@@ -89,37 +89,32 @@ def prepare(rows: pd.DataFrame) -> Prepared:
         if name in rows:
             beyond = pd.to_numeric(rows[name], errors="coerce") > most
             skipped.update(dict.fromkeys(rows.index[beyond], f"{what} is not predicted"))
-    found = _grouped(rows.drop(index=list(skipped)))
-    doubtful = _contradictory(rows, found.groups)
-    if len(doubtful):
-        skipped.update(dict.fromkeys(doubtful, IMPOSSIBLE))
-        found = _grouped(rows.drop(index=list(skipped)))
-    return Prepared(found.groups, {**skipped, **found.skipped})
-
-
-def _grouped(rows: pd.DataFrame) -> Prepared:
-    """Return rows as groups, and why some are in none."""
-    groups: list[Group] = []
-    skipped: dict[Any, str] = {}
-    for _, part in rows.groupby(_ALIKE, sort=True):
+    groups: list[ServingGroup] = []
+    for _, part in rows.drop(index=list(skipped)).groupby(_ALIKE, sort=True):
         try:
             groups.append(_group(part))
         except SimulatorError as problem:
             skipped.update(dict.fromkeys(part.index, str(problem)))
-    return Prepared(groups, skipped)
+    if len(doubtful := _contradictory(rows, groups)):
+        skipped = {**dict.fromkeys(doubtful, IMPOSSIBLE), **skipped}
+        left = [rows.loc[group.index.difference(doubtful, sort=False)] for group in groups]
+        groups = [_group(part) for part in left if len(part)]
+    return Prepared([*groups], skipped)
 
 
-def _contradictory(rows: pd.DataFrame, groups: list[Group]) -> pd.Index:
-    """Return the labels of rows whose series has many rows faster than published peaks allow."""
+def _contradictory(rows: pd.DataFrame, groups: "list[ServingGroup]") -> pd.Index:
+    """Return the labels of rows faster than published peaks allow, and of series with many."""
     bound = pd.Series(0.0, rows.index)
     for group in groups:
-        bound[group.index] = group.predict(profile(group.gpu_id), "peak")
-    fast = (rows["time_s"] < bound / CLOCK_HEADROOM).astype(float)
-    series = fast.groupby([rows[name] for name in _SERIES])
+        # Those that may run in lockstep have less to wait for.
+        locked = replace(group, queued_s=np.where(group.queued_s == 0, 0, np.inf))
+        bound[group.index] = locked.predict(profile(group.gpu_id), "peak")
+    fast = rows["time_s"] < bound / CLOCK_HEADROOM
+    series = fast.astype(float).groupby([rows[name] for name in _SERIES])
     many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
         series.transform("mean") >= IMPOSSIBLE_SHARE
     )
-    return rows.index[many]
+    return rows.index[fast | many]
 
 
 def weights_asked(shape: ModelShape, dtype: str) -> str:
@@ -145,7 +140,7 @@ def _width(dtype: str) -> int:
     return int(_BITS * DTYPE_BYTES[dtype])
 
 
-def _group(rows: pd.DataFrame) -> Group:
+def _group(rows: pd.DataFrame) -> "ServingGroup":
     """Return rows that differ only in lengths and concurrency as a group."""
     first = rows.iloc[0]
     shape, ranks = model(str(first["model"])), int(first["tensor_parallel"])
@@ -161,7 +156,7 @@ def _group(rows: pd.DataFrame) -> Group:
     ratio = numbers(rows, "length_ratio")
     context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
     users = numbers(rows, "concurrency")
-    ttft_ms = numbers(rows, "ttft_ms") if "ttft_ms" in rows else 0.0
+    ttft_ms = numbers(rows, "ttft_ms") if "ttft_ms" in rows else np.nan
     together = (ratio == 1) & (numbers(rows, "lengths_vary") == 0)
     together &= library_of(str(first["framework"])) in _PREFILL_FIRST
     work = Workload.grid(
@@ -196,7 +191,8 @@ class ServingGroup(Group):
     later_tokens
         Tokens of an answer after its first.
     queued_s
-        Measured times to first token of rows that may run in lockstep; 0 or nan for others. [s]
+        Measured times to first token of rows that may run in lockstep, nan where not told; 0 for
+        others. [s]
     """
 
     shape: ModelShape
