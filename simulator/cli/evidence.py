@@ -78,6 +78,8 @@ def _calibrate(
         raise OutputError(f"cannot write {path}: a profile goes to .toml")
     measurements = load(rows, gpu=card.id, keep_suspect=keep_suspect)
     _say_refused(measurements)
+    if "serving" in measurements.tables:
+        say("rows under load fit no constant (docs/serving.md); validate compares them")
     result = fitting.calibrate(measurements, card)
     if path is not None:
         shipped = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)

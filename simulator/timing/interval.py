@@ -34,7 +34,7 @@ from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import KIN, Kind, Operation, Totals, total
 from simulator.counts.transformer import prefill_operations
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
-from simulator.inputs.hardware import HardwareProfile
+from simulator.inputs.hardware import NODE_GPUS, HardwareProfile
 from simulator.inputs.model import ModelShape, Rule
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -42,6 +42,8 @@ from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import (
     LINEAR_KERNELS,
     LOW_PRECISION,
+    PCIE_PAIR,
+    PCIE_POWER,
     PRODUCTS,
     SPARSE_KERNELS,
     STREAMING,
@@ -76,6 +78,10 @@ CACHE_READERS: tuple[Family, ...] = ("attention", "latent_attention", "sparse_at
 Code = Literal["bifurcated", "eager_host", "unfused", "rebuilt", "engine"]
 # Rows of collectives are of groups up to this size, and all rows are of this vendor's GPUs.
 MOST_GPUS, VENDOR = 8, "NVIDIA"
+# The spread of collectives over PCIe. Rows are of one host, on which a node's GPUs share much; on
+# another they may share nothing, and eight take this much less of the predicted time. For smaller
+# groups, which have the same spread, it is wider than need be.
+OVER_PCIE, UNSHARED = "pcie_collective", 1 - (PCIE_PAIR / NODE_GPUS) ** PCIE_POWER
 # Added to a kind's time in denominators, so that a kind without time has no error. [s]
 _TINY_S = 1e-15
 
@@ -586,7 +592,10 @@ def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread
         # Weights that are expanded first: 16-bit rows of other GPUs represent them.
         tables = tables[-1:]
     names = spread_names(gpu_rates.gpu, family, precision)
-    return next(table[name] for name in names for table in tables if name in table)
+    found = next(table[name] for name in names for table in tables if name in table)
+    if names == [OVER_PCIE] and gpu_rates.choice != "peak":
+        found = replace(found, streaming_below=max(found.streaming_below, UNSHARED))
+    return found
 
 
 def _precision(gpu_rates: Rates, family: Family, dtype: Dtype) -> Precision:
@@ -606,7 +615,7 @@ def spread_names(gpu: HardwareProfile, family: Family, precision: Precision) -> 
     Parameters
     ----------
     gpu
-        Its collectives have a separate spread if its only link is PCIe.
+        Its collectives have a separate spread if some GPUs of a node are joined by PCIe alone.
     family
         The kind of kernel.
     precision
@@ -618,8 +627,8 @@ def spread_names(gpu: HardwareProfile, family: Family, precision: Precision) -> 
     >>> spread_names(load_hardware("b200-sxm"), "experts", "nvfp4")
     ['nvfp4_experts', 'fp8_experts', 'experts', 'nvfp4_gemm', 'fp8_gemm', 'gemm']
     """
-    if family == "collective" and gpu.link == "none":
-        return ["pcie_collective"]
+    if family == "collective" and gpu.over_pcie(NODE_GPUS):
+        return [OVER_PCIE]
     names = [*(f"{each}_{family}" for each in with_stand_ins(precision)), family]
     kin = KIN.get(family)
     return names if kin is None else [*names, *spread_names(gpu, FAMILY[kin], precision)]

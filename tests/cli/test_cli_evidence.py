@@ -127,6 +127,17 @@ def test_a_calibration_that_no_row_would_use_is_refused(
     assert "no row is of my-l4" in capsys.readouterr().err
 
 
+def test_rows_under_load_fit_no_constant(tmp_path: Path) -> None:
+    """Whoever calibrates with a serving client's result is sent to validate."""
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "gpu,model,input_len,output_len,concurrency,tpot_ms\nl4,llama-3.1-8b,1024,128,1,70\n"
+    )
+    code, _, said = run("calibrate", str(path), "--gpu", "l4")
+    assert code != 0
+    assert "validate compares them" in said
+
+
 def test_sample_rows_say_that_they_are_synthetic() -> None:
     """In the name of each file, and in each of its rows."""
     files = sorted(data_dir("sample_rows").iterdir())

@@ -111,17 +111,54 @@ def test_a_simulated_server_agrees_where_lengths_vary(tmp_path) -> None:  # noqa
     assert prefill_s < ttft < 1.3 * prefill_s
 
 
-def test_equal_lengths_stay_in_lockstep_under_a_prefill_first_engine(tmp_path) -> None:  # noqa: ANN001
-    """All begin and end together: half of the others' prefills (a cell of docs/serving.md)."""
-    (row,) = predicted(tmp_path).rows.to_dict("records")
+@pytest.mark.parametrize(("engine", "locked"), [("sglang", True), ("vllm", False)])
+def test_equal_requests_of_a_prefill_first_engine_stay_in_lockstep(
+    tmp_path,  # noqa: ANN001
+    engine: str,
+    locked: bool,
+) -> None:
+    """All begin and end together: their TTFT tells so, and half of the prefills are seen."""
+    (row,) = predicted(tmp_path, {"engine": engine}).rows.to_dict("records")
     step_s = row["predicted_step_ms"] / 1e3
     prefill_s = row["predicted_ttft_ms"] / 1e3 - step_s
     lengths = np.array([1024])
     tpot, ttft = served(
         users=64, step_s=step_s, prefill_s=prefill_s, lengths=lengths, requests=1000
     )
-    assert tpot == pytest.approx(step_s + 63 / 2 * prefill_s / 1023, rel=0.001)
-    assert ttft == pytest.approx(65 / 2 * prefill_s, rel=0.001)
+    told = {"engine": engine, "ttft_ms": 1e3 * ttft}
+    (same,) = predicted(tmp_path, told).rows.to_dict("records")
+    assert (same["predicted_tpot_ms"] / 1e3 == pytest.approx(tpot, rel=0.001)) == locked
+    assert (same["predicted_ttft_ms"] / 1e3 == pytest.approx(ttft + step_s, rel=0.001)) == locked
+    assert (same["predicted_tpot_ms"] == row["predicted_tpot_ms"]) != locked
+
+
+@pytest.mark.parametrize(
+    "otherwise", [{"length_ratio": 0.9}, {"lengths_vary": 1}, {"ttft_ms": 10.0}]
+)
+def test_other_requests_end_one_by_one(tmp_path, otherwise: dict[str, Any]) -> None:  # noqa: ANN001
+    """Lengths that vary do not stay together, nor do requests that wait for one prefill."""
+    asked = {"engine": "sglang", "ttft_ms": 1e6, **otherwise}
+    (row,) = predicted(tmp_path, asked).rows.to_dict("records")
+    (plain,) = predicted(tmp_path, {**asked, "ttft_ms": None}).rows.to_dict("records")
+    assert row["predicted_tpot_ms"] == plain["predicted_tpot_ms"]
+
+
+def test_a_series_faster_than_the_cards_peaks_is_skipped(tmp_path) -> None:  # noqa: ANN001
+    """64 prompts of 8K tokens in 128 steps: 4,096 tokens of 2 x 70 GFLOP on 4 PFLOP/s are 145 ms.
+
+    Reading the weights alone takes 10 ms, so one row is no wonder by itself.
+    """
+    fast = {"output_len": 128, "tpot_ms": 80.0}
+    slow = {"output_len": 128, "tpot_ms": 1000.0}
+    series = [fast | {"concurrency": users} for users in (60, 62, 64)]
+    other = slow | {"engine": "trtllm"}
+    found = predicted(tmp_path, *series, slow, other)
+    assert found.rows["framework"].tolist() == ["trtllm"]
+    ((reason, count),) = found.skipped.items()
+    assert "prompts may be cached" in reason
+    assert count == 4
+    # Two rows say nothing about a third.
+    assert len(predicted(tmp_path, *series[:2], slow, other).rows) == 2
 
 
 def test_lengths_are_a_share_of_those_stated(tmp_path) -> None:  # noqa: ANN001

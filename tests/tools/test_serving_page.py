@@ -44,6 +44,15 @@ def test_the_page_has_the_errors_of_each_cell(table: pd.DataFrame) -> None:
     assert "h100-sxm" not in poor
 
 
+def test_what_is_left_out_is_said(table: pd.DataFrame) -> None:
+    """Two rows with drafts, of one cell; the page counts the other 62."""
+    drafts = table.assign(speculative=(table["model"] == "llama-3.1-8b") & (table["line"] < 12))
+    text = serving.page(drafts.astype({"speculative": int}), "2026-01-01")
+    count = int(drafts["speculative"].sum())
+    assert f"from {64 - count} runs" in text
+    assert f"Left out: {count} rows of h100-sxm vllm llama-3.1-8b fp8: speculative" in text
+
+
 def test_concurrency_falls_into_bins_with_their_upper_edge(table: pd.DataFrame) -> None:
     """Eight combinations: 1, 2 and 4 users are up to 4; 128 are not over 128."""
     rows = validate(Measurements({"serving": table})).rows

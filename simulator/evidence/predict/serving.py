@@ -9,13 +9,20 @@ begins once, so
 with the step at the mean context of a request, as :func:`simulator.timing.batching.closed_loop` has
 it. Rows do not tell O - 1 from O: the median error of 1,800 is 10.27 or 10.26 %.
 
+An engine that prefills all waiting prompts before it decodes keeps requests of equal lengths that
+begin together in lockstep: they also end together. Each then waits for (N + 1) / 2 prefills on
+average, and sees (N - 1) / 2 while it decodes. A row whose measured time to first token (TTFT) is
+three quarters of (N + 1) / 2 prefills or more is taken to be so; in either case a request takes N
+prefills and its steps.
+
 Constants are those of questions, of no particular engine: those of an engine's own kernels predict
 these rows no better.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from simulator.counts.operation import Operation
@@ -31,6 +38,7 @@ from simulator.evidence.predict.groups import (
     profile,
 )
 from simulator.evidence.predict.steps import check_ranks
+from simulator.evidence.rows.refusals import CLOCK_HEADROOM, IMPOSSIBLE_SHARE, LEAST_IMPOSSIBLE
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -41,9 +49,7 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import uncertainty, unknown_regime
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
-
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.units import MILLISECOND
 
 # Columns that rows of one group share.
 _ALIKE = [
@@ -58,10 +64,23 @@ _OTHERWISE = {
     "attention_dp": (1, "data-parallel attention"),
 }
 _BITS = 8
+# Engines that decode nothing while prompts wait, unless told to (SGLang: --enable-mixed-chunk).
+_PREFILL_FIRST = ("sglang",)
+# The share of the wait in lockstep from which on a row is taken to be in it: others' are a half.
+LOCKED = 0.75
+# Columns of a series: rows of one client, of which many or none have their prompts cached.
+_SERIES = ["source", "gpu_id", "framework", "version", "model", "weights_dtype"]
+IMPOSSIBLE = (
+    "faster, alone or as a series, than published peaks allow if so many requests are in flight "
+    "and each prompt is prefilled: prompts may be cached, or fewer requests in flight"
+)
 
 
 def prepare(rows: pd.DataFrame) -> Prepared:
-    """Turn serving rows into a group for each GPU, engine, model, format and parallelism."""
+    """Turn serving rows into a group for each GPU, engine, model, format and parallelism.
+
+    Rows that contradict what they say are skipped, with their series: see ``IMPOSSIBLE``.
+    """
     skipped: dict[Any, str] = {}
     told = rows["expert_parallel"] if "expert_parallel" in rows else pd.Series(1, rows.index)
     parts = pd.to_numeric(told, errors="coerce").fillna(1).clip(lower=1)  # 0: not told
@@ -70,13 +89,32 @@ def prepare(rows: pd.DataFrame) -> Prepared:
         if name in rows:
             beyond = pd.to_numeric(rows[name], errors="coerce") > most
             skipped.update(dict.fromkeys(rows.index[beyond], f"{what} is not predicted"))
-    groups: list[Group] = []
+    groups: list[ServingGroup] = []
     for _, part in rows.drop(index=list(skipped)).groupby(_ALIKE, sort=True):
         try:
             groups.append(_group(part))
         except SimulatorError as problem:
             skipped.update(dict.fromkeys(part.index, str(problem)))
-    return Prepared(groups, skipped)
+    if len(doubtful := _contradictory(rows, groups)):
+        skipped = {**dict.fromkeys(doubtful, IMPOSSIBLE), **skipped}
+        left = [rows.loc[group.index.difference(doubtful, sort=False)] for group in groups]
+        groups = [_group(part) for part in left if len(part)]
+    return Prepared([*groups], skipped)
+
+
+def _contradictory(rows: pd.DataFrame, groups: "list[ServingGroup]") -> pd.Index:
+    """Return the labels of rows faster than published peaks allow, and of series with many."""
+    bound = pd.Series(0.0, rows.index)
+    for group in groups:
+        # Those that may run in lockstep have less to wait for.
+        locked = replace(group, queued_s=np.where(group.queued_s == 0, 0, np.inf))
+        bound[group.index] = locked.predict(profile(group.gpu_id), "peak")
+    fast = rows["time_s"] < bound / CLOCK_HEADROOM
+    series = fast.astype(float).groupby([rows[name] for name in _SERIES])
+    many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
+        series.transform("mean") >= IMPOSSIBLE_SHARE
+    )
+    return rows.index[fast | many]
 
 
 def weights_asked(shape: ModelShape, dtype: str) -> str:
@@ -102,7 +140,7 @@ def _width(dtype: str) -> int:
     return int(_BITS * DTYPE_BYTES[dtype])
 
 
-def _group(rows: pd.DataFrame) -> Group:
+def _group(rows: pd.DataFrame) -> "ServingGroup":
     """Return rows that differ only in lengths and concurrency as a group."""
     first = rows.iloc[0]
     shape, ranks = model(str(first["model"])), int(first["tensor_parallel"])
@@ -118,6 +156,9 @@ def _group(rows: pd.DataFrame) -> Group:
     ratio = numbers(rows, "length_ratio")
     context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
     users = numbers(rows, "concurrency")
+    ttft_ms = numbers(rows, "ttft_ms") if "ttft_ms" in rows else np.nan
+    together = (ratio == 1) & (numbers(rows, "lengths_vary") == 0)
+    together &= library_of(str(first["framework"])) in _PREFILL_FIRST
     work = Workload.grid(
         prompts=users, samples=1, context_tokens=context, decoded_tokens=output / 2
     )
@@ -129,7 +170,9 @@ def _group(rows: pd.DataFrame) -> Group:
         setup=setup,
         shape=shape,
         prefill=prefill_operations(shape, setup, work.but(prompts=1)),
-        prefills=(users - 1) / maximum(output - 1, 1),
+        users=users,
+        later_tokens=maximum(output - 1, 1),
+        queued_s=np.where(together, ttft_ms, 0.0) * MILLISECOND,
     )
 
 
@@ -143,27 +186,47 @@ class ServingGroup(Group):
         The model.
     prefill
         Operations that prefill one prompt of each row.
-    prefills
-        Prefills of other requests for each step.
+    users
+        Requests in flight, N.
+    later_tokens
+        Tokens of an answer after its first.
+    queued_s
+        Measured times to first token of rows that may run in lockstep, nan where not told; 0 for
+        others. [s]
     """
 
     shape: ModelShape
     prefill: list[Operation]
-    prefills: "np.ndarray"
+    users: "np.ndarray"
+    later_tokens: "np.ndarray"
+    queued_s: "np.ndarray"
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times per output token. [s]."""
-        others = self.prefills * self.prefill_s(gpu, choice)
-        return self.column(self.step_s(gpu, choice) + others)
+        one_s, _, after = self.prefills(gpu, choice)
+        return self.column(self.step_s(gpu, choice) + after * one_s)
 
     def step_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the times of a decode step alone. [s]."""
         return super().predict(gpu, choice)
 
-    def prefill_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
-        """Return the times to prefill one prompt. [s]."""
+    def first_token_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+        """Return the times to first token: prefills up to one's own, and a step. [s]."""
+        one_s, before, _ = self.prefills(gpu, choice)
+        return self.column(self.step_s(gpu, choice) + before * one_s)
+
+    def prefills(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
+    ) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+        """Return the time of one prompt's prefill [s], and how many a request waits for.
+
+        First those up to its own, then those of others for each token after the first.
+        """
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        return self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
+        one_s = self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
+        in_lockstep = (self.users + 1) / 2
+        before = np.where(self.queued_s > LOCKED * in_lockstep * one_s, in_lockstep, 1.0)
+        return one_s, before, (self.users - before) / self.later_tokens
 
     def interval(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, served: bool = True
@@ -177,7 +240,8 @@ class ServingGroup(Group):
         if self.setup is None or unknown_regime(self.shape, gpu_rates, self.setup):
             return None
         low, high = self.column(0.0), self.column(0.0)
-        for operations, times in ((self.operations, 1.0), (self.prefill, self.prefills)):
+        _, _, after = self.prefills(gpu, choice)
+        for operations, times in ((self.operations, 1.0), (self.prefill, after)):
             step = step_time(operations, gpu_rates, self.execution)
             found = uncertainty(operations, step, gpu_rates, self.setup, served=served)
             low, high = low + times * found.low_s, high + times * found.high_s
@@ -187,5 +251,5 @@ class ServingGroup(Group):
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"] | None:
         """Return the time of the step by bound, and that of prefill. [s]."""
-        others = self.prefills * self.prefill_s(gpu, choice)
-        return {**(super().parts(gpu, choice) or {}), "prefill": others}
+        one_s, _, after = self.prefills(gpu, choice)
+        return {**(super().parts(gpu, choice) or {}), "prefill": after * one_s}

@@ -175,10 +175,8 @@ def _predicted(
             "oom" if out_of_memory(row) else "ok" for _, row in rows.iterrows()
         ]
     if isinstance(group, ServingGroup):
-        step, prefill = group.step_s(gpu, choice), group.prefill_s(gpu, choice)
-        added["predicted_step_ms"] = step / MILLISECOND
-        # A client whose requests end one by one waits for its own prefill and first step.
-        added["predicted_ttft_ms"] = (prefill + step) / MILLISECOND
+        added["predicted_step_ms"] = group.step_s(gpu, choice) / MILLISECOND
+        added["predicted_ttft_ms"] = group.first_token_s(gpu, choice) / MILLISECOND
     kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
     return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
 

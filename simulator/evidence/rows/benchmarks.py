@@ -1,13 +1,15 @@
-"""Results of serving benchmarks as rows: ``vllm bench serve`` and ``sglang.bench_serving``.
+"""Results of serving clients as rows: vLLM's and SGLang's, genai-perf's and aiperf's.
 
 A result is one JSON object, of which a file has one or one in each line. Names of fields are
-recalled, of vLLM 0.10 and SGLang 0.5; both clients descend from the same script. SGLang's do not
-name the model or the GPU, and neither tells how many GPUs serve: keys ``gpu``, ``model``,
-``tensor_parallel``, ``weights_dtype`` and ``kv_dtype`` may be added (vLLM's ``--metadata`` does).
+recalled: of ``vllm bench serve`` (0.10) and ``sglang.bench_serving`` (0.5), which descend from the
+same script, and of what genai-perf and aiperf export. SGLang's do not name the model, none the GPU
+or how many serve: keys ``gpu``, ``model``, ``engine``, ``tensor_parallel``, ``weights_dtype`` and
+``kv_dtype`` may be added (vLLM's ``--metadata`` does).
 """
 
 import json
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,24 @@ _COLUMNS = {
     "model_id": "model",
     "backend": "engine",
 }
+# What genai-perf and aiperf export with an average, and vLLM's names: an inter-token latency is the
+# mean over requests of a time per output token. Settings may be nested in their ``input_config``.
+_AVERAGES = {
+    "inter_token_latency": "mean_tpot_ms",
+    "time_to_first_token": "mean_ttft_ms",
+    "input_sequence_length": "total_input_tokens",
+    "output_sequence_length": "total_output_tokens",
+}
+_SETTINGS = {
+    **dict.fromkeys(("model", "model_names"), "model_id"),
+    "concurrency": "max_concurrency",
+    "backend": "backend",
+}
 _NEEDS = ("mean_tpot_ms", "completed", "total_input_tokens", "total_output_tokens")
 # Keys that a user may add, besides fields above by their columns' names.
 _ADDED = ("gpu", "tensor_parallel", "weights_dtype", "kv_dtype", "length_ratio")
+# The ``random_range_ratio`` of clients that draw equal lengths.
+_EQUAL = {"sglang": 1.0}
 
 
 def results(path: Path) -> pd.DataFrame:
@@ -49,13 +66,40 @@ def results(path: Path) -> pd.DataFrame:
     except json.JSONDecodeError:
         lines = enumerate(text.splitlines(), start=1)
         found = [(number, json.loads(line)) for number, line in lines if line.strip()]
-    return pd.DataFrame([_row(result, f"{path}, line {number}") for number, result in found])
+    if not found:
+        raise MeasurementError(f"{path}: no result of a benchmark")
+    rows = [{"line": number, **_row(result, f"{path}, line {number}")} for number, result in found]
+    return pd.DataFrame(rows)
+
+
+def _settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of nested settings, of a list the first."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _settings(inner, key)
+    elif isinstance(value, list):
+        yield from _settings(value[0] if value else None, name)
+    elif value is not None and name in _SETTINGS:
+        yield _SETTINGS[name], value
+
+
+def _under_vllms_names(result: dict[str, Any]) -> dict[str, Any]:
+    """Return an export of genai-perf or aiperf under the names of vLLM's client."""
+    means = {
+        name: result[field].get("avg")
+        for field, name in _AVERAGES.items()
+        if isinstance(result.get(field), dict)
+    }
+    if not means:
+        return result
+    return {"completed": 1, **dict(_settings(result.get("input_config"))), **result, **means}
 
 
 def _row(result: Any, where: str) -> dict[str, Any]:
     """Return one result as a row."""
     if not isinstance(result, dict):
         raise MeasurementError(f"{where}: not a result of a benchmark: no JSON object")
+    result = _under_vllms_names(result)
     for name in _NEEDS:
         value = result.get(name)
         if not value:
@@ -76,8 +120,14 @@ def _row(result: Any, where: str) -> dict[str, Any]:
             f"{where}: max_concurrency is not given: only a fixed number of requests in flight "
             "is predicted"
         )
+    if row["model"] is None:
+        raise MeasurementError(f"{where}: no model is named; add the key model")
+    varied = result.get("random_range_ratio") != _EQUAL.get(str(row["engine"]))
     return {
         "weights_dtype": "auto",
+        # Tokens accepted for each step, where drafts are verified.
+        "speculative": int(bool(result.get("accept_length"))),
+        "lengths_vary": int(varied),
         **row,
         "input_len": result["total_input_tokens"] / result["completed"],
         "output_len": result["total_output_tokens"] / result["completed"],

@@ -44,7 +44,7 @@ NUMBERS: dict[str, tuple[float, str]] = {
 }
 # Optional columns of 0 or 1, of visits to experts where they are known, and of formats.
 SWITCHES = (
-    *("causal", "expand_kv", "host_bound", "gated"),
+    *("causal", "expand_kv", "host_bound", "gated", "lengths_vary"),
     *("fits_l2", "plausible", "series_plausible"),
 )
 VISITS = ("alpha", "distinct_experts", "rank_pairs")
@@ -407,6 +407,8 @@ KINDS: dict[RowKind, KindOfRow] = {
             "tensor_parallel": 1,
             # Mean lengths as a share of the stated ones: clients may draw them, up to these.
             "length_ratio": 1,
+            # Whether they vary: requests of unlike lengths do not stay together.
+            "lengths_vary": 0,
         },
         result="tpot_ms",
         unit_s=MILLISECOND,

@@ -40,6 +40,8 @@ LEAST_LIKENESS = 0.25
 SAMPLE = Path("sample")
 # The most missing columns that a message names.
 MOST_NAMED = 3
+# Suffixes of files of serving clients' results, which come with their lines.
+_RESULTS = {".json", ".jsonl"}
 _COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
 
 
@@ -170,7 +172,7 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
-        elif path.suffix in {".json", ".jsonl"}:
+        elif path.suffix in _RESULTS:
             frame = benchmarks.results(path)
         else:
             frame = pd.read_csv(path, skip_blank_lines=False, low_memory=False)
@@ -188,7 +190,8 @@ def _read(path: Path) -> pd.DataFrame:
     frame.columns = [str(column).strip() for column in frame.columns]
     # Copied, because pandas warns when a column is added to many others. Line 1 is the header.
     frame = frame.reset_index(drop=True).copy()
-    frame["line"] = frame.index + 2
+    if path.suffix not in _RESULTS:
+        frame["line"] = frame.index + 2
     return frame[frame.drop(columns="line").notna().any(axis=1)]
 
 
