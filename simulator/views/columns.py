@@ -335,7 +335,8 @@ def _lines(value: object) -> list[str]:
     if isinstance(value, int):
         return [f"{value:,}"]
     if isinstance(value, Mapping):
-        return [f"{key} = {_in_a_row(item)}" for key, item in value.items() if _said(item)]
+        said = {key: item for key, item in value.items() if item is not None and item is not False}
+        return [f"{key} = {_in_a_row(item)}" for key, item in said.items()]
     if isinstance(value, list | tuple):
         if any(isinstance(item, Mapping) for item in value):
             return [", ".join(_lines(item)) for item in value]
@@ -348,11 +349,6 @@ def _in_a_row(value: object) -> str:
     texts = value if isinstance(value, list | tuple) else ()
     commas = any(isinstance(item, str) and "," in item for item in texts)
     return ("; " if commas else ", ").join(_lines(value))
-
-
-def _said(value: object) -> bool:
-    """Return whether a part of a fact is not empty."""
-    return value is not None and value is not False
 
 
 def notes(lines: Sequence[str]) -> "list[RenderableType]":

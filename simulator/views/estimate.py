@@ -288,8 +288,12 @@ def compare_list(
     sizes: Sequence[Mapping[str, int]], results: "Sequence[Comparison]"
 ) -> "RenderableType":
     """Return several comparisons as one table."""
+
+    def which_fit(result: "Comparison") -> str:
+        return text.which_fits(result.standard.memory.fits, result.bifurcated.memory.fits)
+
     wanted = (
-        Column(unit="text", heading="faster?", cell=lambda result: result.verdict),
+        Column("verdict", "text", heading="faster?"),
         Column(unit="ratio", heading="speed-up", value="speedup"),
         Column(
             heading="80 % within",
@@ -297,14 +301,9 @@ def compare_list(
         ),
         Column("standard", "ms", "standard.step_s", "standard"),
         Column("bifurcated", "ms", "bifurcated.step_s", "bifurcated"),
-        Column(unit="text", heading="fits", cell=_which_fit),
+        Column(unit="text", heading="fits", cell=which_fit),
     )
     return list_view(sizes, results, wanted, lambda result: result.bifurcated, attention=False)
-
-
-def _which_fit(result: "Comparison") -> str:
-    """Say which kind of attention fits in memory."""
-    return text.which_fits(result.standard.memory.fits, result.bifurcated.memory.fits)
 
 
 def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":

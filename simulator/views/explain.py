@@ -65,12 +65,14 @@ class Step:
 
 def explain(result: Estimate) -> list[Step]:
     """Return the derivation of an estimate: KV traffic, FLOPs, each roof, memory."""
+    pairs = zip(result.operations, result.time.operations, strict=True)
+    largest = sorted(pairs, key=lambda pair: -pair[0].repeat * float(pair[1].device_s))[:4]
     return [
         _kv_read(result),
         _weights_read(result),
         _attention_flops(result),
         *_mixing(result),
-        *(_operation(result, *pair) for pair in _largest(result)),
+        *(_operation(result, *pair) for pair in largest),
         _step_time(result),
         _interval(result),
         _memory(result),
@@ -276,13 +278,6 @@ def _mixing(result: Estimate) -> list[Step]:
             reference="docs/equations.md, latent attention; TyphoonMLA, arXiv:2509.21081",
         )
     ]
-
-
-def _largest(result: Estimate) -> list[tuple[Operation, OperationTime]]:
-    """Return the operations that take most of the time, the longest first."""
-    pairs = list(zip(result.operations, result.time.operations, strict=True))
-    pairs.sort(key=lambda pair: -pair[0].repeat * float(pair[1].device_s))
-    return pairs[:4]
 
 
 def _operation(result: Estimate, operation: Operation, time: OperationTime) -> Step:

@@ -192,31 +192,21 @@ def _cost(choice: Choice, attention: Attention) -> str:
 
 def tiles(decision: Decision) -> Html:
     """Return the figures to remember."""
-    choice = decision.first
+    choice, cheapest = decision.first, decision.cheapest
     result, target = choice.comparison, choice.target_step_s
-    cheapest = decision.cheapest
     both = map(choice.under, ATTENTIONS)
     steps = [milliseconds(step.step_s) if step.memory.fits else "–" for step in both]
     dash = "" if result.both_fit else "; –: does not fit"
-    standard = text.limit(choice.most_samples["standard"])
+    where = f"on {words.group_name(result.standard)}{dash}"
+    fewer = f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same"
+    most = "Most samples that fit" if target is None else f"Most samples in {format_time(target)}"
+    standard, bifurcated = (text.limit(choice.most_samples[name]) for name in ATTENTIONS)
     layout = LAYOUTS[result.standard.setup.kv_layout]
     facts: list[tuple[str, str, str]] = [
-        (
-            "Step, standard to bifurcated",
-            " → ".join(steps) + " ms",
-            f"on {words.group_name(result.standard)}{dash}",
-        ),
+        ("Step, standard to bifurcated", f"{' → '.join(steps)} ms", where),
         ("Speed-up of the step", *_speedup_tile(choice)),
-        (
-            "KV bytes read",
-            f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same",
-            "of bytes; not the speed-up",
-        ),
-        (
-            "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
-            text.limit(choice.most_samples["bifurcated"]),
-            f"with bifurcated; {standard} with standard, {layout}",
-        ),
+        ("KV bytes read", fewer, "of bytes; not the speed-up"),
+        (most, bifurcated, f"with bifurcated; {standard} with standard, {layout}"),
     ]
     if cheapest is not None:
         best = cheapest.best
@@ -238,10 +228,8 @@ def _speedup_tile(choice: Choice) -> tuple[str, str]:
     """Return the speed-up of what fits, and what it is over."""
     found = choice.comparison
     if found.both_fit:
-        return (
-            f"{found.speedup:.2f}x",
-            f"likely {text.between(found.speedup_low, found.speedup_high)}",
-        )
+        likely = f"likely {text.between(found.speedup_low, found.speedup_high)}"
+        return f"{found.speedup:.2f}x", likely
     if found.bifurcated.memory.fits and found.stored.memory.fits:
         return f"{found.stored.step_s / found.bifurcated.step_s:.2f}x", "over one stored context"
     return "–", words.standing(choice)
