@@ -128,7 +128,8 @@ def grid_sentence(grid: GridSummary) -> str:
         )
     return (
         f"Bifurcated attention is at least {GAIN_SPEEDUP:g} times as fast at "
-        f"{_of_all(grid.gained, grid)} of the grid's {plural(grid.points, 'point')}{within}. {_deciding(grid)} {_fitting(grid)}"
+        f"{_of_all(grid.gained, grid)} of the grid's {plural(grid.points, 'point')}{within}. "
+        f"{_deciding(grid)} {_fitting(grid)}"
     )
 
 
