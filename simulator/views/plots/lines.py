@@ -123,7 +123,15 @@ def by_fit(part: "pd.DataFrame") -> "list[tuple[pd.DataFrame, float]]":
 
 
 def add_bands(figure: "go.Figure", frame: "pd.DataFrame", x: str) -> None:
-    """Shade the intervals of the step's time along an axis, where it fits and they are known."""
+    """Shade the intervals of the step's time along an axis, where it fits and they are known.
+
+    Parameters
+    ----------
+    figure
+        The figure.
+    frame, x
+        Rows with ``variant``, ``fits`` and the ends of intervals, and the axis's column.
+    """
     known = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)].sort_values(x)
     for variant in ATTENTIONS:
         part = known[known["variant"] == variant]

@@ -88,7 +88,13 @@ class Head:
 def words_head(
     name: str, cell: Callable[[Any], Child], unit: str = "", *, short: bool = False
 ) -> Head:
-    """Return a column of words, as :class:`Head` describes it."""
+    """Return a column of words.
+
+    Parameters
+    ----------
+    name, cell, unit, short
+        As of :class:`Head`.
+    """
     return Head(name, cell, unit, number=False, short=short)
 
 
@@ -99,7 +105,17 @@ def heads_each(
     *,
     number: bool = True,
 ) -> list[Head]:
-    """Return a column for each name, as :class:`Head` describes it; a cell also takes the name."""
+    """Return a column for each name.
+
+    Parameters
+    ----------
+    names
+        The names.
+    cell
+        Returns the cell of an item in the column of a name.
+    unit, number
+        As of :class:`Head`.
+    """
 
     def named(name: Name) -> Callable[[Any], Child]:
         return lambda item: cell(item, name)
