@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 PARAMETERS = (
     Column("parameters", value="total"),
     Column("active_parameters", value="active"),
-    Column("embedding_parameters", value="embedding"),
-    Column("head_parameters", value="head"),
-    Column("attention_parameters", value="attention"),
-    Column("mlp_parameters", value="mlp"),
+    *(
+        Column(f"{part}_parameters", value=part)
+        for part in ("embedding", "head", "attention", "mlp")
+    ),
     Column("norm_parameters", value="norms"),
 )
 MODELS = (
@@ -123,75 +123,59 @@ def _matters(key: "Key", value: float) -> bool:
     return key.name not in ("block_us", "serial_us") or key.kind in definition.fit
 
 
+def gpu_rows(facts: Row) -> list[Row]:
+    """Return every figure and constant of a GPU as a row, with its source."""
+    figures = [
+        (f"{table}.{key}", figure["value"], figure["source"])
+        for table in ("peak", "measured", "fitted")
+        for key, figure in facts.get(table, {}).items()
+    ]
+    if price := facts.get("price_usd_per_hour"):
+        told = [price["provider"], price["terms"], price["day"]]
+        told += ["low trust"] if price["low_trust"] else []
+        source = f"{', '.join(filter(None, told))}; {price['source']}"
+        figures.append(("price_usd_per_hour", price["value"], source))
+    figures += [
+        (f"constant {key}", item["value"], f"{item['origin']}: {item['source']}")
+        for key, item in facts["constants"].items()
+        if item["origin"] != "fitted"
+    ]
+    return [dict(zip(("figure", "value", "source"), each, strict=True)) for each in figures]
+
+
 # The value before each card that a constant is carried from.
 _NUMBER = re.compile(r"(?<=[:;] )[\d.e-]+ (?=[A-Z])")
 
 
-def gpu_rows(facts: Row) -> list[Row]:
-    """Return every figure and constant of a GPU as a row, with its source."""
-    rows = [
-        {"figure": f"{table}.{key}", "value": figure["value"], "source": figure["source"]}
-        for table in ("peak", "measured", "fitted")
-        for key, figure in facts.get(table, {}).items()
-    ]
-    if "price_usd_per_hour" in facts:
-        price = facts["price_usd_per_hour"]
-        told = ", ".join(filter(None, (price["provider"], price["terms"], price["day"])))
-        told += ", low trust" if price["low_trust"] else ""
-        rows.append(
-            {
-                "figure": "price_usd_per_hour",
-                "value": price["value"],
-                "source": f"{told}; {price['source']}",
-            }
-        )
-    return rows + [
-        {
-            "figure": f"constant {key}",
-            "value": item["value"],
-            "source": f"{item['origin']}: {item['source']}",
-        }
-        for key, item in facts["constants"].items()
-        if item["origin"] != "fitted"
-    ]
-
-
 def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType":
     """Return a GPU's figures as a table, and where its constants come from as another."""
-    published = [row for row in rows if not row["figure"].startswith(("fitted.", "constant "))]
+    ours = ("fitted.", "constant ")
+    published = [row for row in rows if not row["figure"].startswith(ours)]
     told = Counter(str(row["source"]) for row in published)
     usual = max(told, key=lambda source: told[source], default="")
     constants = Counter(
-        _NUMBER.sub("", str(row["source"]))
-        for row in rows
-        if row["figure"].startswith(("fitted.", "constant "))
+        _NUMBER.sub("", str(row["source"])) for row in rows if row["figure"].startswith(ours)
     )
-    single = sum(count for count in constants.values() if count == 1)
-    origins = [
-        *((count, source) for source, count in constants.most_common() if count > 1),
-        *([(single, "each a source of its own")] if single else []),
-    ]
+    origins = [(count, source) for source, count in constants.most_common() if count > 1]
+    if single := list(constants.values()).count(1):
+        origins.append((single, "each a source of its own"))
+    names = ("constants", "fitted to, or carried from")
     aliases = ", ".join(profile.aliases)
-    head = f"{profile.name}   {profile.vendor} {profile.architecture}, confidence "
     lines = [
         f"also called: {aliases}" if aliases else "",
         f"hash {profile.content_hash}, figures retrieved {profile.retrieved}",
         f"source of all figures that name none: {usual}",
         " ".join(profile.notes.split()),
     ]
+    kind = f"{profile.vendor} {profile.architecture}, confidence {profile.confidence}"
     return columns.stack(
-        columns.line((f"{head}{profile.confidence}", "bold")),
+        columns.line((f"{profile.name}   {kind}", "bold")),
         *columns.notes([line for line in lines if line]),
         "",
         columns.simple_table(
             [row | {"source": "" if row["source"] == usual else row["source"]} for row in published]
         ),
         "",
-        columns.simple_table(
-            [
-                {"constants": count, "fitted to, or carried from": source}
-                for count, source in origins
-            ]
-        ),
+        columns.simple_table([dict(zip(names, origin, strict=True)) for origin in origins]),
         *columns.notes(["--json and --format csv list every constant."]),
     )

@@ -39,6 +39,7 @@ CELLS: Mapping[str, Callable[[Any], str]] = {
     "bool": lambda holds: "yes" if holds else "no",
     "text": str,
     "": lambda value: f"{value:,}" if isinstance(value, int) else str(value),
+    "figure": lambda value: f"{value:,.6g}" if isinstance(value, float) else f"{value:,}",
 }
 
 
@@ -58,7 +59,8 @@ class Column:
     heading
         Its heading in a table.
     cell
-        Formats an item in the table, if its unit's default does not suit.
+        Format of the value in the table, or a function of the item, if its unit's default does not
+        suit.
     of
         Columns of the value, if that is itself an object or a list of objects.
     wrap
@@ -71,7 +73,7 @@ class Column:
     unit: str = ""
     value: str | Callable[[Any], Any] = ""
     heading: str = ""
-    cell: Callable[[Any], str] | None = None
+    cell: str | Callable[[Any], str] = ""
     of: "tuple[Column, ...]" = ()
     wrap: bool = False
     spare: bool = False
@@ -108,10 +110,12 @@ class Column:
 
     def text(self, item: Any) -> str:
         """Return the item's cell in the table."""
-        if self.cell is not None:
+        if callable(self.cell):
             return self.cell(item)
         value = self.raw(item)
-        return "" if value is None and self.unit != "USD" else CELLS[self.unit](value)
+        if value is None and self.unit != "USD":
+            return ""
+        return self.cell.format(value) if self.cell else CELLS[self.unit](value)
 
 
 Columns = tuple[Column, ...]
@@ -157,7 +161,11 @@ def within(part: str | int, columns: Iterable[Column]) -> Columns:
         return lambda item: function(get(item))
 
     return tuple(
-        replace(column, value=of_part(column.raw), cell=column.cell and of_part(column.cell))
+        replace(
+            column,
+            value=of_part(column.raw),
+            cell=of_part(column.cell) if callable(column.cell) else column.cell,
+        )
         for column in columns
     )
 
@@ -231,32 +239,24 @@ class FittedTable:
 
     def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
         """Return the width of each shown column, with texts squeezed as far as allowed."""
-        widths = {index: self._natural(index, tight=tight) for index in shown}
-        texts = [index for index in shown if self.columns[index].wrap]
+        widths = {index: self._width(index, "\n", tight=tight) for index in shown}
         excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
+        texts = [index for index in shown if self.columns[index].wrap]
         for index in sorted(texts, key=lambda text: -widths[text]):
-            least = self._longest_word(index) if tight else min(widths[index], ROOMY)
+            least = self._width(index, None, tight=True) if tight else min(widths[index], ROOMY)
             squeezed = max(least, widths[index] - max(0, excess))
             excess -= widths[index] - squeezed
             widths[index] = squeezed
         return widths
 
-    def _natural(self, index: int, *, tight: bool) -> int:
-        """Return the preferred width of a column."""
+    def _width(self, index: int, apart: str | None, *, tight: bool) -> int:
+        """Return the width of a column whose cells are broken at line ends, or (None) at blanks."""
         from rich.cells import cell_len
 
-        name = self.columns[index].heading
-        heads = in_two(name).split("\n") if tight else [name]
-        lines = [*heads, *(line for row in self.rows for line in row[index].split("\n"))]
-        return max(map(cell_len, lines), default=0)
-
-    def _longest_word(self, index: int) -> int:
-        """Return the width below which a word of a column would be broken."""
-        from rich.cells import cell_len
-
-        heads = in_two(self.columns[index].heading).split("\n")
-        words = [word for row in self.rows for word in row[index].split()]
-        return max(map(cell_len, [*heads, *words]), default=0)
+        heading = self.columns[index].heading
+        heads = (in_two(heading) if tight else heading).split("\n")
+        parts = (part for row in self.rows for part in row[index].split(apart))
+        return max(map(cell_len, [*heads, *parts]), default=0)
 
     def _table(self, widths: Mapping[int, int], *, tight: bool) -> "Table":
         """Build the table with some of its columns."""
@@ -317,25 +317,15 @@ def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTabl
         numeric = bool(values) and all(isinstance(value, int | float) for value in values)
         described.append(
             Column(
+                name,
+                "figure" if numeric else "text",
                 heading=name.replace("_", " "),
-                unit="" if numeric else "text",
                 # The first column names the row, which people copy.
                 wrap=not numeric and index > 0,
                 spare=name in spare,
             )
         )
-    return FittedTable(
-        columns=described, rows=[[_cell(value) for value in row.values()] for row in rows]
-    )
-
-
-def _cell(value: object) -> str:
-    """Format a value for a table: numbers with separators, fractions with six digits."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:,.6g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return as_table(described, rows)
 
 
 def facts_view(facts: Mapping[str, object]) -> "RenderableType":
@@ -358,7 +348,8 @@ def _lines(value: object) -> list[str]:
     if isinstance(value, int):
         return [f"{value:,}"]
     if isinstance(value, Mapping):
-        return [f"{key} = {_in_a_row(item)}" for key, item in value.items() if _said(item)]
+        said = {key: item for key, item in value.items() if item is not None and item is not False}
+        return [f"{key} = {_in_a_row(item)}" for key, item in said.items()]
     if isinstance(value, list | tuple):
         if any(isinstance(item, Mapping) for item in value):
             return [", ".join(_lines(item)) for item in value]
@@ -371,11 +362,6 @@ def _in_a_row(value: object) -> str:
     texts = value if isinstance(value, list | tuple) else ()
     commas = any(isinstance(item, str) and "," in item for item in texts)
     return ("; " if commas else ", ").join(_lines(value))
-
-
-def _said(value: object) -> bool:
-    """Return whether a part of a fact is not empty."""
-    return value is not None and value is not False
 
 
 def notes(lines: Sequence[str]) -> "list[RenderableType]":

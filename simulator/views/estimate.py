@@ -1,7 +1,6 @@
 """Answers about one step: an estimate, and standard against bifurcated attention."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.answers.verdict import OPEN, TIE_MARGIN
@@ -191,7 +190,7 @@ OVER_STANDARD = Column(
     "speedup_over_standard",
     value=lambda item: item.standard.step_s / item.result.step_s,
     heading="speed-up",
-    cell=lambda item: f"{item.standard.step_s / item.result.step_s:.2f}x",
+    cell="{:.2f}x",
 )
 VARIANT = (
     Column("variant"),
@@ -249,11 +248,15 @@ def list_view(
         Whether to name ``attention`` and ``gpu``, as in :func:`question`.
     """
     steps = [step(result) for result in results]
+    written = [
+        {
+            name.replace("_", " "): format_tokens(size) if "tokens" in name else f"{size:,}"
+            for name, size in each.items()
+        }
+        for each in sizes
+    ]
     asked = (
-        *(
-            Column(heading=name.replace("_", " "), cell=partial(_listed_size, name=name))
-            for name in sizes[0]
-        ),
+        *columns.within(0, (Column(name, heading=name) for name in written[0])),
         Column(
             heading="sequences", cell=lambda item: f"{item[1].workload.sequences:,}", spare=True
         ),
@@ -263,16 +266,10 @@ def list_view(
         question(steps[0], sizes=common, **named),
         "",
         columns.as_table(
-            (*asked, *columns.within(2, wanted)), list(zip(sizes, steps, results, strict=True))
+            (*asked, *columns.within(2, wanted)), list(zip(written, steps, results, strict=True))
         ),
         *columns.notes(text.without_shortage(note for each in steps for note in each.notes)),
     )
-
-
-def _listed_size(item: tuple[Mapping[str, int], Any, Any], name: str) -> str:
-    """Write a size of a list."""
-    size = item[0][name]
-    return format_tokens(size) if name.endswith("tokens") else f"{size:,}"
 
 
 def estimate_list(
@@ -291,8 +288,12 @@ def compare_list(
     sizes: Sequence[Mapping[str, int]], results: "Sequence[Comparison]"
 ) -> "RenderableType":
     """Return several comparisons as one table."""
+
+    def which_fit(result: "Comparison") -> str:
+        return text.which_fits(result.standard.memory.fits, result.bifurcated.memory.fits)
+
     wanted = (
-        Column(unit="text", heading="faster?", cell=lambda result: result.verdict),
+        Column("verdict", "text", heading="faster?"),
         Column(unit="ratio", heading="speed-up", value="speedup"),
         Column(
             heading="80 % within",
@@ -300,14 +301,9 @@ def compare_list(
         ),
         Column("standard", "ms", "standard.step_s", "standard"),
         Column("bifurcated", "ms", "bifurcated.step_s", "bifurcated"),
-        Column(unit="text", heading="fits", cell=_which_fit),
+        Column(unit="text", heading="fits", cell=which_fit),
     )
     return list_view(sizes, results, wanted, lambda result: result.bifurcated, attention=False)
-
-
-def _which_fit(result: "Comparison") -> str:
-    """Say which kind of attention fits in memory."""
-    return text.which_fits(result.standard.memory.fits, result.bifurcated.memory.fits)
 
 
 def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
@@ -423,14 +419,12 @@ def compare_object(result: "Comparison", *, explain: bool = False) -> Row:
 
 def compare_rows(result: "Comparison") -> list[Row]:
     """Return a comparison as one tidy row per way to store and read the context."""
-    rule = (
-        {}
-        if result.rule is None
-        else columns.as_object(columns.without(RULE, "reason"), result.rule)
-    )
+    rule = {}
+    if result.rule is not None:
+        said = columns.as_object(columns.without(RULE, "reason"), result.rule)
+        rule = {f"rule_{key}": value for key, value in said.items()}
     return [
-        columns.as_object(VARIANT, Compared(name, item, result.standard))
-        | {f"rule_{key}": value for key, value in rule.items()}
+        columns.as_object(VARIANT, Compared(name, item, result.standard)) | rule
         for name, item in variants(result).items()
     ]
 
@@ -524,17 +518,20 @@ def over_stored(result: "Comparison") -> str:
     return f"; over one stored context, as paged caches keep it, bifurcated is {times}"
 
 
+# What verdicts that are open say of a rule's cost.
+_DOUBTS = {
+    "too close to call": ", which is too close to call",
+    "not known": ", how surely is not known",
+}
+
+
 def rule_phrase(rule: "RuleChoice") -> str:
     """Say what an engine's rule chooses over one stored context, and the time it loses."""
     ours = "would call it a tie" if rule.ours == "tie" else f"choose {rule.ours}"
+    lost = "its choice loses nothing"
     if rule.cost_s > 0:
         lost = f"its choice costs {format_time(rule.cost_s)} per step ({rule.cost_share:.1%})"
-    else:
-        lost = "its choice loses nothing"
-    if rule.verdict == "too close to call" and rule.cost_s > 0:
-        lost += ", which is too close to call"
-    if rule.verdict == "not known" and rule.cost_s > 0:
-        lost += ", how surely is not known"
+        lost += _DOUBTS.get(rule.verdict, "")
     return (
         f"{rule.title} chooses {rule.choice} ({rule.reason}); "
         f"over one stored context we {ours}: {lost}."
@@ -545,32 +542,26 @@ def break_even(result: "Comparison") -> str:
     """Say at and above which samples and context bifurcated attention is always faster."""
     if result.nothing_shared:
         return "There is no context to share: any difference is that of the kernels' launches."
-    work = result.standard.workload
+    work, wins = result.standard.workload, result.speedup > 1
     samples, context = result.break_even_samples, result.break_even_context_tokens
-    with_samples = text.plural(work.samples, "sample")
-    found = []
+    at_samples = f"at {text.plural(work.samples, 'sample')}"
+    at_context = f"{format_tokens(work.context_tokens)}-token context"
+    if samples is None and context is None:
+        if wins:
+            more = f"with more samples of this {at_context}, nor with a longer one {at_samples}"
+            return f"Bifurcated does not stay faster {more}."
+        for_good = "do not make bifurcated faster for good, nor does a longer one"
+        return f"More samples of this {at_context} {for_good} {at_samples}."
+    found, rest = [], ""
     if samples is not None:
         found.append(f"with {samples:,} or more samples at this context")
+    else:
+        alone = "more samples alone do not make it faster for good"
+        rest = f"; {'with more samples it does not stay faster' if wins else alone}"
     if context is not None:
-        found.append(f"with {context:,} or more context tokens at {with_samples}")
-    wins = result.speedup > 1
-    if not found:
-        contexts = f"{format_tokens(work.context_tokens)}-token context"
-        return (
-            f"Bifurcated does not stay faster with more samples of this {contexts}, nor with a "
-            f"longer one at {with_samples}."
-            if wins
-            else f"More samples of this {contexts} do not make bifurcated faster for good, nor "
-            f"does a longer one at {with_samples}."
-        )
-    rest = ""
-    if samples is None:
-        stays, becomes = "with more samples it does not stay faster", "more samples alone do not"
-        rest = f"; {stays if wins else f'{becomes} make it faster for good'}"
-    elif context is None:
-        stays, becomes = (
-            "it does not stay faster with a longer context",
-            "a longer context does not",
-        )
-        rest = f"; at {with_samples} {stays if wins else f'{becomes} make it faster for good'}"
+        found.append(f"with {context:,} or more context tokens {at_samples}")
+    else:
+        stays = "it does not stay faster with a longer context"
+        alone = "a longer context does not make it faster for good"
+        rest = f"; {at_samples} {stays if wins else alone}"
     return f"Bifurcated is faster {', and '.join(found)}{rest}."

@@ -1,27 +1,23 @@
 """The derivation of each number: formulas, the numbers in them, and their sources."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import Estimate
-from simulator.counts.attention.latent import (
-    absorbed_widths,
-    expanded_widths,
-    mixing_pays_from,
-)
+from simulator.counts.attention.latent import absorbed_widths, expanded_widths, mixing_pays_from
 from simulator.counts.attention.registry import find_way
+from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import (
     ATTENDED,
     DRAFT,
     attending,
     attention_shape,
-    rank_geometry,
     visible_tokens,
 )
-from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
 from simulator.timing.roofline import (
@@ -52,6 +48,7 @@ NAMES: Mapping[str, str] = {
     "peak": "what published peaks leave out",
 }
 
+EXPANDED = "h (nope_dim + rope_dim + value_dim)"
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
 
 
@@ -68,12 +65,14 @@ class Step:
 
 def explain(result: Estimate) -> list[Step]:
     """Return the derivation of an estimate: KV traffic, FLOPs, each roof, memory."""
+    pairs = zip(result.operations, result.time.operations, strict=True)
+    largest = sorted(pairs, key=lambda pair: -pair[0].repeat * float(pair[1].device_s))[:4]
     return [
-        *_kv_read(result),
+        _kv_read(result),
         _weights_read(result),
         _attention_flops(result),
         *_mixing(result),
-        *(_operation(result, *pair) for pair in _largest(result)),
+        *(_operation(result, *pair) for pair in largest),
         _step_time(result),
         _interval(result),
         _memory(result),
@@ -98,80 +97,70 @@ def explain_lines(result: Estimate) -> "list[RenderableType]":
     return parts
 
 
-def _kv_read(result: Estimate) -> list[Step]:
+def _kv_read(result: Estimate) -> Step:
     """Derive the KV bytes read, for kernels that read each cached token once."""
-    work = result.setup.passing(result.workload)
-    read = float(result.totals.kv_bytes_read)
-    once = find_way(result.setup.kernel).kv_formula(result.setup)
+    model, setup = result.model, result.setup
+    work, symbols = setup.passing(result.workload), _width_symbols(result)
+    once = find_way(setup.kernel).kv_formula(setup)
     drafts = any(operation.name.endswith(DRAFT) for operation in result.operations)
-    if not once or result.model.indexer is not None or drafts:
-        return [
-            Step(
-                what="KV bytes read",
-                formula="sum over the operations of what each reads of the cache",
-                numbers=(
-                    f"{result.setup.kernel} kernel, kv_layout {result.setup.kv_layout}: "
-                    "see the operations"
-                ),
-                result=_exact(read),
-                reference="docs/equations.md, what each kernel adds",
-            )
-        ]
-    element = f"{result.setup.kv_bytes:g}"
-    if result.model.latent is not None and result.setup.mixed:
-        return [_mixed_read(result)]
-    if len(work.tree) > 1 and result.setup.bifurcated:
-        return [_tree_read(result)]
-    formula, numbers = _values_read(result, once)
-    equation = "6" if result.setup.bifurcated else "5"
-    latent = result.model.latent is not None and not result.setup.expanded
-    kept = "the latent cache instead of K and V" if latent else "K and V"
-    return [
-        Step(
-            what="KV bytes read",
-            formula=f"s x P x {formula}",
-            numbers=f"{element} x {work.prompts} x {numbers}",
-            result=_exact(read),
-            reference=f"{PAPER}, equation {equation}, {kept}, all layers",
-        )
+    kinds = [
+        (attention_shape(model, setup, result.workload, group, resident_blocks=1), group, layers)
+        for group, layers, _ in attending(model, *ATTENDED)
     ]
+    widths = {shape.cache_width for shape, *_ in kinds}
+    same = f"{widths.pop()} x " if len(widths) == 1 else ""
 
+    def summed(read: Callable[[AttentionShape], str]) -> str:
+        """Write what all layers read, a width that they share in front."""
+        terms = [
+            f"{'' if same else f'{shape.cache_width} x '}{layers} x {read(shape)}"
+            for shape, _, layers in kinds
+        ]
+        return same + (terms[0] if len(terms) == 1 else f"({' + '.join(terms)})") if terms else "0"
 
-def _mixed_read(result: Estimate) -> Step:
-    """Derive the KV bytes read of a latent cache whose shared context is kept expanded."""
-    model, work = result.model, result.workload
-    layers = sum(group.count for group in model.layer_groups if group.attends)
-    shape = attention_shape(model, result.setup, work, resident_blocks=1)
-    *shared, own = shape.parts
-    expanded = " + ".join(f"{part.caches} x {part.tokens}" for part in shared)
-    width = 0 if shape.expanded is None else shape.expanded.cache_width
-    read = f"{width} x ({expanded}) + {shape.cache_width} x {own.caches} x {own.tokens}"
+    def parts(shape: AttentionShape) -> str:
+        return f"({' + '.join(f'{part.caches} x {part.tokens}' for part in shape.parts)})"
+
+    def paper(shape: AttentionShape) -> str:
+        seen, own, samples = shape.context_tokens, shape.decoded_tokens, work.samples
+        both = f"({seen} + {samples} x {own})", f"{samples} x ({seen} + {own})"
+        return both[0] if setup.bifurcated else both[1]
+
+    if not once or model.indexer is not None or drafts:
+        formula = "sum over the operations of what each reads of the cache"
+        layout = f"kv_layout {setup.kv_layout}"
+        numbers = f"{setup.kernel} kernel, {layout}: see the operations"
+        reference = "docs/equations.md, what each kernel adds"
+    elif model.latent is not None and setup.mixed:
+        (shape, *_) = kinds[0]
+        *shared, own = shape.parts
+        width = 0 if shape.expanded is None else shape.expanded.cache_width
+        expanded = " + ".join(f"{part.caches} x {part.tokens}" for part in shared)
+        read = f"{width} x ({expanded}) + {shape.cache_width} x {own.caches} x {own.tokens}"
+        formula = f"s x L x ({EXPANDED} x P m_c + {symbols} x P b m_d)"
+        numbers = f"{setup.kv_bytes:g} x {sum(layers for *_, layers in kinds)} x ({read})"
+        reference = "docs/equations.md, latent attention"
+    elif len(work.tree) > 1 and setup.bifurcated:
+        formula = f"s x sum over layers and levels of {symbols} x nodes x tokens"
+        numbers = f"{setup.kv_bytes:g} x {summed(parts)}"
+        reference = "docs/equations.md, prefix trees; K and V, all layers"
+    else:
+        alike = len(kinds) == 1 and not kinds[0][1].limited
+        whole = "L" if alike and kinds[0][2] == model.layers else "attention layers"
+        over = f"{symbols} x {whole} x {once}"
+        if not alike:
+            over = f"sum over layers of {symbols} x {once}, as far as they see"
+        formula = f"s x P x {over if kinds else '0'}"
+        numbers = f"{setup.kv_bytes:g} x {work.prompts} x {summed(paper)}"
+        latent = model.latent is not None and not setup.expanded
+        kept = "the latent cache instead of K and V" if latent else "K and V"
+        reference = f"{PAPER}, equation {6 if setup.bifurcated else 5}, {kept}, all layers"
     return Step(
         what="KV bytes read",
-        formula="s x L x (h (nope_dim + rope_dim + value_dim) x P m_c "
-        f"+ {_width_symbols(result)} x P b m_d)",
-        numbers=f"{result.setup.kv_bytes:g} x {layers} x ({read})",
+        formula=formula,
+        numbers=numbers,
         result=_exact(float(result.totals.kv_bytes_read)),
-        reference="docs/equations.md, latent attention",
-    )
-
-
-def _tree_read(result: Estimate) -> Step:
-    """Derive the KV bytes read of a tree: each split level once per node."""
-    model, work = result.model, result.workload
-    factor, widths = _widths_read(result)
-    terms = []
-    for (group, layers, _), width in zip(attending(model, *ATTENDED), widths, strict=True):
-        shape = attention_shape(model, result.setup, work, group, resident_blocks=1)
-        read = " + ".join(f"{part.caches} x {part.tokens}" for part in shape.parts)
-        terms.append(f"{width}{layers} x ({read})")
-    symbols = _width_symbols(result)
-    return Step(
-        what="KV bytes read",
-        formula=f"s x sum over layers and levels of {symbols} x nodes x tokens",
-        numbers=f"{result.setup.kv_bytes:g} x {factor}({' + '.join(terms)})",
-        result=_exact(float(result.totals.kv_bytes_read)),
-        reference="docs/equations.md, prefix trees; K and V, all layers",
+        reference=reference,
     )
 
 
@@ -185,45 +174,9 @@ def _width_symbols(result: Estimate) -> str:
     model = result.model
     if model.latent is None:
         return "2 g k" if model.value_width == model.head_dim else "g (k + k_v)"
-    expanded = "h (nope_dim + rope_dim + value_dim)"
     if result.setup.expanded:
-        return expanded
+        return EXPANDED
     return "(kv_rank + rope_dim)" if model.latent.groups == 1 else "(groups kv_rank + rope_dim)"
-
-
-def _widths_read(result: Estimate) -> tuple[str, list[str]]:
-    """Return the values cached per token and layer: one for all kinds of layers, or of each."""
-    widths = [
-        rank_geometry(result.model.of(group), result.setup)[-1]
-        for group, *_ in attending(result.model, *ATTENDED)
-    ]
-    if len(set(widths)) > 1:
-        return "", [f"{width} x " for width in widths]
-    return f"{widths[0]} x " if widths else "", ["" for _ in widths]
-
-
-def _values_read(result: Estimate, per_layer: str) -> tuple[str, str]:
-    """Return the cached values that all layers read per prompt, in symbols and in numbers."""
-    work, symbols = result.setup.passing(result.workload), _width_symbols(result)
-    context, own, samples = work.context_tokens, work.decoded_tokens, work.samples
-    layer_kinds = attending(result.model, *ATTENDED)
-    factor, widths = _widths_read(result)
-    terms = []
-    for (group, layers, _), width in zip(layer_kinds, widths, strict=True):
-        seen, own_seen = visible_tokens(group, context, own)
-        terms.append(
-            f"{width}{layers} x ({seen} + {samples} x {own_seen})"
-            if result.setup.bifurcated
-            else f"{width}{layers} x {samples} x ({seen} + {own_seen})"
-        )
-    if not terms:
-        return "0", "0"
-    if len(terms) == 1 and not layer_kinds[0][0].limited:
-        alike = layer_kinds[0][1] == result.model.layers
-        layers_text = "L" if alike else "attention layers"
-        return f"{symbols} x {layers_text} x {per_layer}", factor + terms[0]
-    formula = f"sum over layers of {symbols} x {per_layer}, as far as they see"
-    return formula, f"{factor}({' + '.join(terms)})"
 
 
 def _weights_read(result: Estimate) -> Step:
@@ -243,66 +196,63 @@ def _weights_read(result: Estimate) -> Step:
 
 def _attention_flops(result: Estimate) -> Step:
     """Derive the FLOPs of attention."""
-    model, work = result.model, result.setup.passing(result.workload)
+    model, setup, work = result.model, result.setup, result.setup.passing(result.workload)
     flops = sum(
-        operation.flops * operation.repeat
+        float(operation.flops * operation.repeat)
         for operation in result.operations
         if operation.kind in CACHE_READERS and not operation.name.endswith(DRAFT)
     )
-    ranks = result.setup.tensor_parallel
-    queries = f"{work.prompts} x {work.samples} x {work.query_tokens}"
+    kinds = attending(model, *ATTENDED)
+    layers, ranks = sum(count for _, count, _ in kinds), setup.tensor_parallel
+    context, own = work.context_tokens, work.decoded_tokens
     heads, of_heads = f" x {model.heads // ranks}", " h"
-    tokens = work.context_tokens + work.decoded_tokens
-    factor, symbols = f"4 x {model.head_dim}", "4 k"
-    if model.value_width != model.head_dim:
-        factor, symbols = f"2 x {model.head_dim + model.value_width}", "2 (k + k_v)"
-    layer_kinds = attending(model, *ATTENDED)
-    layers = sum(count for _, count, _ in layer_kinds)
-    seen = f"{layers} x ({work.context_tokens} + {work.decoded_tokens})"
     formula = "L (m_c + m_d)" if layers == model.layers else "attention layers x (m_c + m_d)"
-    what = "Attention FLOPs (the same for standard and bifurcated)"
+    seen = f"{layers} x ({context} + {own})"
+    alike = "the same for standard and bifurcated"
+    what = f"Attention FLOPs ({alike})"
     if model.latent is not None:
         # Absorbed keys are the latent and the rotary part, values the latent.
-        absorbed = sum(absorbed_widths(model.latent)), "(2 kv_rank + rope_dim)"
-        expanded = sum(expanded_widths(model.latent)), "(nope_dim + rope_dim + value_dim)"
-        width, symbol = expanded if result.setup.expanded else absorbed
-        factor, symbols = f"2 x {width}", f"2 {symbol}"
-        if result.setup.mixed:
+        absorbed, expanded = (
+            sum(widths(model.latent)) for widths in (absorbed_widths, expanded_widths)
+        )
+        symbol_of, expanded_symbol = "(2 kv_rank + rope_dim)", "(nope_dim + rope_dim + value_dim)"
+        factor, symbols = f"2 x {absorbed}", f"2 {symbol_of}"
+        if setup.expanded:
+            factor, symbols = f"2 x {expanded}", f"2 {expanded_symbol}"
+        if setup.mixed:
             what, factor, symbols = "Attention FLOPs (mixed form)", "2", "2"
-            shape = attention_shape(model, result.setup, work, resident_blocks=1)
-            own = shape.parts[-1].tokens
-            formula = f"L ({expanded[1]} m_c + {absorbed[1]} m_d)"
-            seen = f"{layers} x ({expanded[0]} x {tokens - own} + {absorbed[0]} x {own})"
-    if len(layer_kinds) > 1 or any(group.limited for group, *_ in layer_kinds):
-        formula, widths = "(m_c + m_d), as far as they see", [""] * len(layer_kinds)
-        if len({_width_of_heads(model.of(group)) for group, *_ in layer_kinds}) > 1:
+            shape = attention_shape(model, setup, work, resident_blocks=1)
+            last = shape.parts[-1].tokens
+            formula = f"L ({expanded_symbol} m_c + {symbol_of} m_d)"
+            seen = f"{layers} x ({expanded} x {context + own - last} + {absorbed} x {last})"
+    elif model.value_width != model.head_dim:
+        factor, symbols = f"2 x {model.head_dim + model.value_width}", "2 (k + k_v)"
+    else:
+        factor, symbols = f"4 x {model.head_dim}", "4 k"
+    if len(kinds) > 1 or any(group.limited for group, *_ in kinds):
+        of_group = [model.of(group) for group, *_ in kinds]
+        widths = [layer.heads * (layer.head_dim + layer.value_width) // ranks for layer in of_group]
+        formula = "(m_c + m_d), as far as they see"
+        differ = len(set(widths)) > 1
+        if differ:
             factor, symbols, heads, of_heads = "2", "2", "", ""
             formula = f"h (k + k_v) {formula}"
-            widths = [
-                f"{_width_of_heads(model.of(group)) // ranks} x " for group, *_ in layer_kinds
-            ]
         terms = [
-            f"{count} x {width}"
-            f"{sum(visible_tokens(group, work.context_tokens, work.decoded_tokens))}"
-            for (group, count, _), width in zip(layer_kinds, widths, strict=True)
+            f"{count} x {f'{width} x ' if differ else ''}{sum(visible_tokens(group, context, own))}"
+            for (group, count, _), width in zip(kinds, widths, strict=True)
         ]
         formula, seen = f"sum over layers of {formula}", f"({' + '.join(terms)})"
     if model.indexer is not None:
-        what = "Attention FLOPs over selected tokens (the same for standard and bifurcated)"
+        what = f"Attention FLOPs over selected tokens ({alike})"
         formula = "L min(m_c + m_d, selected tokens)"
-        seen = f"{layers} x {min(tokens, model.indexer.top_k)}"
+        seen = f"{layers} x {min(context + own, model.indexer.top_k)}"
     return Step(
         what=what,
         formula=f"{symbols} x P b n{of_heads} x {formula}",
-        numbers=f"{factor} x {queries}{heads} x {seen}",
-        result=f"{float(flops):,.0f} FLOP = {format_si(float(flops), 'FLOP')}",
+        numbers=f"{factor} x {work.prompts} x {work.samples} x {work.query_tokens}{heads} x {seen}",
+        result=f"{flops:,.0f} FLOP = {format_si(flops, 'FLOP')}",
         reference=f"{PAPER}, section 4",
     )
-
-
-def _width_of_heads(layer: ModelShape) -> int:
-    """Return the values of keys and values of all heads, h (k + k_v)."""
-    return layer.heads * (layer.head_dim + layer.value_width)
 
 
 def _mixing(result: Estimate) -> list[Step]:
@@ -328,13 +278,6 @@ def _mixing(result: Estimate) -> list[Step]:
             reference="docs/equations.md, latent attention; TyphoonMLA, arXiv:2509.21081",
         )
     ]
-
-
-def _largest(result: Estimate) -> list[tuple[Operation, OperationTime]]:
-    """Return the operations that take most of the time, the longest first."""
-    pairs = list(zip(result.operations, result.time.operations, strict=True))
-    pairs.sort(key=lambda pair: -pair[0].repeat * float(pair[1].device_s))
-    return pairs[:4]
 
 
 def _operation(result: Estimate, operation: Operation, time: OperationTime) -> Step:
@@ -420,37 +363,35 @@ def _step_time(result: Estimate) -> Step:
 
 def _interval(result: Estimate) -> Step:
     """Derive the interval: how much each error shortens or lengthens the step."""
-    unsure = result.uncertainty
-    if why := unknown_regime(result.model, result.rates, result.setup):
-        return Step(
-            what="Interval",
-            formula="not below the bytes and FLOPs at published peaks",
-            numbers=why,
-            result=interval_phrase(result.step_low_s, result.step_high_s),
-            reference="docs/equations.md, intervals",
-        )
-    parts = [
-        f"{NAMES[name]}{' (own share)' if own and name in CACHE_READERS else ''} "
-        f"-{format_time(float(part.below_s))} +{format_time(float(part.above_s))}"
-        for own, group in ((False, unsure.shared), (True, unsure.own))
-        for name, part in group.items()
-        if float(part.below_s) > 0 or float(part.above_s) > 0
-    ]
-    return Step(
-        what=f"Interval meant to contain {shipped_spreads().coverage:.0%} of measured times",
-        formula=_interval_formula(result),
-        numbers="; ".join(parts) or "no error",
-        result=interval_phrase(result.step_low_s, result.step_high_s),
-        reference="docs/equations.md, intervals; spreads: docs/accuracy.md",
+    unsure, what = result.uncertainty, "Interval"
+    formula, reference = (
+        "not below the bytes and FLOPs at published peaks",
+        "docs/equations.md, intervals",
     )
-
-
-def _interval_formula(result: Estimate) -> str:
-    """Return the formula by which the errors add."""
-    added = "time - root of the sum of errors squared, time + the same; no less than peaks"
-    if result.setup.eager:
-        return f"{added}; the longer end of device and host, errors are those of the longer one"
-    return added
+    numbers = unknown_regime(result.model, result.rates, result.setup)
+    if not numbers:
+        what += f" meant to contain {shipped_spreads().coverage:.0%} of measured times"
+        formula = "time - root of the sum of errors squared, time + the same; no less than peaks"
+        if result.setup.eager:
+            formula += "; the longer end of device and host, errors are those of the longer one"
+        parts = [
+            f"{NAMES[name]}{' (own share)' if own and name in CACHE_READERS else ''} "
+            f"-{format_time(float(part.below_s))} +{format_time(float(part.above_s))}"
+            for own, group in ((False, unsure.shared), (True, unsure.own))
+            for name, part in group.items()
+            if float(part.below_s) > 0 or float(part.above_s) > 0
+        ]
+        numbers, reference = (
+            "; ".join(parts) or "no error",
+            f"{reference}; spreads: docs/accuracy.md",
+        )
+    return Step(
+        what=what,
+        formula=formula,
+        numbers=numbers,
+        result=interval_phrase(result.step_low_s, result.step_high_s),
+        reference=reference,
+    )
 
 
 def _memory(result: Estimate) -> Step:

@@ -15,7 +15,6 @@ from simulator.answers.scaling import ScalingLaw
 from simulator.answers.studies import Studies
 from simulator.answers.tradeoff import Tradeoff
 from simulator.answers.tree import TreePlan
-from simulator.inputs.setup import Attention
 from simulator.views import estimate, generate, load, plan, quality, studies, tradeoff, tree
 from simulator.views.columns import Row
 
@@ -28,19 +27,14 @@ WIDTH = 120
 _PRE = '<pre style="overflow-x:auto;white-space:pre;line-height:normal">{code}</pre>'
 
 
-def _alone(result: Generation) -> dict[Attention, Generation]:
-    """Return a generation under its kind of attention, as its view takes several."""
-    return {result.attention: result}
-
-
 # By class of answer: the function that shows it, and the one that makes its rows of CSV.
 VIEWS: dict[type[Answer], tuple[Callable[[Any], Any], Callable[[Any], Sequence[Row]]]] = {
     Comparison: (estimate.compare_view, estimate.compare_rows),
     Curve: (load.serve_view, load.serve_rows),
     Estimate: (estimate.estimate_view, estimate.estimate_rows),
     Generation: (
-        lambda result: generate.generate_view(_alone(result)),
-        lambda result: generate.generate_rows(_alone(result)),
+        lambda result: generate.generate_view({result.attention: result}),
+        lambda result: generate.generate_rows({result.attention: result}),
     ),
     Plan: (plan.plan_view, plan.plan_rows),
     Quality: (quality.quality_view, quality.quality_rows),

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from simulator.answers.quality import Affordable, Quality, QualityPoint
-from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_time, is_power_of_two
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -92,21 +92,20 @@ def quality_view(result: Quality) -> "RenderableType":
                 number, columns.pick(POINT, "step", *(("request", "cost") if timed else ()))
             )
         ),
-        Column(unit="text", heading="fits", cell=_fitting, wrap=True),
+        Column(
+            unit="text",
+            heading="fits",
+            cell=lambda pair: text.which_fits(*(point.fits for point in pair)),
+            wrap=True,
+        ),
     )
+    shown = [pair for pair in pairs if is_power_of_two(pair[0].samples) or pair[0].samples in asked]
     spread = result.points["standard"][0].stderr is not None
     return columns.stack(
         estimate.question(first, attention=False, output_tokens=result.output_tokens),
         "",
         *_best_lines(result),
-        columns.as_table(
-            wanted,
-            [
-                pair
-                for pair in pairs
-                if is_power_of_two(pair[0].samples) or pair[0].samples in asked
-            ],
-        ),
+        columns.as_table(wanted, shown),
         *columns.notes(
             [
                 f"Expected pass@k: {result.success.source}.",
@@ -119,41 +118,28 @@ def quality_view(result: Quality) -> "RenderableType":
     )
 
 
-def _fitting(pair: tuple[QualityPoint, QualityPoint]) -> str:
-    """Say which kind of attention fits in memory."""
-    return text.which_fits(*(point.fits for point in pair))
-
-
 def _best_lines(result: Quality) -> "list[RenderableType]":
     """Say what the target buys under each kind of attention."""
-    targets = []
-    if result.target_step_s is not None:
-        targets.append(f"a step of {format_time(result.target_step_s)}")
-    if result.target_request_s is not None:
-        targets.append(f"a request of {format_time(result.target_request_s)}")
+    targets = [
+        f"a {what} of {format_time(target)}"
+        for what, target in (("step", result.target_step_s), ("request", result.target_request_s))
+        if target is not None
+    ]
     what = " and ".join(targets) or "the memory there is"
     lines: list[RenderableType] = [columns.line((f"{what.capitalize()} buys:", "bold"))]
-    lines += [
-        columns.line(f"  {_best_line(attention, result.best[attention])}")
-        for attention in ATTENTIONS
-    ]
+    for attention in ATTENTIONS:
+        name = f"{attention}:".ljust(max(map(len, ATTENTIONS)) + 1)
+        lines.append(columns.line(f"  {name} {_bought(result.best[attention])}"))
     return [*lines, ""]
 
 
-def _best_line(attention: Attention, best: Affordable) -> str:
+def _bought(best: Affordable) -> str:
     """Say what one kind of attention gets for it."""
-    name = f"{attention}:".ljust(max(map(len, ATTENTIONS)) + 1)
-    if best.point is None:
-        why = "too slow" if best.limit == "time" else "does not fit in memory"
-        return f"{name} nothing, one sample {why}"
     point = best.point
-    return (
-        f"{name} {text.plural(point.samples, 'sample')}, pass@{point.samples} {_equals(point)} "
-        f"({LIMITS[best.limit]})"
-    )
-
-
-def _equals(point: QualityPoint) -> str:
-    """Write pass@k with its sign."""
-    text = _probability(point)
-    return f"> {text[1:]}" if text.startswith(">") else f"= {text}"
+    if point is None:
+        why = "too slow" if best.limit == "time" else "does not fit in memory"
+        return f"nothing, one sample {why}"
+    share = _probability(point)
+    share = f"> {share[1:]}" if share.startswith(">") else f"= {share}"
+    samples = text.plural(point.samples, "sample")
+    return f"{samples}, pass@{point.samples} {share} ({LIMITS[best.limit]})"

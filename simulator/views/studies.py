@@ -18,20 +18,15 @@ FREED = {
 }
 
 
-def _percent(value: float) -> str:
-    """Write a change with its sign."""
-    return f"{value:+.2%}"
-
-
 POOLED = (
     Column("family", "text", heading="family"),
     Column("matched_by", "text", heading="freed parameters go", cell=lambda f: FREED[f.matched_by]),
     Column("papers", heading="papers", cell=lambda f: str(len(f.papers)), spare=True),
     Column("runs", heading="runs", spare=True),
-    Column("size_factor", heading="size factor F", cell=lambda f: f"{f.size_factor:.3f}"),
+    Column("size_factor", heading="size factor F", cell="{:.3f}"),
     Column("size_factor_low", value="low"),
     Column("size_factor_high", value="high"),
-    Column("loss_change", heading="loss at equal size", cell=lambda f: _percent(f.loss_change)),
+    Column("loss_change", heading="loss at equal size", cell="{:+.2%}"),
     Column("loss_change_low", value="loss_low"),
     Column("loss_change_high", value="loss_high"),
     Column(

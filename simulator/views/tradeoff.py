@@ -5,10 +5,10 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.crossover import PAIRINGS, Border, Crossover, Pairing
-from simulator.answers.scaling import ScalingLaw, predicted_losses
+from simulator.answers.scaling import FamilyLaw, ScalingLaw, predicted_losses
 from simulator.answers.size_factor import SizeFactor
 from simulator.answers.tradeoff import Candidate, Contender, Tradeoff
-from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.inputs.setup import ATTENTIONS
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -46,16 +46,11 @@ def _held_out(result: ScalingLaw) -> list[Row] | None:
     ]
 
 
-def _under(attention: Attention, candidate: Candidate) -> Contender:
-    """Return a model under one kind of attention."""
-    return candidate.variants[attention]
-
-
 FAMILY = (
     Column("family", "text", "family.name", "family"),
     Column("runs", heading="runs"),
     Column("sizes", heading="sizes"),
-    Column("size_factor", heading="size factor F", cell=lambda law: f"{law.size_factor:.3f}"),
+    Column("size_factor", heading="size factor F", cell="{:.3f}"),
     Column("size_factor_stderr", value="stderr"),
     Column("size_factor_low", value="low"),
     Column("size_factor_high", value="high"),
@@ -91,11 +86,7 @@ FIGURES = (
 )
 REST = (
     *columns.within("limits", LIMITS),
-    Column(
-        "usd_per_million_tokens",
-        heading="USD per million",
-        cell=lambda item: text.money(item.usd_per_million_tokens, 3),
-    ),
+    columns.USD_PER_MILLION,
 )
 LOADED = columns.without(POINT, "variant", "attention")
 VARIANT = (
@@ -104,7 +95,6 @@ VARIANT = (
     *REST,
     Column("loaded", of=LOADED),
 )
-MODEL = Column("model", "text", "candidate.model.name", "model", wrap=True)
 CANDIDATE = (
     *columns.pick(estimate.MODEL, "model"),
     Column(
@@ -116,7 +106,7 @@ CANDIDATE = (
     Column("intermediate_size", value="model.intermediate_size"),
     Column("size_factor", of=FACTOR),
     Column("size_error"),
-    *(Column(attention, value=partial(_under, attention), of=VARIANT) for attention in ATTENTIONS),
+    *columns.within("variants", (Column(name, of=VARIANT) for name in ATTENTIONS)),
 )
 PAIRING = (
     Column("base_attention", value=lambda item: item[0][0]),
@@ -161,6 +151,10 @@ ROW = (
 )
 
 
+# What a training run is.
+RUN = ("parameters", "tokens", "kv_heads", "heads", "group_size", "loss")
+
+
 def scaling_object(result: ScalingLaw) -> Row:
     """Return a fitted scaling law as a JSON object."""
     return columns.as_object(SCALING, result)
@@ -169,20 +163,14 @@ def scaling_object(result: ScalingLaw) -> Row:
 def run_rows(result: ScalingLaw) -> list[Row]:
     """Return every training run with its fitted loss, one row each."""
     law, held = result.law, result.held_out
-    held_out = {}
-    if held is not None:
-        held_out = dict(zip((run.line for run in held.runs), held.predicted, strict=True))
+    pairs = () if held is None else zip(held.runs, held.predicted, strict=True)
+    held_out = {run.line: loss for run, loss in pairs}
     fitted = zip(result.runs, result.families, predicted_losses(result), law.outliers, strict=True)
     return [
         {
             "line": run.line,
             "family": result.laws[number].family.name,
-            "parameters": run.parameters,
-            "tokens": run.tokens,
-            "kv_heads": run.kv_heads,
-            "heads": run.heads,
-            "group_size": run.group_size,
-            "loss": run.loss,
+            **{name: getattr(run, name) for name in RUN},
             "fitted_loss": float(loss),
             "residual": float(loss) / run.loss - 1,
             "outlier": bool(outlier),
@@ -241,26 +229,11 @@ def crossover_rows(result: Tradeoff) -> list[Row]:
 def map_rows(result: Tradeoff) -> list[Row]:
     """Return every point of the maps, one row for each model, pairing, context and samples."""
     return [
-        row
-        for crossed, other in zip(result.crossovers, result.others, strict=True)
-        for pairing in PAIRINGS
-        for row in _map_rows(crossed, result.base, other, pairing)
-    ]
-
-
-def _map_rows(crossed: Crossover, base: Candidate, other: Candidate, pairing: Pairing) -> list[Row]:
-    """Return the points of one map."""
-    ours, theirs = pairing
-    base_s, other_s = crossed.base_step_s[ours], crossed.other_step_s[theirs]
-    base_share = crossed.base_memory_share[ours]
-    other_share = crossed.other_memory_share[theirs]
-    factor = _factor(other)
-    return [
         {
-            "base_model": base.model.name,
+            "base_model": result.base.model.name,
             "model": other.model.name,
             "kv_heads": other.model.kv_heads,
-            "size_factor": factor,
+            "size_factor": _factor(other),
             "base_attention": ours,
             "other_attention": theirs,
             "context_tokens": int(context),
@@ -268,9 +241,12 @@ def _map_rows(crossed: Crossover, base: Candidate, other: Candidate, pairing: Pa
             "base_step_ms": float(base_s[i, j]) / MILLISECOND,
             "other_step_ms": float(other_s[i, j]) / MILLISECOND,
             "speedup": float(base_s[i, j] / other_s[i, j]),
-            "base_memory_share": float(base_share[i, j]),
-            "other_memory_share": float(other_share[i, j]),
+            "base_memory_share": float(crossed.base_memory_share[ours][i, j]),
+            "other_memory_share": float(crossed.other_memory_share[theirs][i, j]),
         }
+        for crossed, other in zip(result.crossovers, result.others, strict=True)
+        for ours, theirs in PAIRINGS
+        for base_s, other_s in [(crossed.base_step_s[ours], crossed.other_step_s[theirs])]
         for j, context in enumerate(crossed.context_tokens)
         for i, samples in enumerate(crossed.samples)
     ]
@@ -280,21 +256,20 @@ def scaling_view(result: ScalingLaw) -> "RenderableType":
     """Return a fitted law as its formula, its families, and how well it holds."""
     law, errors = result.law, result.law.stderr
     left, of_tokens, exponents = _terms(law)
-    interval = Column(
-        unit="text",
-        heading="95 % interval",
-        cell=lambda family: (
-            "the reference"
-            if family is result.reference
-            else f"{family.low:.3f} to {family.high:.3f}"
-        ),
+
+    def interval(family: FamilyLaw) -> str:
+        known = f"{family.low:.3f} to {family.high:.3f}"
+        return "the reference" if family is result.reference else known
+
+    wanted = (
+        *columns.pick(FAMILY, "family", "runs", "sizes", "size factor F"),
+        Column(unit="text", heading="95 % interval", cell=interval),
     )
-    wanted = (*columns.pick(FAMILY, "family", "runs", "sizes", "size factor F"), interval)
-    held_out = [
+    held = ", ".join(
         f"{text.parameters_phrase(row['parameters'])} {row['error']:+.2%}"
         for row in _held_out(result) or ()
-    ]
-    foretold = f"The largest models, predicted by a fit to the others: {', '.join(held_out)}."
+    )
+    foretold = f"The largest models, predicted by a fit to the others: {held}."
     return columns.stack(
         columns.line((f"Scaling law of {text.plural(len(result.runs), 'training run')}", "bold")),
         columns.line(
@@ -309,7 +284,7 @@ def scaling_view(result: ScalingLaw) -> "RenderableType":
         "",
         columns.as_table(wanted, result.laws),
         "",
-        *([foretold] if held_out else []),
+        *([foretold] if held else []),
         *columns.notes(result.notes),
     )
 
@@ -332,6 +307,7 @@ def _terms(law: "PowerLaw") -> tuple[float, str, str]:
 def tradeoff_view(result: Tradeoff) -> "RenderableType":
     """Return the models side by side, and where each is faster."""
     first = result.base.variants["standard"].result
+    items = _items(result)
 
     def once(column: Column) -> Column:
         """Say what both kinds of attention have in common on the first of a model's rows."""
@@ -342,17 +318,15 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
 
         return replace(column, cell=cell)
 
+    def shape(candidate: Candidate) -> str:
+        return f"{candidate.model.layers} x {candidate.model.hidden_size:,}"
+
+    attention = Column("attention", "text", "variant.result.setup.attention", "attention")
     wanted = (
         once(Column("model", "text", "model.name", "model", wrap=True)),
         once(*columns.pick(CANDIDATE, "size")),
-        once(
-            Column(
-                heading="shape",
-                cell=lambda item: f"{item.model.layers} x {item.model.hidden_size:,}",
-                spare=True,
-            )
-        ),
-        Column("attention", "text", "variant.result.setup.attention", "attention"),
+        once(Column(heading="shape", cell=shape, spare=True)),
+        attention,
         *columns.pick(FIGURES, "step", part="variant"),
         *columns.within("variant.result", [estimate.WITHIN]),
         *map(columns.spared, columns.pick(FIGURES, "prefill", part="variant")),
@@ -363,21 +337,20 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
     )
     loaded: list[RenderableType] = []
     if result.users is not None:
-        figures = columns.pick(
-            POINT, "TTFT", "TPOT", "tokens/s per GPU", "USD per million", part="variant.loaded"
-        )
-        held = [item for item in _items(result) if item.variant.loaded is not None]
+        names = ("TTFT", "TPOT", "tokens/s per GPU", "USD per million")
+        model = Column("model", "text", "candidate.model.name", "model", wrap=True)
+        held = [item for item in items if item.variant.loaded is not None]
         loaded = [
             "",
             columns.line(
                 (f"Under {text.plural(result.users, 'user')} who ask again at once", "bold")
             ),
-            columns.as_table((MODEL, wanted[3], *figures), held),
-            *([] if len(held) == len(_items(result)) else ["Of the others no request fits."]),
+            columns.as_table(
+                (model, attention, *columns.pick(POINT, *names, part="variant.loaded")), held
+            ),
+            *([] if len(held) == len(items) else ["Of the others no request fits."]),
         ]
-    borders: list[RenderableType] = []
-    for crossed, other in zip(result.crossovers, result.others, strict=True):
-        borders += ["", *_crossover_lines(crossed, result.base, other)]
+    crossings = zip(result.crossovers, result.others, strict=True)
     factors = [
         f"Size factor of {other.model.name}: {_factor_phrase(other.size_factor)}; round sizes give "
         f"{other.parameters / result.base.parameters:.3f}."
@@ -389,9 +362,13 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
         "",
         *(_verdict(other, result.base) for other in result.others),
         "",
-        columns.as_table(wanted, _items(result)),
+        columns.as_table(wanted, items),
         *loaded,
-        *borders,
+        *(
+            line
+            for crossed, other in crossings
+            for line in _crossover_lines(crossed, result.base, other)
+        ),
         *columns.notes([*factors, *text.without_shortage(first.notes)]),
     )
 
@@ -416,26 +393,18 @@ def _crossover_lines(
     crossed: Crossover, base: Candidate, other: Candidate
 ) -> "list[RenderableType]":
     """Say where a larger model with fewer KV heads is faster, under each kind of attention."""
-    contexts = [
-        (index, int(context))
-        for index, context in enumerate(crossed.context_tokens)
-        if is_power_of_two(context)
-    ]
     words = {
         ("standard", "standard"): "both standard",
         ("bifurcated", "bifurcated"): "both bifurcated",
         ("bifurcated", "standard"): f"standard, {base.model.name} bifurcated",
     }
+    name = f"{other.model.name} is faster"
     wanted = (
-        Column(
-            unit="text",
-            heading=f"{other.model.name} is faster",
-            cell=lambda item: words[item[0]],
-            wrap=True,
-        ),
+        Column(unit="text", heading=name, cell=lambda item: words[item[0]], wrap=True),
         *(
-            Column(heading=format_tokens(context), cell=partial(_range, index))
-            for index, context in contexts
+            Column(heading=format_tokens(int(context)), cell=partial(_range, index))
+            for index, context in enumerate(crossed.context_tokens)
+            if is_power_of_two(context)
         ),
         Column(heading="of the map", cell=lambda item: f"{item[1].share:.0%}", spare=True),
         Column(heading="mean gain", cell=lambda item: f"{item[1].mean_speedup:.2f}x", spare=True),
@@ -445,6 +414,7 @@ def _crossover_lines(
     gaps = "; ~ but for some in between" if some else ""
     looked = f"Looked at up to {int(crossed.samples[-1]):,} samples; memory left aside{gaps}."
     return [
+        "",
         columns.line(("Samples with which it is the faster one, by context tokens", "bold")),
         table,
         columns.line((looked, "dim")),
@@ -465,9 +435,6 @@ def _range(index: int, item: tuple[Pairing, Border]) -> str:
 
 def _factor_phrase(factor: SizeFactor) -> str:
     """Format a size factor with its interval and its source."""
-    interval = (
-        ""
-        if factor.low is None or factor.high is None
-        else f" ({factor.low:.3f} to {factor.high:.3f})"
-    )
+    known = factor.low is not None and factor.high is not None
+    interval = f" ({factor.low:.3f} to {factor.high:.3f})" if known else ""
     return f"{factor.value:.3f}{interval}, {factor.source}"

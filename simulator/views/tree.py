@@ -1,5 +1,6 @@
 """Answers about a prefix tree: every way to read it, the best one, and each level's gain."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from simulator.answers.tree import Reading, TreePlan
@@ -46,41 +47,38 @@ ROW = (
     Column("split", value=lambda item: ",".join(item.variant)),
     *FIGURES,
 )
+
+
+def _bytes(count: float) -> str:
+    """Write bytes with their prefix."""
+    return format_si(count, "B")
+
+
+def _signed(value: float, write: Callable[[float], str], *, plus: str = "") -> str:
+    """Write a quantity with its sign."""
+    return f"{'-' if value < 0 else plus}{write(abs(value))}"
+
+
 LEVEL = (
     Column("name", "text", "level.name", "level"),
-    Column(
-        "tokens",
-        value="level.tokens",
-        heading="tokens",
-        cell=lambda rule: format_tokens(rule.level.tokens),
-    ),
+    Column("tokens", "", "level.tokens", "tokens", lambda rule: format_tokens(rule.level.tokens)),
     Column("nodes", heading="nodes"),
-    Column("readers", heading="else read", cell=lambda rule: f"{rule.readers:,} times"),
+    Column("readers", heading="else read", cell="{:,} times"),
     Column("split", "bool"),
-    Column(
-        "saved_bytes",
-        "bytes",
-        heading="KV saved",
-        cell=lambda rule: _signed(format_si(abs(rule.saved_bytes), "B"), rule.saved_bytes, plus=""),
-    ),
+    Column("saved_bytes", "bytes", "", "KV saved", lambda rule: _signed(rule.saved_bytes, _bytes)),
     Column(
         "added_bytes",
         "bytes",
         heading="other bytes",
-        cell=lambda rule: _signed(format_si(abs(rule.added_bytes), "B"), rule.added_bytes),
+        cell=lambda rule: _signed(rule.added_bytes, _bytes, plus="+"),
     ),
-    Column(
-        "added_launches",
-        "launches",
-        heading="launches",
-        cell=lambda rule: f"{rule.added_launches:+,}",
-    ),
+    Column("added_launches", "launches", heading="launches", cell="{:+,}"),
     Column(
         "gained_ms",
         "ms",
         "gained_s",
         "time saved",
-        lambda rule: _signed(format_time(abs(rule.gained_s)), rule.gained_s, plus=""),
+        lambda rule: _signed(rule.gained_s, format_time),
     ),
     Column("verdict"),
     Column("fewer_bytes_from_tokens"),
@@ -183,20 +181,21 @@ _NONE = {"copies": "none, a context copy each", "rebuilt": "none, rebuilt each s
 def tree_sentences(result: TreePlan) -> list[str]:
     """Say which levels to split, and what the neighbouring choices cost (rich markup)."""
     best, base, over = result.best, result.standard, "standard attention"
-    if not base.memory.fits:
+    copies_fit = base.memory.fits
+    if not copies_fit:
         base, over = result.reading(()).result, f"{over} over one stored tree, which fits"
     ratio = base.step_s / best.result.step_s
     if not best.split:
         return ["[bold]Split no level[/]: standard attention is the fastest."]
     command = f"--attention bifurcated --tree {tree_text(best.result.workload.tree)}"
     first = f"[bold]Split {_spoken(best.split)}[/]"
-    if base.memory.fits:
-        first += f": {ratio:.2f} times as fast as {over}"
-    if ratio < 1 and result.standard.memory.fits:
+    if ratio < 1 and copies_fit:
         first = (
             "[bold]Split no level[/] while there is room for a context copy each; of one stored "
             f"tree split {_spoken(best.split)}"
         )
+    elif base.memory.fits:
+        first += f": {ratio:.2f} times as fast as {over}"
     first += f" ({command})."
     names = tuple(level.name for level in best.result.workload.tree)
     compared = [
@@ -205,11 +204,6 @@ def tree_sentences(result: TreePlan) -> list[str]:
         if (item := result.reading(split)) is not best
     ]
     return [first, f"Splitting {', '.join(compared)}."] if compared else [first]
-
-
-def _signed(text: str, value: float, plus: str = "+") -> str:
-    """Write a sign before a quantity."""
-    return f"{'-' if value < 0 else plus}{text}"
 
 
 def _spoken(names: tuple[str, ...]) -> str:

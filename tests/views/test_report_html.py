@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from html.parser import HTMLParser
+from operator import itemgetter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.views.report.html import Head, Html, bullets, table, tag, text_of
+from simulator.views.report.html import Head, Html, bullets, table, tag, text_of, words_head
 
 
 class Reader(HTMLParser):
@@ -56,7 +57,7 @@ def test_attributes() -> None:
 
 def test_tables_say_what_heads_what() -> None:
     """Every heading has its scope, every table a caption, and numbers a class."""
-    heads = (Head(name="GPU", number=False), Head(name="step", unit="ms"))
+    heads = (words_head("GPU", itemgetter(0)), Head("step", itemgetter(1), "ms"))
     read = Reader(table("Steps", heads, [["h100", "1.0"], ["<b>", "2.0"]]))
     scopes = [found["scope"] for name, found in read.elements if name == "th"]
     assert scopes == ["col", "col", "row", "row"]

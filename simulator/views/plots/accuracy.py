@@ -5,10 +5,9 @@ import math
 from typing import TYPE_CHECKING
 
 from simulator._version import __version__
-from simulator.views.plots import axes, layout, palette, panels
+from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.fleet import with_gpus
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import add_rule
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ _FARTHEST = 0.02
 NEAR, CLOSE = 0.2, 0.1
 # Columns that identify a point's row, one line of its hover text each.
 _ABOUT = (("gpu_id", "framework", "kernel"), ("sizes",), ("file", "line"))
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 _NINE_IN_TEN = 0.9
 
 
@@ -45,25 +43,27 @@ def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None)
     for axis, word in (("xaxis", "measured"), ("yaxis", "predicted")):
         axes.log_axis(figure, axis, values, f"{word} time [µs]", base=10, pad=0.02)
     low, high = (10**end for end in figure.layout.xaxis.range)
-    _add_bands(figure, low, high)
+    # The inner band looks darker because the bands overlap; the key shows each alone.
+    for share, opacity in ((NEAR, 0.22), (CLOSE, 0.4)):
+        below, above = ([end * (1 + side * share) for end in (low, high)] for side in (-1, 1))
+        grey, name = f"rgba(118,118,118,{opacity})", f"within {share:.0%}"
+        lines.add_area(figure, [low, high], below, above, grey, name)
+    lines.add_rule(figure, [low, high], [low, high], "equal", color=palette.INK, width=1)
     # The largest group first: it would hide the others.
     kinds = sorted(timed.groupby("kind"), key=lambda pair: -len(pair[1]))
     for number, (kind, part) in enumerate(kinds):
         drawn = _thinned(part, MOST_POINTS // len(kinds))
-        figure.add_scatter(
-            x=drawn["measured_us"].tolist(),
-            y=drawn["predicted_us"].tolist(),
-            mode="markers",
-            name=f"{str(kind).replace('_', ' ')}: {len(part):,}, {_errors(part).median():.1%}",
-            marker={
-                "color": palette.CATEGORIES[number % len(palette.CATEGORIES)],
-                "symbol": _SYMBOLS[number % len(_SYMBOLS)],
-                "size": 5,
-                "opacity": 0.6,
-            },
-            text=_about(drawn),
-            hovertemplate="%{text}<br>measured %{x:.4g} µs<br>predicted %{y:.4g} µs",
-        )
+        drawn = drawn.assign(about=_about(drawn))
+        marker = {
+            "color": palette.CATEGORIES[number % len(palette.CATEGORIES)],
+            "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)],
+            "size": 5,
+            "opacity": 0.6,
+        }
+        said = f"{str(kind).replace('_', ' ')}: {len(part):,}, {_errors(part).median():.1%}"
+        hover = "{about}<br>measured {measured_us:.4g} µs<br>predicted {predicted_us:.4g} µs"
+        columns = ("measured_us", "predicted_us")
+        lines.add(figure, drawn, *columns, {"marker": marker, "name": said}, hover=hover)
     notes = ["Of each kind: how many rows, and the median error. Each axis is logarithmic."]
     if len(timed) > MOST_POINTS:
         notes.append(
@@ -74,10 +74,10 @@ def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None)
     words = Caption(subject, (*notes, f"bifurcate {__version__}."))
     if gpus is not None and len(gpus):
         words = with_gpus(words, gpus)
-    return layout.finish(figure, finding(timed), words)
+    return layout.finish(figure, _finding(timed), words)
 
 
-def finding(timed: "pd.DataFrame") -> str:
+def _finding(timed: "pd.DataFrame") -> str:
     """Summarise the errors of the predictions."""
     if not len(timed):
         return "No row with a time was predicted"
@@ -102,39 +102,21 @@ def _thinned(part: "pd.DataFrame", most: int) -> "pd.DataFrame":
 
 def _about(drawn: "pd.DataFrame") -> list[str]:
     """Return each point's hover text: its row and its error."""
-    columns = {
-        name: drawn[name].fillna("").astype(str).tolist()
-        for names in _ABOUT
-        for name in names
-        if name in drawn
-    }
-    errors = (drawn["predicted_us"] / drawn["measured_us"] - 1).tolist()
+    import pandas as pd
+
+    known = [[name for name in names if name in drawn] for names in _ABOUT]
     texts = []
-    for index, error in enumerate(errors):
-        lines = (
-            " ".join(columns[name][index] for name in names if name in columns).strip()
-            for names in _ABOUT
+    for row in drawn.to_dict("records"):
+        told = (
+            " ".join(str(row[name]) for name in names if pd.notna(row[name])) for names in known
         )
-        texts.append("<br>".join([*filter(None, map(html.escape, lines)), f"{error:+.1%}"]))
+        error = f"{row['predicted_us'] / row['measured_us'] - 1:+.1%}"
+        texts.append(
+            "<br>".join([*filter(None, (html.escape(line.strip()) for line in told)), error])
+        )
     return texts
 
 
 def _errors(timed: "pd.DataFrame") -> "pd.Series[float]":
     """Return the size of each prediction's error, as a share of the measured time."""
     return (timed["predicted_us"] / timed["measured_us"] - 1).abs()
-
-
-def _add_bands(figure: "go.Figure", low: float, high: float) -> None:
-    """Add the line of equal times, and the bands around it."""
-    # The inner band looks darker because the bands overlap; the key shows each alone.
-    for share, opacity in ((NEAR, 0.22), (CLOSE, 0.4)):
-        figure.add_scatter(
-            x=[low, high, high, low],
-            y=[low * (1 - share), high * (1 - share), high * (1 + share), low * (1 + share)],
-            mode="none",
-            fill="toself",
-            fillcolor=f"rgba(118,118,118,{opacity})",
-            name=f"within {share:.0%}",
-            hoverinfo="skip",
-        )
-    add_rule(figure, [low, high], [low, high], "equal", color=palette.INK, width=1)

@@ -1,10 +1,12 @@
 """Models of equal quality: where the larger one with fewer KV heads is faster."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simulator.answers.study import Study
 from simulator.answers.tradeoff import Tradeoff, tradeoff
+from simulator.inputs.setup import ATTENTIONS
+from simulator.units import is_power_of_two
 from simulator.views.plots import layout, palette, panels, ratio_map, texts
 from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.layout import Caption
@@ -37,23 +39,34 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """
     figure = panels.new_panels(list(_PANELS.values()), 3, 1, medium_columns=1)
     figure.layout.meta = {**figure.layout.meta, "stacked_px": _STACKED_PX}
+    powers = {
+        axis: sorted(filter(is_power_of_two, set(frame[axis].tolist())))
+        for axis in ("samples", "context_tokens")
+    }
     for number, (ours, theirs) in enumerate(_PANELS):
         part = frame[(frame["base_attention"] == ours) & (frame["other_attention"] == theirs)]
+        base, larger, ratios = (
+            part.pivot_table(index="context_tokens", columns="samples", values=column).loc[
+                powers["context_tokens"], powers["samples"]
+            ]
+            for column in ("base_memory_share", "other_memory_share", "speedup")
+        )
         place = {"row": 1, "col": number + 1}
-        _add_cells(figure, part, place)
-        for column, name, line in (
-            ("base_memory_share", "memory ends, base", {"color": palette.PURPLE, "dash": "dash"}),
-            ("other_memory_share", "memory ends, larger", {"color": palette.GREEN, "dash": "dash"}),
-            ("speedup", "equally fast", {"color": palette.INK}),
+        fits, hover = (
+            (base <= 1) | (larger <= 1),
+            "the larger model is %{customdata:.2f} times as fast",
+        )
+        ratio_map.add_cells(figure, ratios, fits, scale=_SCALE, hover=hover, **place)
+        for table, name, line in (
+            (base, "memory ends, base", {"color": palette.PURPLE, "dash": "dash"}),
+            (larger, "memory ends, larger", {"color": palette.GREEN, "dash": "dash"}),
+            (ratios, "equally fast", {"color": palette.INK}),
         ):
-            ratios, drawn = _cells(part, column), {**line, "width": 2.5}
-            ratio_map.add_border(figure, ratios, name, drawn, key=number == 0, **place)
+            drawn = {**line, "width": 2.5}
+            ratio_map.add_border(figure, table, name, drawn, key=number == 0, **place)
         x, y = (panels.axis_name(axis, number) for axis in ("xaxis", "yaxis"))
-        for axis, values, title in (
-            (x, _powers(part["samples"]), "samples [sequences]"),
-            (y, _powers(part["context_tokens"]), "context [tokens]"),
-        ):
-            ratio_map.exponent_axis(figure, axis, values, title)
+        ratio_map.exponent_axis(figure, x, powers["samples"], "samples [sequences]")
+        ratio_map.exponent_axis(figure, y, powers["context_tokens"], "context [tokens]")
         # Room for the panel's name above its cells.
         low, high = figure.layout[y].range
         figure.layout[y].range = [low, high + _NAME_ROOM]
@@ -63,16 +76,15 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         f"as good with {first['size_factor']:.3f} times the parameters. Green: the larger model is "
         "faster. Grey: neither fits."
     )
-    return layout.finish(figure, finding(frame), caption.after(note))
+    return layout.finish(figure, _finding(frame), caption.after(note))
 
 
-def finding(frame: "pd.DataFrame") -> str:
+def _finding(frame: "pd.DataFrame") -> str:
     """Say how bifurcation moves the border."""
     words = []
-    for attention in ("standard", "bifurcated"):
-        part = frame[
-            (frame["base_attention"] == attention) & (frame["other_attention"] == attention)
-        ]
+    both = frame[frame["base_attention"] == frame["other_attention"]]
+    for attention in ATTENTIONS:
+        part = both[both["base_attention"] == attention]
         mean = math.exp(part["speedup"].map(math.log).mean())
         words.append(
             f"on {(part['speedup'] > 1).mean():.0%} of the map with {attention} attention "
@@ -81,40 +93,14 @@ def finding(frame: "pd.DataFrame") -> str:
     return f"{frame.iloc[0]['model']} is faster {', '.join(words)}"
 
 
-def _powers(values: "pd.Series[Any]") -> list[int]:
-    """Return the powers of two among sizes."""
-    return sorted({int(value) for value in values if int(value) & (int(value) - 1) == 0})
-
-
-def _cells(part: "pd.DataFrame", column: str) -> "pd.DataFrame":
-    """Return a column over the powers of two of context and samples."""
-    table = part.pivot_table(index="context_tokens", columns="samples", values=column)
-    return table.loc[_powers(part["context_tokens"]), _powers(part["samples"])]
-
-
-def _add_cells(figure: "go.Figure", part: "pd.DataFrame", place: dict[str, int]) -> None:
-    """Add a cell for each pair of powers of two."""
-    cells = _cells(part, "speedup")
-    shares = [_cells(part, f"{who}_memory_share") <= 1 for who in ("base", "other")]
-    ratio_map.add_cells(
-        figure,
-        cells,
-        shares[0] | shares[1],
-        scale=_SCALE,
-        hover="the larger model is %{customdata:.2f} times as fast",
-        **place,
-    )
-
-
 def crossover_figure(result: Tradeoff) -> "go.Figure":
     """Draw where the first of the other models is faster than the base."""
     import pandas as pd
 
     frame = pd.DataFrame(map_rows(result))
     first = result.others[0].model.name
-    about = caption(
-        study_of(result.base.variants["standard"].result), ("samples", "context_tokens")
-    )
+    study = study_of(result.base.variants["standard"].result)
+    about = caption(study, ("samples", "context_tokens"))
     factor = result.others[0].size_factor
     note = () if factor is None else (f"Size factor {factor.value:.3f}: {factor.source}.",)
     return equal_quality(frame[frame["model"] == first], about.after(*note))
@@ -130,11 +116,6 @@ def equal_quality_frame(study: Study) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    result = tradeoff(
-        study.model,
-        study.gpu,
-        study.setup,
-        study.workload,
-        usd_per_hour=study.usd_per_hour,
-    )
+    asked = (study.model, study.gpu, study.setup, study.workload)
+    result = tradeoff(*asked, usd_per_hour=study.usd_per_hour)
     return pd.DataFrame(map_rows(result))

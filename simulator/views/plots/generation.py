@@ -2,9 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from simulator.views.plots import axes, layout, palette, panels, texts
+from simulator.views.plots import axes, layout, lines, palette, panels, texts
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import add_keys, add_line, by_variant, comparable, fit_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,67 +12,45 @@ if TYPE_CHECKING:
 
 def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw step and gain against decoded tokens; ``frame`` as of :func:`frames.by_own_tokens`."""
-    figure = panels.new_panels(["", ""], 1, 1, shared=False)
-    for line in by_variant(frame, "decoded_tokens"):
-        add_line(
-            figure,
-            line,
-            "decoded_tokens",
-            "step_ms",
-            hover="%{x:,} own tokens: %{y:.4g} ms",
-            bounds=False,
-            row=1,
-            col=1,
-        )
-    bifurcated = frame[frame["variant"] == "bifurcated"].sort_values("decoded_tokens")
+    figure, x = panels.new_panels(["", ""], 1, 1, shared=False), "decoded_tokens"
+    lines.add_lines(figure, frame, x, "step_ms", f"{{{x}:,}} own tokens: {{step_ms:.4g}} ms")
+    gains = frame[frame["variant"] == "bifurcated"].sort_values(x)
     for column, name, colour, dash in (
         ("speedup", "speed-up of the step", palette.INK, "solid"),
         ("kv_io_ratio", "KV-IO ratio", palette.GREY, "dashdot"),
     ):
-        figure.add_scatter(
-            x=bifurcated["decoded_tokens"].tolist(),
-            y=bifurcated[column].tolist(),
-            mode="lines" if len(bifurcated) > 1 else "lines+markers",
-            line={"color": colour, "dash": dash, "width": 2.5},
-            name=name,
-            hovertemplate=f"%{{x:,}} own tokens: {name} %{{y:.3g}}<extra></extra>",
-            row=1,
-            col=2,
-        )
-    add_keys(figure, frame, bounds=False)
-    for number in range(2):
-        axes.log_axis(
-            figure,
-            panels.axis_name("xaxis", number),
-            frame["decoded_tokens"],
-            "own tokens of each sample [tokens]",
-            text=axes.size_text,
-        )
+        hover = f"{{{x}:,}} own tokens: {name} {{{column}:.3g}}"
+        line = {"color": colour, "dash": dash, "width": 2.5}
+        mode = "lines" if len(gains) > 1 else "lines+markers"
+        drawn = {"mode": mode, "line": line, "name": name}
+        lines.add(figure, gains, x, column, drawn, hover=hover, panel=1)
+    lines.add_keys(figure, frame)
+    title = "own tokens of each sample [tokens]"
+    for axis in ("xaxis", "xaxis2"):
+        axes.log_axis(figure, axis, frame[x], title, text=axes.size_text)
     axes.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", pad=0.1)
-    gains = [*bifurcated["speedup"], *bifurcated["kv_io_ratio"], 1.0]
-    axes.log_axis(figure, "yaxis2", gains, "ratio [times]", most_ticks=8)
+    ratios = [*gains["speedup"], *gains["kv_io_ratio"], 1.0]
+    axes.log_axis(figure, "yaxis2", ratios, "ratio [times]", most_ticks=8)
     return layout.finish(figure, _finding(frame), caption)
 
 
 def _finding(frame: "pd.DataFrame") -> str:
     """Say how the gain fades from the first step to the last, and what it is over all steps."""
-    there = comparable(frame).sort_values("decoded_tokens")
+    there = lines.comparable(frame).sort_values("decoded_tokens")
+    unfit = lines.fit_words(frame)
     if not len(there):
-        return f"No step to compare{fit_words(frame)}"
-    first, last = there.iloc[0], there.iloc[-1]
+        return f"No step to compare{unfit}"
+    first, last = (texts.faster(there.iloc[at]["speedup"]) for at in (0, -1))
     if len(there) == 1:
-        return f"The only step is {texts.faster(first['speedup'])} with bifurcated attention"
-    words = {texts.faster(ratio) for ratio in (first["speedup"], last["speedup"])}
-    if len(words) == 1:
-        return f"Bifurcated is {words.pop()} from the first step to the last{fit_words(frame)}"
+        return f"The only step is {first} with bifurcated attention"
+    if first == last:
+        return f"Bifurcated is {first} from the first step to the last{unfit}"
     standard = frame[(frame["variant"] == "standard") & frame["both_fit"].astype(bool)]
-    unfit = fit_words(frame)
+    over_all = texts.faster(_mean(standard.sort_values("decoded_tokens")) / _mean(there))
+    tokens = int(there.iloc[-1]["decoded_tokens"])
     steps = f"these steps{unfit}" if unfit else "all steps"
-    over_all = _mean(standard.sort_values("decoded_tokens")) / _mean(there)
     return (
-        f"Bifurcated is {texts.faster(first['speedup'])} at first, "
-        f"{texts.faster(last['speedup'])} at {int(last['decoded_tokens']):,} own tokens, "
-        f"{texts.faster(over_all)} over {steps}"
+        f"Bifurcated is {first} at first, {last} at {tokens:,} own tokens, {over_all} over {steps}"
     )
 
 

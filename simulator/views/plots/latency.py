@@ -1,6 +1,7 @@
-"""Time of a decode step along samples and context, and for every kernel and execution."""
+"""Time of a decode step along samples and context; in panels, for every kernel or KV heads."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.verdict import OPEN
@@ -31,65 +32,49 @@ def latency_context(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> "go.Figure":
     """Draw the step's time against an axis."""
     figure = panels.new_figure()
-    hover = f"%{{x:,}} {title.partition(' ')[0]}: %{{y:.4g}} ms"
-    parts = lines.by_variant(frame, axis)
-    for part in parts:
-        lines.add_band(figure, part, axis)
-    for part in parts:
-        lines.add_line(figure, part, axis, "step_ms", hover=hover)
+    lines.add_bands(figure, frame, axis)
+    hover = f"{{{axis}:,}} {title.partition(' ')[0]}: {{step_ms:.4g}} ms"
+    lines.add_lines(figure, frame, axis, "step_ms", hover, bounds=True)
     target_ms = float(frame["target_step_ms"].iloc[0])
     if target_ms > 0:
-        lines.add_rule(
-            figure,
-            [float(frame[axis].min()), float(frame[axis].max())],
-            [target_ms, target_ms],
-            f"target, {format_time(target_ms * MILLISECOND)}",
-            color=palette.GREEN,
-            dash="longdashdot",
-            width=1.5,
-        )
-    lines.add_keys(figure, frame)
+        ends = [float(frame[axis].min()), float(frame[axis].max())]
+        name = f"target, {format_time(target_ms * MILLISECOND)}"
+        style = {"color": palette.GREEN, "dash": "longdashdot", "width": 1.5}
+        lines.add_rule(figure, ends, [target_ms, target_ms], name, **style)
+    lines.add_keys(figure, frame, bounds=True)
     axes.log_axis(figure, "xaxis", frame[axis], title, text=axes.size_text)
     held = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)]
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
     axes.log_axis(figure, "yaxis", shown, STEP_TITLE)
     words = caption.after("Shaded: where 80% of measured steps should lie.")
-    return layout.finish(figure, finding(frame, axis), words)
+    return layout.finish(figure, _finding(frame, axis), words)
 
 
-def finding(frame: "pd.DataFrame", axis: str) -> str:
+def _finding(frame: "pd.DataFrame", axis: str) -> str:
     """Say how much faster bifurcated attention is, and where either runs out of memory."""
-    standard = frame[frame["variant"] == "standard"].sort_values(axis)
-    bifurcated = frame[frame["variant"] == "bifurcated"].sort_values(axis)
-    both = standard["fits"].to_numpy(dtype=bool) & bifurcated["fits"].to_numpy(dtype=bool)
-    ends = _ends({"standard": standard, "bifurcated": bifurcated}, axis)
+    parts = {
+        name: part.sort_values(axis).set_index(axis, drop=False)
+        for name, part in frame.groupby("variant")
+    }
+    ends = {
+        name: _size(axis, parts[name][~parts[name]["fits"].astype(bool)][axis].min())
+        for name in ("standard", "bifurcated")
+        if parts[name]["fits"].any() and not parts[name]["fits"].all()
+    }
+    said = [f"{name} runs out of memory at {end}" for name, end in ends.items()]
+    if len(ends) > 1 and len(set(ends.values())) == 1:
+        said = [f"both run out of memory at {ends['standard']}"]
+    bifurcated = parts["bifurcated"]
     if not bifurcated["fits"].any():
         return f"Nothing fits in memory, not even {_size(axis, bifurcated[axis].min())}"
-    if not both.any():
-        only = "bifurcated" if bifurcated["fits"].any() else "standard"
-        return "; ".join([f"Only {only} attention fits in memory", *ends[-1:]])
-    there = bifurcated[both]
+    there = lines.comparable(bifurcated)
+    if not len(there):
+        return "; ".join(["Only bifurcated attention fits in memory", *said[-1:]])
     asked = there[there["asked"]]
     point = (asked if len(asked) else there).iloc[-1]
-    return "; ".join([f"{compared(point)} at {_size(axis, point[axis])}", *ends])
-
-
-def _ends(parts: dict[str, "pd.DataFrame"], axis: str) -> list[str]:
-    """Say where each kind of attention runs out of memory, of those that do."""
-    ends = {
-        name: _size(axis, part[~part["fits"].astype(bool)][axis].min())
-        for name, part in parts.items()
-        if not part["fits"].all() and part["fits"].any()
-    }
-    if len(set(ends.values())) == 1 and len(ends) > 1:
-        return [f"both run out of memory at {ends['standard']}"]
-    return [f"{name} runs out of memory at {end}" for name, end in ends.items()]
-
-
-def compared(point: Any) -> str:
-    """Say how bifurcated attention compares at a point, and if that is within the model's error."""
     unsure = f" ({point['verdict']})" if point["verdict"] in OPEN else ""
-    return f"Bifurcated is {texts.faster(point['speedup'])}{unsure}"
+    first = f"Bifurcated is {texts.faster(point['speedup'])}{unsure}"
+    return "; ".join([f"{first} at {_size(axis, point[axis])}", *said])
 
 
 def _size(axis: str, value: Any) -> str:
@@ -99,20 +84,43 @@ def _size(axis: str, value: Any) -> str:
     return plural(int(value), "sample")
 
 
+def _panels(
+    named: "Mapping[str, pd.DataFrame]",
+    columns: tuple[int, int],
+    most_ticks: tuple[int, int],
+    drawn: "pd.DataFrame",
+) -> "go.Figure":
+    """Draw the step's time against samples, a panel for each name.
+
+    Parameters
+    ----------
+    columns
+        Panels beside each other, on a wide page and on a phone.
+    most_ticks
+        Of each axis, x and y.
+    drawn
+        All rows, which the axes of all panels span.
+    """
+    figure = panels.new_panels(list(named), *columns)
+    for panel, frame in enumerate(named.values()):
+        hover = "{samples:,} samples: {step_ms:.4g} ms"
+        lines.add_lines(figure, frame, "samples", "step_ms", hover, panel=panel)
+        x, y = (panels.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
+        title, most = "samples [sequences]", most_ticks[0]
+        axes.log_axis(figure, x, drawn["samples"], title, most_ticks=most, text=axes.size_text)
+        axes.log_axis(figure, y, drawn["step_ms"], "step [ms]", most_ticks=most_ticks[1])
+    lines.add_keys(figure, drawn)
+    return figure
+
+
 def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the step's time against samples, a panel for each kernel and execution.
 
     ``frame`` as of :func:`frames.by_kernel`.
     """
-    ways = list(dict.fromkeys(zip(frame["kernel"], frame["execution"], strict=True)))
-    figure = panels.new_panels([f"{kernel}, {execution}" for kernel, execution in ways], 4, 2)
-    drawn = [
-        lines.by_variant(
-            frame[(frame["kernel"] == kernel) & (frame["execution"] == execution)], "samples"
-        )
-        for kernel, execution in ways
-    ]
-    lines.add_step_panels(figure, drawn, frame, most_ticks=(6, 8))
+    ways = frame.groupby(["kernel", "execution"], sort=False)
+    named = {f"{kernel}, {execution}": part for (kernel, execution), part in ways}
+    figure = _panels(named, (4, 2), (6, 8), frame)
     return layout.finish(figure, _kernels_finding(frame), caption)
 
 
@@ -121,9 +129,40 @@ def _kernels_finding(frame: "pd.DataFrame") -> str:
     asked = lines.comparable(frame[frame["asked"]])
     if not len(asked):
         return "With no kernel both kinds of attention fit in memory"
-    most, least = asked.loc[asked["speedup"].idxmax()], asked.loc[asked["speedup"].idxmin()]
-    return (
-        f"At {plural(int(most['samples']), 'sample')} bifurcated is "
-        f"{texts.faster(most['speedup'])} with {most['kernel']} ({most['execution']}), "
-        f"{texts.faster(least['speedup'])} with {least['kernel']} ({least['execution']})"
+    most, least = (
+        f"{texts.faster(point['speedup'])} with {point['kernel']} ({point['execution']})"
+        for point in (asked.loc[asked["speedup"].idxmax()], asked.loc[asked["speedup"].idxmin()])
     )
+    samples = plural(int(asked["samples"].iloc[0]), "sample")
+    return f"At {samples} bifurcated is {most}, {least}"
+
+
+def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+    """Draw the step's time against samples, a panel for each number of KV heads.
+
+    ``frame`` as of :func:`frames.by_kv_heads`.
+    """
+    names = {
+        count: family if "latent" in family else f"{family}, {plural(int(count), 'KV head')}"
+        for count, family in frame.groupby("kv_heads", sort=False)["family"].first().items()
+    }
+    named = {name: frame[frame["kv_heads"] == count] for count, name in names.items()}
+    figure = _panels(named, (len(named), 1), (8, 10), frame)
+    note = "Nothing but the KV heads differs between the panels: they are not of equal quality."
+    words = caption.after(note) if len(named) > 1 else caption
+    return layout.finish(figure, _heads_finding(frame, names), words)
+
+
+def _heads_finding(frame: "pd.DataFrame", names: Mapping[Any, str]) -> str:
+    """Say what sharing the reads brings for the most and the fewest KV heads."""
+    asked = frame[frame["asked"]]
+    if not len(asked):
+        asked = frame[frame["samples"] == frame["samples"].min()]
+    gains = lines.comparable(asked).set_index("kv_heads")["speedup"]
+    samples = plural(int(asked["samples"].iloc[0]), "sample")
+    named = [count for count in names if count in gains]
+    if not named:
+        return f"At {samples} no form fits with both kinds of attention"
+    ends = dict.fromkeys((named[0], named[-1]))
+    words = [f"{texts.faster(gains[count])} with {names[count]}" for count in ends]
+    return f"At {samples} bifurcated is {'; '.join(words)}"

@@ -1,22 +1,16 @@
-"""Lines of the ways of attention over an axis, as several figures draw them."""
+"""Marks of figures: points and lines of a table, limits, areas, and the lines of attention."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulator.inputs.setup import ATTENTIONS
-from simulator.views.plots import axes, palette
+from simulator.views.plots import palette
 from simulator.views.plots.panels import axis_name
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-
-def by_variant(frame: "pd.DataFrame", axis: str) -> "list[pd.DataFrame]":
-    """Return the rows of each kind of attention along an axis; the last is drawn on top."""
-    parts = (frame[frame["variant"] == variant].sort_values(axis) for variant in ATTENTIONS)
-    return [part for part in parts if len(part)]
 
 
 def comparable(frame: "pd.DataFrame") -> "pd.DataFrame":
@@ -29,82 +23,93 @@ def comparable(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def fit_words(frame: "pd.DataFrame") -> str:
     """Say of rows of both kinds of attention which of them do not fit, and if at all, if any."""
-    fits = {
-        variant: frame[frame["variant"] == variant]["fits"].astype(bool)
-        for variant in ("standard", "bifurcated")
-    }
-    unfit = [variant for variant, held in fits.items() if not held.all()]
+    fits = {name: frame[frame["variant"] == name]["fits"].astype(bool) for name in ATTENTIONS}
+    unfit = [name for name, held in fits.items() if not held.all()]
     if not unfit:
         return ""
-    who = unfit[0] if len(unfit) == 1 else "neither"
-    if all(not fits[variant].any() for variant in unfit):
-        return f"; {who} {'fits' if who == 'neither' else 'does not fit'} in memory"
-    return f"; {who if who != 'neither' else 'both'} run{'s' if who in fits else ''} out of memory"
+    never = all(not fits[name].any() for name in unfit)
+    if len(unfit) == 1:
+        return f"; {unfit[0]} {'does not fit in' if never else 'runs out of'} memory"
+    return "; neither fits in memory" if never else "; both run out of memory"
 
 
-def add_line(
+def add(
     figure: "go.Figure",
-    part: "pd.DataFrame",
+    table: "pd.DataFrame",
     x: str,
     y: str,
+    marks: Mapping[str, Any],
     *,
-    hover: str,
-    legend: bool = True,
-    bounds: bool = True,
-    **place: Any,
+    hover: str = "",
+    panel: int = 0,
 ) -> None:
-    """Add the line of one way of attention: strong where it fits in memory, pale beyond.
+    """Add the rows of a table as points or a line.
 
     Parameters
     ----------
-    part
-        Rows of one ``variant`` in the order of ``x``, with ``fits`` and ``bound``.
-    bounds
-        Whether each point's marker says what binds it.
-    place
-        ``row`` and ``col`` of a subplot.
+    x, y
+        Columns of the table.
+    marks
+        How they are drawn and named, as of Plotly's scatter; points without a ``mode``.
+    hover
+        What a point says of itself, a format of its row's columns; empty for nothing.
+    panel
+        Number of the panel.
     """
-    variant = str(part["variant"].iloc[0])
-    line = palette.line_style(variant)
-    pieces = by_fit(part)
-    for number, (piece, opacity) in enumerate(pieces):
-        marker: dict[str, Any] = {"size": 8, "color": line["color"]}
-        if bounds:
-            marker["symbol"] = [palette.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
-        figure.add_scatter(
-            x=piece[x].tolist(),
-            y=piece[y].tolist(),
-            mode="lines+markers" if bounds or len(part) == 1 else "lines",
-            line=line,
-            marker=marker,
-            opacity=opacity,
-            name=palette.LINES[variant].name,
-            legendgroup=variant,
-            showlegend=legend and number == 0,
-            text=[
-                f"{'fits' if held else 'does not fit'}, bound by {bound}"
-                for held, bound in zip(piece["fits"], piece["bound"], strict=True)
-            ],
-            hovertemplate=f"{palette.LINES[variant].name}<br>{hover}<br>%{{text}}<extra></extra>",
-            **place,
-        )
-    if len(pieces) > 1:
-        last, mark = pieces[0][0].iloc[-1], f"{palette.OUT_OF_MEMORY_SYMBOL}-thin"
-        colour = line["color"]
-        figure.add_scatter(
-            x=[last[x]],
-            y=[last[y]],
-            mode="markers",
-            marker={
-                "symbol": mark,
-                "size": 15,
-                "color": colour,
-                "line": {"width": 3, "color": colour},
-            },
-            showlegend=False,
-            hoverinfo="skip",
-            **place,
-        )
+    rows = table.to_dict("records") if hover else []
+    figure.add_scatter(
+        x=table[x].tolist(),
+        y=table[y].tolist(),
+        hovertext=[hover.format_map(row) for row in rows] or None,
+        hoverinfo="text" if hover else "skip",
+        xaxis=axis_name("x", panel),
+        yaxis=axis_name("y", panel),
+        **{"mode": "markers", **marks},
+    )
+
+
+def add_rule(
+    figure: "go.Figure", x: Sequence[float], y: Sequence[float], name: str, **line: Any
+) -> None:
+    """Add a line that is a limit or a bound, and no prediction.
+
+    Parameters
+    ----------
+    x, y
+        Where it runs.
+    name, line
+        Its name in the legend, and its ``color``, ``dash`` and ``width``.
+    """
+    figure.add_scatter(x=x, y=y, mode="lines", line=line, name=name, hoverinfo="skip")
+
+
+def add_area(
+    figure: "go.Figure",
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    colour: str,
+    name: str | None = None,
+) -> None:
+    """Shade what lies between two lines.
+
+    Parameters
+    ----------
+    x, low, high
+        The axis, and both lines along it.
+    colour, name
+        Its colour, and its name in the legend.
+    """
+    figure.add_scatter(
+        x=[*x, *x[::-1]],
+        y=[*high, *low[::-1]],
+        mode="none",
+        fill="toself",
+        fillcolor=colour,
+        name=name,
+        showlegend=name is not None,
+        hoverinfo="skip",
+    )
 
 
 def by_fit(part: "pd.DataFrame") -> "list[tuple[pd.DataFrame, float]]":
@@ -117,140 +122,90 @@ def by_fit(part: "pd.DataFrame") -> "list[tuple[pd.DataFrame, float]]":
     return pieces
 
 
-def add_rule(
-    figure: "go.Figure", x: Sequence[float], y: Sequence[float], name: str, **line: Any
-) -> None:
-    """Add a line that is a limit or a bound, and no prediction.
+def add_bands(figure: "go.Figure", frame: "pd.DataFrame", x: str) -> None:
+    """Shade the intervals of the step's time along an axis, where it fits and they are known.
 
     Parameters
     ----------
     figure
         The figure.
-    x, y
-        Where the line runs.
-    name, line
-        Its name in the legend, and its ``color``, ``dash`` and ``width``.
+    frame, x
+        Rows with ``variant``, ``fits`` and the ends of intervals, and the axis's column.
     """
-    figure.add_scatter(x=x, y=y, mode="lines", line=line, name=name, hoverinfo="skip")
+    known = frame[frame["fits"].astype(bool) & (frame["step_ms_high"] < math.inf)].sort_values(x)
+    for variant in ATTENTIONS:
+        part = known[known["variant"] == variant]
+        low, high = part["step_ms_low"], part["step_ms_high"]
+        if (low != high).any():
+            add_area(figure, part[x], low, high, palette.pale(palette.LINES[variant].colour))
 
 
-def add_step_panels(
+def add_lines(
     figure: "go.Figure",
-    panels: Iterable[Iterable["pd.DataFrame"]],
-    drawn: "pd.DataFrame",
+    frame: "pd.DataFrame",
+    x: str,
+    y: str,
+    hover: str,
     *,
-    most_ticks: tuple[int, int],
+    bounds: bool = False,
+    panel: int = 0,
+    order: Sequence[str] = ATTENTIONS,
 ) -> None:
-    """Add lines of the step's time against samples to panels, with their axes and keys.
+    """Add a line for each kind of attention: strong where it fits in memory, pale beyond.
 
     Parameters
     ----------
-    panels
-        The lines of each panel, as :func:`add_line` takes them.
-    drawn
-        All rows in the figure, which the axes of all panels span.
-    most_ticks
-        Of each axis, x and y.
+    frame
+        Rows with ``variant``, ``fits`` and ``bound``.
+    x, y, hover, panel
+        As of :func:`add`; the legend names the lines of the first panel.
+    bounds
+        Whether each point's marker says what binds it.
+    order
+        The last kind of attention is drawn on top.
     """
-    for number, lines in enumerate(panels):
-        for line in lines:
-            add_line(
-                figure,
-                line,
-                "samples",
-                "step_ms",
-                hover="%{x:,} samples: %{y:.4g} ms",
-                legend=number == 0,
-                bounds=False,
-                row=1,
-                col=number + 1,
-            )
-        x, y = (axis_name(axis, number) for axis in ("xaxis", "yaxis"))
-        most_x, most_y = most_ticks
-        axes.log_axis(
-            figure,
-            x,
-            drawn["samples"],
-            "samples [sequences]",
-            most_ticks=most_x,
-            text=axes.size_text,
-        )
-        axes.log_axis(figure, y, drawn["step_ms"], "step [ms]", most_ticks=most_y)
-    add_keys(figure, drawn, bounds=False)
+    told = frame.assign(held=frame["fits"].map(lambda fits: "fits" if fits else "does not fit"))
+    for variant in order:
+        part = told[told["variant"] == variant].sort_values(x)
+        line, name = palette.line_style(variant), palette.LINES[variant].name
+        pieces = by_fit(part) if len(part) else []
+        for number, (piece, opacity) in enumerate(pieces):
+            marker: dict[str, Any] = {"size": 8, "color": line["color"]}
+            if bounds:
+                marker["symbol"] = [palette.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
+            key = {"name": name, "legendgroup": variant, "showlegend": not panel and not number}
+            mode = "lines+markers" if bounds or len(part) == 1 else "lines"
+            said = f"{name}<br>{hover}<br>{{held}}, bound by {{bound}}"
+            drawn = {"mode": mode, "line": line, "marker": marker, "opacity": opacity, **key}
+            add(figure, piece, x, y, drawn, hover=said, panel=panel)
+        if len(pieces) > 1:
+            thick = {"width": 3, "color": line["color"]}
+            cross = {"symbol": "x-thin", "size": 15, "color": line["color"], "line": thick}
+            last = pieces[0][0].iloc[-1:]
+            add(figure, last, x, y, {"marker": cross, "showlegend": False}, panel=panel)
 
 
-def add_band(figure: "go.Figure", part: "pd.DataFrame", x: str) -> None:
-    """Shade the interval of a step's time, where the step fits and the interval is known.
-
-    Parameters
-    ----------
-    part
-        Rows of one ``variant`` in the order of ``x``.
-    """
-    part = part[part["fits"].astype(bool) & (part["step_ms_high"] < math.inf)]
-    low, high = part["step_ms_low"], part["step_ms_high"]
-    if not len(part) or (low == high).all():
-        return
-    add_area(figure, part[x], low, high, str(part["variant"].iloc[0]))
-
-
-def add_area(
-    figure: "go.Figure",
-    x: "pd.Series[float]",
-    low: "pd.Series[float]",
-    high: "pd.Series[float]",
-    variant: str,
-) -> None:
-    """Shade what lies between two lines of one kind of attention.
-
-    Parameters
-    ----------
-    figure
-        The figure.
-    x, low, high
-        The axis, and both lines along it.
-    variant
-        The kind of attention.
-    """
-    figure.add_scatter(
-        x=[*x, *x[::-1]],
-        y=[*high, *low[::-1]],
-        mode="none",
-        fill="toself",
-        fillcolor=palette.pale(palette.LINES[variant].colour),
-        showlegend=False,
-        hoverinfo="skip",
-    )
-
-
-def add_keys(figure: "go.Figure", frame: "pd.DataFrame", *, bounds: bool = True) -> None:
+def add_keys(figure: "go.Figure", frame: "pd.DataFrame", *, bounds: bool = False) -> None:
     """Explain in the legend the markers that occur.
 
     Parameters
     ----------
-    figure, frame
-        The figure, and the points drawn in it.
+    frame
+        The points drawn.
     bounds
         Whether the markers' shapes say what binds.
     """
-
-    def key(name: str, symbol: str, **line: Any) -> None:
-        figure.add_scatter(
-            x=[None],
-            y=[None],
-            mode="markers",
-            marker={"symbol": symbol, "size": 8, "color": palette.GREY, "line": line},
-            name=name,
-            hoverinfo="skip",
-        )
-
-    for bound, symbol in palette.BOUND_SYMBOLS.items():
-        if bounds and bound in set(frame["bound"]):
-            key(f"bound by {bound}", symbol)
+    found = set(frame["bound"]) if bounds else ()
+    keys: list[tuple[str, str, dict[str, Any]]] = [
+        (f"bound by {bound}", symbol, {})
+        for bound, symbol in palette.BOUND_SYMBOLS.items()
+        if bound in found
+    ]
     if not frame["fits"].all():
-        key(
-            "last that fits in memory; pale beyond",
-            f"{palette.OUT_OF_MEMORY_SYMBOL}-thin",
-            width=2,
-            color=palette.GREY,
+        pen = {"width": 2, "color": palette.GREY}
+        keys.append(("last that fits in memory; pale beyond", "x-thin", pen))
+    for name, symbol, line in keys:
+        marker = {"symbol": symbol, "size": 8, "color": palette.GREY, "line": line}
+        figure.add_scatter(
+            x=[None], y=[None], mode="markers", marker=marker, name=name, hoverinfo="skip"
         )

@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING
 
 from simulator.answers.frames import of_curve
 from simulator.answers.load import Curve
-from simulator.views.plots import axes, layout, palette, panels
+from simulator.inputs.setup import ATTENTIONS
+from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import by_variant
-from simulator.views.text import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,36 +15,27 @@ if TYPE_CHECKING:
 
 # Of an axis without a point. [tokens/s]
 _EMPTY_AXIS = (1.0, 100.0)
+_HOVER = (
+    "{variant}, {concurrency:,} at once: TTFT {ttft_ms:,.4g} ms, TPOT {tpot_ms:.4g} ms<br>"
+    "{tokens_per_s_per_user:.4g} tokens/s for a user, {tokens_per_s_per_gpu:,.0f} of a GPU"
+)
 
 
 def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw the curve of each way of attention; ``frame`` as of :func:`frames.by_concurrency`."""
-    figure = panels.new_figure()
-    for part in by_variant(frame, "concurrency"):
-        variant = str(part["variant"].iloc[0])
-        line = palette.line_style(variant)
-        figure.add_scatter(
-            x=part["tokens_per_s_per_user"].tolist(),
-            y=part["tokens_per_s_per_gpu"].tolist(),
-            mode="lines+markers",
-            line=line,
-            marker={"size": 8, "color": line["color"]},
-            name=palette.LINES[variant].name,
-            text=[
-                f"{plural(users, 'user')}, TTFT {first:,.4g} ms, TPOT {each:.4g} ms"
-                for users, first, each in zip(
-                    part["concurrency"], part["ttft_ms"], part["tpot_ms"], strict=True
-                )
-            ],
-            hovertemplate="%{text}<br>%{x:.4g} tokens/s for a user, %{y:,.0f} of a GPU"
-            f"<extra>{palette.LINES[variant].name}</extra>",
-        )
+    figure, x, y = panels.new_figure(), "tokens_per_s_per_user", "tokens_per_s_per_gpu"
+    for variant in ATTENTIONS:
+        part = frame[frame["variant"] == variant].sort_values("concurrency")
+        if len(part):
+            line, name = palette.line_style(variant), palette.LINES[variant].name
+            marker = {"size": 8, "color": line["color"]}
+            drawn = {"mode": "lines+markers", "line": line, "marker": marker, "name": name}
+            lines.add(figure, part, x, y, drawn, hover=_HOVER)
     for axis, column, title in (
-        ("xaxis", "tokens_per_s_per_user", "speed that a user sees [tokens/s]"),
-        ("yaxis", "tokens_per_s_per_gpu", "throughput of one GPU [tokens/s]"),
+        ("xaxis", x, "speed that a user sees [tokens/s]"),
+        ("yaxis", y, "throughput of one GPU [tokens/s]"),
     ):
-        values = frame[column] if len(frame) else _EMPTY_AXIS
-        axes.log_axis(figure, axis, values, title)
+        axes.log_axis(figure, axis, frame[column] if len(frame) else _EMPTY_AXIS, title)
     told = "Users ask again at once: one at the right end of a curve, as many as fit at its left."
     return layout.finish(figure, _finding(frame), caption.after(told))
 
@@ -62,10 +52,8 @@ def _finding(frame: "pd.DataFrame") -> str:
         return "A request does not fit in memory"
     most = frame.groupby("variant")["tokens_per_s_per_gpu"].max().sort_values(ascending=False)
     best, *others = (palette.LINES[str(variant)].name for variant in most.index)
-    reached = f"{most.iloc[0]:,.0f} tokens/s per GPU"
+    reached = f"up to {most.iloc[0]:,.0f} tokens/s per GPU"
     if not others:
-        return f"Under load up to {reached}"
-    return (
-        f"Under load {best} carries up to {reached}, {most.iloc[0] / most.iloc[1]:.1f}x as much as "
-        f"{others[0]}"
-    )
+        return f"Under load {reached}"
+    more = f"{most.iloc[0] / most.iloc[1]:.1f}x as much as {others[0]}"
+    return f"Under load {best} carries {reached}, {more}"

@@ -1,11 +1,12 @@
 """Loss of attention families at equal size: against their KV bytes, and against their step."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simulator._version import __version__
 from simulator.answers.studies import REFERENCE, Studies
 from simulator.inputs.setup import ATTENTIONS
-from simulator.views.plots import axes, layout, palette, panels
+from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.layout import Caption
 from simulator.views.text import plural
 
@@ -36,33 +37,25 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     frame
         As of :func:`frames.by_family`; the second panel needs rows with an ``attention``.
     """
-    timed = frame[frame["attention"].notna()]
-    told = frame[frame["attention"].isna()]
+    losses = ("loss_change", "loss_low", "loss_high")
+    frame = frame.assign(
+        **{f"{name}_percent": 100 * frame[name] for name in losses},
+        name=frame["family"].replace(_SHORT),
+    )
+    timed, told = frame[frame["attention"].notna()], frame[frame["attention"].isna()]
     names = ["against KV bytes", "against the step"] if len(timed) else [""]
     figure = panels.new_panels(names, len(names), 1, shared=False)
     told = told[told["matched_by"].isin(_MARKS)]
     known = told[told["kv_share"].notna()]
-    _add_reference(figure)
-    for matched_by in _MARKS:
-        part = known[known["matched_by"] == matched_by]
-        if len(part):
-            _add_families(figure, part, matched_by)
-    axes.log_axis(
-        figure,
-        "xaxis",
-        [1.0, *known["kv_share"]],
-        "KV bytes over multi-head's [ratio]",
-        text=_share_text,
-        pad=0.08,
-    )
+    _add_families(figure, known)
+    shares, title = [1.0, *known["kv_share"]], "KV bytes over multi-head's [ratio]"
+    axes.log_axis(figure, "xaxis", shares, title, text=_share_text, pad=0.08)
     if len(timed):
-        for attention in ATTENTIONS:
-            _add_steps(figure, timed[timed["attention"] == attention], attention)
-        axes.log_axis(
-            figure, "xaxis2", list(timed["step_ms"]), "time of a decode step [ms]", pad=0.2
-        )
+        _add_steps(figure, timed)
+        title = "time of a decode step [ms]"
+        axes.log_axis(figure, "xaxis2", list(timed["step_ms"]), title, pad=0.2)
     for number, part in enumerate((known, timed)[: len(names)]):
-        low, high = 100 * part["loss_low"].min(), 100 * part["loss_high"].max()
+        low, high = part["loss_low_percent"].min(), part["loss_high_percent"].max()
         figure.layout[panels.axis_name("yaxis", number)].update(
             range=[low - 0.05 * (high - low), high + _HEADROOM * (high - low)],
             title_text="loss over multi-head's − 1 [%]",
@@ -70,7 +63,7 @@ def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
             zerolinecolor=palette.INK,
         )
     words = caption.after(_note(timed), *_untold(told))
-    return layout.finish(figure, finding(told), words)
+    return layout.finish(figure, _finding(told), words)
 
 
 def _share_text(value: float) -> str:
@@ -93,8 +86,8 @@ def _note(timed: "pd.DataFrame") -> str:
     return f"Lines: 95 % interval. Pale: under {LEAST_RUNS} runs.{step}"
 
 
-def _add_reference(figure: "go.Figure") -> None:
-    """Add multi-head, with which all are compared, to the first panel."""
+def _add_families(figure: "go.Figure", known: "pd.DataFrame") -> None:
+    """Add multi-head and the families compared with it to the first panel, by way of matching."""
     figure.add_scatter(
         x=[1.0],
         y=[0.0],
@@ -105,75 +98,59 @@ def _add_reference(figure: "go.Figure") -> None:
         marker={"color": palette.INK, "symbol": "circle-open", "size": 9},
         showlegend=False,
         hoverinfo="skip",
-        row=1,
-        col=1,
     )
+    hover = "{name}: {loss_change_percent:+.2f} % at {kv_share:.3f} of the KV bytes, {runs:,} runs"
+    for matched_by, (colour, symbol, name) in _MARKS.items():
+        part = known[known["matched_by"] == matched_by]
+        strong = part["runs"] >= LEAST_RUNS
+        style = {"marker": {"color": colour, "symbol": symbol, "size": 9}}
+        key = {"name": name, "legendgroup": matched_by}
+        if strong.any():
+            named = {"textposition": "middle right", "textfont": {"size": 11}}
+            _add_points(figure, part[strong], "kv_share", {**style, **key, **named}, hover)
+        if not strong.all():
+            pale = {"opacity": palette.UNFIT_OPACITY, "showlegend": not strong.any()}
+            drawn = {**style, **key, **pale, "mode": "markers"}
+            _add_points(figure, part[~strong], "kv_share", drawn, hover)
 
 
-def _add_families(figure: "go.Figure", part: "pd.DataFrame", matched_by: str) -> None:
-    """Add the families of one way of matching to the first panel."""
-    colour, symbol, name = _MARKS[matched_by]
-    strong = part["runs"] >= LEAST_RUNS
-    for group, opacity in ((part[strong], 1.0), (part[~strong], palette.UNFIT_OPACITY)):
-        if not len(group):
-            continue
-        named = opacity == 1
-        figure.add_scatter(
-            x=group["kv_share"].tolist(),
-            y=(100 * group["loss_change"]).tolist(),
-            error_y=_errors(group),
-            mode="markers+text" if named else "markers",
-            text=group["family"].replace(_SHORT).tolist(),
-            textposition="middle right",
-            textfont={"size": 11},
-            marker={"color": colour, "symbol": symbol, "size": 9},
-            opacity=opacity,
-            name=name,
-            legendgroup=matched_by,
-            showlegend=named or not strong.any(),
-            customdata=group["runs"].tolist(),
-            hovertemplate="%{text}: %{y:+.2f} % at %{x:.3f} of the KV bytes, "
-            "%{customdata} runs<extra></extra>",
-            row=1,
-            col=1,
-        )
+def _add_steps(figure: "go.Figure", timed: "pd.DataFrame") -> None:
+    """Add the models under both kinds of attention to the second panel."""
+    hover = "{name}: {loss_change_percent:+.2f} %, {step_ms:.3g} ms"
+    for attention, side in zip(ATTENTIONS, ("right", "left"), strict=True):
+        part, line = timed[timed["attention"] == attention], palette.LINES[attention]
+        # Neighbours in loss have their names on different sides.
+        ranks = part["loss_change"].rank(method="first")
+        sides = [
+            "bottom right" if family == REFERENCE else f"{'bottom' if rank % 2 else 'top'} {side}"
+            for family, rank in zip(part["family"], ranks, strict=True)
+        ]
+        named = {"textposition": sides, "textfont": {"size": 11, "color": line.colour}}
+        style = {"marker": {"color": line.colour, "size": 9}, "name": line.name, **named}
+        _add_points(figure, part, "step_ms", style, hover, panel=1)
 
 
-def _errors(group: "pd.DataFrame") -> dict[str, Any]:
-    """Return the interval of each point, as Plotly wants it. [%]."""
-    return {
+def _add_points(
+    figure: "go.Figure",
+    part: "pd.DataFrame",
+    x: str,
+    style: Mapping[str, Any],
+    hover: str,
+    *,
+    panel: int = 0,
+) -> None:
+    """Add families as points with their names and intervals. [%]."""
+    y = part["loss_change_percent"]
+    interval = {
         "type": "data",
         "symmetric": False,
-        "array": (100 * (group["loss_high"] - group["loss_change"])).tolist(),
-        "arrayminus": (100 * (group["loss_change"] - group["loss_low"])).tolist(),
+        "array": (part["loss_high_percent"] - y).tolist(),
+        "arrayminus": (y - part["loss_low_percent"]).tolist(),
         "thickness": 1.2,
         "width": 3,
     }
-
-
-def _add_steps(figure: "go.Figure", part: "pd.DataFrame", attention: str) -> None:
-    """Add the models under one kind of attention to the second panel."""
-    line = palette.line_style(attention)
-    side = "right" if attention == "standard" else "left"
-    # Neighbours in loss have their names on different sides.
-    ranks = part["loss_change"].rank(method="first")
-    figure.add_scatter(
-        x=part["step_ms"].tolist(),
-        y=(100 * part["loss_change"]).tolist(),
-        error_y=_errors(part),
-        mode="markers+text",
-        text=part["family"].replace(_SHORT).tolist(),
-        textposition=[
-            "bottom right" if family == REFERENCE else f"{'bottom' if rank % 2 else 'top'} {side}"
-            for family, rank in zip(part["family"], ranks, strict=True)
-        ],
-        textfont={"size": 11, "color": line["color"]},
-        marker={"color": line["color"], "size": 9},
-        name=palette.LINES[attention].name,
-        hovertemplate="%{text}: %{y:+.2f} %, %{x:.3g} ms<extra></extra>",
-        row=1,
-        col=2,
-    )
+    drawn = {"mode": "markers+text", "text": part["name"].tolist(), "error_y": interval, **style}
+    lines.add(figure, part, x, "loss_change_percent", drawn, hover=hover, panel=panel)
 
 
 def _untold(told: "pd.DataFrame") -> list[str]:
@@ -187,7 +164,7 @@ def _untold(told: "pd.DataFrame") -> list[str]:
     return [f"KV bytes not told: {', '.join(words)}."] if words else []
 
 
-def finding(told: "pd.DataFrame") -> str:
+def _finding(told: "pd.DataFrame") -> str:
     """Say what the smallest caches of many runs cost."""
     query = told[told["family"] == "multi-query"].sort_values("loss_change")
     if not len(query):

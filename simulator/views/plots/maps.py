@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from simulator.answers.verdict import TIE_MARGIN
-from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_tokens, is_power_of_two
-from simulator.views.plots import axes, layout, palette, panels, ratio_map, texts
+from simulator.views.plots import axes, layout, lines, palette, panels, ratio_map, texts
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import add_rule, comparable
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -30,30 +28,38 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     Cells are powers of two, and lines run between them.
     """
     figure = panels.new_figure()
-    bifurcated = frame[frame["variant"] == "bifurcated"]
-    fine = bifurcated.pivot_table(index="context_tokens", columns="samples", values="speedup")
-    cells = fine.loc[_cell_sizes(fine.index), _cell_sizes(fine.columns)]
-    fits = bifurcated.pivot_table(index="context_tokens", columns="samples", values="fits")
-    ratio_map.add_cells(
-        figure,
-        cells,
-        fits.loc[cells.index, cells.columns].astype(bool),
-        scale=_SCALE,
-        hover="%{customdata:.2f} times as fast",
-    )
-    for variant in ATTENTIONS:
-        part = frame[frame["variant"] == variant]
-        share = (part["memory_bytes"] / part["capacity_bytes"]).to_numpy()
-        filled = part.assign(share=share).pivot_table(
-            index="context_tokens", columns="samples", values="share"
+    frame = frame.assign(share=frame["memory_bytes"] / frame["capacity_bytes"])
+    drawn = frame
+    for axis in ("context_tokens", "samples"):
+        drawn = drawn[drawn[axis].isin(_cell_sizes(frame[axis]))]
+    tables = {
+        (variant, column): part.pivot_table(
+            index="context_tokens", columns="samples", values=column
         )
-        line = palette.LINES[variant]
-        ends = {"color": line.colour, "dash": line.dash, "width": 5}
-        within = filled.loc[cells.index, cells.columns]
-        _add_border(figure, within, f"memory ends, {line.name}", ends)
+        for variant, part in drawn.groupby("variant")
+        for column in ("speedup", "fits", "share")
+    }
+    cells, fits = (tables["bifurcated", column] for column in ("speedup", "fits"))
+    hover = "%{customdata:.2f} times as fast"
+    ratio_map.add_cells(figure, cells, fits.astype(bool), scale=_SCALE, hover=hover)
+    borders = [
+        (f"memory ends, {line.name}", tables[variant, "share"], line.colour, line.dash, 5)
+        for variant, line in palette.LINES.items()
+    ]
     # Last and thin, so that both are seen where they run together.
-    _add_border(figure, cells, "break-even", {"color": palette.INK, "width": 2})
-    _add_question(figure, bifurcated[bifurcated["asked"]])
+    borders.append(("break-even", cells, palette.INK, "solid", 2))
+    for name, ratios, colour, dash, width in borders:
+        above = (ratios > 1).to_numpy()
+        if above.any() and not above.all():
+            pen = {"color": colour, "dash": dash, "width": width}
+            ratio_map.add_border(figure, ratios, name, pen)
+    asked = frame[frame["asked"] & (frame["variant"] == "bifurcated")]
+    ring = {"symbol": "circle-open", "size": 26, "color": palette.INK}
+    ring["line"] = {"width": 2, "color": palette.INK}
+    if len(asked):
+        point = asked[["samples", "context_tokens"]].map(math.log2)
+        marks = {"marker": ring, "name": "the question"}
+        lines.add(figure, point, "samples", "context_tokens", marks)
     for axis, values, title in (
         ("xaxis", cells.columns, SAMPLES_TITLE),
         ("yaxis", cells.index, CONTEXT_TITLE),
@@ -65,37 +71,10 @@ def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _map_finding(frame), caption.after(notes))
 
 
-def _add_question(figure: "go.Figure", asked: "pd.DataFrame") -> None:
-    """Add a ring around the question's own point, if it has one on the map."""
-    if not len(asked):
-        return
-    figure.add_scatter(
-        x=[math.log2(asked["samples"].iloc[0])],
-        y=[math.log2(asked["context_tokens"].iloc[0])],
-        mode="markers",
-        marker={
-            "symbol": "circle-open",
-            "size": 26,
-            "color": palette.INK,
-            "line": {"width": 2, "color": palette.INK},
-        },
-        name="the question",
-        hoverinfo="skip",
-    )
-
-
-def _cell_sizes(axis: Iterable[float]) -> list[float]:
-    """Return the powers of two of an axis, or those of four where cells would get too small."""
-    sizes = [value for value in axis if is_power_of_two(value)]
-    return sizes[:: -(-len(sizes) // _MOST_CELLS)]
-
-
-def _add_border(
-    figure: "go.Figure", ratios: "pd.DataFrame", name: str, line: dict[str, Any]
-) -> None:
-    """Add the line between ratios above 1 and others, if the map has both."""
-    if (ratios > 1).to_numpy().any() and not (ratios > 1).to_numpy().all():
-        ratio_map.add_border(figure, ratios, name, line)
+def _cell_sizes(axis: Iterable[float], most: int = _MOST_CELLS) -> list[float]:
+    """Return the powers of two of an axis, or of four ... where these are too many."""
+    sizes = sorted({value for value in axis if is_power_of_two(value)})
+    return sizes[:: -(-len(sizes) // most) or 1]
 
 
 def _map_finding(frame: "pd.DataFrame") -> str:
@@ -103,7 +82,7 @@ def _map_finding(frame: "pd.DataFrame") -> str:
     bifurcated = frame[(frame["variant"] == "bifurcated") & frame["fits"].astype(bool)]
     if not len(bifurcated):
         return "Nothing fits in memory at any context or number of samples"
-    both = comparable(frame)
+    both = lines.comparable(frame)
     alone = 1 - len(both) / len(bifurcated)
     if not len(both):
         return "Only bifurcated attention fits in memory, wherever anything does"
@@ -125,56 +104,38 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
 
     ``frame`` as of ``by_context_and_samples``.
     """
-    points = frame[frame["variant"] == "bifurcated"]
-    contexts = [
-        tokens for tokens in sorted(set(points["context_tokens"])) if is_power_of_two(tokens)
-    ]
-    contexts = contexts[:: -(-len(contexts) // _MOST_CONTEXTS) or 1]
+    points = frame[frame["variant"] == "bifurcated"].sort_values("samples")
+    points = points[points["samples"].map(is_power_of_two)]
+    contexts = _cell_sizes(points["context_tokens"], _MOST_CONTEXTS)
     figure = panels.new_figure()
     high = max(2.0, float(points["kv_io_ratio"].max()))
-    name = "if bytes of KV were all of the time"
-    add_rule(figure, [1, high], [1, high], name, color=palette.GREY, dash="dot", width=2)
-    drawn = []
-    for number, tokens in enumerate(contexts):
-        line = points[points["context_tokens"] == tokens].sort_values("samples")
-        line = line[[is_power_of_two(samples) for samples in line["samples"]]]
-        drawn += [*line["speedup"]]
-        figure.add_scatter(
-            x=line["kv_io_ratio"].tolist(),
-            y=line["speedup"].tolist(),
-            mode="lines+markers",
-            line={
-                "color": _shade((number + 1) / len(contexts)),
-                "dash": palette.LINES["bifurcated"].dash,
-                "width": 2.5,
-            },
-            marker={
-                "size": 8,
-                "symbol": ["circle" if fits else "circle-open" for fits in line["fits"]],
-            },
-            name=f"{format_tokens(int(tokens))}-token context",
-            customdata=line["samples"].tolist(),
-            hovertemplate="%{customdata:,} samples: %{x:.3g} times fewer KV bytes, "
-            "%{y:.3g} times as fast<extra></extra>",
-        )
+    name, grey = "if bytes of KV were all of the time", {"color": palette.GREY, "dash": "dot"}
+    lines.add_rule(figure, [1, high], [1, high], name, **grey, width=2)
+    hover = (
+        "{samples:,} samples: {kv_io_ratio:.3g} times fewer KV bytes, {speedup:.3g} times as fast"
+    )
+    for number, tokens in enumerate(contexts, start=1):
+        line = points[points["context_tokens"] == tokens]
+        symbols = ["circle" if fits else "circle-open" for fits in line["fits"]]
+        # Of bifurcated's blue, paler for a shorter context.
+        shade = palette.on_white(palette.BLUE, 0.25 + 0.75 * number / len(contexts))
+        pen = {**palette.line_style("bifurcated"), "color": f"rgb({', '.join(map(str, shade))})"}
+        marks = {"marker": {"size": 8, "symbol": symbols}, "mode": "lines+markers"}
+        marks |= {"line": pen, "name": f"{format_tokens(int(tokens))}-token context"}
+        lines.add(figure, line, "kv_io_ratio", "speedup", marks, hover=hover)
+    drawn = points[points["context_tokens"].isin(contexts)]["speedup"]
     axes.log_axis(figure, "xaxis", [1, high], "KV-IO ratio, standard over bifurcated [times]")
     axes.log_axis(figure, "yaxis", [*drawn, 1, 2], "end-to-end speed-up [times]")
     notes = "Along a line samples double from point to point; hollow: does not fit in memory."
-    return layout.finish(figure, _kv_io_finding(points), caption.after(notes))
+    return layout.finish(figure, _kv_io_finding(frame), caption.after(notes))
 
 
-def _shade(share: float) -> str:
-    """Return bifurcated's blue, paler for a smaller share."""
-    mixed = palette.on_white(palette.BLUE, 0.25 + 0.75 * share)
-    return "#" + "".join(f"{part:02X}" for part in mixed)
-
-
-def _kv_io_finding(points: "pd.DataFrame") -> str:
+def _kv_io_finding(frame: "pd.DataFrame") -> str:
     """Say by how much the ratio of bytes overstates the gain."""
-    both = comparable(points)
+    both = lines.comparable(frame)
     if not len(both):
         return "Nowhere do both kinds of attention fit in memory"
-    asked: Any = both[both["asked"]]
+    asked = both[both["asked"]]
     if not len(asked):
         asked = both.sort_values("kv_io_ratio").iloc[[-1]]
     point = asked.iloc[0]

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from simulator.inputs.setup import ATTENTIONS
 from simulator.units import GIB, format_gib
-from simulator.views.plots import axes, layout, palette, panels
+from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.latency import SAMPLES_TITLE
 from simulator.views.plots.layout import Caption
-from simulator.views.plots.lines import add_keys, add_line, by_variant
 from simulator.views.text import plural
 
 if TYPE_CHECKING:
@@ -19,34 +19,24 @@ _ABOVE = 4
 
 def memory(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     """Draw memory against samples; ``frame`` as of :func:`frames.memory_by_samples`."""
-    frame = frame.assign(memory_gib=frame["memory_bytes"] / GIB)
-    capacity = float(frame["capacity_bytes"].iloc[0]) / GIB
-    weights = float(frame["weights_bytes"].iloc[0]) / GIB
+    frame = frame.assign(gib=frame["memory_bytes"] / GIB)
+    capacity, weights = (
+        float(frame[f"{name}_bytes"].iloc[0]) / GIB for name in ("capacity", "weights")
+    )
     figure = panels.new_figure()
     ends = [float(frame["samples"].min()), float(frame["samples"].max())]
-    for name, value, dash in (
-        ("card's usable memory", capacity, "solid"),
-        ("weights", weights, "dot"),
+    for name, value, line in (
+        ("card's usable memory", capacity, {"color": palette.INK, "dash": "solid"}),
+        ("weights", weights, {"color": palette.GREY, "dash": "dot"}),
     ):
-        figure.add_scatter(
-            x=ends,
-            y=[value, value],
-            mode="lines",
-            line={
-                "color": palette.INK if dash == "solid" else palette.GREY,
-                "dash": dash,
-                "width": 2,
-            },
-            name=f"{name}, {format_gib(value * GIB)}",
-            hovertemplate=f"{name}: %{{y:.1f}} GiB<extra></extra>",
-        )
+        said = f"{name}, {format_gib(value * GIB)}"
+        lines.add_rule(figure, ends, [value, value], said, **line, width=2)
     # With one stored context both take nearly the same: the dotted line lies on the other.
-    hover = "%{x:,} samples: %{y:.4g} GiB"
-    for part in reversed(by_variant(frame, "samples")):
-        add_line(figure, part, "samples", "memory_gib", hover=hover, bounds=False)
-    add_keys(figure, frame, bounds=False)
+    hover = "{samples:,} samples: {gib:.4g} GiB"
+    lines.add_lines(figure, frame, "samples", "gib", hover, order=ATTENTIONS[::-1])
+    lines.add_keys(figure, frame)
     axes.log_axis(figure, "xaxis", frame["samples"], SAMPLES_TITLE, text=axes.size_text)
-    shown = frame["memory_gib"].clip(upper=max(capacity * _ABOVE, 2 * frame["memory_gib"].min()))
+    shown = frame["gib"].clip(upper=max(capacity * _ABOVE, 2 * frame["gib"].min()))
     axes.log_axis(figure, "yaxis", [*shown, weights, capacity], "memory of one GPU [GiB]")
     return layout.finish(figure, _finding(frame), caption)
 

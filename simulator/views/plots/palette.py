@@ -36,7 +36,8 @@ BOUND_SYMBOLS: Mapping[str, str] = {
     "launch": "triangle-up",
     "link": "diamond",
 }
-OUT_OF_MEMORY_SYMBOL = "x"
+# Of things that have no order.
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 # How strongly a line is drawn where the workload does not fit.
 UNFIT_OPACITY = 0.3
 

@@ -1,7 +1,7 @@
 """Empty figures of one plot or of panels, which take more rows on a phone than on a wide page."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulator.views.plots.palette import FONT, GREY, INK, PALE
@@ -74,18 +74,34 @@ def new_panels(
     for number, name in enumerate(names):
         if not name:
             continue
-        figure.add_annotation(
-            text=f"<b>{escape(name)}</b>",
-            xref=f"{axis_name('x', number)} domain",
-            yref=f"{axis_name('y', number)} domain",
-            x=0.03,
-            y=0.98,
-            xanchor="left",
-            yanchor="top",
-            showarrow=False,
-            font={"size": 11},
-        )
+        style = {"yanchor": "top"}
+        label(figure, f"<b>{escape(name)}</b>", (0.03, 0.98), style, panel=number, of=" domain")
     return figure
+
+
+def label(
+    figure: "go.Figure",
+    text: str,
+    at: Sequence[float],
+    style: Mapping[str, Any],
+    *,
+    panel: int = 0,
+    of: str = "",
+) -> None:
+    """Write a text into a panel, to the right of a point unless ``style`` says otherwise.
+
+    Parameters
+    ----------
+    text, at
+        The text, in Plotly's markup, and its point; along a logarithmic axis the logarithm.
+    style
+        Everything else that Plotly's annotations take.
+    panel, of
+        Number of the panel, and ``" domain"`` for a point in shares of it.
+    """
+    place = {"xref": axis_name("x", panel) + of, "yref": axis_name("y", panel) + of}
+    usual = {"xanchor": "left", "showarrow": False, "font": {"size": 11}, **place}
+    figure.add_annotation(text=text, x=at[0], y=at[1], **{**usual, **style})
 
 
 def axis_name(axis: str, number: int) -> str:

@@ -11,7 +11,6 @@ from simulator.views.plots import (
     breakdown,
     fleet,
     generation,
-    heads,
     latency,
     load,
     loss_kv,
@@ -117,7 +116,7 @@ FIGURES: Mapping[str, Kind] = {
     "kv-heads": Kind(
         shows="multi-head, multi-group and multi-query forms of the model against samples",
         frame=frames.by_kv_heads,
-        draw=heads.kv_heads,
+        draw=latency.kv_heads,
         varied=("samples",),
     ),
     "equal-quality": Kind(
@@ -148,11 +147,9 @@ def kind(name: str) -> Kind:
     SimulatorError
         If there is none of that name; the message says the nearest.
     """
-    if name not in FIGURES:
-        raise SimulatorError(
-            unknown("figure", name, FIGURES, way_out="see 'bifurcate plot --list'")
-        )
-    return FIGURES[name]
+    if name in FIGURES:
+        return FIGURES[name]
+    raise SimulatorError(unknown("figure", name, FIGURES, way_out="see 'bifurcate plot --list'"))
 
 
 def figure(name: str, study: Study) -> "go.Figure":

@@ -6,7 +6,7 @@ from simulator._version import __version__
 from simulator.answers.scaling import ScalingLaw
 from simulator.units import GIGA, MEGA
 from simulator.views.columns import as_object
-from simulator.views.plots import axes, layout, palette, panels
+from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.layout import Caption
 from simulator.views.text import plural
 from simulator.views.tradeoff import FAMILY, run_rows
@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
-PANELS = ("loss", "residual")
 # Points of a law's curve.
 POINTS = 60
 
@@ -39,114 +37,57 @@ def scaling_law(
     """
     figure = panels.new_panels(["", ""], 2, 1, shared=False)
     held_out = runs["held_out_loss"].notna()
-    residual = (runs["held_out_loss"].astype(float) / runs["loss"] - 1).where(
-        held_out, runs["residual"]
-    )
-    runs = runs.assign(residual=residual, held_out=held_out)
+    foretold = runs["held_out_loss"].astype(float) / runs["loss"] - 1
+    percent = 100 * foretold.where(held_out, runs["residual"])
+    outlier = runs["outlier"].astype(bool)
     # The end of the residuals' axis is a little beyond all but the outliers. [%]
-    near = runs[~runs["outlier"].astype(bool)]["residual"].abs()
-    room = max(0.05, 130 * float(near.max()))
+    room = max(0.05, 1.3 * 100 * float(runs[~outlier]["residual"].abs().max()))
+    # A run far off stands at the edge, so that the others can be told apart.
+    edge = percent.clip(-0.97 * room, 0.97 * room)
+    runs = runs.assign(percent=percent, edge=edge, held_out=held_out, outlier=outlier)
     for number, family in enumerate(families.to_dict("records")):
         colour = palette.CATEGORIES[number % len(palette.CATEGORIES)]
-        _add_family(
-            figure,
-            runs[runs["family"] == family["family"]],
-            curves[curves["family"] == family["family"]],
-            name=_name(family, reference=number == 0),
-            colour=colour,
-            number=number,
-            room=room,
-        )
-    _add_axes(figure, curves, room)
-    words = [*caption.notes]
-    if runs["held_out"].any():
-        words.insert(0, "Hollow: the largest models; on the right by a fit to the others.")
-    if runs["outlier"].any():
-        words.insert(
-            0, "Crosses: far off, and without weight in the law; on the right at the edge."
-        )
-    return layout.finish(figure, finding(families, runs), Caption(caption.subject, tuple(words)))
-
-
-def _name(family: "dict[str, object]", *, reference: bool) -> str:
-    """Name a family with its size factor."""
-    if reference:
-        return str(family["family"])
-    return (
-        f"{family['family']}, F = {family['size_factor']:.3f} "
-        f"({family['size_factor_low']:.3f} to {family['size_factor_high']:.3f})"
-    )
-
-
-def _add_family(
-    figure: "go.Figure",
-    runs: "pd.DataFrame",
-    curve: "pd.DataFrame",
-    *,
-    name: str,
-    colour: str,
-    number: int,
-    room: float,
-) -> None:
-    """Add the runs of a family, its law, and its residuals."""
-    symbol = _SYMBOLS[number % len(_SYMBOLS)]
-    figure.add_scatter(
-        x=curve["parameters"].tolist(),
-        y=curve["loss"].tolist(),
-        mode="lines",
-        line={"color": colour, "dash": _DASHES[number % len(_DASHES)], "width": 2},
-        name=name,
-        legendgroup=name,
-        hoverinfo="skip",
-        row=1,
-        col=1,
-    )
-    far = runs["outlier"].to_numpy(dtype=bool)
-    marker = {
-        "size": [12 if off else 9 for off in far],
-        "color": colour,
-        "line": {"color": colour, "width": 2},
-        "symbol": [
-            "x-thin" if off else f"{symbol}-open" if held else symbol
-            for held, off in zip(runs["held_out"], far, strict=True)
-        ],
-    }
-    # A run far off stands at the edge, so that the others can be told apart.
-    residuals = (runs["residual"] * 100).clip(-0.97 * room, 0.97 * room)
-    for column, values, hover in (
-        (1, runs["loss"], "%{x:.4g} parameters: loss %{y:.4g}"),
-        (2, residuals, "%{x:.4g} parameters: %{customdata:+.3g} %"),
-    ):
-        figure.add_scatter(
-            x=runs["parameters"].tolist(),
-            y=values.tolist(),
-            mode="markers",
-            marker=marker,
-            customdata=(runs["residual"] * 100).tolist(),
-            name=name,
-            legendgroup=name,
-            showlegend=False,
-            hovertemplate=f"{hover}<extra></extra>",
-            row=1,
-            col=column,
-        )
-
-
-def _add_axes(figure: "go.Figure", curves: "pd.DataFrame", room: float) -> None:
-    """Name the axes of both panels."""
-    for number in range(len(PANELS)):
-        axes.log_axis(
-            figure,
-            panels.axis_name("xaxis", number),
-            curves["parameters"],
-            "parameters",
-            base=10,
-            text=_size_text,
-        )
-    figure.layout["yaxis"].title.text = "loss"
-    title = "fitted over observed loss − 1 [%]"
+        symbol = palette.SYMBOLS[number % len(palette.SYMBOLS)]
+        part = runs[runs["family"] == family["family"]]
+        name = family["family"]
+        if number:
+            name += ", F = {size_factor:.3f} ({size_factor_low:.3f} to {size_factor_high:.3f})"
+            name = name.format_map(family)
+        pen = {"color": colour, "dash": _DASHES[number % len(_DASHES)], "width": 2}
+        curve = curves[curves["family"] == family["family"]]
+        key = {"name": name, "legendgroup": name}
+        drawn = {"mode": "lines", "line": pen, **key}
+        lines.add(figure, curve, "parameters", "loss", drawn)
+        symbols = [
+            "x-thin" if far else f"{symbol}-open" if held else symbol
+            for held, far in zip(part["held_out"], part["outlier"], strict=True)
+        ]
+        marker = {
+            "size": [12 if far else 9 for far in part["outlier"]],
+            "color": colour,
+            "line": {"color": colour, "width": 2},
+            "symbol": symbols,
+        }
+        for panel, (column, said) in enumerate(
+            (("loss", "loss {loss:.4g}"), ("edge", "{percent:+.3g} %"))
+        ):
+            drawn = {"marker": marker, "showlegend": False, **key}
+            hover = f"{{parameters:.4g}} parameters: {said}"
+            lines.add(figure, part, "parameters", column, drawn, hover=hover, panel=panel)
+    for axis in ("xaxis", "xaxis2"):
+        title = "parameters"
+        axes.log_axis(figure, axis, curves[title], title, base=10, text=_size_text)
+    figure.layout.yaxis.title.text = "loss"
     zero = {"zeroline": True, "zerolinecolor": palette.INK}
-    figure.layout["yaxis2"].update(title_text=title, range=[-room, room], **zero)
+    title = "fitted over observed loss − 1 [%]"
+    figure.layout.yaxis2.update(title_text=title, range=[-room, room], **zero)
+    words = [*caption.notes]
+    if held_out.any():
+        words.insert(0, "Hollow: the largest models; on the right by a fit to the others.")
+    if outlier.any():
+        crosses = "Crosses: far off, and without weight in the law; on the right at the edge."
+        words.insert(0, crosses)
+    return layout.finish(figure, _finding(families, runs), Caption(caption.subject, tuple(words)))
 
 
 def _size_text(value: float) -> str:
@@ -154,7 +95,7 @@ def _size_text(value: float) -> str:
     return f"{value / GIGA:g} B" if value >= GIGA else f"{value / MEGA:g} M"
 
 
-def finding(families: "pd.DataFrame", runs: "pd.DataFrame") -> str:
+def _finding(families: "pd.DataFrame", runs: "pd.DataFrame") -> str:
     """Say how much larger the family furthest from the reference must be."""
     if len(families) == 1:
         return f"One law of {plural(len(runs), 'training run')}; no other family to compare with"
@@ -204,16 +145,9 @@ def _curves(result: ScalingLaw) -> "pd.DataFrame":
 
     sizes = [run.parameters for run in result.runs]
     parameters = np.geomspace(min(sizes), max(sizes), POINTS)
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {
-                    "family": family.family.name,
-                    "parameters": parameters,
-                    "loss": result.law.loss(parameters, number),
-                }
-            )
-            for number, family in enumerate(result.laws)
-        ],
-        ignore_index=True,
-    )
+    curves = [
+        pd.DataFrame({"family": law.family.name, "parameters": parameters, "loss": losses})
+        for number, law in enumerate(result.laws)
+        for losses in [result.law.loss(parameters, number)]
+    ]
+    return pd.concat(curves, ignore_index=True)

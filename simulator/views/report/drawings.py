@@ -69,14 +69,9 @@ def drawings(study: Study, decisions: Sequence[Decision]) -> list[Drawing]:
 
 def _points(decision: Decision, **varied: Sequence[int]) -> Mapping[str, Any]:
     """Compare both kinds of attention around a case, at every point of a grid."""
-    case = decision.case
-    grid = Grid(
-        model=case.model,
-        gpu=decision.first.gpu,
-        setup=case.setup.under("standard"),
-        workload=case.workload,
-        axes={},
-    )
+    case, setup = decision.case, decision.case.setup.under("standard")
+    gpu, work = decision.first.gpu, case.workload
+    grid = Grid(model=case.model, gpu=gpu, setup=setup, workload=work, axes={})
     return compare_on(grid, **varied)
 
 
@@ -95,31 +90,24 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
     rows = _powers(min([256, *lengths]), max([32768, *lengths]), 10)
     rows = sorted({*rows, work.context_tokens} - {0})
     found = _points(decision, context_tokens=rows, samples=columns)
-    cells: list[list[svg.Cell]] = []
     best = 0.0
-    for context in rows:
-        line = []
-        for samples in columns:
-            place = _place(found, context, samples)
-            standard, bifurcated = (bool(found[f"{each}_fits"][place]) for each in ATTENTIONS)
-            ratio = float(found["speedup"][place])
-            if standard and bifurcated:
-                best = max(best, ratio)
-                said = f"{ratio:.2f} times as fast"
-                shown = f"{ratio:.{1 if ratio >= _COARSE else 2}f}"
-            elif standard or bifurcated:
-                only = "bifurcated" if bifurcated else "standard"
-                said, shown = f"only {only} fits", only[:3]
-            else:
-                said, shown = "neither fits", ""
-            line.append(
-                svg.Cell(
-                    text=shown,
-                    speedup=ratio if standard and bifurcated else None,
-                    about=f"{samples:,} x {format_tokens(context)} context: {said}",
-                )
-            )
-        cells.append(line)
+
+    def cell(context: int, samples: int) -> svg.Cell:
+        """Return the speed-up at a point, or what alone fits."""
+        nonlocal best
+        place = int(((found["context_tokens"] == context) & (found["samples"] == samples)).argmax())
+        fitting = [name for name in ATTENTIONS if found[f"{name}_fits"][place]]
+        ratio, speedup = float(found["speedup"][place]), None
+        said, shown = "neither fits", ""
+        if len(fitting) > 1:
+            speedup, best = ratio, max(best, ratio)
+            said, shown = f"{ratio:.2f} times as fast", f"{ratio:.{1 if ratio >= _COARSE else 2}f}"
+        elif fitting:
+            said, shown = f"only {fitting[0]} fits", fitting[0][:3]
+        about = f"{samples:,} x {format_tokens(context)} context: {said}"
+        return svg.Cell(text=shown, speedup=speedup, about=about)
+
+    cells = [[cell(context, samples) for samples in columns] for context in rows]
     finding = (
         f"Where both fit, bifurcated is up to {best:.1f} times as fast"
         if best
@@ -147,12 +135,6 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
 _COARSE = 1.495
 
 
-def _place(found: Mapping[str, Any], context: int, samples: int) -> int:
-    """Return the index of a point of a grid."""
-    here = (found["context_tokens"] == context) & (found["samples"] == samples)
-    return int(here.argmax())
-
-
 def _along(study: Study, decision: Decision, axis: str) -> Drawing:
     """Draw the step's time along samples or context."""
     work = decision.case.workload
@@ -164,15 +146,16 @@ def _along(study: Study, decision: Decision, axis: str) -> Drawing:
     asked = int(getattr(work, axis))
     xs = sorted({*values, asked, *(value * 3 // 2 for value in values[1:-1])} - {0})
     found = _points(decision, **{axis: xs})
-    series = []
-    for name in ATTENTIONS:
-        columns = {
-            part: [float(value) for value in found[f"{name}_{part}"]]
-            for part in ("step_ms", "step_ms_low", "step_ms_high")
-        }
-        fits = [bool(value) for value in found[f"{name}_fits"]]
-        low, high = columns["step_ms_low"], columns["step_ms_high"]
-        series.append(svg.Series(name=name, y=columns["step_ms"], low=low, high=high, fits=fits))
+    series = [
+        svg.Series(
+            name=name,
+            y=found[f"{name}_step_ms"].tolist(),
+            low=found[f"{name}_step_ms_low"].tolist(),
+            high=found[f"{name}_step_ms_high"].tolist(),
+            fits=found[f"{name}_fits"].tolist(),
+        )
+        for name in ATTENTIONS
+    ]
     at = xs.index(asked) if asked in xs else 0
     result = decision.first.comparison
     finding = (
@@ -244,25 +227,21 @@ def _parts(choice: Choice) -> Drawing:
 
 def _cost(decision: Decision) -> Iterator[Drawing]:
     """Draw the cost of a million tokens on every GPU that will do and whose price is known."""
-    choices = [each for each in decision.choices if each.will_do and each.comparable]
-    if not choices:
-        return
-    choices.sort(key=_best_cost)
-    bars = []
-    for choice in choices:
-        best = choice.best.setup.attention
-        cost = _best_cost(choice)
-        label = f"{words.group_name(choice.best)}, {best}"
-        value = f"{text.money(cost, 3)} USD"
-        bars.append(svg.Bar(label=label, parts=[(best, LINES[best].colour, cost)], value=value))
-    finding = (
-        f"{words.group_name(choices[0].best)} costs least per token: "
-        f"{text.money(_best_cost(choices[0]), 3)} USD per million"
+    costs = sorted(
+        (each.usd_per_million_tokens(each.best.setup.attention) or 0.0, at, each.best)
+        for at, each in enumerate(decision.choices)
+        if each.will_do and each.comparable
     )
+    if not costs:
+        return
+    bars = []
+    for cost, _, step in costs:
+        best = step.setup.attention
+        parts = [(best, LINES[best].colour, cost)]
+        label, value = f"{words.group_name(step)}, {best}", f"{text.money(cost, 3)} USD"
+        bars.append(svg.Bar(label=label, parts=parts, value=value))
+    cost, _, step = costs[0]
+    least = f"costs least per token: {text.money(cost, 3)} USD per million"
+    finding = f"{words.group_name(step)} {least}"
     about = "Cost of a million output tokens with the faster attention that fits, prefill left out."
     yield _drawing("cost", finding, about, svg.bar_chart(bars))
-
-
-def _best_cost(choice: Choice) -> float:
-    """Return the cost under the faster attention that fits."""
-    return choice.usd_per_million_tokens(choice.best.setup.attention) or 0.0

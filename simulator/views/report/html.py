@@ -4,10 +4,10 @@
 '<p class="note">5 &lt; 6 <b>so</b></p>'
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from simulator.views.columns import Column
 
@@ -21,6 +21,7 @@ class Html(str):
     __slots__ = ()
 
 
+Name = TypeVar("Name", bound=str)
 Child: TypeAlias = "str | Iterable[Child] | None"
 
 
@@ -54,24 +55,29 @@ def tag(element: str, /, *children: Child, **attributes: str | bool | None) -> H
     return Html(start if element in VOID else f"{start}{text_of(children)}</{element}>")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Head:
     """A column of a table.
 
     Attributes
     ----------
+    name
+        Its heading.
+    cell
+        Returns the cell of an item.
+    unit
+        Shown below the name.
     number
         Whether its cells are numbers, which stand to the right.
     short
         Whether its cells stay on one line, though they are words.
-    unit
-        Shown below the name.
     """
 
     name: str
+    cell: Callable[[Any], Child]
+    unit: str = ""
     number: bool = True
     short: bool = False
-    unit: str = ""
 
     @property
     def class_(self) -> str | None:
@@ -79,20 +85,68 @@ class Head:
         return "number" if self.number else "short" if self.short else None
 
 
-def table(
-    caption: str,
-    heads: Sequence[Head],
-    rows: Sequence[Sequence[Child]],
-    *,
-    classes: Sequence[str | None] = (),
-) -> Html:
-    """Return a table whose first column names the rows; on a narrow screen it scrolls by itself.
+def words_head(
+    name: str, cell: Callable[[Any], Child], unit: str = "", *, short: bool = False
+) -> Head:
+    """Return a column of words.
 
     Parameters
     ----------
-    classes
-        Class of each row, None for none.
+    name, cell, unit, short
+        As of :class:`Head`.
     """
+    return Head(name, cell, unit, number=False, short=short)
+
+
+def heads_each(
+    names: Iterable[Name],
+    cell: Callable[[Any, Name], Child],
+    unit: str = "",
+    *,
+    number: bool = True,
+) -> list[Head]:
+    """Return a column for each name.
+
+    Parameters
+    ----------
+    names
+        The names.
+    cell
+        Returns the cell of an item in the column of a name.
+    unit, number
+        As of :class:`Head`.
+    """
+
+    def named(name: Name) -> Callable[[Any], Child]:
+        return lambda item: cell(item, name)
+
+    return [Head(name, named(name), unit, number) for name in names]
+
+
+def heads_of(columns: Iterable[Column]) -> list[Head]:
+    """Return the columns that a terminal shows."""
+    return [Head(column.heading, column.text, number=column.right) for column in columns]
+
+
+def table(
+    caption: str,
+    heads: Iterable[Head],
+    items: Iterable[Any],
+    *,
+    class_of: Callable[[Any], str | None] = lambda _: None,
+) -> Html:
+    """Return a table whose first column names the items; on a narrow screen it scrolls by itself.
+
+    Parameters
+    ----------
+    caption
+        What it is about.
+    heads, items
+        Its columns, and what its rows are of.
+    class_of
+        Returns the class of an item's row, None for none.
+    """
+    first, *others = heads
     head = tag(
         "tr",
         (
@@ -104,41 +158,22 @@ def table(
                 scope="col",
                 class_=head.class_,
             )
-            for head in heads
+            for head in (first, *others)
         ),
     )
-    named = classes or [None] * len(rows)
     body = [
         tag(
             "tr",
-            tag("th", row[0], scope="row"),
-            (
-                tag("td", cell, class_=head.class_)
-                for head, cell in zip(heads[1:], row[1:], strict=True)
-            ),
-            class_=name,
+            tag("th", first.cell(item), scope="row"),
+            (tag("td", head.cell(item), class_=head.class_) for head in others),
+            class_=class_of(item),
         )
-        for row, name in zip(rows, named, strict=True)
+        for item in items
     ]
     whole = tag(
         "table", tag("caption", tag("span", caption)), tag("thead", head), tag("tbody", body)
     )
     return tag("div", whole, class_="scroll", role="region", tabindex="0", aria_label=caption)
-
-
-def columns_table(caption: str, columns: Iterable[Column], items: Iterable[object]) -> Html:
-    """Return items as a table of the columns that a terminal shows.
-
-    Parameters
-    ----------
-    caption
-        What the table is about.
-    columns, items
-        The columns, and what they are of.
-    """
-    shown = tuple(columns)
-    heads = [Head(name=column.heading, number=column.right) for column in shown]
-    return table(caption, heads, [[column.text(item) for column in shown] for item in items])
 
 
 def bullets(items: Iterable[Child]) -> Html:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
@@ -14,42 +15,26 @@ from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views import generate, text
 from simulator.views.estimate import LAYOUTS, break_even, storage_phrase, variants
 from simulator.views.report import words
-from simulator.views.report.html import Child, Head, Html, bullets, columns_table, table, tag
+from simulator.views.report.html import (
+    Child,
+    Head,
+    Html,
+    bullets,
+    heads_each,
+    heads_of,
+    table,
+    tag,
+    words_head,
+)
 
 Part: TypeAlias = Callable[[Decision], Html]
 
+MS, BOTH, USD_PER_MILLION = "ms per step", "standard / bifurcated", "USD per million tokens"
+SPEEDUP = ("speedup", "speedup_low", "speedup_high")
+# Rows of the table on the first screen.
+FEW_GPUS = 5
 # A longer table is folded, because it is for reference.
 MOST_ROWS_OPEN = 12
-
-BOTH = "standard / bifurcated"
-DECISION_HEADS = (
-    Head(name="GPU", number=False),
-    Head(name="verdict", number=False),
-    Head(name="standard", unit="ms per step"),
-    Head(name="bifurcated", unit="ms per step"),
-    Head(name="speed-up", unit="times"),
-    Head(name="fits", unit=BOTH, number=False, short=True),
-    Head(name="most samples", unit=BOTH),
-    Head(name="USD per hour"),
-    Head(name="USD per million tokens", unit=BOTH),
-)
-STEP_HEADS = (
-    Head(name="variant", number=False),
-    Head(name="step", unit="ms"),
-    Head(name="tokens/s"),
-    Head(name="speed-up"),
-    Head(name="KV read", unit="per step"),
-    Head(name="all bytes moved", unit="per step"),
-    Head(name="bound by", number=False),
-)
-MEMORY_HEADS = (
-    Head(name="variant", number=False),
-    *(
-        Head(name=name, unit="GiB")
-        for name in ("weights", "KV cache", "workspace", "kept", "total", "usable")
-    ),
-    Head(name="fits", number=False),
-)
 
 
 def case_line(decision: Decision) -> Html:
@@ -65,24 +50,33 @@ def case_line(decision: Decision) -> Html:
 
 def decision_table(decision: Decision) -> Html:
     """Return the table over GPUs: each one's results for the case, and the conclusion."""
-    rows = [_decision_row(choice, decision) for choice in decision.choices]
     return tag(
         "div",
         case_line(decision),
         table(
             f"One decode step of {decision.case.model.name} with "
             f"{text.samples_phrase(decision.case.workload)}",
-            DECISION_HEADS,
-            rows,
-            classes=[_row_class(choice) for choice in decision.choices],
+            [
+                *_gpu_heads(decision),
+                *heads_each(ATTENTIONS, lambda choice, name: step_cell(choice.under(name)), MS),
+                Head("speed-up", _speedup_that_fits, "times"),
+                _both(
+                    "fits", lambda choice, name: text.FITS_WORDS[choice.under(name).memory.verdict]
+                ),
+                _both(
+                    "most samples",
+                    lambda choice, name: text.limit(choice.most_samples[name]),
+                    number=True,
+                ),
+                Head("USD per hour", lambda choice: text.money(choice.usd_per_hour, 2)),
+                _both(USD_PER_MILLION, _cost, number=True),
+            ],
+            decision.choices,
+            class_of=_row_class,
         ),
         tag("p", " ".join(_reading(decision)), class_="note"),
         bullets(decision.skipped),
     )
-
-
-# Rows of the table on the first screen.
-FEW_GPUS = 5
 
 
 def short_table(decision: Decision) -> Html:
@@ -92,17 +86,18 @@ def short_table(decision: Decision) -> Html:
     others = [choice for choice in decision.choices if choice.will_do and choice not in first]
     shown = [*first, *others[: max(0, FEW_GPUS - len(first))]]
     kept = [choice for choice in decision.choices if choice in shown]
-    columns = (0, 1, 2, 3, 8)
-    heads = [*(DECISION_HEADS[at] for at in columns[:-1]), Head(name="USD per million tokens")]
-    rows = [_short_row(choice, decision) for choice in kept]
     every = len(decision.choices)
     return tag(
         "div",
         table(
             f"{decision.case.model.name}: {text.samples_phrase(decision.case.workload)}",
-            heads,
-            rows,
-            classes=[_row_class(choice) for choice in kept],
+            [
+                *_gpu_heads(decision),
+                *heads_each(ATTENTIONS, _step_that_fits, MS),
+                Head(USD_PER_MILLION, lambda choice: _cost(choice, choice.best.setup.attention)),
+            ],
+            kept,
+            class_of=_row_class,
         ),
         tag("p", tag("a", f"All {every} GPUs", href="#decision"), class_="note")
         if every > len(kept)
@@ -110,14 +105,33 @@ def short_table(decision: Decision) -> Html:
     )
 
 
-def _short_row(choice: Choice, decision: Decision) -> list[Child]:
-    """Return the verdict on a GPU, the times of what fits, and the cost of the faster of it."""
-    every = _decision_row(choice, decision)
-    steps: list[Child] = [
-        step_cell(choice.under(name)) if choice.under(name).memory.fits else "does not fit"
-        for name in ATTENTIONS
+def _gpu_heads(decision: Decision) -> list[Head]:
+    """Return the columns that name a GPU and the verdict on it."""
+
+    def verdict(choice: Choice) -> list[Child]:
+        badges = (("cheapest per hour", decision.cheapest), ("fastest", decision.fastest))
+        marks = [tag("span", word, class_="badge") for word, best in badges if choice is best]
+        return [words.standing(choice), *(child for mark in marks for child in (" ", mark))]
+
+    return [
+        words_head("GPU", lambda choice: words.group_name(choice.comparison.standard)),
+        words_head("verdict", verdict),
     ]
-    return [*every[:2], *steps, _cost(choice, choice.best.setup.attention)]
+
+
+def _both(name: str, cell: Callable[[Any, Attention], str], *, number: bool = False) -> Head:
+    """Return a column that says something of an item under both kinds of attention."""
+
+    def joined(item: Any) -> str:
+        return " / ".join(cell(item, attention) for attention in ATTENTIONS)
+
+    return Head(name, joined, BOTH, number=number, short=not number)
+
+
+def _step_that_fits(choice: Choice, attention: Attention) -> Child:
+    """Write a step's time with its interval, if it fits."""
+    result = choice.under(attention)
+    return step_cell(result) if result.memory.fits else "does not fit"
 
 
 def _row_class(choice: Choice) -> str | None:
@@ -150,32 +164,6 @@ def _reading(decision: Decision) -> list[str]:
     return every
 
 
-def _decision_row(choice: Choice, decision: Decision) -> list[Child]:
-    """Return one row of the decision table."""
-    both, found = [choice.under(name) for name in ATTENTIONS], choice.comparison
-    limits = [choice.most_samples[name] for name in ATTENTIONS]
-    badges = [
-        tag("span", word, class_="badge")
-        for word, best in (
-            ("cheapest per hour", decision.cheapest),
-            ("fastest", decision.fastest),
-        )
-        if choice is best
-    ]
-    return [
-        words.group_name(both[0]),
-        [words.standing(choice), *(child for badge in badges for child in (" ", badge))],
-        *(step_cell(result) for result in both),
-        _speedup_cell(found.speedup, found.speedup_low, found.speedup_high)
-        if found.both_fit
-        else "-",
-        " / ".join(text.FITS_WORDS[result.memory.verdict] for result in both),
-        " / ".join(map(text.limit, limits)),
-        text.money(choice.usd_per_hour, 2),
-        " / ".join(_cost(choice, name) for name in ATTENTIONS),
-    ]
-
-
 def step_cell(result: Estimate) -> list[Child]:
     """Write a step's time with its interval below. [ms]."""
     within = f"at least {milliseconds(result.step_low_s)}"
@@ -184,9 +172,15 @@ def step_cell(result: Estimate) -> list[Child]:
     return [milliseconds(result.step_s), " ", tag("small", within)]
 
 
-def _speedup_cell(speedup: float, low: float, high: float) -> list[Child]:
+def _speedup(speedup: float, low: float, high: float) -> list[Child]:
     """Write a speed-up with its interval below."""
     return [f"{speedup:.2f}", " ", tag("small", text.between(low, high))]
+
+
+def _speedup_that_fits(choice: Choice) -> Child:
+    """Write a speed-up with its interval, where both kinds of attention fit."""
+    found = choice.comparison
+    return _speedup(*(getattr(found, name) for name in SPEEDUP)) if found.both_fit else "-"
 
 
 def _cost(choice: Choice, attention: Attention) -> str:
@@ -198,31 +192,21 @@ def _cost(choice: Choice, attention: Attention) -> str:
 
 def tiles(decision: Decision) -> Html:
     """Return the figures to remember."""
-    choice = decision.first
+    choice, cheapest = decision.first, decision.cheapest
     result, target = choice.comparison, choice.target_step_s
-    cheapest = decision.cheapest
     both = map(choice.under, ATTENTIONS)
     steps = [milliseconds(step.step_s) if step.memory.fits else "–" for step in both]
     dash = "" if result.both_fit else "; –: does not fit"
-    standard = text.limit(choice.most_samples["standard"])
+    where = f"on {words.group_name(result.standard)}{dash}"
+    fewer = f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same"
+    most = "Most samples that fit" if target is None else f"Most samples in {format_time(target)}"
+    standard, bifurcated = (text.limit(choice.most_samples[name]) for name in ATTENTIONS)
     layout = LAYOUTS[result.standard.setup.kv_layout]
     facts: list[tuple[str, str, str]] = [
-        (
-            "Step, standard to bifurcated",
-            " → ".join(steps) + " ms",
-            f"on {words.group_name(result.standard)}{dash}",
-        ),
+        ("Step, standard to bifurcated", f"{' → '.join(steps)} ms", where),
         ("Speed-up of the step", *_speedup_tile(choice)),
-        (
-            "KV bytes read",
-            f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same",
-            "of bytes; not the speed-up",
-        ),
-        (
-            "Most samples that fit" if target is None else f"Most samples in {format_time(target)}",
-            text.limit(choice.most_samples["bifurcated"]),
-            f"with bifurcated; {standard} with standard, {layout}",
-        ),
+        ("KV bytes read", fewer, "of bytes; not the speed-up"),
+        (most, bifurcated, f"with bifurcated; {standard} with standard, {layout}"),
     ]
     if cheapest is not None:
         best = cheapest.best
@@ -244,10 +228,8 @@ def _speedup_tile(choice: Choice) -> tuple[str, str]:
     """Return the speed-up of what fits, and what it is over."""
     found = choice.comparison
     if found.both_fit:
-        return (
-            f"{found.speedup:.2f}x",
-            f"likely {text.between(found.speedup_low, found.speedup_high)}",
-        )
+        likely = f"likely {text.between(found.speedup_low, found.speedup_high)}"
+        return f"{found.speedup:.2f}x", likely
     if found.bifurcated.memory.fits and found.stored.memory.fits:
         return f"{found.stored.step_s / found.bifurcated.step_s:.2f}x", "over one stored context"
     return "–", words.standing(choice)
@@ -255,38 +237,44 @@ def _speedup_tile(choice: Choice) -> tuple[str, str]:
 
 def step_section(decision: Decision) -> Html:
     """Return the time, traffic and memory of one step on the scenario's first GPU."""
-    choice = decision.first
-    standard = choice.comparison.standard
-    steps: list[list[Child]] = []
-    memory: list[list[Child]] = []
-    for item in variants(choice.comparison).values():
-        name, totals, needs = storage_phrase(item), item.totals, item.memory
-        steps.append(
-            [
-                name,
-                step_cell(item),
-                f"{item.tokens_per_s:,.0f}",
-                f"{standard.step_s / item.step_s:.2f}",
-                format_si(float(totals.kv_bytes_read), "B"),
-                format_si(float(totals.bytes_read + totals.bytes_written), "B"),
-                item.bound,
-            ]
-        )
-        sizes = (*text.memory_parts(needs), needs.total_bytes, needs.capacity_bytes)
-        memory.append([name, *(_gib(float(size)) for size in sizes), text.fits_phrase(needs)])
-    place = words.group_name(standard)
-    each = " (of each GPU)" if standard.setup.gpus > 1 else ""
+    found = decision.first.comparison
+    standard, items = found.standard, list(variants(found).values())
+    variant = words_head("variant", storage_phrase)
+    place = words.group_name(standard) + (" (of each GPU)" if standard.setup.gpus > 1 else "")
+    steps = [
+        variant,
+        Head("step", step_cell, "ms"),
+        Head("tokens/s", lambda item: f"{item.tokens_per_s:,.0f}"),
+        Head("speed-up", lambda item: f"{standard.step_s / item.step_s:.2f}"),
+        Head("KV read", lambda item: format_si(float(item.totals.kv_bytes_read), "B"), "per step"),
+        Head("all bytes moved", _bytes_moved, "per step"),
+        words_head("bound by", lambda item: item.bound),
+    ]
+    parts = {
+        "weights": "weights_bytes",
+        "KV cache": "kv_bytes",
+        "workspace": "workspace_bytes",
+        "kept": "reserve_bytes",
+        "total": "total_bytes",
+        "usable": "capacity_bytes",
+    }
+    memory = [
+        variant,
+        *heads_each(parts, lambda item, part: _gib(getattr(item.memory, parts[part])), "GiB"),
+        words_head("fits", lambda item: text.fits_phrase(item.memory)),
+    ]
     return tag(
         "div",
-        table(
-            f"{standard.model.name}: time and traffic of one step on {place}{each}",
-            STEP_HEADS,
-            steps,
-        ),
-        table(f"{standard.model.name}: memory on {place}{each}", MEMORY_HEADS, memory),
-        tag("p", break_even(choice.comparison)),
-        tag("p", tag("strong", "Next: "), choice.comparison.advice),
+        table(f"{standard.model.name}: time and traffic of one step on {place}", steps, items),
+        table(f"{standard.model.name}: memory on {place}", memory, items),
+        tag("p", break_even(found)),
+        tag("p", tag("strong", "Next: "), found.advice),
     )
+
+
+def _bytes_moved(item: Estimate) -> str:
+    """Write all bytes that a step moves."""
+    return format_si(float(item.totals.bytes_read + item.totals.bytes_written), "B")
 
 
 def request_section(decision: Decision) -> Html:
@@ -296,10 +284,10 @@ def request_section(decision: Decision) -> Html:
     at_step = f" At the step above it is {text.times_as(step.speedup)}." if step.both_fit else ""
     return tag(
         "div",
-        columns_table(
+        table(
             f"{text.samples_phrase(first.last_step.workload, first.output_tokens)}, prefill to "
             f"last token, on {words.group_name(first.last_step)}",
-            generate.TABLE,
+            heads_of(generate.TABLE),
             decision.requests.values(),
         ),
         tag("p", f"{generate.verdict(decision.requests)}{at_step} {first.steps_note}".rstrip()),
@@ -317,9 +305,9 @@ def milliseconds(seconds: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _gib(number_of_bytes: float) -> str:
+def _gib(number_of_bytes: Any) -> str:
     """Write memory in GiB, the unit being in the column's head."""
-    return format_gib(number_of_bytes).removesuffix(" GiB")
+    return format_gib(float(number_of_bytes)).removesuffix(" GiB")
 
 
 def grid_section(scenario: Scenario, grid: GridSummary) -> Html:
@@ -344,27 +332,21 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
         if axis in grid.rows[0] and (axis in always or len(values) > 1)
     ]
     heads = [
-        Head(name=name.replace("_", " "), number=isinstance(grid.rows[0][name], int))
-        for name in varying
-    ]
-    heads += [
-        Head(name="standard", unit="ms per step"),
-        Head(name="bifurcated", unit="ms per step"),
-        Head(name="speed-up", unit="times"),
-        Head(name="fits", unit=BOTH, number=False, short=True),
-        Head(name="bound by", unit=BOTH, number=False, short=True),
-        Head(name="bifurcate?", number=False, short=True),
-    ]
-    rows: list[list[Child]] = [
-        [
-            *(text.setting(row[name]) for name in varying),
-            *(milliseconds(row[f"{name}_step_ms"] * MILLISECOND) for name in ATTENTIONS),
-            _speedup_cell(row["speedup"], row["speedup_low"], row["speedup_high"]),
-            " / ".join(text.FITS_WORDS[row[f"{name}_memory_verdict"]] for name in ATTENTIONS),
-            " / ".join(row[f"{name}_bound"] for name in ATTENTIONS),
-            str(row["verdict"]),
-        ]
-        for row in grid.rows
+        *(
+            replace(
+                head,
+                name=head.name.replace("_", " "),
+                number=isinstance(grid.rows[0][head.name], int),
+            )
+            for head in heads_each(varying, lambda row, name: text.setting(row[name]))
+        ),
+        *heads_each(
+            ATTENTIONS, lambda row, name: milliseconds(row[f"{name}_step_ms"] * MILLISECOND), MS
+        ),
+        Head("speed-up", lambda row: _speedup(*(row[name] for name in SPEEDUP)), "times"),
+        _both("fits", lambda row, name: text.FITS_WORDS[row[f"{name}_memory_verdict"]]),
+        _both("bound by", lambda row, name: row[f"{name}_bound"]),
+        words_head("bifurcate?", lambda row: str(row["verdict"]), short=True),
     ]
     caption = f"Every point of the grid; a gain is a speed-up of at least {GAIN_SPEEDUP:g}"
-    return table(caption, heads, rows)
+    return table(caption, heads, grid.rows)

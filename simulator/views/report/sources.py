@@ -1,43 +1,18 @@
 """The parts of a report about the sources of its numbers."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate, constants_note
 from simulator.inputs.scenario import Scenario
-from simulator.inputs.setup import ATTENTIONS
-from simulator.timing.constants import CONSTANTS, Rates, used_constants
+from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.timing.constants import CONSTANTS, Constant, Key, Rates, used_constants
 from simulator.timing.interval import FAMILY, format_of, shipped_spreads, spread_of
 from simulator.views.columns import as_object, without
 from simulator.views.estimate import INPUTS, variants
-from simulator.views.report.html import Child, Head, Html, bullets, table, tag
+from simulator.views.report.html import Head, Html, bullets, heads_each, table, tag, words_head
 from simulator.views.text import KERNELS, setting, without_shortage
 
-GPU_HEADS = (
-    Head(name="GPU", number=False),
-    Head(name="constants", number=False),
-    Head(name="standard", unit="interval of the step"),
-    Head(name="bifurcated", unit="interval of the step"),
-    Head(name="profile", unit="content hash", number=False, short=True),
-    Head(name="figures", unit="A: sources agree", number=False),
-    Head(name="price", unit="USD per GPU hour, source", number=False),
-)
-SPREAD_HEADS = (
-    Head(name="kind of kernel", number=False),
-    Head(name="fixed time", unit="launches, waves"),
-    Head(name="time on bytes and products"),
-    Head(name="bytes that stay in L2"),
-)
-CONSTANT_HEADS = (
-    Head(name="constant", number=False),
-    Head(name="value"),
-    Head(name="standard error"),
-    Head(name="rows"),
-    Head(name="origin", number=False),
-    Head(name="what it is", number=False),
-    Head(name="source", number=False),
-)
 # What all answers of this package leave out.
 NOT_MODELLED = (
     "One step is one sequence of operations: communication does not overlap with computation.",
@@ -50,21 +25,21 @@ NOT_MODELLED = (
 def accuracy_section(decisions: Sequence[Decision]) -> Html:
     """Return the reliability of the constants: by GPU, then one by one."""
     choices = decisions[0].choices
-    rows: list[list[Child]] = []
-    for choice in choices:
-        estimate = choice.comparison.standard
-        price = choice.gpu.price_usd_per_hour
-        rows.append(
-            [
-                choice.gpu.name,
-                _origin_words(estimate.rates),
-                *(_interval(choice.under(name)) for name in ATTENTIONS),
-                tag("code", choice.gpu.content_hash),
-                choice.gpu.confidence,
-                "unknown" if price is None else f"{price.value:,.2f}: {price.told}; {price.source}",
-            ]
-        )
     asked = [choice for choice in choices if choice.asked] or list(choices[:1])
+    origins = (
+        constants_note(choice.comparison.standard.rates)
+        for decision in decisions
+        for choice in decision.choices
+        if choice.asked
+    )
+    heads = [
+        words_head("GPU", lambda choice: choice.gpu.name),
+        words_head("constants", lambda choice: _origin_words(choice.comparison.standard.rates)),
+        *heads_each(ATTENTIONS, _interval, "interval of the step"),
+        words_head("profile", _profile, "content hash", short=True),
+        words_head("figures", lambda choice: choice.gpu.confidence, "A: sources agree"),
+        words_head("price", _price, "USD per GPU hour, source"),
+    ]
     return tag(
         "div",
         tag(
@@ -79,12 +54,12 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
             f"{shipped_spreads().coverage:.0%} of the times measured on shapes, or on whole GPUs, "
             "that no fit had seen.",
         ),
-        tag("p", " ".join(_constants_notes(decisions))),
+        tag("p", " ".join(dict.fromkeys(origins))),
         table(
             "What each GPU's times rest on",
-            GPU_HEADS,
-            rows,
-            classes=["asked" if choice.asked else None for choice in choices],
+            heads,
+            choices,
+            class_of=lambda choice: "asked" if choice.asked else None,
         ),
         (_spread_table(choice) for choice in asked),
         (
@@ -98,8 +73,20 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
     )
 
 
-def _interval(result: Estimate) -> str:
+def _profile(choice: Choice) -> Html:
+    """Return the hash of a GPU's profile."""
+    return tag("code", choice.gpu.content_hash)
+
+
+def _price(choice: Choice) -> str:
+    """Write a GPU's price and who asks it."""
+    price = choice.gpu.price_usd_per_hour
+    return "unknown" if price is None else f"{price.value:,.2f}: {price.told}; {price.source}"
+
+
+def _interval(choice: Choice, attention: Attention) -> str:
     """Say how much less and more than predicted a step may take."""
+    result = choice.under(attention)
     if not result.interval_known:
         return "not known"
     return _range(1 - result.step_low_s / result.step_s, result.step_high_s / result.step_s - 1)
@@ -118,23 +105,25 @@ def _range(below: float, above: float) -> str:
 def _spread_table(choice: Choice) -> Html:
     """Return the spreads of a case's kernels around their predictions."""
     rates, setup = choice.comparison.standard.rates, choice.comparison.standard.setup
-    rows: list[list[Child]] = []
-    for family in dict.fromkeys(
-        FAMILY[operation.kind]
-        for name in ATTENTIONS
-        for operation in choice.under(name).operations
-        if operation.launches
-    ):
-        found = spread_of(rates, family, format_of(family, setup))
-        rows.append(
-            [
-                KERNELS[family],
-                _range(found.fixed_below, found.fixed_above),
-                _range(found.streaming_below, found.streaming_above),
-                _range(found.cached_below, found.cached_above),
-            ]
-        )
-    return table(f"By how much kernels were off, for {choice.gpu.name}", SPREAD_HEADS, rows)
+    operations = (item for name in ATTENTIONS for item in choice.under(name).operations)
+    families = dict.fromkeys(FAMILY[item.kind] for item in operations if item.launches)
+    found = [(family, spread_of(rates, family, format_of(family, setup))) for family in families]
+    heads = [
+        words_head("kind of kernel", lambda item: KERNELS[item[0]]),
+        Head(
+            "fixed time",
+            lambda item: _range(item[1].fixed_below, item[1].fixed_above),
+            "launches, waves",
+        ),
+        Head(
+            "time on bytes and products",
+            lambda item: _range(item[1].streaming_below, item[1].streaming_above),
+        ),
+        Head(
+            "bytes that stay in L2", lambda item: _range(item[1].cached_below, item[1].cached_above)
+        ),
+    ]
+    return table(f"By how much kernels were off, for {choice.gpu.name}", heads, found)
 
 
 def _origin_words(rates: Rates) -> str:
@@ -145,47 +134,48 @@ def _origin_words(rates: Rates) -> str:
     return rates.origin
 
 
-def _constants_notes(decisions: Sequence[Decision]) -> list[str]:
-    """Say where the constants of the GPUs asked about come from."""
-    every = [
-        constants_note(choice.comparison.standard.rates)
-        for decision in decisions
-        for choice in decision.choices
-        if choice.asked
-    ]
-    return list(dict.fromkeys(every))
-
-
 def _constants_table(*estimates: Estimate) -> Html:
     """Return the constants that these steps used, with error, rows and source."""
     rates = estimates[0].rates
     operations = [item for estimate in estimates for item in estimate.operations if item.launches]
-    rows: list[list[Child]] = []
-    for key, constant in used_constants(operations, rates, eager=estimates[0].setup.eager):
-        found_as = str(constant.key)
-        fitted = rates.gpu.fitted.get(found_as) if constant.origin == "fitted" else None
-        rows.append(
-            [
-                str(key),
-                f"{constant.value:.4g}",
-                "" if fitted is None or fitted.stderr is None else f"{fitted.stderr:.2g}",
-                "" if fitted is None or fitted.rows is None else f"{fitted.rows:,}",
-                constant.origin,
-                CONSTANTS[key.name].description,
-                constant.source,
-            ]
-        )
-    return table(f"Constants of the timing model on {rates.gpu.name}", CONSTANT_HEADS, rows)
+
+    def fitted(field: str, form: str) -> Callable[[tuple[Key, Constant]], str]:
+        """Return the function that writes a field of a constant's fit, if it has it."""
+
+        def cell(item: tuple[Key, Constant]) -> str:
+            found = rates.gpu.fitted.get(str(item[1].key)) if item[1].origin == "fitted" else None
+            value = getattr(found, field, None)
+            return "" if value is None else format(value, form)
+
+        return cell
+
+    heads = [
+        words_head("constant", lambda item: str(item[0])),
+        Head("value", lambda item: f"{item[1].value:.4g}"),
+        Head("standard error", fitted("stderr", ".2g")),
+        Head("rows", fitted("rows", ",")),
+        words_head("origin", lambda item: item[1].origin),
+        words_head("what it is", lambda item: CONSTANTS[item[0].name].description),
+        words_head("source", lambda item: item[1].source),
+    ]
+    used = used_constants(operations, rates, eager=estimates[0].setup.eager)
+    return table(f"Constants of the timing model on {rates.gpu.name}", heads, used)
 
 
 def assumptions_section(scenario: Scenario | None, decisions: Sequence[Decision]) -> Html:
     """Return the inputs as they were understood, the notes, and what is not modelled."""
+    notes = (
+        note
+        for decision in decisions
+        for result in variants(decision.first.comparison).values()
+        for note in result.notes
+    )
     return tag(
         "div",
         tag("h3", "What was understood"),
         _inputs_table(decisions),
         tag("h3", "Notes"),
-        bullets(notes(decisions)),
+        bullets(without_shortage(notes)),
         tag("h3", "What is not in the model"),
         bullets(NOT_MODELLED),
         None if scenario is None else _origin(scenario),
@@ -207,32 +197,16 @@ def _origin(scenario: Scenario) -> Html:
     )
 
 
-def notes(decisions: Sequence[Decision]) -> list[str]:
-    """Return the notes of all estimates on the first GPU of each case, each once."""
-    every = [
-        note
-        for decision in decisions
-        for result in variants(decision.first.comparison).values()
-        for note in result.notes
-    ]
-    return without_shortage(every)
-
-
 def _inputs_table(decisions: Sequence[Decision]) -> Html:
     """Return the settings of every case, by the names of the options."""
-    columns = [_settings(decision) for decision in decisions]
-    names = [name for name in columns[0] if any(column[name] for column in columns)]
-    heads = [Head(name="setting", number=False)]
-    heads += [Head(name=str(column["model"]), number=False) for column in columns]
-    rows: list[list[Child]] = [
-        [name.replace("_", " "), *(setting(column[name]) for column in columns)]
-        for name in names
-        if name != "model"
-    ]
-    return table("The inputs of each case, defaults included", heads, rows)
+    wanted = without(INPUTS, "parameters", "active_parameters", "attention")
+    cases = [as_object(wanted, decision.first.comparison.standard) for decision in decisions]
+    names = [name for name in cases[0] if name != "model" and any(case[name] for case in cases)]
+    heads = [words_head("setting", lambda name: name.replace("_", " "))]
+    heads += [words_head(str(case["model"]), _setting_in(case)) for case in cases]
+    return table("The inputs of each case, defaults included", heads, names)
 
 
-def _settings(decision: Decision) -> dict[str, Any]:
-    """Return the settings of a case."""
-    unsaid = ("parameters", "active_parameters", "attention")
-    return as_object(without(INPUTS, *unsaid), decision.first.comparison.standard)
+def _setting_in(case: Mapping[str, object]) -> Callable[[str], str]:
+    """Return the function that writes a setting of a case."""
+    return lambda name: setting(case[name])

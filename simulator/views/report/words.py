@@ -119,7 +119,6 @@ def _short(result: Estimate) -> str:
 
 def grid_sentence(grid: GridSummary) -> str:
     """Say what holds over the whole grid."""
-    gained = "all" if grid.gained == grid.points else f"{grid.gained:,}" if grid.gained else "none"
     within = ""
     if grid.both_fit:
         most, least = (f"{float(row['speedup']):.2f}" for row in (grid.most, grid.least))
@@ -128,9 +127,15 @@ def grid_sentence(grid: GridSummary) -> str:
             f"times as fast ({point(grid.most, grid)})"
         )
     return (
-        f"Bifurcated attention is at least {GAIN_SPEEDUP:g} times as fast at {gained} of the "
-        f"grid's {plural(grid.points, 'point')}{within}. {_deciding(grid)} {_fitting(grid)}"
+        f"Bifurcated attention is at least {GAIN_SPEEDUP:g} times as fast at "
+        f"{_of_all(grid.gained, grid)} of the grid's {plural(grid.points, 'point')}{within}. "
+        f"{_deciding(grid)} {_fitting(grid)}"
     )
+
+
+def _of_all(points: int, grid: GridSummary) -> str:
+    """Write a number of the grid's points."""
+    return "all" if points == grid.points else f"{points:,}" if points else "none"
 
 
 def grid_line(grid: GridSummary) -> str:
@@ -141,20 +146,15 @@ def grid_line(grid: GridSummary) -> str:
 
 def _deciding(grid: GridSummary) -> str:
     """Say at how many points the prediction's interval decides."""
-    parts = [
-        f"{verdict} at {'all' if points == grid.points else f'{points:,}'}"
-        for verdict, points in grid.decided.items()
-        if points
-    ]
+    decided = grid.decided.items()
+    parts = [f"{verdict} at {_of_all(points, grid)}" for verdict, points in decided if points]
     return f"Whether to share, with the predictions' errors: {', '.join(parts)}."
 
 
 def _fitting(grid: GridSummary) -> str:
     """Say how many points fit in memory."""
-    standard, bifurcated = (
-        "all" if fit == grid.points else f"{fit:,}" if fit else "none"
-        for fit in (grid.standard_fits, grid.bifurcated_fits)
-    )
+    fits = (grid.standard_fits, grid.bifurcated_fits)
+    standard, bifurcated = (_of_all(points, grid) for points in fits)
     if standard == bifurcated:
         return f"{standard.capitalize()} of them fit in memory."
     return (

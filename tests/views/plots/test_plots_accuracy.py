@@ -74,7 +74,8 @@ def test_a_point_names_its_row() -> None:
     """GPU, library and kernel, sizes, file and line, and how far off; texts cannot be markup."""
     frame = rows([10.0], [12.5]).assign(kernel="a<b", file="rows.csv", line=17)
     (points,) = (trace for trace in predicted_measured(frame).data if trace.mode == "markers")
-    assert points.text == ("h100-sxm torch a&lt;b<br>m 1<br>rows.csv 17<br>+25.0%",)
+    (said,) = points.hovertext
+    assert said.startswith("h100-sxm torch a&lt;b<br>m 1<br>rows.csv 17<br>+25.0%<br>")
 
 
 def test_the_rows_farthest_off_are_always_drawn() -> None:

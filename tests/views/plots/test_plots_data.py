@@ -184,7 +184,7 @@ def test_the_kv_io_ratio_is_that_of_compare(question: Study) -> None:
     """Points of the ratio figure are ratio and speed-up of ``compare``."""
     made = figure("kv-io", question)
     line = next(trace for trace in made.data if trace.name == "8K-token context")
-    where = list(line.customdata).index(16)
+    (where,) = (at for at, said in enumerate(line.hovertext) if said.startswith("16 samples"))
     answer = compare(question, samples=16)
     assert line.x[where] == pytest.approx(answer.kv_io_ratio)
     assert line.y[where] == pytest.approx(answer.speedup)
