@@ -99,7 +99,7 @@ class Column:
         if self.unit == "bool":
             return bool(value)
         if self.of:
-            several = isinstance(value, list | tuple)
+            several = type(value) in (list, tuple)  # a named tuple is one record
             parts = [as_object(self.of, part) for part in (value if several else [value])]
             return parts if several else parts[0]
         if self.unit in ("bytes", "FLOP", "launches"):
