@@ -25,8 +25,9 @@ MOST_KEPT = 512
 # A larger file is no model's config.json, no table of runs, and none that a person wrote as TOML.
 # [characters].
 LARGEST_FILE, LARGEST_TOML = 16_000_000, 1_000_000
-# A key of many parts; reading it takes the square of their number.
-_LONG_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++\s*+\.\s*+){100}""")
+# A key of so many parts; reading it takes the square of their number.
+LONG = 100
+_LONG_KEY = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]++\s*+\.\s*+){{{LONG}}}""")
 _TABLE = re.compile(r"^[ \t]*\[[^\]\n]+\][ \t]*$", re.MULTILINE)
 # The most mistakes of a file that a message names.
 MOST_MISTAKES = 8
@@ -39,9 +40,7 @@ SETTLED_NS = 2_000_000_000
 class Frozen(BaseModel):
     """Base class of files' content: unknown keys are errors, and values never change."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     def but(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, without any validation."""
@@ -153,7 +152,7 @@ def read_toml(
     """
 
     def parse(text: str) -> dict[str, Any]:
-        if _LONG_KEY.search(text):
+        if any(line.count(".") >= LONG and _LONG_KEY.search(line) for line in text.splitlines()):
             raise RecursionError
         return tomllib.loads(part(text))
 
