@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_any_encoding()
     warnings.showwarning = cast("Any", _warn)
     try:
-        app = build(words[0] if words else "--help")
+        app = build(words[0] if words else None)
         code = app(args=words, prog_name="bifurcate", standalone_mode=False)
     except typer.TyperException as error:
         what, hint = _misuse(error)
