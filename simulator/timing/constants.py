@@ -244,8 +244,6 @@ CONSTANTS: dict[str, Definition] = {
             **dict.fromkeys(STREAMING, (0.3, 20)),
             "collective": (0.5, 60),
             **dict.fromkeys((*LINEAR_KERNELS, *SPARSE_KERNELS), (0.3, 60)),
-            # Modules hardly tell a kernel's launch from what they add around it.
-            "sparse_attention": (2, 20),
         },
         rows=_LITTLE_TO_DO,
     ),
