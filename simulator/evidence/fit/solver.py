@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 
@@ -115,6 +116,8 @@ def fit(
         *(tuple(free), variant),
     )
     rows = len(problem.measured)
+    seen = np.any([problem.seen(start) for start in problem.starts()], axis=0)
+    problem = replace(problem, free=tuple(compress(free, seen)))
     best = min(map(problem.solve, problem.starts()), key=problem.cost)
     errors, correlation = problem.uncertainty(best)
     edges: dict[str, float] = {}
@@ -279,6 +282,10 @@ class _Problem:
             columns.append((self.residuals(moved) - self.residuals(below)) / (2 * step))
         return np.array(columns).T.reshape(len(self.measured), len(point))
 
+    def seen(self, point: "np.ndarray") -> "np.ndarray":
+        """Return which constants affect the time of a row."""
+        return np.abs(self.jacobian(point)).max(axis=0, initial=0.0) > LEAST_SENSITIVITY
+
     def solve(self, start: "np.ndarray", rows: "np.ndarray | None" = None) -> "np.ndarray":
         """Return the best point for all or a subset of the rows."""
         from scipy.optimize import least_squares
@@ -328,6 +335,5 @@ class _Problem:
         scaled = np.where(errors > 0, errors, 1)
         centred = (spread - spread.mean(axis=0)) / scaled
         distance = np.minimum(best - self.low, self.high - best)
-        unseen = np.abs(jacobian).max(axis=0) < LEAST_SENSITIVITY
-        errors[(distance < NEAR_EDGE) | unseen] = np.inf
+        errors[(distance < NEAR_EDGE) | ~self.seen(best)] = np.inf
         return errors, centred.T @ centred / RESAMPLES
