@@ -12,12 +12,12 @@ import pytest
 from simulator.errors import MeasurementError
 from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summary
 from simulator.evidence.fit.profile import profile_path, profile_text
-from simulator.evidence.fit.solver import with_constants
+from simulator.evidence.fit.solver import _Problem, with_constants
 from simulator.evidence.fit.stages import STAGES, wanted_rows
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
-from simulator.timing.constants import Key, rates
+from simulator.timing.constants import CONSTANTS, Key, rates
 
 # Any card without fitted constants of its own will do.
 CARD = "l4"
@@ -119,6 +119,29 @@ def test_the_edge_of_a_range_is_reported(tmp_path: Path) -> None:
     fast = {**TRUE_GEMM, "gemm_bandwidth_fraction": 1.3}
     part = calibrate(made(tmp_path, fast, rows=full_grid()), load_hardware(CARD)).fits[0]
     assert "gemm_bandwidth_fraction" in part.fitted.bounded
+
+
+def test_what_rows_only_bound_spoils_no_other_constant(tmp_path: Path) -> None:
+    """Where splitting a product never pays, its time is at the edge, whatever other cards take."""
+    never = {**TRUE_GEMM, "split_k_us": 1e4}
+    part = calibrate(made(tmp_path, never, rows=full_grid()), load_hardware(CARD)).fits[0]
+    _, most = CONSTANTS["split_k_us"].fit[None]
+    assert part.fitted.bounded == ("split_k_us",)
+    assert part.fitted.constants["split_k_us"] == most
+    for name in ("gemm_launch_us", "gemm_bandwidth_fraction", "gemm_flops_fraction"):
+        assert part.fitted.constants[name] == pytest.approx(TRUE_GEMM[name], rel=0.06), name
+
+
+def test_a_fit_is_the_same_wherever_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the card's values, and from the middle of the ranges, which are far from them."""
+    measurements = made(tmp_path, TRUE_GEMM, rows=full_grid())
+    starts, found = _Problem.starts, []
+    for number in (0, 1):
+        monkeypatch.setattr(_Problem, "starts", lambda self, i=number: [starts(self)[i]])
+        found.append(calibrate(measurements, load_hardware(CARD)).fits[0].fitted.constants)
+    assert found[0] == pytest.approx(found[1], rel=0.01)
 
 
 def test_libraries_get_their_own_where_there_are_several(tmp_path: Path) -> None:
