@@ -78,6 +78,7 @@ def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
         # Few products are split, or held up by loading their tiles.
         tolerance = 0.15 if name in {"tile_gb_per_s", "tile_start_k", "split_k_us"} else 0.06
         assert value == pytest.approx(true, rel=tolerance), name
+        assert stderr is not None
         assert 0 < stderr < 2 * tolerance * true
         assert rows == len(full_grid())
     median, _, _ = error_summary(result.fits[0].fitted.held_out)

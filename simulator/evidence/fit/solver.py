@@ -118,29 +118,8 @@ def fit(
     rows = len(problem.measured)
     seen = np.any([problem.seen(start) for start in problem.starts()], axis=0)
     problem = replace(problem, free=tuple(compress(free, seen)))
-    best = min(map(problem.solve, problem.starts()), key=problem.cost)
+    problem, best, edges = _settled(problem)
     errors, correlation = problem.uncertainty(best)
-    edges: dict[str, float] = {}
-    told: set[Free] = set()
-    while doubtful := [
-        (error, i)
-        for i, (error, item) in enumerate(zip(errors, problem.free, strict=True))
-        if error > LARGEST_ERROR and item not in told
-    ]:
-        # Without the worst constant, the rows may determine the others.
-        _, worst = max(doubtful)
-        most = problem.cost(best) * (1 + LEAST_GAIN)
-        for value in (None, problem.far_edge(worst, best)):
-            less = problem.without(worst, value)
-            point = less.solve(np.delete(best, worst))
-            if less.cost(point) <= most:
-                if value is not None:
-                    edges[problem.names[worst]] = value
-                problem, best = less, point
-                errors, correlation = problem.uncertainty(best)
-                break
-        else:
-            told.add(problem.free[worst])
     names = problem.names
     held_out = np.full(rows, np.nan)
     folds = _folds(problem.shapes)
@@ -155,21 +134,51 @@ def fit(
         if abs(correlation[i, j]) > 0.95  # noqa: PLR2004
     ]
     values = {name: float(np.exp(value)) for name, value in zip(names, best, strict=True)}
+    constants = {**values, **edges}
+    stderr = {
+        name: values[name] * float(error)
+        for name, error in zip(names, errors, strict=True)
+        if np.isfinite(error)
+    }
     return Fitted(
-        constants={**values, **edges},
-        stderr={
-            name: values[name] * float(error) for name, error in zip(names, errors, strict=True)
-        },
-        bounded=tuple(edges),
-        unidentified=tuple(
-            item.key for item in free if str(item.key.of(variant)) not in {**values, **edges}
-        ),
+        constants=constants,
+        stderr=stderr,
+        bounded=tuple(name for name in constants if name not in stderr),
+        unidentified=tuple(item.key for item in free if str(item.key.of(variant)) not in constants),
         correlated=tuple(pairs),
         residuals=problem.residuals(best),
         held_out=held_out,
         rows=rows,
         shapes=len(np.unique(problem.shapes)),
     )
+
+
+def _settled(problem: "_Problem") -> tuple["_Problem", "np.ndarray", dict[str, float]]:
+    """Return a problem without what the rows hardly tell, its solution, and constants at edges."""
+    best = min(map(problem.solve, problem.starts()), key=problem.cost)
+    edges: dict[str, float] = {}
+    told: set[Free] = set()
+    while True:
+        errors, _ = problem.uncertainty(best)
+        doubtful = [
+            (error, i)
+            for i, (error, item) in enumerate(zip(errors, problem.free, strict=True))
+            if error > LARGEST_ERROR and item not in told
+        ]
+        if not doubtful:
+            return problem, best, edges
+        # Without the worst constant, the rows may determine the others.
+        _, worst = max(doubtful)
+        most = problem.cost(best) * (1 + LEAST_GAIN)
+        for value in (None, problem.far_edge(worst, best)):
+            less = problem.without(worst, value)
+            point = less.solve(np.delete(best, worst))
+            if less.cost(point) <= most:
+                edges |= {} if value is None else {problem.names[worst]: value}
+                problem, best = less, point
+                break
+        else:
+            told.add(problem.free[worst])
 
 
 def _folds(shapes: "np.ndarray") -> "np.ndarray":
@@ -284,7 +293,8 @@ class _Problem:
 
     def seen(self, point: "np.ndarray") -> "np.ndarray":
         """Return which constants affect the time of a row."""
-        return np.abs(self.jacobian(point)).max(axis=0, initial=0.0) > LEAST_SENSITIVITY
+        most = np.abs(self.jacobian(point)).max(axis=0, initial=0.0)
+        return np.asarray(most > LEAST_SENSITIVITY)
 
     def solve(self, start: "np.ndarray", rows: "np.ndarray | None" = None) -> "np.ndarray":
         """Return the best point for all or a subset of the rows."""
