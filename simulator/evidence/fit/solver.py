@@ -112,8 +112,12 @@ def fit(
         The library or format of the constants.
     """
     problem = _Problem(
-        *(gpu, groups, np.log(np.concatenate(measured)), np.concatenate(shapes).astype(str)),
-        *(tuple(free), variant),
+        gpu,
+        groups,
+        measured=np.log(np.concatenate(measured)),
+        shapes=np.concatenate(shapes).astype(str),
+        free=tuple(free),
+        variant=variant,
     )
     rows = len(problem.measured)
     seen = np.any([problem.seen(start) for start in problem.starts()], axis=0)
