@@ -21,7 +21,9 @@ from simulator.resources import atomic_path
 killed = settings(
     fuzzed, max_examples=max(4, EXAMPLES // 100), phases=[Phase.explicit, Phase.generate]
 )
-KILLS = st.sampled_from([signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+# A shell's background jobs ignore SIGINT, and so do the processes that they start.
+INTERRUPTS = [signal.SIGINT] if signal.getsignal(signal.SIGINT) != signal.SIG_IGN else []
+KILLS = st.sampled_from([signal.SIGTERM, signal.SIGKILL, *INTERRUPTS])
 # Replaces a file as a whole and appends a row, again and again, and says when each is on the disk.
 WRITER = """
 import json, sys
