@@ -1,6 +1,6 @@
 """Capacity planning: which GPUs and how many, for a step in time or for requests a second."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, inf
@@ -37,6 +37,9 @@ STAGES = (2, 4)
 DEFAULT_TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 Verdict = Literal["meets", "maybe", "no"]
 VERDICTS: tuple[Verdict, ...] = ("meets", "maybe", "no")
+# Under load, how many times the price of the cheapest option that meets the targets another one may
+# cost to be worth a look. More is needless where it meets them; a risk that saves nothing is too.
+WORTH: dict[Verdict, float] = {"meets": 4.0, "maybe": 1.0, "no": inf}
 # The beginning of what is said of deployments on which a request does not fit.
 UNFIT = "a request does not fit on "
 
@@ -225,7 +228,7 @@ class Plan(Answer):
         The option with the lowest comparable price per hour that meets the targets, if possible one
         whose interval is known and that surely fits; None if there is none.
     cheapest_maybe
-        The same of those that may meet them.
+        The same of those that may meet them for less; None if none does.
     fewest_gpus
         For each GPU id, the smallest number of that GPU that meets the targets; None if none does.
     skipped
@@ -239,6 +242,13 @@ class Plan(Answer):
     cheapest_maybe: Option | None
     fewest_gpus: dict[str, int | None]
     skipped: tuple[str, ...]
+
+    def is_dear(self, option: Option) -> bool:
+        """Whether an option costs too much to be considered beside the cheapest: see WORTH."""
+        price, least = option.usd_per_hour, self.cheapest and self.cheapest.usd_per_hour
+        if self.request is None or price is None or least is None:
+            return False
+        return option is not self.cheapest and price > WORTH[option.verdict] * least
 
 
 def plan(
@@ -293,6 +303,7 @@ def plan(
         if not isinstance(asked, Request) or asked.shares:
             skipped |= dict.fromkeys(left_out)
         price, found = price_of(gpu, usd_per_hour), list[Option]()
+        unfit: dict[Attention, list[int]] = {}
         for way in layouts(model, setup, tensor_parallel_sizes):
             held = any(not option.doubts[0] for option in found)
             if held and way.pipeline_parallel > setup.pipeline_parallel:
@@ -305,7 +316,9 @@ def plan(
                     ways = deployments(
                         model, gpu, way, asked, attentions=possible, most_sequences=most_sequences
                     )
-                    skipped |= dict.fromkeys(_unfit(ways))
+                    for each in ways:
+                        if each.server is None:
+                            unfit.setdefault(each.attention, []).append(each.gpus)
                     found += _under_load(ways, wanted, most, price)
                 else:
                     steps = [estimate(model, gpu, way.under(name), asked) for name in possible]
@@ -313,17 +326,21 @@ def plan(
             except WorkloadError as error:
                 skipped[str(error)] = None
         options += _without_the_beaten(found)
+        skipped |= dict.fromkeys(_unfit(gpu.id, unfit, found))
     if not options:
         raise WorkloadError(
             "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
         )
     ranked = sorted(_on_the_front(options), key=_order)
+    sure, maybe = (_cheapest(ranked, verdict) for verdict in ("meets", "maybe"))
+    if sure and maybe and (maybe.usd_per_hour or 0.0) >= (sure.usd_per_hour or 0.0):
+        maybe = None
     return Plan(
         targets=wanted,
         request=asked if isinstance(asked, Request) else None,
         options=tuple(ranked),
-        cheapest=_cheapest(ranked, "meets"),
-        cheapest_maybe=_cheapest(ranked, "maybe"),
+        cheapest=sure,
+        cheapest_maybe=maybe,
         fewest_gpus={gpu: _fewest(ranked, gpu) for gpu in cards},
         skipped=tuple(skipped),
     )
@@ -366,13 +383,26 @@ def _in_time(step: Estimate, targets: Targets, price: Price | None) -> Option:
     return Option(found=step, targets=targets, price=price, verdict=verdict)
 
 
-def _unfit(ways: Sequence[Deployment]) -> Iterator[str]:
-    """Say on what not even one request fits."""
-    unfit = [each for each in ways if each.server is None]
-    if unfit:
-        kinds = ", ".join(each.attention for each in unfit)
-        which = f" ({kinds})" if len(unfit) < len(ways) else ""
-        yield f"{UNFIT}{unfit[0].gpus} x {unfit[0].gpu.id}{which}"
+def _unfit(
+    gpu: str, unfit: Mapping[Attention, Sequence[int]], found: Sequence[Option]
+) -> Iterator[str]:
+    """Say on how many GPUs not even one request fits, the most that are fewer than those it does.
+
+    Parameters
+    ----------
+    gpu
+        One kind of GPU.
+    unfit
+        Sizes of its groups on which none fits, by kind of attention.
+    found
+        The options where one does.
+    """
+    for attention, sizes in unfit.items():
+        fit = {option.attention: option.deployed.setup.gpus for option in reversed(found)}
+        fewer = [size for size in sizes if size < fit.get(attention, inf)]
+        which = f" ({attention})" if fit.keys() - unfit.keys() else ""
+        if fewer:
+            yield f"{UNFIT}{max(fewer)} x {gpu}{which}"
 
 
 def _under_load(
@@ -454,10 +484,12 @@ def _order(option: Option) -> tuple[float, ...]:
     """Sort options: those that meet the targets, and that may, by cost; then the nearest first."""
     unfit, unknown, _ = option.doubts
     # Equal loads cost a token in proportion to the hour, in which equals are equal to the last bit.
-    load = isinstance(option.found, Point)
+    load = option.found.served if isinstance(option.found, Point) else None
     cost = option.usd_per_hour if load else option.usd_per_million_tokens
     by_cost = option.verdict != "no" and cost is not None
     short = (-float(option.result.memory.free_bytes),) if unfit else option.times_s
+    if load:
+        short = (*short, load.utilisation)
     return (
         VERDICTS.index(option.verdict),
         unfit,

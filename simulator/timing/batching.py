@@ -250,6 +250,18 @@ class Served:
     full_share: float
     spread: Spread | None = None
 
+    def ttft_at(self, share: float | None) -> float | None:
+        """Return the mean TTFT, or that which a share of requests keep, None if unknown. [s]."""
+        if share is None:
+            return self.ttft_s
+        return None if self.spread is None else self.spread.ttft_at(share)
+
+    def tpot_at(self, share: float | None) -> float | None:
+        """Return the same of TPOT. [s]."""
+        if share is None:
+            return self.tpot_s
+        return None if self.spread is None else self.spread.tpot_at(share)
+
 
 def closed_loop(server: Server, users: int) -> Served:
     """Return what ``users`` see who ask again as soon as they have their answer.
