@@ -1,6 +1,6 @@
 """Capacity planning: which GPUs and how many, for a step in time or for requests a second."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, inf
@@ -245,10 +245,10 @@ class Plan(Answer):
 
     def is_dear(self, option: Option) -> bool:
         """Whether an option costs too much to be considered beside the cheapest: see WORTH."""
-        price, least = option.usd_per_hour, self.cheapest and self.cheapest.usd_per_hour
-        if self.request is None or price is None or least is None:
+        if self.request is None or self.cheapest is None or option is self.cheapest:
             return False
-        return option is not self.cheapest and price > WORTH[option.verdict] * least
+        least = self.cheapest.usd_per_hour or 0.0
+        return (option.usd_per_hour or 0.0) > WORTH[option.verdict] * least
 
 
 def plan(
@@ -302,8 +302,7 @@ def plan(
         possible, left_out = runnable(attentions, model, gpu)
         if not isinstance(asked, Request) or asked.shares:
             skipped |= dict.fromkeys(left_out)
-        price, found = price_of(gpu, usd_per_hour), list[Option]()
-        unfit: dict[Attention, list[int]] = {}
+        price, found, served = price_of(gpu, usd_per_hour), list[Option](), list[Deployment]()
         for way in layouts(model, setup, tensor_parallel_sizes):
             held = any(not option.doubts[0] for option in found)
             if held and way.pipeline_parallel > setup.pipeline_parallel:
@@ -316,9 +315,7 @@ def plan(
                     ways = deployments(
                         model, gpu, way, asked, attentions=possible, most_sequences=most_sequences
                     )
-                    for each in ways:
-                        if each.server is None:
-                            unfit.setdefault(each.attention, []).append(each.gpus)
+                    served += ways
                     found += _under_load(ways, wanted, most, price)
                 else:
                     steps = [estimate(model, gpu, way.under(name), asked) for name in possible]
@@ -326,21 +323,19 @@ def plan(
             except WorkloadError as error:
                 skipped[str(error)] = None
         options += _without_the_beaten(found)
-        skipped |= dict.fromkeys(_unfit(gpu.id, unfit, found))
+        skipped |= dict.fromkeys(_unfit(served))
     if not options:
         raise WorkloadError(
             "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
         )
     ranked = sorted(_on_the_front(options), key=_order)
-    sure, maybe = (_cheapest(ranked, verdict) for verdict in ("meets", "maybe"))
-    if sure and maybe and (maybe.usd_per_hour or 0.0) >= (sure.usd_per_hour or 0.0):
-        maybe = None
+    sure = _cheapest(ranked, "meets")
     return Plan(
         targets=wanted,
         request=asked if isinstance(asked, Request) else None,
         options=tuple(ranked),
         cheapest=sure,
-        cheapest_maybe=maybe,
+        cheapest_maybe=_cheapest(ranked, "maybe", below=sure),
         fewest_gpus={gpu: _fewest(ranked, gpu) for gpu in cards},
         skipped=tuple(skipped),
     )
@@ -383,26 +378,21 @@ def _in_time(step: Estimate, targets: Targets, price: Price | None) -> Option:
     return Option(found=step, targets=targets, price=price, verdict=verdict)
 
 
-def _unfit(
-    gpu: str, unfit: Mapping[Attention, Sequence[int]], found: Sequence[Option]
-) -> Iterator[str]:
-    """Say on how many GPUs not even one request fits, the most that are fewer than those it does.
+def _unfit(ways: Sequence[Deployment]) -> Iterator[str]:
+    """Say on how many of a card not even one request fits, the most below those on which it does.
 
-    Parameters
-    ----------
-    gpu
-        One kind of GPU.
-    unfit
-        Sizes of its groups on which none fits, by kind of attention.
-    found
-        The options where one does.
+    For each kind of attention; once if it is the same for all.
     """
-    for attention, sizes in unfit.items():
-        fit = {option.attention: option.deployed.setup.gpus for option in reversed(found)}
-        fewer = [size for size in sizes if size < fit.get(attention, inf)]
-        which = f" ({attention})" if fit.keys() - unfit.keys() else ""
-        if fewer:
-            yield f"{UNFIT}{max(fewer)} x {gpu}{which}"
+    kinds = dict.fromkeys(way.attention for way in ways)
+    most: dict[int, list[str]] = {}
+    for kind in kinds:
+        alike = [way for way in ways if way.attention == kind]
+        least = min((way.gpus for way in alike if way.server is not None), default=inf)
+        if fewer := [way.gpus for way in alike if way.gpus < least]:
+            most.setdefault(max(fewer), []).append(kind)
+    for size, unfit in most.items():
+        which = "" if len(unfit) == len(kinds) else f" ({', '.join(unfit)})"
+        yield f"{UNFIT}{size} x {ways[0].gpu.id}{which}"
 
 
 def _under_load(
@@ -500,9 +490,16 @@ def _order(option: Option) -> tuple[float, ...]:
     )
 
 
-def _cheapest(options: Sequence[Option], verdict: Verdict) -> Option | None:
+def _cheapest(
+    options: Sequence[Option], verdict: Verdict, below: Option | None = None
+) -> Option | None:
     """Return the cheapest option per hour of a verdict, the faster of equals."""
-    priced = [option for option in options if option.verdict == verdict and option.comparable]
+    most = inf if below is None else below.usd_per_hour or 0.0
+    priced = [
+        option
+        for option in options
+        if option.verdict == verdict and option.comparable and (option.usd_per_hour or 0.0) < most
+    ]
 
     def key(option: Option) -> tuple[float, ...]:
         doubts = option.doubts if verdict == "meets" else ()
