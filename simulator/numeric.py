@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 # Any, because plain numbers must not import numpy.
 Numeric = Any
 Name = TypeVar("Name", bound=str)
+# Larger whole numbers are not exact in float64: they are shown as computed.
+LARGEST_EXACT = 2**53
 # Types of plain numbers: a search for arrays among them would cost more than the arithmetic.
 _PLAIN: Any = frozenset({int, float, bool})
 

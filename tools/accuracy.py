@@ -4,7 +4,7 @@
 Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
 It writes no rows, only errors: on the page, and in simulator/timing/spread.toml, on which the
 intervals of predictions rest. With --carry it only writes
-simulator/timing/carried_kernels.toml and carried_libraries.toml, from the constants fitted in the
+simulator/timing/carried_kernels.json and carried_libraries.json, from the constants fitted in the
 profiles.
 """
 
@@ -277,7 +277,7 @@ def write_carried(measurements: Measurements, folder: Path) -> None:
         for name, (gpu_id, bandwidth) in CARRIED.items()
     }
     default = carry.averaged(gpus, kernels)
-    for name, libraries in (("carried_kernels.toml", False), ("carried_libraries.toml", True)):
+    for name, libraries in (("carried_kernels.json", False), ("carried_libraries.json", True)):
         text = carry.text(default, architectures, libraries=libraries)
         (folder / name).write_text(text, encoding="utf-8")
 

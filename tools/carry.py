@@ -2,10 +2,13 @@
 
 A kernel's constants depend on the library as much as on the GPU: FlashAttention-2 on one GPU says
 more about FlashAttention-2 on another GPU than another library on that GPU does. This module writes
-``simulator/timing/carried_kernels.toml`` and, for named libraries, ``carried_libraries.toml``.
+``simulator/timing/carried_kernels.json`` and, for named libraries, ``carried_libraries.json``.
 """
 
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,11 +47,11 @@ NO_GUIDE = {("a100-sxm-80gb", "latent_attention")}
 CARRIED_BY_LIBRARY = "host_us_per_launch"
 DIGITS = 3
 
-HEADER = """\
-# Constants of kernels that GPUs without rows carry over from those with them; written by
-# python tools/accuracy.py --carry from the profiles' fitted constants. At another clock, and of a
-# kernel or a library, see simulator/timing/constants.py.
-"""
+ABOUT = (
+    "Constants of kernels that GPUs without rows carry over from those with them; written by "
+    "python tools/accuracy.py --carry from the profiles' fitted constants. At another clock, and "
+    "of a kernel or a library, see simulator/timing/constants.py."
+)
 
 
 def kernels_of(table: pd.DataFrame, gpus: Iterable[HardwareProfile]) -> dict[tuple[str, str], str]:
@@ -205,22 +208,27 @@ def text(
         Whether to write the constants of named libraries and kernels, or all others.
     """
 
-    def listed(entries: Mapping[Key, Entry]) -> list[str]:
-        return [_line(key, each) for key, each in entries.items() if bool(key.library) == libraries]
+    def listed(entries: Mapping[Key, Entry]) -> dict[str, Any]:
+        chosen = {key: each for key, each in entries.items() if bool(key.library) == libraries}
+        return {str(key): _told(key, each) for key, each in chosen.items()}
 
-    lines = [HEADER, "[default]", *listed(default)]
-    for name, entries in architectures.items():
-        lines += ["", f'[architecture."{name}"]', *listed(entries)]
-    return "\n".join(lines) + "\n"
+    of = {name: listed(entries) for name, entries in architectures.items()}
+    written = json.dumps({"about": ABOUT, "default": listed(default), "architecture": of}, indent=1)
+    # A constant on one line.
+    return re.sub(r"\{[^{}]*\}", lambda entry: " ".join(entry[0].split()), written) + "\n"
 
 
-def _line(key: Key, entry: Entry) -> str:
-    """Format one constant, with its clock if it scales with the clock."""
-    clocked = entry.mhz and not entry.sm_tflops and _follows_clock(key)
-    clock = f", mhz = {entry.mhz:g}" if clocked else ""
-    sm = f", sm_tflops = {entry.sm_tflops:g}" if entry.sm_tflops else ""
-    power = f", tflops_per_w = {entry.tflops_per_w:g}" if entry.tflops_per_w else ""
-    return f'{key} = {{ value = {entry.value:g}{clock}{sm}{power}, source = "{entry.source}" }}'
+def _told(key: Key, entry: Entry) -> dict[str, float | str]:
+    """Return one constant, with its clock if it scales with the clock."""
+    clocked = not entry.sm_tflops and _follows_clock(key)
+    figures = {
+        "value": entry.value,
+        "mhz": entry.mhz if clocked else 0,
+        "sm_tflops": entry.sm_tflops,
+        "tflops_per_w": entry.tflops_per_w,
+    }
+    told = {name: float(f"{each:g}") for name, each in figures.items() if each or name == "value"}
+    return {**told, "source": entry.source}
 
 
 def _follows_sm(key: Key) -> bool:

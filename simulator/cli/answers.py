@@ -29,7 +29,6 @@ def _estimate(
     explain: opt.Explain = False,
     check: opt.Check = False,
 ) -> None:
-    """Estimate one decode step: time, bytes, memory, what binds."""
     from simulator.views import estimate as view
 
     results = _answers(question, api.estimate, gpu=gpu, attention=attention)
@@ -61,7 +60,6 @@ def _compare(
     explain: opt.Explain = False,
     check: opt.Check = False,
 ) -> None:
-    """Compare standard with bifurcated attention, and advise."""
     from simulator.views.estimate import compare_list, compare_object, compare_rows, compare_view
 
     results = _answers(question, api.compare, gpu=gpu, rule=rule)
@@ -87,7 +85,6 @@ def _generate(
     price_per_hour: opt.PricePerHour = None,
     check: opt.Check = False,
 ) -> None:
-    """Follow a whole request: prefill, every step, cost."""
     from simulator.views import generate as view
 
     if question.decoded_tokens is not None:
@@ -180,7 +177,6 @@ def _plan(
     check: bool,
     **asked: Any,
 ) -> None:
-    """Plan capacity: what fits, in time, on which GPU, at what cost."""
     from simulator.views.plan import plan_list, plan_object, plan_rows, plan_view
 
     if asked["tensor_parallel_sizes"] and question.tensor_parallel is not None:
@@ -237,7 +233,6 @@ def _serve(
     check: bool,
     **asked: Any,
 ) -> None:
-    """Follow a deployment under load: GPU and user tokens/s."""
     if figure is not None:
         check_figure(figure)
         question.settings()  # a figure is of one question
@@ -258,7 +253,6 @@ def _serve(
 def _tree(
     question: Question, output: Output, gpu: opt.GpuName = opt.DEFAULT_GPU, check: opt.Check = False
 ) -> None:
-    """Say which levels of a prefix tree to read once per node."""
     from simulator.views.tree import tree_object, tree_rows, tree_view
 
     result = api.tree(**question.settings(gpu=gpu))

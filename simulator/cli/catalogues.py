@@ -115,9 +115,9 @@ def _check_scenarios(files: Files = None) -> None:
     _check("scenario", files, scenario_files(), read_scenario, check)
 
 
-def _group(text: str, lister: Made, show: Made, **others: Made) -> typer.Typer:
+def _group(lister: Made, show: Made, **others: Made) -> typer.Typer:
     """Return a group of commands that lists the names when called without a command."""
-    group = typer.Typer(help=text, cls=Catalogue, rich_markup_mode=None)
+    group = typer.Typer(cls=Catalogue, rich_markup_mode=None)
 
     @group.callback(invoke_without_command=True)
     def _default(
@@ -138,17 +138,14 @@ def _group(text: str, lister: Made, show: Made, **others: Made) -> typer.Typer:
 
 
 _models = _group(
-    "List models, show one, or list the known model types.",
     *(_list_models, _show_model),
     types=_list_types,
 )
 _gpus = _group(
-    "List GPUs, show one with its sources, or check profiles.",
     *(_list_gpus, _show_gpu),
     check=_check_gpus,
 )
 _scenarios = _group(
-    "List scenarios, show one with its sources, or check files.",
     *(_list_scenarios, _show_scenario),
     check=_check_scenarios,
 )

@@ -12,21 +12,43 @@ from simulator.cli.output import say
 from simulator.errors import OutputError
 
 # The commands by what they are for, in the order of the help, each with its module, where it is
-# a function of this name after an underscore. Only the
-# requested command is loaded, because the options of all others would take longer than the answer.
-GROUPS: Mapping[str, Mapping[str, str]] = {
-    "One step, one request": dict.fromkeys(("compare", "estimate", "generate", "tree"), "answers"),
-    "GPUs and load": dict.fromkeys(("plan", "serve"), "answers"),
-    "Samples and fewer KV heads": dict.fromkeys(("quality", "tradeoff", "scaling"), "tradeoff"),
-    "Grids, figures, pages": {name: name for name in ("sweep", "plot", "report", "explore")},
-    "Models, GPUs, scenarios": dict.fromkeys(("models", "gpus", "scenarios"), "catalogues"),
+# a function of this name after an underscore, and its summary. Only the requested command is
+# loaded, because the options of all others would take longer than the answer.
+GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "One step, one request": {
+        "compare": ("answers", "Compare standard with bifurcated attention, and advise."),
+        "estimate": ("answers", "Estimate one decode step: time, bytes, memory, what binds."),
+        "generate": ("answers", "Follow a whole request: prefill, every step, cost."),
+        "tree": ("answers", "Say which levels of a prefix tree to read once per node."),
+    },
+    "GPUs and load": {
+        "plan": ("answers", "Plan capacity: what fits, in time, on which GPU, at what cost."),
+        "serve": ("answers", "Follow a deployment under load: GPU and user tokens/s."),
+    },
+    "Samples and fewer KV heads": {
+        "quality": ("tradeoff", "Find the pass@k that a latency buys, standard and bifurcated."),
+        "tradeoff": ("tradeoff", "Compare models of equal quality with smaller caches."),
+        "scaling": ("tradeoff", "Fit a scaling law to training runs: size factors, errors."),
+    },
+    "Grids, figures, pages": {
+        "sweep": ("sweep", "Compute a scenario's or a question's grid, to CSV or parquet."),
+        "plot": ("plot", "Draw a figure: page, image or Plotly's JSON."),
+        "report": ("report", "Write one offline page that answers a scenario or a question."),
+        "explore": ("explore", "Write a page with sliders and menus that answers at once."),
+    },
+    "Models, GPUs, scenarios": {
+        "models": ("catalogues", "List models, show one, or list the known model types."),
+        "gpus": ("catalogues", "List GPUs, show one with its sources, or check profiles."),
+        "scenarios": ("catalogues", "List scenarios, show one with its sources, or check files."),
+    },
     "Evidence": {
-        "trace": "trace",
-        "measure": "measure",
-        **dict.fromkeys(("calibrate", "validate"), "evidence"),
+        "trace": ("trace", "Trace a PyTorch function: FLOPs, bytes, launches, and time."),
+        "measure": ("measure", "Time kernels, products, streams and whole steps on your GPU."),
+        "calibrate": ("evidence", "Fit a GPU's constants to measured rows."),
+        "validate": ("evidence", "Compare predictions with measured rows."),
     },
 }
-COMMANDS = {name: module for group in GROUPS.values() for name, module in group.items()}
+COMMANDS = {name: found for group in GROUPS.values() for name, found in group.items()}
 
 # Two questions that each command answers.
 EXAMPLES: Mapping[str, Sequence[str]] = {
@@ -193,14 +215,11 @@ class Command(TyperCommand):
 class Commands(TyperGroup):
     """The commands, in groups."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, _: Any, formatter: Any) -> None:
         """Write each command's summary under its group."""
-        for title, names in GROUPS.items():
-            found = [(name, self.get_command(ctx, name)) for name in names]
+        for title, group in GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl(
-                    [(name, item.get_short_help_str(62)) for name, item in found if item]
-                )
+                formatter.write_dl([(name, summary) for name, (_, summary) in group.items()])
 
     def format_epilog(self, _: Any, formatter: Any) -> None:
         """Say where to begin."""

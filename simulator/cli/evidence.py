@@ -61,7 +61,6 @@ SUFFIXES = (".csv", ".parquet", ".json", ".html")
 def _calibrate(
     output: Output, *, rows: list[Path], gpu: str, path: Path | None, keep_suspect: bool
 ) -> None:
-    """Fit a GPU's constants to measured rows."""
     if missing := [name for name in ("scipy", "tomlkit") if find_spec(name) is None]:
         raise MeasurementError(
             f"calibrate needs {' and '.join(missing)}: "
@@ -256,7 +255,6 @@ def _validate(
     figure: Path | None,
     keep_suspect: bool,
 ) -> None:
-    """Compare predictions with measured rows."""
     from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load

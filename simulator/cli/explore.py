@@ -22,7 +22,6 @@ def _explore(
         opt.gpu_option("GPU to offer, as often as you like. Default: the scenario's, then all."),
     ] = None,
 ) -> None:
-    """Write a page with sliders and menus that answers at once."""
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a page goes to .html")
     from simulator.views.explore.menu import menu

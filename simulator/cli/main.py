@@ -33,7 +33,7 @@ DEBUG_VARIABLE = "BIFURCATE_DEBUG"
 
 
 def build(command: str | None = None) -> typer.Typer:
-    """Return the whole command line, or one with a single command."""
+    """Return the whole command line, or one with a single command, or for an option with none."""
     app = typer.Typer(
         cls=Commands,
         help=HELP,
@@ -42,12 +42,14 @@ def build(command: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(root)
-    for name in [command] if command in COMMANDS else COMMANDS:
-        made = getattr(import_module(f"simulator.cli.{COMMANDS[name]}"), f"_{name}")
+    option = command is not None and command.startswith("-")
+    for name in [command] if command in COMMANDS else () if option else COMMANDS:
+        module, summary = COMMANDS[name]
+        made = getattr(import_module(f"simulator.cli.{module}"), f"_{name}")
         if isinstance(made, typer.Typer):
-            app.add_typer(made, name=name)
+            app.add_typer(made, name=name, help=summary)
         else:
-            app.command(name, cls=Command)(made)
+            app.command(name, cls=Command, help=made.__doc__ or summary)(made)
     return app
 
 

@@ -229,7 +229,6 @@ def _rates(gpu: str | None, card: str) -> "Rates | None":
 def _dry_run(
     plan: "Selection", folder: Path, device: DeviceName, gpu: str | None, output: Output
 ) -> None:
-    """Show the cells, their predicted time and memory, and whether they fit."""
     from simulator.evidence.measure.predict import preview
     from simulator.evidence.measure.store import Store
 

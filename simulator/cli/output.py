@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args
 import typer
 
 from simulator.errors import OutputError, parted
+from simulator.numeric import LARGEST_EXACT
 from simulator.resources import atomic_path
-from simulator.views.columns import LARGEST_EXACT
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

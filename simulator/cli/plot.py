@@ -50,7 +50,6 @@ def _plot(
     ] = USUAL_HEIGHT,
     show_list: Annotated[bool, typer.Option("--list", help="List the figures, and stop.")] = False,
 ) -> None:
-    """Draw a figure: page, image or Plotly's JSON."""
     from simulator.views.plots.registry import FIGURES, kind
     from simulator.views.plots.registry import figure as drawn
 

@@ -35,7 +35,6 @@ def _report(
     price_per_hour: opt.PricePerHour = None,
     date: Annotated[str, opt.answer("--date", "Date to print.", {"metavar": "TEXT"})] = "",
 ) -> None:
-    """Write one offline page that answers a scenario or a question."""
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(PAGES)}")
     from simulator import __version__

@@ -12,8 +12,8 @@ from simulator.cli import options as opt
 from simulator.cli.asked import Asked, asked, scenario_of
 from simulator.cli.output import CSV_FLOAT, bar, check_parquet, csv_cell, say
 from simulator.errors import OutputError
+from simulator.numeric import LARGEST_EXACT
 from simulator.resources import atomic_path
-from simulator.views.columns import LARGEST_EXACT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,6 @@ def _sweep(
         bool, opt.answer("--dry-run", "Say how many points there are, and stop.")
     ] = False,
 ) -> None:
-    """Compute a scenario's or a question's grid, to CSV or parquet."""
     from simulator.answers.sweep import prepare_sweep
     from simulator.views.text import plural
 

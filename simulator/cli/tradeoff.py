@@ -32,7 +32,6 @@ def _scaling(
     ],
     figure: opt.FigurePath = None,
 ) -> None:
-    """Fit a scaling law to training runs: size factors, errors."""
     if figure is not None:
         check_figure(figure)
     result = fit_runs(training_runs)
@@ -125,7 +124,6 @@ def _tradeoff(
     figure: Path | None,
     **asked: Any,
 ) -> None:
-    """Compare models of equal quality with smaller caches."""
     if figure is not None:
         check_figure(figure)
     from simulator.views import tradeoff as view
@@ -180,7 +178,6 @@ def _tradeoff(
     opt.keyword("figure", opt.FigurePath),
 )
 def _quality(question: Question, output: Output, *, figure: Path | None, **asked: Any) -> None:
-    """Find the pass@k that a latency buys, standard and bifurcated."""
     if figure is not None:
         check_figure(figure)
     if (asked["success_rate"] is None) == (asked["problem_counts"] is None):

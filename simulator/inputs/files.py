@@ -25,8 +25,10 @@ MOST_KEPT = 512
 # A larger file is no model's config.json, no table of runs, and none that a person wrote as TOML.
 # [characters].
 LARGEST_FILE, LARGEST_TOML = 16_000_000, 1_000_000
-# A key of many parts; reading it takes the square of their number.
-_LONG_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++\s*+\.\s*+){100}""")
+# A key of so many parts; reading it takes the square of their number.
+LONG = 100
+_LONG_KEY = re.compile(rf"""(?<![\w"'-])(?:[\w"'-]++\s*+\.\s*+){{{LONG}}}""")
+_TABLE = re.compile(r"^[ \t]*\[[^\]\n]+\][ \t]*$", re.MULTILINE)
 # The most mistakes of a file that a message names.
 MOST_MISTAKES = 8
 # The most unknown keys that may be misspellings of missing ones.
@@ -38,7 +40,7 @@ SETTLED_NS = 2_000_000_000
 class Frozen(BaseModel):
     """Base class of files' content: unknown keys are errors, and values never change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     def but(self, **changes: Any) -> Self:
         """Return a copy with some fields changed, without any validation."""
@@ -131,13 +133,28 @@ def read_text(path: str | Path, error: type[SimulatorError], *, largest: int | N
     return text
 
 
-def read_toml(path: str | Path, error: type[SimulatorError]) -> dict[str, Any]:
-    """Read a TOML file, or raise ``error`` with one line that names the file and the place."""
+def head_of(text: str) -> str:
+    """Return what stands before the first table of a TOML text."""
+    return _TABLE.split(text, maxsplit=1)[0]
+
+
+def read_toml(
+    path: str | Path, error: type[SimulatorError], *, part: Callable[[str], str] = str
+) -> dict[str, Any]:
+    """Read a TOML file, or raise ``error`` with one line that names the file and the place.
+
+    Parameters
+    ----------
+    path, error
+        The file, and the class to raise.
+    part
+        Cuts the part to read from the text; by default all of it is read.
+    """
 
     def parse(text: str) -> dict[str, Any]:
-        if _LONG_KEY.search(text):
+        if any(line.count(".") >= LONG and _LONG_KEY.search(line) for line in text.splitlines()):
             raise RecursionError
-        return tomllib.loads(text)
+        return tomllib.loads(part(text))
 
     return dict(_parsed(path, error, parse, "TOML", largest=LARGEST_TOML))
 

@@ -21,6 +21,7 @@ from simulator.errors import OwnFileWarning, ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import (
     Frozen,
+    head_of,
     name_or_path,
     read_if_changed,
     read_named,
@@ -540,10 +541,10 @@ def _find(folder: Path, wanted: str) -> Path | None:
     for name, path in files:
         if name == wanted:
             return path
-    texts = readable(lambda path: (path, _normal_text(path)), (path for _, path in files))
+    texts = readable(lambda path: (path, _normal_head(path)), (path for _, path in files))
     for path, text in texts:
         # Parsing TOML is slow, so only files that contain the name are parsed.
-        if wanted in text and wanted in map(normalise_name, _card(path).names):
+        if wanted in text and wanted in map(normalise_name, _names(path)):
             return path
     return None
 
@@ -555,22 +556,27 @@ def _ids(folder: Path) -> tuple[tuple[str, Path], ...]:
 
 
 @read_if_changed
-def _normal_text(path: Path) -> str:
-    """Return the normalised text of a file."""
-    return normalise_name(read_text(path, ProfileError))
+def _normal_head(path: Path) -> str:
+    """Return the normalised text of a file before its first table."""
+    return normalise_name(head_of(read_text(path, ProfileError)))
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    """Return the names in a profile's file, even if the rest is wrong."""
+    data = read_toml(path, ProfileError, part=head_of)
+    aliases = data.get("aliases")
+    names = [data.get("name"), *(aliases if isinstance(aliases, list) else [])]
+    return tuple(name for name in names if isinstance(name, str))
 
 
 @read_if_changed
 def _card(path: Path) -> Card:
     """Return the names and the memory in a profile's file, even if the rest is wrong."""
-    data = read_toml(path, ProfileError)
-    aliases = data.get("aliases")
-    names = [data.get("name"), *(aliases if isinstance(aliases, list) else [])]
     try:
-        memory_gb = float(data["peak"]["memory_gb"]["value"])
+        memory_gb = float(read_toml(path, ProfileError)["peak"]["memory_gb"]["value"])
     except (KeyError, TypeError, ValueError):
         memory_gb = None
-    return Card(tuple(name for name in names if isinstance(name, str)), memory_gb)
+    return Card(_names(path), memory_gb)
 
 
 def _cards() -> dict[str, Card]:

@@ -15,8 +15,8 @@ before general ones. The first one found is used, and its source is kept:
 
 A transferred matrix rate above the largest measured on the GPU gives way to that one.
 
-``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.toml`` and, for named
-libraries and kernels, ``carried_libraries.toml`` constants fitted to kernels (``tools/accuracy.py
+``carried.toml`` holds published constants of whole GPUs, ``carried_kernels.json`` and, for named
+libraries and kernels, ``carried_libraries.json`` constants fitted to kernels (``tools/accuracy.py
 --carry`` writes it). An entry with ``mhz``, the clock of its GPU, scales with the clock: a kernel's
 fixed times consist of SM cycles and of memory latency, which is no shorter on a faster GPU; the L2
 cache runs at the SMs' clock. One with ``sm_tflops`` grows with the matrix rate of an SM: libraries
@@ -25,13 +25,14 @@ times per clock, by 2.5 per FLOP), as those of experts' tiles between architectu
 ``tflops_per_w`` depends on power.
 """
 
+import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.resources import files
 from math import inf
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from simulator.counts.operation import KIN, KINDS, Kind, Operation, Route
 from simulator.errors import ProfileError, unknown
@@ -730,15 +731,21 @@ def shipped(*, libraries: bool = False) -> Tables:
     default: dict[Key, Entry] = {}
     architectures: dict[str, dict[Key, Entry]] = {}
     kin: dict[str, str] = {}
-    kernels = ["carried_libraries.toml"] if libraries else []
-    for name in (*kernels, "carried_kernels.toml", "carried.toml"):
-        raw = tomllib.loads((files("simulator") / "timing" / name).read_text(encoding="utf-8"))
+    kernels = ["carried_libraries.json"] if libraries else []
+    for name in (*kernels, "carried_kernels.json", "carried.toml"):
+        raw = _tables_in(name)
         default.update(_table(raw["default"]))
         for architecture, entries in raw["architecture"].items():
             blocks = blocks_per_sm(architecture)
             architectures.setdefault(architecture, {}).update(_table(entries, blocks))
         kin.update(raw.get("like", {}))
     return Tables(default, architectures, kin)
+
+
+def _tables_in(name: str) -> dict[str, Any]:
+    """Read a file of constants; those that a tool writes are in JSON, which is read far faster."""
+    text = (files("simulator") / "timing" / name).read_text(encoding="utf-8")
+    return json.loads(text) if name.endswith(".json") else tomllib.loads(text)
 
 
 def _table(

@@ -10,6 +10,7 @@ from math import inf
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
+from simulator.numeric import LARGEST_EXACT
 from simulator.units import MILLISECOND, format_si, format_time
 from simulator.views.text import money
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 # Version of the JSON objects; CHANGELOG.md lists what each version renamed.
 SCHEMA_VERSION = 3
-# Whole numbers above this are not exact in float64, so they are shown as computed.
-LARGEST_EXACT = 2**53
 # A column of sentences is not squeezed below this width while there is another way.
 ROOMY = 40
 

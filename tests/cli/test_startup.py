@@ -8,6 +8,13 @@ import pytest
 
 # Each of these alone costs more time or memory than a whole answer.
 HEAVY = ("numpy", "pandas", "plotly", "pyarrow", "scipy", "torch")
+# What answers to other questions need.
+OTHERS = (
+    "simulator.evidence",
+    *(f"simulator.answers.{name}" for name in ("generate", "load", "plan", "sweep", "tradeoff")),
+    *(f"simulator.views.{name}" for name in ("explore", "load", "plan", "plots", "report")),
+    *(f"simulator.inputs.{name}" for name in ("csv_files", "scenario")),
+)
 QUESTION = ["--model", "llama-3.1-8b", "--gpu", "h100-sxm", "-n", "16", "--context", "8K"]
 
 
@@ -26,9 +33,9 @@ def loaded_after(statement: str, watched: tuple[str, ...] = HEAVY) -> set[str]:
     return set(done.stdout.splitlines()[-1].removeprefix("loaded:").split())
 
 
-def loaded_by_command(*arguments: str) -> set[str]:
-    """Run ``bifurcate`` with arguments; return which heavy modules it loaded."""
-    return loaded_after(f"from simulator.cli import main; main({list(arguments)!r})")
+def loaded_by_command(*arguments: str, watched: tuple[str, ...] = HEAVY) -> set[str]:
+    """Run ``bifurcate`` with arguments; return which of the watched modules it loaded."""
+    return loaded_after(f"from simulator.cli import main; main({list(arguments)!r})", watched)
 
 
 def test_a_heavy_import_would_be_seen() -> None:
@@ -50,16 +57,19 @@ def test_a_checkout_without_its_dependencies_says_how_to_get_them() -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_help_loads_nothing_heavy() -> None:
-    """``bifurcate --help`` loads no heavy module."""
-    assert loaded_by_command("--help") == set()
+@pytest.mark.parametrize("words", [["--help"], ["help"], ["--version"]])
+def test_help_loads_no_command(words: list[str]) -> None:
+    """It needs the table of commands alone: no model of pydantic, no answer, no view."""
+    light = ("simulator.answers", "simulator.inputs", "simulator.views", "rich")
+    assert loaded_by_command(*words, watched=(*HEAVY, *OTHERS, *light)) == set()
 
 
 @pytest.mark.parametrize("command", ["estimate", "compare", "tree"])
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
-def test_one_point_loads_nothing_heavy(command: str, form: str) -> None:
-    """A question about one point is answered without a heavy module, in every format."""
-    assert loaded_by_command(command, *QUESTION, "--format", form) == set()
+def test_one_point_loads_what_it_needs(command: str, form: str) -> None:
+    """A question about one point loads nothing heavy, no other answer, and rich for tables only."""
+    watched = (*HEAVY, *OTHERS, *([] if form == "table" else ["rich"]))
+    assert loaded_by_command(command, *QUESTION, "--format", form, watched=watched) == set()
 
 
 @pytest.mark.parametrize("command", ["models", "gpus", "scenarios"])

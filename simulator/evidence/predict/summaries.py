@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from simulator.numeric import LARGEST_EXACT
+
 if TYPE_CHECKING:
     from simulator.evidence.predict.validate import Validation
     from simulator.evidence.rows.reading import Measurements
@@ -20,8 +22,6 @@ GROUPINGS = (
     # Of whole steps and serving rows, where these columns are.
     *("kind, gpu_id, framework, model, weights_dtype", "kind, concurrency"),
 )
-# Whole numbers above this are not exact in float64.
-LARGEST_EXACT = 2**53
 
 
 def timed(rows: pd.DataFrame) -> pd.DataFrame:

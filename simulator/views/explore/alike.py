@@ -1,6 +1,6 @@
 """Several GPUs as one: their numbers as arrays, as long as the timing model treats them alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ def together(items: Sequence[Any], groups: Groups) -> Any:
         if all(item == first for item in items):
             return first
         return np.array(items, dtype=float).view(Alike)
-    if isinstance(first, tuple) and not isinstance(first, Mapping):
+    if isinstance(first, tuple):
         return tuple(together(parts, groups) for parts in zip(*items, strict=True))
     key = tuple(map(id, items))
     if key not in groups:
