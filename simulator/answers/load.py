@@ -248,6 +248,10 @@ class Point(Priced):
         """Share of the most that it carries which is left."""
         return max(0.0, 1 - self.served.utilisation)
 
+    def total_s(self, served: Served) -> float:
+        """Return the time from a request's arrival to its last token, so served. [s]."""
+        return served.ttft_s + (self.deployment.request.output_tokens - 1) * served.tpot_s
+
     @property
     def usd_per_month(self) -> float | None:
         """Price of all GPUs in a month of 730 hours, None where unknown. [USD]."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import pytest
@@ -70,6 +70,23 @@ def test_cheapest_is_the_least_price_per_hour_that_meets() -> None:
     assert dollars == priced + [None] * (len(dollars) - len(priced))
     assert result.cheapest is not None
     assert result.cheapest.point.usd_per_hour == priced[0]
+
+
+def test_what_costs_too_much_beside_the_cheapest_is_dear() -> None:
+    """A maybe for more than the cheapest that meets, and what meets for over four times as much."""
+    result = _plan(Targets(requests_per_s=30, tpot_s=0.02), cards=(CHEAP, FAST))
+    assert result.cheapest is not None
+    least = result.cheapest.point.usd_per_hour or 0.0
+    dear = {option.verdict for option in result.options if result.is_dear(option)}
+    assert {"meets", "maybe"} <= dear
+    for option in result.options:
+        most = {"meets": 4 * least, "maybe": least}.get(option.verdict, inf)
+        assert result.is_dear(option) == ((option.point.usd_per_hour or 0.0) > most)
+    if result.cheapest_maybe is not None:
+        assert (result.cheapest_maybe.point.usd_per_hour or 0.0) < least
+    hopeless = _plan(Targets(requests_per_s=30, tpot_s=1e-5), cards=(CHEAP, FAST))
+    assert hopeless.cheapest is None
+    assert not any(map(hopeless.is_dear, hopeless.options))
 
 
 def test_gpus_at_most_bound_all_replicas() -> None:
