@@ -168,12 +168,15 @@ def plan_rows(result: Plan) -> list[Row]:
 def plan_view(result: Plan) -> "RenderableType":
     """Return a plan as the answer in a sentence, and a table of options."""
     best = [option for option in result.options if not option.dominated]
-    worth = [option for option in best if not result.is_dear(option)]
+    near = [option for option in best if not result.is_dear(option)]
+    good = {option.deployed.gpu.id for option in best if option.verdict != "no"}
+    worth = [each for each in near if each.verdict != "no" or each.deployed.gpu.id not in good]
     shown = worth[:MOST_OPTIONS_SHOWN]
     shown += [option for option in worth[len(shown) :] if option is result.cheapest_maybe]
     hidden = {
         "more options": len(worth) - len(shown),
-        "that cost too much beside the cheapest": len(best) - len(worth),
+        "too dear beside the cheapest": len(best) - len(near),
+        "short of a target, of cards with better ones": len(near) - len(worth),
         "that another of the same card and attention beats": len(result.options) - len(best),
     }
     told = "; ".join(f"{count} {what}" for what, count in hidden.items() if count)
@@ -300,10 +303,12 @@ def _sentence(lead: str, option: Option) -> "Text":
 def _where(option: Option) -> str:
     """Say which GPUs an option has, how the model is laid over them, and its attention."""
     setup = option.deployed.setup
-    laid = [setup.words] if setup.words and option.gpus > setup.tensor_parallel else []
-    if not isinstance(option.found, Estimate) and option.found.replicas > 1:
-        laid = [text.plural(option.found.replicas, "replica"), *laid]
-    within = f" ({' of '.join(laid)})" if laid else ""
+    laid = setup.words if setup.gpus > setup.tensor_parallel else ""
+    if not isinstance(option.found, Estimate):
+        replicas = option.found.replicas
+        counted = text.plural(replicas, "replica") if replicas > 1 else ""
+        laid = " of ".join(filter(None, (counted, setup.words)))
+    within = f" ({laid})" if laid else ""
     return f"{option.gpus} x {option.deployed.gpu.id}{within}, {option.attention}"
 
 
@@ -327,7 +332,7 @@ def _fewest_sentence(result: Plan) -> "Text":
     short = [gpu for gpu, size in result.fewest_gpus.items() if size is None]
     said = {
         "Fewest GPUs needed": enough,
-        "Not surely": [gpu for gpu in short if gpu in may],
+        "Perhaps, but not surely": [gpu for gpu in short if gpu in may],
         "Not with the groups tried": [gpu for gpu in short if gpu not in may],
     }
     return columns.line(" ".join(f"{lead}: {', '.join(of)}." for lead, of in said.items() if of))
