@@ -37,9 +37,8 @@ STAGES = (2, 4)
 DEFAULT_TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 Verdict = Literal["meets", "maybe", "no"]
 VERDICTS: tuple[Verdict, ...] = ("meets", "maybe", "no")
-# Under load, how many times the price of the cheapest option that meets the targets another one may
-# cost to be worth a look. More is needless where it meets them; a risk that saves nothing is too.
-WORTH: dict[Verdict, float] = {"meets": 4.0, "maybe": 1.0, "no": inf}
+# How many times the price of the cheapest option another of its verdict is worth a look under load.
+WORTH = 4
 # The beginning of what is said of deployments on which a request does not fit.
 UNFIT = "a request does not fit on "
 
@@ -244,11 +243,15 @@ class Plan(Answer):
     skipped: tuple[str, ...]
 
     def is_dear(self, option: Option) -> bool:
-        """Whether an option costs too much to be considered beside the cheapest: see WORTH."""
-        if self.request is None or self.cheapest is None or option is self.cheapest:
+        """Whether an option under load costs too much to be considered beside the cheapest.
+
+        ``WORTH`` times as much; or more at all, if it only may meet the targets and that one does.
+        """
+        best = self.cheapest or self.cheapest_maybe
+        if self.request is None or best is None or option.verdict == "no":
             return False
-        least = self.cheapest.usd_per_hour or 0.0
-        return (option.usd_per_hour or 0.0) > WORTH[option.verdict] * least
+        most = WORTH if option.verdict == best.verdict else 1
+        return (option.usd_per_hour or 0.0) > most * (best.usd_per_hour or 0.0)
 
 
 def plan(

@@ -73,7 +73,7 @@ def test_cheapest_is_the_least_price_per_hour_that_meets() -> None:
 
 
 def test_what_costs_too_much_beside_the_cheapest_is_dear() -> None:
-    """A maybe for more than the cheapest that meets, and what meets for over four times as much."""
+    """A maybe for more than the cheapest that meets; four times as much as the cheapest alike."""
     result = _plan(Targets(requests_per_s=30, tpot_s=0.02), cards=(CHEAP, FAST))
     assert result.cheapest is not None
     least = result.cheapest.point.usd_per_hour or 0.0
@@ -123,8 +123,13 @@ def test_dominated_options_are_beaten_by_another_of_the_card(targets: Targets) -
 
 
 def test_what_holds_no_request_is_said() -> None:
-    """12 GB hold no 7B model on one GPU."""
-    assert "a request does not fit on 1 x small" in _plan(Targets(requests_per_s=1)).skipped
+    """12 GB hold no 7B model on one GPU; said once for each card, of the most GPUs."""
+    assert _plan(Targets(requests_per_s=1)).skipped == ("a request does not fit on 1 x small",)
+    tiny = gpu(ROUND_CONSTANTS, name="tiny", memory_gb=6)
+    result = _plan(Targets(requests_per_s=1), cards=(tiny, CHEAP))
+    assert result.skipped == ("a request does not fit on 4 x tiny",)
+    groups = {o.point.deployment.gpus for o in result.options if o.deployed.gpu is tiny}
+    assert groups == {8}
 
 
 def test_a_card_of_unknown_interval_never_surely_meets() -> None:
@@ -136,8 +141,14 @@ def test_a_card_of_unknown_interval_never_surely_meets() -> None:
         setup,
         Request(workload=work, output_tokens=256),
         Targets(requests_per_s=1),
+        usd_per_hour=2.0,
     )
     assert {option.verdict for option in result.options} == {"maybe"}
+    assert result.cheapest_maybe is not None
+    least = result.cheapest_maybe.point.usd_per_hour or 0.0
+    for option in result.options:
+        assert result.is_dear(option) == ((option.point.usd_per_hour or 0.0) > 4 * least)
+    assert any(map(result.is_dear, result.options))
 
 
 @pytest.mark.parametrize(
