@@ -234,11 +234,14 @@ def _told(key: Key, entry: Entry) -> dict[str, float | str]:
 def _follows_sm(key: Key) -> bool:
     """Return whether a constant follows an SM's matrix rate between architectures.
 
-    16-bit tiles are made for it, and so are the loads that a wave of a grouped product waits for:
-    at K = 2048 19, 9.4 and 4.7 us on A100, H100 and B200 in 16 bits.
+    Kernels are made to load as fast as an SM multiplies: tiles of products, and what a wave of a
+    grouped product waits for (at K = 2048 19, 9.4 and 4.7 us on A100, H100 and B200 in 16 bits).
+    Experts' weights with scales for each block are expanded before, at the clock of the SM; tiles
+    of plain 8 and 4 bits follow neither, and the clock is nearer.
     """
-    tiles = key.name == "tile_gb_per_s" and not key.precision
-    return tiles or (key.name, key.kind) == ("block_us", "experts")
+    if (key.name, key.kind) == ("block_us", "experts"):
+        return key.precision in ("", "fp8", "nvfp4")
+    return key.name == "tile_gb_per_s" and key.precision in ("", "fp8_block")
 
 
 def _follows_clock(key: Key) -> bool:

@@ -137,18 +137,9 @@ def _group(lister: Made, show: Made, **others: Made) -> typer.Typer:
     return group
 
 
-_models = _group(
-    *(_list_models, _show_model),
-    types=_list_types,
-)
-_gpus = _group(
-    *(_list_gpus, _show_gpu),
-    check=_check_gpus,
-)
-_scenarios = _group(
-    *(_list_scenarios, _show_scenario),
-    check=_check_scenarios,
-)
+_models = _group(_list_models, _show_model, types=_list_types)
+_gpus = _group(_list_gpus, _show_gpu, check=_check_gpus)
+_scenarios = _group(_list_scenarios, _show_scenario, check=_check_scenarios)
 
 
 def _check(

@@ -140,13 +140,12 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                 "constants": {
                     name: {
                         "value": value,
-                        "stderr": None if name in fitted.bounded else fitted.stderr[name],
+                        "stderr": fitted.stderr.get(name),
                     }
                     for name, value in fitted.constants.items()
                 },
                 "in_sample": _errors(seen),
                 "held_out": _errors(unseen),
-                "at_bound": list(fitted.at_bound),
                 "bounded": list(fitted.bounded),
                 "not_identified": {str(key): wanted_rows(key) for key in fitted.unidentified},
                 "correlated": [
@@ -183,14 +182,14 @@ def _calibration_table(result: "Calibration") -> Any:
         told = "" if math.isnan(median) else f"{100 * median:.1f} %, p90 {100 * p90:.1f} %"
         named = [(f"{part.kind} ({fitted.rows:,})", told)]
         for name, value in fitted.constants.items():
-            remarks = ["at the edge of its range"] if name in fitted.at_bound else []
-            remarks += ["the rows only bound it"] if name in fitted.bounded else []
+            bounded = name in fitted.bounded
+            remarks = ["at the edge of its range: the rows only bound it"] if bounded else []
             remarks += [
                 f"hardly told from {second if first == name else first}"
                 for first, second, _ in fitted.correlated
                 if name in (first, second)
             ][:1]
-            error = "" if name in fitted.bounded else f"{fitted.stderr[name]:.2g}"
+            error = "" if bounded else f"{fitted.stderr[name]:.2g}"
             what, errors = named.pop() if named else ("", "")
             lines.append((what, name, f"{value:.4g}", error, errors, "; ".join(remarks)))
         for key in fitted.unidentified:

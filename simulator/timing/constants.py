@@ -21,8 +21,8 @@ libraries and kernels, ``carried_libraries.json`` constants fitted to kernels (`
 fixed times consist of SM cycles and of memory latency, which is no shorter on a faster GPU; the L2
 cache runs at the SMs' clock. One with ``sm_tflops`` grows with the matrix rate of an SM: libraries
 and makers match the loads of 16-bit tiles to it (A100, L40S, H100, H200 and B200 differ by 5.2
-times per clock, by 2.5 per FLOP), as those of experts' tiles between architectures. One with
-``tflops_per_w`` depends on power.
+times per clock, by 2.5 per FLOP), of tiles of 8 bits with a scale for each block, and of experts'
+tiles between architectures. One with ``tflops_per_w`` depends on power.
 """
 
 import json
@@ -245,8 +245,6 @@ CONSTANTS: dict[str, Definition] = {
             **dict.fromkeys(STREAMING, (0.3, 20)),
             "collective": (0.5, 60),
             **dict.fromkeys((*LINEAR_KERNELS, *SPARSE_KERNELS), (0.3, 60)),
-            # Modules hardly tell a kernel's launch from what they add around it.
-            "sparse_attention": (2, 20),
         },
         rows=_LITTLE_TO_DO,
     ),

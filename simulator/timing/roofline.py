@@ -94,6 +94,8 @@ class OperationTime(NamedTuple):
         Time the host needs to launch it.
     overlap
         The power with which the times under the roofs add.
+    waiting_s
+        What of ``compute_s`` thread blocks wait for their loads.
     """
 
     launch_s: Numeric
@@ -102,6 +104,17 @@ class OperationTime(NamedTuple):
     link_s: Numeric
     host_s: Numeric
     overlap: float = inf
+    waiting_s: Numeric = 0.0
+
+    @property
+    def by_roof(self) -> tuple[Numeric, Numeric, Numeric]:
+        """What each roof asks for: blocks that mostly wait for loads are bound by memory. [s]."""
+        memory_s, compute_s = self.memory_s, self.compute_s
+        if is_used(self.waiting_s):
+            waits = 2 * self.waiting_s > compute_s
+            memory_s = where(waits, maximum(memory_s, compute_s), memory_s)
+            compute_s = where(waits, compute_s - self.waiting_s, compute_s)
+        return memory_s, compute_s, self.link_s
 
     @property
     def stream_s(self) -> Numeric:
@@ -122,7 +135,7 @@ class OperationTime(NamedTuple):
     @property
     def bound(self) -> Roof:
         """The roof that bounds the time, of a single point."""
-        parts = (self.launch_s, self.memory_s, self.compute_s, self.link_s)
+        parts = (self.launch_s, *self.by_roof)
         return max(zip(parts, ROOFS, strict=True), key=lambda pair: pair[0])[1]
 
 
@@ -147,8 +160,9 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
     launch_s = gpu.launch_s[operation.kind] + (gpu.eager_launch_s if eager else 0.0)
     fixed_s = operation.launches * launch_s + _serial_s(operation, gpu)
     memory_s = _memory_s(operation, gpu)
+    waiting_s: Numeric = 0.0
     if is_used(operation.groups) and gpu.choice != "peak":
-        compute_s = _grouped_s(operation, gpu)
+        compute_s, waiting_s = _grouped_s(operation, gpu)
     elif is_used(operation.m) and gpu.tile_bytes_per_s < inf:
         split_s, compute_s = _tiled(operation, gpu, memory_s)
         fixed_s = fixed_s + split_s
@@ -161,6 +175,7 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         link_s=_link_s(operation, gpu),
         host_s=operation.launches * gpu.host_s_per_launch if eager else 0.0,
         overlap=gpu.overlap[operation.kind],
+        waiting_s=waiting_s,
     )
 
 
@@ -506,27 +521,29 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     return best_split, best_tiles
 
 
-def _grouped_s(operation: Operation, gpu: Rates) -> Numeric:
-    """Return the time of the tiles of a grouped product. [s].
+def _grouped_s(operation: Operation, gpu: Rates) -> tuple[Numeric, Numeric]:
+    """Return the time of the tiles of a grouped product, and what of it they wait. [s].
 
     Each group begins a new tile. Groups of unequal size leave half a tile empty on average.
     """
     groups = maximum(operation.groups, 1)
     rows_each = operation.m / groups
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / gpu.sm_count
-    waits = (operation.k + GROUPED_START_K) / (GROUPED_K + GROUPED_START_K)
+    walked = (operation.k + GROUPED_START_K) / (GROUPED_K + GROUPED_START_K)
+    wait_s = gpu.block_s[operation.kind] * walked
     shortest: Numeric = inf
+    waiting: Numeric = 0.0
     for rows, columns in GROUPED_TILES:
         if operation.even:
             down = groups * ceil_div(rows_each, rows)
         else:
             down = maximum(groups, operation.m / rows + groups / 2)
         multiplied = minimum(rows_each, rows) if rows <= LEAST_ROWS else rows
-        tile_s = 2 * columns * operation.k * multiplied / rate
-        tile_s = tile_s + gpu.block_s[operation.kind] * waits
+        tile_s = 2 * columns * operation.k * multiplied / rate + wait_s
         waves = _twice_waves(down * ceil_div(operation.n, columns), gpu.sm_count) / 2
+        waiting = where(waves * tile_s < shortest, waves * wait_s, waiting)
         shortest = minimum(shortest, waves * tile_s)
-    return shortest
+    return shortest, waiting
 
 
 @lru_cache(maxsize=256)

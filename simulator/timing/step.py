@@ -279,8 +279,7 @@ def _add_to_roof(
     if not is_used(time.compute_s) and not is_used(time.link_s):
         roofs["memory"] = roofs["memory"] + repeat * stream
         return
-    parts = (time.memory_s, time.compute_s, time.link_s)
-    used = [(roof, part) for roof, part in zip(_STREAMED, parts, strict=True) if is_used(part)]
+    used = [pair for pair in zip(_STREAMED, time.by_roof, strict=True) if is_used(pair[1])]
     if len(used) == 1:
         roofs[used[0][0]] = roofs[used[0][0]] + repeat * stream
         return

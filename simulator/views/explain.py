@@ -290,6 +290,8 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
         if operation.m:
             visited = f" of {float(operation.groups):,.0f} experts" if operation.groups else ""
             flops += f", in tiles{visited}"
+        if operation.groups and time.waiting_s:
+            flops += f", {format_time(float(time.waiting_s))} waiting for loads"
         roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
     if operation.link_bytes:
         # The rate that a message of this size reaches.

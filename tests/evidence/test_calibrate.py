@@ -12,12 +12,12 @@ import pytest
 from simulator.errors import MeasurementError
 from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summary
 from simulator.evidence.fit.profile import profile_path, profile_text
-from simulator.evidence.fit.solver import with_constants
+from simulator.evidence.fit.solver import _Problem, with_constants
 from simulator.evidence.fit.stages import STAGES, wanted_rows
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
-from simulator.timing.constants import Key, rates
+from simulator.timing.constants import CONSTANTS, Key, rates
 
 # Any card without fitted constants of its own will do.
 CARD = "l4"
@@ -78,6 +78,7 @@ def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
         # Few products are split, or held up by loading their tiles.
         tolerance = 0.15 if name in {"tile_gb_per_s", "tile_start_k", "split_k_us"} else 0.06
         assert value == pytest.approx(true, rel=tolerance), name
+        assert stderr is not None
         assert 0 < stderr < 2 * tolerance * true
         assert rows == len(full_grid())
     median, _, _ = error_summary(result.fits[0].fitted.held_out)
@@ -118,7 +119,30 @@ def test_the_edge_of_a_range_is_reported(tmp_path: Path) -> None:
     """Rows faster than the published peak allows push the share to 1, and it is said."""
     fast = {**TRUE_GEMM, "gemm_bandwidth_fraction": 1.3}
     part = calibrate(made(tmp_path, fast, rows=full_grid()), load_hardware(CARD)).fits[0]
-    assert "gemm_bandwidth_fraction" in part.fitted.at_bound
+    assert "gemm_bandwidth_fraction" in part.fitted.bounded
+
+
+def test_what_rows_only_bound_spoils_no_other_constant(tmp_path: Path) -> None:
+    """Where splitting a product never pays, its time is at the edge, whatever other cards take."""
+    never = {**TRUE_GEMM, "split_k_us": 1e4}
+    part = calibrate(made(tmp_path, never, rows=full_grid()), load_hardware(CARD)).fits[0]
+    _, most = CONSTANTS["split_k_us"].fit[None]
+    assert part.fitted.bounded == ("split_k_us",)
+    assert part.fitted.constants["split_k_us"] == most
+    for name in ("gemm_launch_us", "gemm_bandwidth_fraction", "gemm_flops_fraction"):
+        assert part.fitted.constants[name] == pytest.approx(TRUE_GEMM[name], rel=0.06), name
+
+
+def test_a_fit_is_the_same_wherever_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the card's values, and from the middle of the ranges, which are far from them."""
+    measurements = made(tmp_path, TRUE_GEMM, rows=full_grid())
+    starts, found = _Problem.starts, []
+    for number in (0, 1):
+        monkeypatch.setattr(_Problem, "starts", lambda self, i=number: [starts(self)[i]])
+        found.append(calibrate(measurements, load_hardware(CARD)).fits[0].fitted.constants)
+    assert found[0] == pytest.approx(found[1], rel=0.01)
 
 
 def test_libraries_get_their_own_where_there_are_several(tmp_path: Path) -> None:
@@ -204,7 +228,8 @@ def test_a_bound_is_not_written_as_a_value_without_error(tmp_path: Path) -> None
     """What the rows only bound has no standard error in the profile, and a comment says so."""
     result = calibrate(made(tmp_path, TRUE_GEMM, rows=full_grid()), load_hardware(CARD))
     part = result.fits[0]
-    part.fitted = replace(part.fitted, bounded=("split_k_us",))
+    errors = {name: error for name, error in part.fitted.stderr.items() if name != "split_k_us"}
+    part.fitted = replace(part.fitted, bounded=("split_k_us",), stderr=errors)
     assert "split_k_us" in part.fitted.constants
     text, profile = _written(result, tmp_path)
     assert "# the rows only bound split_k_us" in text

@@ -56,12 +56,12 @@ def test_a_cell_says_what_it_was_compared_with() -> None:
 
 
 # Samples, own tokens and prefix of the measured cells on which the model has the sign wrong.
-MISSED_ROWS = [(4, 128, 64), (4, 128, 128), (4, 256, 64)]
+MISSED_ROWS = [(4, 128, 64), (4, 256, 64)]
 
 
 @pytest.mark.skipif(not ROWS.is_file(), reason="no ../shared/measurements on this machine")
 def test_every_relay_attention_row() -> None:
-    """Of 70 cells that RelayAttention timed on an A40 both ways, the sign of 67 is right."""
+    """Of 70 cells that RelayAttention timed on an A40 both ways, the sign of 68 is right."""
     rows = validate(load([ROWS])).rows
     keys = ["batch", "suffix_len", "prefix_len"]
     times = rows.set_index(["mode", *keys])[["measured_us", "predicted_us"]]

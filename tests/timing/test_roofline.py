@@ -454,6 +454,17 @@ def test_waves_of_tiles_and_held_experts_take_their_own_time() -> None:
     assert _product_us(item, slow) == pytest.approx(_product_us(item) + 3 * 1.8 + 10)
 
 
+def test_experts_that_wait_for_their_weights_are_bound_by_memory() -> None:
+    """One row each multiplies 0.2 us and waits 5.4; 64 rows multiply 13.4, and that binds them."""
+    slow = rates(gpu({**ROUND_CONSTANTS, "experts_block_us": 3}))
+    few, many = (
+        operation_time(grouped(rows, 100, even=True), slow, "graph") for rows in (100, 6400)
+    )
+    assert few.waiting_s / US == many.waiting_s / US == pytest.approx(5.4)
+    assert few.bound == "memory"
+    assert many.bound == "compute"
+
+
 def test_at_published_peaks_there_are_no_tiles() -> None:
     """A bound: every SM is busy all the time."""
     peak = rates(gpu(ROUND_CONSTANTS), "peak")

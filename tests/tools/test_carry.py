@@ -84,12 +84,13 @@ def test_each_kernel_is_averaged_for_itself() -> None:
 
 
 def test_tiles_are_averaged_by_the_matrix_rate_of_an_sm() -> None:
-    """30 GB/s at 2.5 TFLOP/s an SM and 60 at 5 are the same; 8-bit tiles follow the clock."""
-    tiles = {"tile_gb_per_s": 30.0, "fp8_tile_gb_per_s": 50.0}
+    """30 GB/s at 2.5 TFLOP/s an SM and 60 at 5 are the same; plain 8-bit tiles follow the clock."""
+    tiles = {"tile_gb_per_s": 30.0, "fp8_tile_gb_per_s": 50.0, "fp8_block_tile_gb_per_s": 20.0}
     one = gpu(tiles, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250)
-    other = gpu({**tiles, "tile_gb_per_s": 60.0}, boost_mhz=1000)
+    other = gpu({**tiles, "tile_gb_per_s": 60.0, "fp8_block_tile_gb_per_s": 40.0}, boost_mhz=1000)
     left = carry.left_out(gpu(boost_mhz=2000, bf16_tflops=125), [one, other], {})
     assert left.fitted["tile_gb_per_s"].value == pytest.approx(15, rel=0.01)
+    assert left.fitted["fp8_block_tile_gb_per_s"].value == pytest.approx(10, rel=0.01)
     assert left.fitted["fp8_tile_gb_per_s"].value == pytest.approx(100, rel=0.01)
     written = json.loads(carry.text(carry.averaged([one], {}), {}))["default"]
     assert next(name for name in written if "tile" in name).startswith("fp8_")
@@ -100,13 +101,19 @@ def test_tiles_are_averaged_by_the_matrix_rate_of_an_sm() -> None:
 def test_waits_of_experts_fall_with_the_matrix_rate_of_an_sm() -> None:
     """20 us at 2.5 TFLOP/s an SM and 10 at 5 are the same: 40 at 1.25, whatever the clock.
 
-    Within an architecture they follow the clock, as other times do.
+    Within an architecture they follow the clock, as other times do; so do waits of weights that are
+    expanded first.
     """
-    one = gpu({"experts_block_us": 20.0}, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250)
-    other = gpu({"experts_block_us": 10.0}, boost_mhz=1000)
+    expanded = {"fp8_block_experts_block_us": 10.0}
+    one = gpu(
+        {"experts_block_us": 20.0, **expanded}, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250
+    )
+    other = gpu({"experts_block_us": 10.0, **expanded}, boost_mhz=1000)
     left = carry.left_out(gpu(boost_mhz=2000, bf16_tflops=125), [one, other], {})
     assert left.fitted["experts_block_us"].value == pytest.approx(40, rel=0.01)
-    (entry,) = carry.of_architecture(one, {}, bandwidth=True).values()
+    waits = left.fitted["fp8_block_experts_block_us"].value
+    assert waits == pytest.approx(10 * 2**-LATENCY_POWER, rel=0.01)
+    (entry, _) = carry.of_architecture(one, {}, bandwidth=True).values()
     assert entry.on(other, key_named("experts_block_us")) == pytest.approx(20)
 
 

@@ -61,10 +61,10 @@ class Calibration:
     fits: list[StageFit]
     left_out: list[str]
 
-    def values(self) -> dict[str, tuple[float, float, int]]:
-        """Return value, standard error and rows of every fitted constant."""
+    def values(self) -> dict[str, tuple[float, float | None, int]]:
+        """Return value, standard error (None if only bounded) and rows of every constant."""
         return {
-            name: (value, fit.fitted.stderr[name], fit.fitted.rows)
+            name: (value, fit.fitted.stderr.get(name), fit.fitted.rows)
             for fit in self.fits
             for name, value in fit.fitted.constants.items()
         }
@@ -179,9 +179,7 @@ def _fit(
         rows.loc[group.index, list(stage.shape)].astype(str).agg("/".join, axis=1).to_numpy()
         for group in groups
     ]
-    result = fit(
-        profile, groups, measured, shapes, free, variant=variant, keep_edges=stage.keep_edges
-    )
+    result = fit(profile, groups, measured, shapes, free, variant=variant)
     labels = [label for group in groups for label in group.index]
     named = rows.loc[labels, "source"].dropna().astype(str)
     return StageFit(

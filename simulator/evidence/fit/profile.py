@@ -66,11 +66,10 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         name = f"{kind}, {part.variant}" if part.variant != GENERAL else kind
         table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
         if fitted.bounded:
-            # Resampled shapes all give this value: it has no error, but is only a bound.
             table.add(tomlkit.comment(f"the rows only bound {', '.join(fitted.bounded)}"))
         for constant, value in fitted.constants.items():
-            known = constant not in fitted.bounded
-            error = f"stderr = {_rounded(fitted.stderr[constant])!r}, " if known else ""
+            spread = fitted.stderr.get(constant)
+            error = "" if spread is None else f"stderr = {_rounded(spread)!r}, "
             text = (
                 f"{{ value = {_rounded(value)!r}, {error}rows = {fitted.rows}, "
                 f'date = "{date}", source = "{_source(part)}" }}'

@@ -1,7 +1,9 @@
 """Fit constants of the timing model to rows of one kind: robust, in log time, reproducible."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import compress
 
 import numpy as np
 
@@ -19,6 +21,8 @@ LARGEST_ERROR = 0.5
 NEAR_EDGE = 1e-3
 # A carried constant this near to the lower edge of its range was fitted to be at it.
 EDGE_FACTOR = 2
+# The rows do without a constant if the fit is no worse than by this share.
+LEAST_GAIN = 0.01
 RESAMPLES = 400
 FOLDS = 5
 
@@ -43,12 +47,10 @@ class Fitted:
     Attributes
     ----------
     constants, stderr
-        By name; standard errors from resampling whole shapes.
-    at_bound
-        Constants that ended at the edge of their range.
+        By name; standard errors, of those that are not bounded, from resampling whole shapes.
     bounded
-        Constants that do not affect times at the fitted value, but would a little beyond it: for
-        example host time if the GPU is never idle. Any value on this side fits equally well.
+        Constants at the edge of their range: they are next to nothing or all there is, or affect no
+        time at any value on this side (host time if the GPU is never idle).
     unidentified
         Constants that the rows cannot determine: they keep their value.
     correlated
@@ -61,7 +63,6 @@ class Fitted:
 
     constants: Mapping[str, float]
     stderr: Mapping[str, float]
-    at_bound: tuple[str, ...]
     bounded: tuple[str, ...]
     unidentified: tuple[Key, ...]
     correlated: tuple[tuple[str, str, float], ...]
@@ -90,9 +91,11 @@ def fit(
     free: Sequence[Free],
     *,
     variant: Variant = GENERAL,
-    keep_edges: bool = False,
 ) -> Fitted:
     """Fit constants to groups of rows.
+
+    A constant that the rows hardly tell keeps the GPU's value if they fit as well with it. If not,
+    it goes to the edge of its range on the other side: the rows bound it.
 
     Parameters
     ----------
@@ -107,35 +110,27 @@ def fit(
         The constants to fit.
     variant
         The library or format of the constants.
-    keep_edges
-        Whether a constant at the edge of its range, where it is next to nothing or all there is,
-        counts as known: it then neither goes nor blurs the others.
     """
-    problem = _Problem(gpu, groups, measured, shapes, free, variant)
-    start = problem.start()
-    jacobian = problem.jacobian(start)
-    sensitive = np.abs(jacobian).max(axis=0) > LEAST_SENSITIVITY if len(jacobian) else np.array([])
-    used = [item for item, seen in zip(free, sensitive, strict=True) if seen]
-    everything = np.ones(problem.rows, dtype=bool)
-    while True:
-        problem = _Problem(gpu, groups, measured, shapes, used, variant)
-        best = problem.solve(everything, problem.start())
-        errors, correlation = problem.uncertainty(best, keep_edges=keep_edges)
-        if not len(errors) or errors.max() <= LARGEST_ERROR:
-            break
-        # Without the worst constant, the rows may determine the others.
-        used = [item for i, item in enumerate(used) if i != int(errors.argmax())]
-    left = tuple(item.key for item in free if item not in used)
-    residuals = problem.residuals(best)
-    held_out = np.full(problem.rows, np.nan)
+    problem = _Problem(
+        gpu,
+        groups,
+        measured=np.log(np.concatenate(measured)),
+        shapes=np.concatenate(shapes).astype(str),
+        free=tuple(free),
+        variant=variant,
+    )
+    rows = len(problem.measured)
+    seen = np.any([problem.seen(start) for start in problem.starts()], axis=0)
+    problem = replace(problem, free=tuple(compress(free, seen)))
+    problem, best, edges = _settled(problem)
+    errors, correlation = problem.uncertainty(best)
+    names = problem.names
+    held_out = np.full(rows, np.nan)
     folds = _folds(problem.shapes)
     for fold in range(FOLDS):
         test = folds == fold
         if test.any() and not test.all():
-            held_out[test] = problem.residuals(problem.solve(~test, best))[test]
-    names = [str(item.key.of(variant)) for item in used]
-    edge = [name for name, told in zip(names, problem.at_edge(best), strict=True) if told]
-    seen = np.abs(problem.jacobian(best)).max(axis=0, initial=0.0) > LEAST_SENSITIVITY
+            held_out[test] = problem.residuals(problem.solve(best, ~test))[test]
     pairs = [
         (names[i], names[j], float(correlation[i, j]))
         for i in range(len(names))
@@ -143,26 +138,62 @@ def fit(
         if abs(correlation[i, j]) > 0.95  # noqa: PLR2004
     ]
     values = {name: float(np.exp(value)) for name, value in zip(names, best, strict=True)}
+    constants = {**values, **edges}
+    stderr = {
+        name: values[name] * float(error)
+        for name, error in zip(names, errors, strict=True)
+        if np.isfinite(error)
+    }
     return Fitted(
-        constants=values,
-        stderr={
-            name: values[name] * float(error) for name, error in zip(names, errors, strict=True)
-        },
-        at_bound=tuple(edge),
-        bounded=tuple(name for name, told in zip(names, seen, strict=True) if not told),
-        unidentified=left,
+        constants=constants,
+        stderr=stderr,
+        bounded=tuple(name for name in constants if name not in stderr),
+        unidentified=tuple(item.key for item in free if str(item.key.of(variant)) not in constants),
         correlated=tuple(pairs),
-        residuals=residuals,
+        residuals=problem.residuals(best),
         held_out=held_out,
-        rows=problem.rows,
+        rows=rows,
         shapes=len(np.unique(problem.shapes)),
     )
+
+
+def _settled(problem: "_Problem") -> tuple["_Problem", "np.ndarray", dict[str, float]]:
+    """Return a problem without what the rows hardly tell, its solution, and constants at edges."""
+    best = min(map(problem.solve, problem.starts()), key=problem.cost)
+    edges: dict[str, float] = {}
+    told: set[Free] = set()
+    while True:
+        errors, _ = problem.uncertainty(best)
+        doubtful = [
+            (error, i)
+            for i, (error, item) in enumerate(zip(errors, problem.free, strict=True))
+            if error > LARGEST_ERROR and item not in told
+        ]
+        if not doubtful:
+            return problem, best, edges
+        # Without the worst constant, the rows may determine the others.
+        _, worst = max(doubtful)
+        most = problem.cost(best) * (1 + LEAST_GAIN)
+        for value in (None, problem.far_edge(worst, best)):
+            less = problem.without(worst, value)
+            point = less.solve(np.delete(best, worst))
+            if less.cost(point) <= most:
+                edges |= {} if value is None else {problem.names[worst]: value}
+                problem, best = less, point
+                break
+        else:
+            told.add(problem.free[worst])
 
 
 def _folds(shapes: "np.ndarray") -> "np.ndarray":
     """Distribute the shapes, in order, over the folds."""
     _, order = np.unique(shapes, return_inverse=True)
     return np.asarray(order) % FOLDS
+
+
+def _robust(residuals: "np.ndarray") -> "np.ndarray":
+    """Return the factor by which residuals weigh less than in a sum of squares."""
+    return np.asarray(np.sqrt(1 + (residuals / ROBUST_SCALE) ** 2))
 
 
 def _next_to_nothing(value: float, item: Free) -> bool:
@@ -173,49 +204,84 @@ def _next_to_nothing(value: float, item: Free) -> bool:
     return value < item.low * EDGE_FACTOR and item.start < item.high
 
 
+@dataclass(frozen=True)
 class _Problem:
-    """Residuals as a function of the constants' logarithms."""
+    """Residuals as a function of the logarithms of the ``free`` constants.
 
-    def __init__(
-        self,
-        gpu: HardwareProfile,
-        groups: Sequence[Group],
-        measured: Sequence["np.ndarray"],
-        shapes: Sequence["np.ndarray"],
-        free: Sequence[Free],
-        variant: Variant,
-    ) -> None:
-        self._gpu, self._groups, self._free, self._variant = gpu, groups, free, variant
-        self._measured = np.log(np.concatenate(measured))
-        self.shapes = np.concatenate(shapes).astype(str)
-        self.rows = len(self._measured)
-        self._low = np.log([item.low for item in free])
-        self._high = np.log([item.high for item in free])
+    ``measured`` are logarithms of times; ``measured`` and ``shapes`` hold all groups' rows.
+    """
 
-    def start(self) -> "np.ndarray":
-        """Return the profile's current constants, clipped to their ranges."""
-        variants = self._groups[0].variants if self._variant != GENERAL else ()
-        constants = rates(self._gpu, variants=variants).constants
-        values = [
-            constants[item.key].value if item.key in constants else item.start
-            for item in self._free
-        ]
+    gpu: HardwareProfile
+    groups: Sequence[Group]
+    measured: "np.ndarray"
+    shapes: "np.ndarray"
+    free: tuple[Free, ...]
+    variant: Variant
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the constants in a profile."""
+        return [str(item.key.of(self.variant)) for item in self.free]
+
+    @cached_property
+    def low(self) -> "np.ndarray":
+        """The lower edges of the ranges."""
+        return np.log([item.low for item in self.free])
+
+    @cached_property
+    def high(self) -> "np.ndarray":
+        """The upper edges of the ranges."""
+        return np.log([item.high for item in self.free])
+
+    def starts(self) -> list["np.ndarray"]:
+        """Return where to start: the GPU's current constants, and the middle of their ranges."""
         # Rows do not seem to determine a constant that is next to nothing.
         values = [
             item.start if not 0 < value < np.inf or _next_to_nothing(value, item) else value
-            for value, item in zip(values, self._free, strict=True)
+            for value, item in zip(map(self._value(self.gpu), self.free), self.free, strict=True)
         ]
-        return np.clip(np.log(values), self._low + 1e-6, self._high - 1e-6)
+        return [np.log(values), (self.low + self.high) / 2]
+
+    def _value(self, gpu: HardwareProfile) -> Callable[[Free], float]:
+        """Return how to look up a constant in a profile."""
+        variants = self.groups[0].variants if self.variant != GENERAL else ()
+        known = rates(gpu, variants=variants)
+        if not any(variant.precision for variant in variants):
+            known = known.at(self.variant.precision)
+        constants = known.constants
+        return lambda item: constants[item.key].value if item.key in constants else item.start
+
+    def without(self, index: int, value: float | None) -> "_Problem":
+        """Return the problem without a constant: at the GPU's value, or at another."""
+        kept = {} if value is None else {self.names[index]: value}
+        free = (*self.free[:index], *self.free[index + 1 :])
+        return replace(self, gpu=with_constants(self.gpu, kept), free=free)
+
+    def far_edge(self, index: int, point: "np.ndarray") -> float:
+        """Return the edge of a constant's range where it is, or opposite to the GPU's value."""
+        item = self.free[index]
+        others = self.without(index, None).at(np.delete(point, index))
+        low = point[index] - self.low[index]
+        high = self.high[index] - point[index]
+        if min(low, high) > NEAR_EDGE:
+            low, high = np.exp(point[index]), self._value(others)(item)
+        return item.low if low < high else item.high
+
+    def at(self, point: "np.ndarray") -> HardwareProfile:
+        """Return the GPU with these constants."""
+        return with_constants(
+            self.gpu, dict(zip(self.names, map(float, np.exp(point)), strict=True))
+        )
 
     def residuals(self, point: "np.ndarray") -> "np.ndarray":
         """Return log(predicted / measured) of every row."""
-        values = {
-            str(item.key.of(self._variant)): float(np.exp(value))
-            for item, value in zip(self._free, point, strict=True)
-        }
-        gpu = with_constants(self._gpu, values)
-        predicted = np.concatenate([group.predict(gpu) for group in self._groups])
-        return np.asarray(np.log(predicted) - self._measured)
+        gpu = self.at(point)
+        predicted = np.concatenate([group.predict(gpu) for group in self.groups])
+        return np.asarray(np.log(predicted) - self.measured)
+
+    def cost(self, point: "np.ndarray") -> float:
+        """Return what a solution makes least: a sum of squares, of outliers rather of errors."""
+        return float(np.sum(_robust(self.residuals(point)) - 1))
 
     def jacobian(self, point: "np.ndarray") -> "np.ndarray":
         """Return how the residuals change with the logarithm of each constant."""
@@ -227,44 +293,42 @@ class _Problem:
             below = point.copy()
             below[i] -= step
             columns.append((self.residuals(moved) - self.residuals(below)) / (2 * step))
-        return np.array(columns).T.reshape(self.rows, len(point))
+        return np.array(columns).T.reshape(len(self.measured), len(point))
 
-    def solve(self, rows: "np.ndarray", start: "np.ndarray") -> "np.ndarray":
-        """Return the best point for a subset of the rows."""
+    def seen(self, point: "np.ndarray") -> "np.ndarray":
+        """Return which constants affect the time of a row."""
+        most = np.abs(self.jacobian(point)).max(axis=0, initial=0.0)
+        return np.asarray(most > LEAST_SENSITIVITY)
+
+    def solve(self, start: "np.ndarray", rows: "np.ndarray | None" = None) -> "np.ndarray":
+        """Return the best point for all or a subset of the rows."""
         from scipy.optimize import least_squares
 
         if not len(start):
             return start
+        chosen = slice(None) if rows is None else rows
         result = least_squares(
-            lambda point: self.residuals(point)[rows],
-            start,
-            bounds=(self._low, self._high),
+            lambda point: self.residuals(point)[chosen],
+            np.clip(start, self.low + 1e-6, self.high - 1e-6),
+            bounds=(self.low, self.high),
             loss="soft_l1",
             f_scale=ROBUST_SCALE,
             max_nfev=60,
         )
         return np.asarray(result.x)
 
-    def at_edge(self, point: "np.ndarray") -> "np.ndarray":
-        """Return which constants are at the edge of their range."""
-        distance = np.minimum(point - self._low, self._high - point)
-        return np.asarray(distance < NEAR_EDGE)
-
-    def uncertainty(
-        self, best: "np.ndarray", *, keep_edges: bool
-    ) -> tuple["np.ndarray", "np.ndarray"]:
+    def uncertainty(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
         """Return standard errors of the logarithms and their correlations.
 
         A bootstrap over shapes without refitting: each draw takes one Gauss-Newton step from the
-        fit of all rows.
+        fit of all rows. At the edge of a range, or where no row shows the constant, the error is
+        infinite.
         """
         count = len(best)
         if not count:
             return np.zeros(0), np.zeros((0, 0))
         residuals, jacobian = self.residuals(best), self.jacobian(best)
-        if keep_edges:
-            jacobian = jacobian * ~self.at_edge(best)
-        robust = 1 / np.sqrt(1 + (residuals / ROBUST_SCALE) ** 2)
+        robust = 1 / _robust(residuals)
         _, shape = np.unique(self.shapes, return_inverse=True)
         shapes = int(shape.max()) + 1
         normal = np.zeros((shapes, count, count))
@@ -284,4 +348,6 @@ class _Problem:
         errors = spread.std(axis=0)
         scaled = np.where(errors > 0, errors, 1)
         centred = (spread - spread.mean(axis=0)) / scaled
+        distance = np.minimum(best - self.low, self.high - best)
+        errors[(distance < NEAR_EDGE) | ~self.seen(best)] = np.inf
         return errors, centred.T @ centred / RESAMPLES

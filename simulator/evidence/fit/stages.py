@@ -48,7 +48,7 @@ _SPARSE: dict[Kind, tuple[str, ...]] = {
     "index_scores": ("launch_us", "block_us", "flops_fraction"),
     "prefill_scores": ("launch_us", "block_us", "serial_us", "flops_fraction"),
     "index_selection": ("launch_us", "block_us", "serial_us", "bandwidth_fraction"),
-    "sparse_attention": ("launch_us", "serial_us", "bandwidth_fraction", "flops_fraction"),
+    "sparse_attention": ("serial_us", "bandwidth_fraction", "flops_fraction"),
     "sparse_prefill": ("launch_us", "block_us", "serial_us", "flops_fraction"),
 }
 _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
@@ -77,8 +77,6 @@ class Stage:
         A library whose rows have no part in these.
     most
         The most rows of a kernel and format to fit, 0 for all: whole series are left out.
-    keep_edges
-        Whether a constant at the edge of its range counts as known.
     rows
         Which rows: kernels replayed from a CUDA graph, modules of several kernels, kernels launched
         from the host one by one, or whole programs with their own timing.
@@ -91,7 +89,6 @@ class Stage:
     general: bool = True
     apart: str = ""
     most: int = 0
-    keep_edges: bool = False
     rows: Literal["graph", "module", "eager", "whole"] = "graph"
 
 
@@ -152,7 +149,6 @@ STAGES = (
         ("hidden_size", "intermediate", "experts", "top_k"),
         own=True,
         most=MOST_ROWS,
-        keep_edges=True,
     ),
     Stage(
         "mla_prefill",
@@ -236,12 +232,12 @@ STAGES = (
                 key
                 for kind in ("sparse_attention", "sparse_prefill")
                 for key in _keys(kind, *_SPARSE[kind])
+                if key.name != "launch_us"  # not to be told from what a module adds
             ),
             Key("sparse_module_us"),
         ),
         ("model", "heads", "batch"),
         own=True,
-        keep_edges=True,
         rows="module",
     ),
     Stage(
