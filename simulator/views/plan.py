@@ -169,8 +169,9 @@ def plan_view(result: Plan) -> "RenderableType":
     """Return a plan as the answer in a sentence, and a table of options."""
     best = [option for option in result.options if not option.dominated]
     near = [option for option in best if not result.is_dear(option)]
-    good = {option.deployed.gpu.id for option in best if option.verdict != "no"}
-    worth = [each for each in near if each.verdict != "no" or each.deployed.gpu.id not in good]
+    # What misses a target of a load says why a card is out, and nothing where it is not.
+    carry = {each.deployed.gpu.id for each in best if result.request and each.verdict != "no"}
+    worth = [each for each in near if each.verdict != "no" or each.deployed.gpu.id not in carry]
     shown = worth[:MOST_OPTIONS_SHOWN]
     shown += [option for option in worth[len(shown) :] if option is result.cheapest_maybe]
     hidden = {
