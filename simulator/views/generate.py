@@ -66,21 +66,13 @@ TABLE = (
         for column in columns.pick(estimate.MEMORY, "fits", part="memory")
     ),
 )
-TOTAL, FITS = TABLE[3], TABLE[-1]
 UNDER_LOAD = (
     TABLE[0],
-    replace(TOTAL, heading="total alone"),
+    replace(TABLE[3], heading="total alone"),
     *columns.pick(LOADED, "users", "TTFT", "TPOT", "total"),
-    _loaded(
-        Column(
-            heading="80 % within",
-            cell=lambda point: text.within_cell(
-                point.total_s(point.low), point.total_s(point.high)
-            ),
-        )
-    ),
+    _loaded(load.TOTAL_WITHIN),
     *columns.pick(LOADED, "tokens/s per user", "tokens/s per GPU", "USD per million"),
-    FITS,
+    TABLE[-1],
 )
 
 

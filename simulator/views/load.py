@@ -65,6 +65,10 @@ WITHIN = Column(
     heading="TPOT, 80 % within",
     cell=lambda point: text.within_cell(point.low.tpot_s, point.high.tpot_s),
 )
+TOTAL_WITHIN = Column(
+    heading="80 % within",
+    cell=lambda point: text.within_cell(point.total_s(point.low), point.total_s(point.high)),
+)
 INPUTS = columns.without(
     estimate.INPUTS,
     *("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants"),
@@ -78,8 +82,6 @@ _AS_IT_IS = "No engine: steps are taken as they are, without what engines add or
 _GROUPS = "Data-parallel groups are taken to prefill at the same time, the best that engines do."
 UNFIT = "Not even one request fits in memory."
 REQUEST = (Column("output_tokens"), Column("cached_tokens", value="stored_tokens"))
-
-
 TIMES: dict[str, Callable[[Served, float | None], float | None]] = {
     "TTFT": Served.ttft_at,
     "TPOT": Served.tpot_at,
