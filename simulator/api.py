@@ -72,6 +72,7 @@ def generate(
     gpu: GpuLike = _H100,
     *,
     output_tokens: Size = 256,
+    users: Size | None = None,
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Generation":
@@ -81,10 +82,12 @@ def generate(
     ----------
     output_tokens
         Tokens each sample generates.
+    users
+        Users who ask again at once, as for :func:`serve`: follow a request among theirs too.
     """
     from simulator.answers.generate import generate as answer
 
-    limits = read_limits(output_tokens=output_tokens, price_per_hour=price_per_hour)
+    limits = read_limits(output_tokens=output_tokens, users=users, price_per_hour=price_per_hour)
     return answer(*_asked(model, gpu, settings), **limits)
 
 

@@ -1,6 +1,6 @@
 """One decode step: its time, traffic and memory, and what binds it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -246,15 +246,22 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
         raise WorkloadError(f"{gpu.id} has no link in its profile: tensor_parallel must be 1")
 
 
+def unknown_note(reasons: Iterable[str]) -> str:
+    """Say why intervals are not known, for reasons that may be empty; empty if all are."""
+    why = "; ".join(dict.fromkeys(filter(None, reasons)))
+    return (
+        why and f"Interval not known: {why}. Only the published peaks bound the time, from below."
+    )
+
+
 def _notes(
     model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
 ) -> list[str]:
     """Say what was assumed and what the user should know, one sentence each."""
-    why = unknown_regime(model, gpu_rates, setup)
     notes = [
         constants_note(gpu_rates),
         *model_notes(model),
-        why and f"Interval not known: {why}. Only the published peaks bound the time, from below.",
+        unknown_note([unknown_regime(model, gpu_rates, setup)]),
         _length_note(model, work),
         _dtype_note(model, gpu_rates.gpu, setup),
         _kernel_note(gpu_rates.gpu, setup),

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, estimate, fits_note, memory_on
-from simulator.answers.price import cost_per_million_tokens, price_per_hour
+from simulator.answers.load import Point, Request, at_concurrency, deployments
+from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
 from simulator.counts.memory import Memory, prefill_tokens_at_once
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError, check_between
@@ -36,6 +37,8 @@ class Generation(Answer):
         Price of all GPUs of the group, None where unknown.
     total_low_s, total_high_s
         Ends of the interval of the whole request's time. [s]
+    loaded
+        The same request of one of several users; None if not asked, or if it does not fit.
     """
 
     attention: Attention
@@ -46,6 +49,7 @@ class Generation(Answer):
     usd_per_hour: float | None
     total_low_s: float
     total_high_s: float
+    loaded: Point | None = None
 
     @property
     def total_s(self) -> float:
@@ -113,6 +117,7 @@ def generate(
     work: Workload,
     *,
     output_tokens: int,
+    users: int | None = None,
     usd_per_hour: float | None = None,
 ) -> Generation:
     """Estimate a whole request; the workload's ``decoded_tokens`` is ignored.
@@ -125,6 +130,8 @@ def generate(
         What is decoded, on what, how, and its sizes.
     output_tokens
         Tokens each sample generates.
+    users
+        Users who ask for such a request again and again: it is then followed among theirs too.
     usd_per_hour
         Price of one GPU instead of the profile's. [USD/h]
 
@@ -142,6 +149,12 @@ def generate(
     setup = last_step.setup
     time = generation_time(model, setup, work, gpu_rates, output_tokens=output_tokens)
     low_s, high_s = request_interval(model, setup, work, gpu_rates, time, last_step.uncertainty)
+    loaded = None
+    if users is not None:
+        request = Request(workload=work, output_tokens=output_tokens)
+        server, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
+        if server.server is not None:
+            loaded = at_concurrency(server, users, price=price_of(gpu, usd_per_hour))
     return Generation(
         attention=setup.attention,
         output_tokens=output_tokens,
@@ -151,6 +164,7 @@ def generate(
         usd_per_hour=price_per_hour(gpu, setup.gpus, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,
+        loaded=loaded,
     )
 
 

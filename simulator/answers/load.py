@@ -248,13 +248,9 @@ class Point(Priced):
         """Share of the most that it carries which is left."""
         return max(0.0, 1 - self.served.utilisation)
 
-    def ttft_at(self, share: float) -> float | None:
-        """Return the time in which a share of requests have their first token, if known. [s]."""
-        return None if self.served.spread is None else self.served.spread.ttft_at(share)
-
-    def tpot_at(self, share: float) -> float | None:
-        """Return the time per output token that a share of requests keep, if known. [s]."""
-        return None if self.served.spread is None else self.served.spread.tpot_at(share)
+    def total_s(self, served: Served) -> float:
+        """Return the time from a request's arrival to its last token, so served. [s]."""
+        return served.ttft_s + (self.deployment.request.output_tokens - 1) * served.tpot_s
 
     @property
     def usd_per_month(self) -> float | None:

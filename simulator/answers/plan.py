@@ -37,6 +37,8 @@ STAGES = (2, 4)
 DEFAULT_TENSOR_PARALLEL_SIZES = (1, 2, 4, 8)
 Verdict = Literal["meets", "maybe", "no"]
 VERDICTS: tuple[Verdict, ...] = ("meets", "maybe", "no")
+# How many times the price of the cheapest option another of its verdict is worth a look under load.
+WORTH = 4
 # The beginning of what is said of deployments on which a request does not fit.
 UNFIT = "a request does not fit on "
 
@@ -225,7 +227,7 @@ class Plan(Answer):
         The option with the lowest comparable price per hour that meets the targets, if possible one
         whose interval is known and that surely fits; None if there is none.
     cheapest_maybe
-        The same of those that may meet them.
+        The same of those that may meet them for less; None if none does.
     fewest_gpus
         For each GPU id, the smallest number of that GPU that meets the targets; None if none does.
     skipped
@@ -239,6 +241,17 @@ class Plan(Answer):
     cheapest_maybe: Option | None
     fewest_gpus: dict[str, int | None]
     skipped: tuple[str, ...]
+
+    def is_dear(self, option: Option) -> bool:
+        """Whether an option under load costs too much to be considered beside the cheapest.
+
+        ``WORTH`` times as much; or more at all, if it only may meet the targets and that one does.
+        """
+        best = self.cheapest or self.cheapest_maybe
+        if self.request is None or best is None or option.verdict == "no":
+            return False
+        most = WORTH if option.verdict == best.verdict else 1
+        return (option.usd_per_hour or 0.0) > most * (best.usd_per_hour or 0.0)
 
 
 def plan(
@@ -292,7 +305,7 @@ def plan(
         possible, left_out = runnable(attentions, model, gpu)
         if not isinstance(asked, Request) or asked.shares:
             skipped |= dict.fromkeys(left_out)
-        price, found = price_of(gpu, usd_per_hour), list[Option]()
+        price, found, served = price_of(gpu, usd_per_hour), list[Option](), list[Deployment]()
         for way in layouts(model, setup, tensor_parallel_sizes):
             held = any(not option.doubts[0] for option in found)
             if held and way.pipeline_parallel > setup.pipeline_parallel:
@@ -305,7 +318,7 @@ def plan(
                     ways = deployments(
                         model, gpu, way, asked, attentions=possible, most_sequences=most_sequences
                     )
-                    skipped |= dict.fromkeys(_unfit(ways))
+                    served += ways
                     found += _under_load(ways, wanted, most, price)
                 else:
                     steps = [estimate(model, gpu, way.under(name), asked) for name in possible]
@@ -313,17 +326,19 @@ def plan(
             except WorkloadError as error:
                 skipped[str(error)] = None
         options += _without_the_beaten(found)
+        skipped |= dict.fromkeys(_unfit(served))
     if not options:
         raise WorkloadError(
             "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
         )
     ranked = sorted(_on_the_front(options), key=_order)
+    sure = _cheapest(ranked, "meets")
     return Plan(
         targets=wanted,
         request=asked if isinstance(asked, Request) else None,
         options=tuple(ranked),
-        cheapest=_cheapest(ranked, "meets"),
-        cheapest_maybe=_cheapest(ranked, "maybe"),
+        cheapest=sure,
+        cheapest_maybe=_cheapest(ranked, "maybe", below=sure),
         fewest_gpus={gpu: _fewest(ranked, gpu) for gpu in cards},
         skipped=tuple(skipped),
     )
@@ -367,12 +382,20 @@ def _in_time(step: Estimate, targets: Targets, price: Price | None) -> Option:
 
 
 def _unfit(ways: Sequence[Deployment]) -> Iterator[str]:
-    """Say on what not even one request fits."""
-    unfit = [each for each in ways if each.server is None]
-    if unfit:
-        kinds = ", ".join(each.attention for each in unfit)
-        which = f" ({kinds})" if len(unfit) < len(ways) else ""
-        yield f"{UNFIT}{unfit[0].gpus} x {unfit[0].gpu.id}{which}"
+    """Say on how many of a card not even one request fits, the most below those on which it does.
+
+    For each kind of attention; once if it is the same for all.
+    """
+    kinds = dict.fromkeys(way.attention for way in ways)
+    most: dict[int, list[str]] = {}
+    for kind in kinds:
+        alike = [way for way in ways if way.attention == kind]
+        least = min((way.gpus for way in alike if way.server is not None), default=inf)
+        if fewer := [way.gpus for way in alike if way.gpus < least]:
+            most.setdefault(max(fewer), []).append(kind)
+    for size, unfit in most.items():
+        which = "" if len(unfit) == len(kinds) else f" ({', '.join(unfit)})"
+        yield f"{UNFIT}{size} x {ways[0].gpu.id}{which}"
 
 
 def _under_load(
@@ -454,10 +477,12 @@ def _order(option: Option) -> tuple[float, ...]:
     """Sort options: those that meet the targets, and that may, by cost; then the nearest first."""
     unfit, unknown, _ = option.doubts
     # Equal loads cost a token in proportion to the hour, in which equals are equal to the last bit.
-    load = isinstance(option.found, Point)
+    load = option.found.served if isinstance(option.found, Point) else None
     cost = option.usd_per_hour if load else option.usd_per_million_tokens
     by_cost = option.verdict != "no" and cost is not None
     short = (-float(option.result.memory.free_bytes),) if unfit else option.times_s
+    if load:
+        short = (*short, load.utilisation)
     return (
         VERDICTS.index(option.verdict),
         unfit,
@@ -468,9 +493,16 @@ def _order(option: Option) -> tuple[float, ...]:
     )
 
 
-def _cheapest(options: Sequence[Option], verdict: Verdict) -> Option | None:
+def _cheapest(
+    options: Sequence[Option], verdict: Verdict, below: Option | None = None
+) -> Option | None:
     """Return the cheapest option per hour of a verdict, the faster of equals."""
-    priced = [option for option in options if option.verdict == verdict and option.comparable]
+    most = inf if below is None else below.usd_per_hour or 0.0
+    priced = [
+        option
+        for option in options
+        if option.verdict == verdict and option.comparable and (option.usd_per_hour or 0.0) < most
+    ]
 
     def key(option: Option) -> tuple[float, ...]:
         doubts = option.doubts if verdict == "meets" else ()

@@ -82,6 +82,10 @@ def _generate(
     output: Output,
     gpu: opt.GpuName = opt.DEFAULT_GPU,
     attention: opt.AttentionName = None,
+    users: Annotated[
+        int | None,
+        opt.work("--users --concurrency", "Also as one of so many users of a server.", opt.SIZE),
+    ] = None,
     price_per_hour: opt.PricePerHour = None,
     check: opt.Check = False,
 ) -> None:
@@ -95,6 +99,7 @@ def _generate(
     def requests(each: Question) -> "dict[Attention, Generation]":
         limits = {
             "output_tokens": each.output_tokens or DEFAULT_OUTPUT_TOKENS,
+            "users": users,
             "price_per_hour": price_per_hour,
         }
         return {

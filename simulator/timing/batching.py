@@ -125,9 +125,9 @@ class Spread:
         """
         import numpy as np
 
-        chances, prefill_s, *times = self._states
+        chances, prefill_s, *waits = self._states
         within_s = seconds - prefill_s
-        soon = float(chances @ _waited(within_s, self.requests_per_s, *times))
+        soon = float(chances @ _waited(within_s, *waits))
         if not self.full_s:  # a chance too small to tell
             return soon
         late = float(chances @ np.exp(-np.maximum(within_s, 0.0) / self.full_s))
@@ -135,7 +135,7 @@ class Spread:
 
     @cached_property
     def _states(self) -> "tuple[np.ndarray, ...]":
-        """Chances of some states that stand for all, and their times: prefill, occupied, step."""
+        """Chances of some states that stand for all, prefill times, and what `_waited` takes."""
         import numpy as np
 
         cumulated = np.cumsum(self.chances)
@@ -145,7 +145,9 @@ class Spread:
         at, server = np.maximum(found, 1) - 1, self.server
         step_s = np.where(found == 0, 0.0, server.step_s[at])
         chances = np.full(len(shares), 1 / len(shares))
-        return chances, server.prefill_s[at], server.occupied_s[at], step_s
+        occupied_s = server.occupied_s[at]
+        busy = np.minimum(self.requests_per_s * occupied_s, 1 - 1e-6)
+        return chances, server.prefill_s[at], occupied_s, step_s, busy, _decay(busy)
 
     def ttft_at(self, share: float) -> float:
         """Return the time within which a share of the requests have their first token. [s]."""
@@ -189,8 +191,23 @@ class Spread:
         return self.tpot_s + off_s / server.decoded_tokens
 
 
+def _decay(busy: "np.ndarray") -> "np.ndarray":
+    """Return z, where the tail of a queue falls by exp(-z) in a service: busy (e^z - 1) = z [S]."""
+    import numpy as np
+
+    decay: np.ndarray = np.maximum(2 * (1 - busy) / busy, -2 * np.log(busy))
+    for _ in range(_ROOT_STEPS):  # Newton's method from above
+        growth = busy * np.exp(decay)
+        decay = decay - (growth - busy - decay) / (growth - 1)
+    return decay
+
+
 def _waited(
-    within_s: "np.ndarray", requests_per_s: float, occupied_s: "np.ndarray", step_s: "np.ndarray"
+    within_s: "np.ndarray",
+    occupied_s: "np.ndarray",
+    step_s: "np.ndarray",
+    busy: "np.ndarray",
+    decay: "np.ndarray",
 ) -> "np.ndarray":
     """Return the share of requests that wait for a step's rest and for prefills no longer [S].
 
@@ -198,17 +215,11 @@ def _waited(
     ----------
     within_s, occupied_s, step_s
         The longest time, one prefill, and one step in each state [S]. [s]
-    requests_per_s
-        Requests that arrive in a second.
+    busy, decay
+        The share of time that prefills take, and the decay of their queue's tail [S].
     """
     import numpy as np
 
-    busy = np.minimum(requests_per_s * occupied_s, 1 - 1e-6)
-    # The tail decays by exp(-z) in a service: busy (e^z - 1) = z, by Newton's method from above.
-    decay = np.maximum(2 * (1 - busy) / busy, -2 * np.log(busy))
-    for _ in range(_ROOT_STEPS):
-        growth = busy * np.exp(decay)
-        decay = decay - (growth - busy - decay) / (growth - 1)
     rest_s = step_s[:, None] * (np.arange(_ARRIVALS) + 0.5) / _ARRIVALS
     services = (within_s[:, None] - rest_s) / occupied_s[:, None]
     busy, decay = busy[:, None], decay[:, None]
@@ -249,6 +260,18 @@ class Served:
     utilisation: float
     full_share: float
     spread: Spread | None = None
+
+    def ttft_at(self, share: float | None) -> float | None:
+        """Return the mean TTFT, or that which a share of requests keep, None if unknown. [s]."""
+        if share is None:
+            return self.ttft_s
+        return None if self.spread is None else self.spread.ttft_at(share)
+
+    def tpot_at(self, share: float | None) -> float | None:
+        """Return the same of TPOT. [s]."""
+        if share is None:
+            return self.tpot_s
+        return None if self.spread is None else self.spread.tpot_at(share)
 
 
 def closed_loop(server: Server, users: int) -> Served:

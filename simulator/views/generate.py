@@ -1,12 +1,12 @@
 """Answers about a whole request."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.generate import Generation
 from simulator.inputs.setup import Attention
-from simulator.views import columns, estimate, text
+from simulator.views import columns, estimate, load, text
 from simulator.views.columns import Column, Row
 
 if TYPE_CHECKING:
@@ -32,11 +32,25 @@ FIGURES = (
     *COST,
     Column("prefill_bound", value="time.prefill.bound"),
 )
-REQUEST = (*FIGURES, Column("memory", "bytes", of=estimate.MEMORY), estimate.NOTES)
+
+
+def _loaded(column: Column) -> Column:
+    """Return a column of a load as one of a request, empty where it has none."""
+
+    def of(read: Callable[[Any], Any], missing: str | None) -> Callable[[Generation], Any]:
+        return lambda item: missing if item.loaded is None else read(item.loaded)
+
+    key = column.key and f"loaded_{column.key}"
+    return replace(column, key=key, value=of(column.raw, None), cell=of(column.text, ""))
+
+
+LOADED = tuple(map(_loaded, (*load.POINT[1:13], columns.USD_PER_MILLION)))
+REQUEST = (*FIGURES, *LOADED, Column("memory", "bytes", of=estimate.MEMORY), estimate.NOTES)
 # The decoded tokens grow over the request.
 ROW = (
     *columns.within("last_step", columns.without(estimate.ASKED, "decoded_tokens")),
     *FIGURES,
+    *LOADED,
     *columns.within("memory", estimate.MEMORY),
 )
 TABLE = (
@@ -51,6 +65,14 @@ TABLE = (
         replace(column, heading="fits to end")
         for column in columns.pick(estimate.MEMORY, "fits", part="memory")
     ),
+)
+UNDER_LOAD = (
+    TABLE[0],
+    replace(TABLE[3], heading="total alone"),
+    *columns.pick(LOADED, "users", "TTFT", "TPOT", "total"),
+    _loaded(load.TOTAL_WITHIN),
+    *columns.pick(LOADED, "tokens/s per user", "tokens/s per GPU", "USD per million"),
+    TABLE[-1],
 )
 
 
@@ -81,12 +103,14 @@ def generate_view(results: Mapping[Attention, Generation]) -> "RenderableType":
     # Each kind of attention may take another form of latent attention.
     every = (note for result in results.values() for note in result.notes)
     forms = [note for note in every if note.startswith("Latent attention")]
+    loaded = any(result.loaded for result in results.values())
+    loads = load.prefill_notes([first.last_step.setup]) if loaded else []
     return columns.stack(
         estimate.question(first.last_step, attention=False, output_tokens=first.output_tokens),
         "",
         *([verdict(results), ""] if len(results) > 1 else []),
-        columns.as_table(TABLE, results.values()),
-        *columns.notes(text.without_shortage([*first.notes, *forms])),
+        columns.as_table(_shown(results.values()), results.values()),
+        *columns.notes(text.without_shortage([*first.notes, *forms, *loads])),
     )
 
 
@@ -98,11 +122,16 @@ def generate_list(
     return estimate.list_view(
         [at for at, _ in rows],
         [item for _, item in rows],
-        TABLE,
+        _shown(item for _, item in rows),
         lambda item: item.last_step,
         output_tokens=rows[0][1].output_tokens,
         attention=False,
     )
+
+
+def _shown(items: Iterable[Generation]) -> columns.Columns:
+    """Return the columns of a table of requests, alone or among users."""
+    return UNDER_LOAD if any(item.loaded for item in items) else TABLE
 
 
 def verdict(results: Mapping[Attention, Generation]) -> str:
@@ -110,10 +139,13 @@ def verdict(results: Mapping[Attention, Generation]) -> str:
     unfit = [name for name, result in results.items() if not result.memory.fits]
     if unfit:
         return f"To the end of the request {' and '.join(unfit)} attention does not fit in memory."
-    return (
-        "Over the whole request, prefill included, bifurcated is "
-        f"{text.times_as(_speedup(results))}."
-    )
+    found = f"bifurcated is {text.times_as(_speedup(results))}"
+    loads = [item.loaded for item in results.values() if item.loaded]
+    if len(loads) > 1:
+        standard, bifurcated = (each.total_s(each.served) for each in loads)
+        users = text.plural(loads[0].concurrency or 0, "user")
+        found += f"; among {users} {text.times_as(standard / bifurcated)}"
+    return f"Over the whole request, prefill included, {found}."
 
 
 def _speedup(results: Mapping[Attention, Generation]) -> float:

@@ -1,13 +1,15 @@
 """A deployment's curve over a load, and what all answers about a load show."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from simulator.answers.estimate import Estimate, memory_notes, model_notes
+from simulator.answers.estimate import Estimate, memory_notes, model_notes, unknown_note
 from simulator.answers.load import Curve, Deployment, Point, Request
 from simulator.inputs.setup import Setup
+from simulator.timing.batching import Served
+from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-def _time(seconds: float) -> str:
+def _time(seconds: float | None) -> str:
     """Format a time that grows without end where the load cannot be carried."""
+    if seconds is None:
+        return "not known"
     return "grows" if seconds == inf else format_time(seconds)
 
 
@@ -36,6 +40,9 @@ POINT = (
     Column("tpot_ms", "ms", "served.tpot_s", "TPOT", lambda point: _time(point.served.tpot_s)),
     Column("tpot_ms_low", "ms", "low.tpot_s"),
     Column("tpot_ms_high", "ms", "high.tpot_s"),
+    Column("total_ms", "ms", lambda point: point.total_s(point.served), "total"),
+    Column("total_ms_low", "ms", lambda point: point.total_s(point.low)),
+    Column("total_ms_high", "ms", lambda point: point.total_s(point.high)),
     Column("tokens_per_s_per_user", "1/s", heading="tokens/s per user"),
     Column("tokens_per_s_per_gpu", "1/s", heading="tokens/s per GPU"),
     Column("tokens_per_s", "1/s"),
@@ -58,6 +65,10 @@ WITHIN = Column(
     heading="TPOT, 80 % within",
     cell=lambda point: text.within_cell(point.low.tpot_s, point.high.tpot_s),
 )
+TOTAL_WITHIN = Column(
+    heading="80 % within",
+    cell=lambda point: text.within_cell(point.total_s(point.low), point.total_s(point.high)),
+)
 INPUTS = columns.without(
     estimate.INPUTS,
     *("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants"),
@@ -69,19 +80,28 @@ MEANS = (
 )
 _AS_IT_IS = "No engine: steps are taken as they are, without what engines add or vary."
 _GROUPS = "Data-parallel groups are taken to prefill at the same time, the best that engines do."
+UNFIT = "Not even one request fits in memory."
 REQUEST = (Column("output_tokens"), Column("cached_tokens", value="stored_tokens"))
+TIMES: dict[str, Callable[[Served, float | None], float | None]] = {
+    "TTFT": Served.ttft_at,
+    "TPOT": Served.tpot_at,
+}
 
 
-def _at(name: str, share: float) -> Callable[[Point], float | None]:
-    """Return the function of a point that gives a percentile of one of its times."""
-    return lambda point: (point.ttft_at if name == "ttft" else point.tpot_at)(share)
+def _percentile(name: str, percent: float) -> Column:
+    """Return the column of a percentile of one of the times."""
+
+    def at(point: Point) -> float | None:
+        return TIMES[name](point.served, percent / 100)
+
+    def cell(point: Point) -> str:
+        return _time(at(point) if point.carried else inf)
+
+    field, heading = f"{name.lower()}_ms_p{percent:g}", f"{name} p{percent:g}"
+    return Column(field, "ms", at, heading, cell)
 
 
-PERCENTILES = tuple(
-    Column(f"{name}_ms_p{percent}", "ms", _at(name, percent / 100))
-    for name in ("ttft", "tpot")
-    for percent in (50, 90, 99)
-)
+PERCENTILES = tuple(_percentile(name, percent) for name in TIMES for percent in (50, 90, 99))
 ARRIVALS = Column("arrivals_per_s", heading="requests/s", cell=_arrivals)
 SERVED = (*POINT[:2], ARRIVALS, *POINT[2:], *PERCENTILES)
 _SATURATES = {
@@ -118,6 +138,8 @@ def serve_rows(curve: Curve) -> list[Row]:
 def serve_view(curve: Curve) -> "RenderableType":
     """Return a curve as a table."""
     unfit = [each.attention for each in curve.deployments if each.server is None]
+    if not curve.points:
+        return columns.stack(question(curve.deployments[0], gpu=True), "", UNFIT)
     return columns.stack(
         question(curve.deployments[0], gpu=True),
         "",
@@ -127,7 +149,7 @@ def serve_view(curve: Curve) -> "RenderableType":
             for each in curve.deployments
             if each.server is not None
         ),
-        *([f"A request does not fit: {'; '.join(unfit)}."] if unfit else []),
+        *([f"{'; '.join(unfit)}: not even one request fits."] if unfit else []),
         "",
         columns.as_table(_shown(curve), curve.points),
         *columns.notes(_notes(curve)),
@@ -139,7 +161,7 @@ def serve_list(asked: Sequence[Mapping[str, int]], curves: Sequence[Curve]) -> "
     every = list(zip(asked, curves, strict=True))
     points = [(given, point) for given, curve in every for point in curve.points]
     if not points:
-        return columns.stack("A request does not fit under any of these.")
+        return columns.stack(UNFIT)
     return estimate.list_view(
         [given for given, _ in points],
         [point for _, point in points],
@@ -166,23 +188,20 @@ def _shown(curve: Curve) -> columns.Columns:
     )
 
 
-def percentiles(percent: float | None) -> list[Column]:
+def percentiles(percent: float | None) -> Sequence[Column]:
     """Return the columns of a table of points that has a percentile in place of the means."""
     if percent is None:
-        return list(columns.pick(POINT, "TTFT", "TPOT"))
+        return columns.pick(POINT, *TIMES)
+    return [_percentile(name, percent) for name in TIMES]
 
-    def column(name: str) -> Column:
-        at = _at(name.lower(), percent / 100)
 
-        def cell(point: Point) -> str:
-            if not point.carried:
-                return _time(inf)
-            seconds = at(point)
-            return "not known" if seconds is None else format_time(seconds)
-
-        return Column(heading=f"{name} p{percent:g}", cell=cell)
-
-    return [column("TTFT"), column("TPOT")]
+def time_phrases(point: Point, percent: float | None) -> Iterator[str]:
+    """Yield the times of a point with their intervals, the means or a percentile."""
+    named, share = ("", None) if percent is None else (f" p{percent:g}", percent / 100)
+    for name, at in TIMES.items():
+        low, time, high = (at(served, share) for served in (point.low, point.served, point.high))
+        ends = "interval not known" if low is None else text.interval_phrase(low, high or inf)
+        yield f"{name}{named} {_time(time)} ({ends})"
 
 
 def inputs(wanted: Iterable[Column], deployment: Deployment) -> Row:
@@ -244,8 +263,10 @@ def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
         for origin, words in said.items()
     }
     parts = [f"{words} {', '.join(names)}" for words, names in gpus.items() if names]
+    unknown = unknown_note(unknown_regime(item.model, item.rates, item.setup) for item in deployed)
     return [
         f"Constants {'; '.join(parts)}.",
+        *([unknown] if unknown else []),
         *model_notes(deployed[0].model),
         *dict.fromkeys(note for item in deployed for note in memory_notes(item.gpu, item.setup)),
     ]

@@ -11,7 +11,6 @@ from simulator.answers.load import Deployment
 from simulator.answers.plan import UNFIT, Option, Plan
 from simulator.inputs.parallelism import Parallelism
 from simulator.timing.batching import closed_loop
-from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, load, text
 from simulator.views.columns import Column, Row
@@ -105,7 +104,9 @@ TARGETS = (
     Column("percentile"),
 )
 LOAD_INPUTS = columns.without(load.INPUTS, "gpu", *Parallelism.model_fields)
-# What a table shows of each option.
+# Of equal loads, the cost of a token is in proportion to that of the hour.
+_SPARED = ("utilisation", "tokens/s per user", "tokens/s per GPU", "USD per million")
+# What a table shows of each option of a step.
 SHOWN = (
     *columns.pick(OPTION, "GPU", "n", "attention", "step"),
     *columns.within("result", [estimate.WITHIN]),
@@ -166,11 +167,20 @@ def plan_rows(result: Plan) -> list[Row]:
 
 def plan_view(result: Plan) -> "RenderableType":
     """Return a plan as the answer in a sentence, and a table of options."""
-    worth = [option for option in result.options if not option.dominated]
+    best = [option for option in result.options if not option.dominated]
+    near = [option for option in best if not result.is_dear(option)]
+    # What misses a target of a load says why a card is out, and nothing where it is not.
+    carry = {each.deployed.gpu.id for each in best if result.request and each.verdict != "no"}
+    worth = [each for each in near if each.verdict != "no" or each.deployed.gpu.id not in carry]
     shown = worth[:MOST_OPTIONS_SHOWN]
-    beaten, more = len(result.options) - len(worth), len(worth) - len(shown)
-    hidden = {"more options": more, "that another of the same card and attention beats": beaten}
-    told = ", and ".join(f"{count} {what}" for what, count in hidden.items() if count)
+    shown += [option for option in worth[len(shown) :] if option is result.cheapest_maybe]
+    hidden = {
+        "more options": len(worth) - len(shown),
+        "too dear beside the cheapest": len(best) - len(near),
+        "short of a target, of cards with better ones": len(near) - len(worth),
+        "that another of the same card and attention beats": len(result.options) - len(best),
+    }
+    told = "; ".join(f"{count} {what}" for what, count in hidden.items() if count)
     setups = [option.deployed.setup for option in shown]
     grouped = any(setup.gpus > setup.tensor_parallel for setup in setups)
     standing = Column(unit="text", cell=partial(_standing, result=result), wrap=True)
@@ -181,7 +191,7 @@ def plan_view(result: Plan) -> "RenderableType":
         _fewest_sentence(result),
         "",
         columns.as_table((*_shown(result, grouped=grouped), standing), shown),
-        *([f"Not shown: {told}; --format csv or --json has all."] if told else []),
+        *([f"Not shown: {told}. --format csv or --json has all."] if told else []),
         *columns.notes([*_skipped(result.skipped), *_notes(result, shown)]),
     )
 
@@ -223,8 +233,8 @@ def _shown(result: Plan, *, grouped: bool) -> Iterable[Column]:
     return (
         *columns.pick(LOAD_OPTION, "GPU", "GPUs", "group", "x", "attention"),
         *columns.within("point", load.percentiles(percent)),
-        *columns.pick(LOAD_OPTION, "USD/h", "USD per million", "utilisation"),
-        *map(columns.spared, columns.pick(LOAD_OPTION, "tokens/s per user", "tokens/s per GPU")),
+        *columns.pick(LOAD_OPTION, "USD/h"),
+        *map(columns.spared, columns.pick(LOAD_OPTION, *_SPARED)),
     )
 
 
@@ -243,7 +253,7 @@ def _answers(result: Plan) -> "Iterator[Text]":
         fastest = min(good, key=lambda option: option.times_s)
         yield _sentence(f"Fastest that {does}{asked}", fastest)
         yield columns.line("No comparable price is known; give --prices or --price-per-hour.")
-    if maybe is not None and (sure is None or (maybe.usd_per_hour or 0) < (sure.usd_per_hour or 0)):
+    if maybe is not None:
         yield _sentence(f"Cheapest that {may}{asked}", maybe)
     chosen = (sure or maybe or good[0]).found
     if not isinstance(chosen, Estimate) and (line := launch_line(chosen.deployment)):
@@ -280,13 +290,7 @@ def _sentence(lead: str, option: Option) -> "Text":
         asks = option.price.told if option.price else ""
     else:
         point = option.found
-        does = ", ".join(
-            f"{name} {format_time(time)} ({text.interval_phrase(low, high)})"
-            for name, time, low, high in (
-                ("TTFT", point.served.ttft_s, point.low.ttft_s, point.high.ttft_s),
-                ("TPOT", point.served.tpot_s, point.low.tpot_s, point.high.tpot_s),
-            )
-        )
+        does = ", ".join(load.time_phrases(point, option.targets.percentile))
         does += f", {point.headroom:.0%} headroom"
         asks = f"{text.money(point.usd_per_month, 0)} a month"
     return columns.line(
@@ -300,11 +304,13 @@ def _sentence(lead: str, option: Option) -> "Text":
 def _where(option: Option) -> str:
     """Say which GPUs an option has, how the model is laid over them, and its attention."""
     setup = option.deployed.setup
-    laid = f" ({setup.words})" if setup.gpus > setup.tensor_parallel else ""
+    laid = setup.words if setup.gpus > setup.tensor_parallel else ""
     if not isinstance(option.found, Estimate):
-        replicas = text.plural(option.found.replicas, "replica")
-        laid = f" ({replicas} of {setup.words or 1})"
-    return f"{option.gpus} x {option.deployed.gpu.id}{laid}, {option.attention}"
+        replicas = option.found.replicas
+        counted = text.plural(replicas, "replica") if replicas > 1 else ""
+        laid = " of ".join(filter(None, (counted, setup.words)))
+    within = f" ({laid})" if laid else ""
+    return f"{option.gpus} x {option.deployed.gpu.id}{within}, {option.attention}"
 
 
 def _nearest(option: Option) -> "Text":
@@ -314,16 +320,23 @@ def _nearest(option: Option) -> "Text":
         return columns.line(
             f"Nothing fits in memory: {_where(option)} comes nearest, {short} short."
         )
+    if not isinstance(option.found, Estimate) and not option.found.carried:
+        most = f"{option.found.served.requests_per_s * option.found.replicas:.3g} requests/s"
+        return columns.line(f"The most is {most}, of {_where(option)}.")
     return _sentence("Fastest that fits", option)
 
 
 def _fewest_sentence(result: Plan) -> "Text":
     """Say how many GPUs of each kind are needed, and which kinds never suffice."""
     enough = [f"{size} x {gpu}" for gpu, size in result.fewest_gpus.items() if size is not None]
-    never = [gpu for gpu, size in result.fewest_gpus.items() if size is None]
-    parts = [f"Fewest GPUs needed: {', '.join(enough)}."] if enough else []
-    parts += [f"Not with the groups tried: {', '.join(never)}."] if never else []
-    return columns.line(" ".join(parts))
+    may = {option.deployed.gpu.id for option in result.options if option.verdict == "maybe"}
+    short = [gpu for gpu, size in result.fewest_gpus.items() if size is None]
+    said = {
+        "Fewest GPUs needed": enough,
+        "Perhaps, but not surely": [gpu for gpu in short if gpu in may],
+        "Not with the groups tried": [gpu for gpu in short if gpu not in may],
+    }
+    return columns.line(" ".join(f"{lead}: {', '.join(of)}." for lead, of in said.items() if of))
 
 
 def _standing(option: Option, result: Plan) -> str:
@@ -380,14 +393,8 @@ def _floor(option: Option) -> str:
 def _skipped(reasons: Sequence[str]) -> list[str]:
     """Return what could not be tried, one note for all that does not fit."""
     others = [reason for reason in reasons if not reason.startswith(UNFIT)]
-    # Of each GPU only the most of them: fewer do not hold it either.
-    most: dict[str, str] = {}
-    for reason in reasons:
-        if reason.startswith(UNFIT):
-            size, _, gpu = reason.removeprefix(UNFIT).partition(" x ")
-            most[gpu] = size
-    unfit = ", ".join(f"{size} x {gpu}" for gpu, size in most.items())
-    return [*others, *([f"A request does not fit on {unfit}, or fewer."] if unfit else [])]
+    unfit = [reason.removeprefix(UNFIT) for reason in reasons if reason not in others]
+    return [*others, *([f"A request does not fit on {', '.join(unfit)}, or fewer."][: len(unfit)])]
 
 
 def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:
@@ -396,7 +403,6 @@ def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:
     if result.request is not None:
         yield from load.prefill_notes([each.setup for each in deployed])
     yield from _price_sentences(options)
-    yield from _unknown_sentences(options)
     yield from load.common_notes(deployed)
     if result.request is None:
         yield from _end_sentence(options)
@@ -413,14 +419,6 @@ def _price_sentences(options: Sequence[Option]) -> Iterator[str]:
         ]
         if told:
             yield f"{said}: {'; '.join(told)}."
-
-
-def _unknown_sentences(options: Sequence[Option]) -> Iterator[str]:
-    """Say why intervals of options are not known, and what that does to their place."""
-    good = (option.deployed for option in options if option.verdict != "no")
-    reasons = [unknown_regime(item.model, item.rates, item.setup) for item in good]
-    if why := "; ".join(dict.fromkeys(filter(None, reasons))):
-        yield f"Interval not known: {why}. Such options come after the others."
 
 
 def _end_sentence(options: Sequence[Option]) -> Iterator[str]:

@@ -13,10 +13,15 @@ from simulator.inputs.workload import Workload
 
 
 def _generate(output_tokens: int, card: Any = None, **settings: Any) -> Generation:
-    price = settings.pop("usd_per_hour", None)
+    price, users = (settings.pop(name, None) for name in ("usd_per_hour", "users"))
     question = asked(attention="bifurcated", **settings)
     return generate(
-        mistral_7b(), card or gpu(), *question, output_tokens=output_tokens, usd_per_hour=price
+        mistral_7b(),
+        card or gpu(),
+        *question,
+        output_tokens=output_tokens,
+        users=users,
+        usd_per_hour=price,
     )
 
 
@@ -33,6 +38,26 @@ def test_a_request_is_a_loop_of_estimates() -> None:
     assert request.last_step.step_s == pytest.approx(steps[-1])
     prefill_s = float(request.time.prefill.total_s)
     assert request.total_s == pytest.approx(prefill_s + sum(steps))
+
+
+def test_a_request_of_one_user_is_the_request_alone_and_of_many_waits() -> None:
+    """A closed loop of one user: the same prefill, and its steps at their mean length.
+
+    By hand, of N users each token waits for N - 1 prefills in all, spread over the steps.
+    """
+    sizes: dict[str, Any] = {"samples": 4, "context_tokens": 2048, "engine": "none"}
+    alone, eight = (_generate(101, users=users, **sizes) for users in (1, 8))
+    assert alone.loaded is not None
+    assert alone.loaded.total_s(alone.loaded.served) == pytest.approx(alone.total_s, rel=1e-3)
+    assert eight.loaded is not None
+    setup, work = Setup(attention="bifurcated"), Workload(samples=4, context_tokens=2048)
+    together = work.but(prompts=8, decoded_tokens=51)
+    step_s = estimate(mistral_7b(), gpu(), setup, together).step_s
+    prefill_s = float(eight.time.prefill.total_s)
+    by_hand_s = prefill_s + 100 * step_s + 7 * prefill_s
+    assert eight.loaded.total_s(eight.loaded.served) == pytest.approx(by_hand_s)
+    assert eight.total_s == pytest.approx(alone.total_s)
+    assert _generate(101, samples=4).loaded is None
 
 
 def test_throughput_and_cost_are_of_all_samples() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import pytest
@@ -72,6 +72,23 @@ def test_cheapest_is_the_least_price_per_hour_that_meets() -> None:
     assert result.cheapest.point.usd_per_hour == priced[0]
 
 
+def test_what_costs_too_much_beside_the_cheapest_is_dear() -> None:
+    """A maybe for more than the cheapest that meets; four times as much as the cheapest alike."""
+    result = _plan(Targets(requests_per_s=30, tpot_s=0.02), cards=(CHEAP, FAST))
+    assert result.cheapest is not None
+    least = result.cheapest.point.usd_per_hour or 0.0
+    dear = {option.verdict for option in result.options if result.is_dear(option)}
+    assert {"meets", "maybe"} <= dear
+    for option in result.options:
+        most = {"meets": 4 * least, "maybe": least}.get(option.verdict, inf)
+        assert result.is_dear(option) == ((option.point.usd_per_hour or 0.0) > most)
+    if result.cheapest_maybe is not None:
+        assert (result.cheapest_maybe.point.usd_per_hour or 0.0) < least
+    hopeless = _plan(Targets(requests_per_s=30, tpot_s=1e-5), cards=(CHEAP, FAST))
+    assert hopeless.cheapest is None
+    assert not any(map(hopeless.is_dear, hopeless.options))
+
+
 def test_gpus_at_most_bound_all_replicas() -> None:
     """A load for more than 4 GPUs misses; larger groups are not tried."""
     result = _plan(Targets(requests_per_s=1000), gpus_at_most=4)
@@ -106,8 +123,13 @@ def test_dominated_options_are_beaten_by_another_of_the_card(targets: Targets) -
 
 
 def test_what_holds_no_request_is_said() -> None:
-    """12 GB hold no 7B model on one GPU."""
-    assert "a request does not fit on 1 x small" in _plan(Targets(requests_per_s=1)).skipped
+    """12 GB hold no 7B model on one GPU; said once for each card, of the most GPUs."""
+    assert _plan(Targets(requests_per_s=1)).skipped == ("a request does not fit on 1 x small",)
+    tiny = gpu(ROUND_CONSTANTS, name="tiny", memory_gb=6)
+    result = _plan(Targets(requests_per_s=1), cards=(tiny, CHEAP))
+    assert result.skipped == ("a request does not fit on 4 x tiny",)
+    groups = {o.point.deployment.gpus for o in result.options if o.deployed.gpu is tiny}
+    assert groups == {8}
 
 
 def test_a_card_of_unknown_interval_never_surely_meets() -> None:
@@ -119,8 +141,14 @@ def test_a_card_of_unknown_interval_never_surely_meets() -> None:
         setup,
         Request(workload=work, output_tokens=256),
         Targets(requests_per_s=1),
+        usd_per_hour=2.0,
     )
     assert {option.verdict for option in result.options} == {"maybe"}
+    assert result.cheapest_maybe is not None
+    least = result.cheapest_maybe.point.usd_per_hour or 0.0
+    for option in result.options:
+        assert result.is_dear(option) == ((option.point.usd_per_hour or 0.0) > 4 * least)
+    assert any(map(result.is_dear, result.options))
 
 
 @pytest.mark.parametrize(

@@ -80,10 +80,11 @@ def test_the_step_asked_about_is_the_last_of_the_request() -> None:
 @pytest.mark.parametrize("model", ["llama-3.1-8b", "deepseek-v3"])
 def test_generate(model: str) -> None:
     """generate gives the numbers of simulator.generate for both kinds of attention."""
-    shown = bifurcate("generate", "-m", model, "--output-len", "40", "--tp", "2", "--json").json
+    options = ("--output-len", "40", "--tp", "2", "--users", "4")
+    shown = bifurcate("generate", "-m", model, *options, "--json").json
     results = {
         attention: simulator.generate(
-            model, output_tokens=40, tensor_parallel=2, attention=attention
+            model, output_tokens=40, tensor_parallel=2, users=4, attention=attention
         )
         for attention in ("standard", "bifurcated")
     }

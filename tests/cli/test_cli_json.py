@@ -125,6 +125,31 @@ RULE = {
     "cost_ms": float,
     "cost_share": float,
 }
+POINT: dict[str, Any] = {
+    "attention": str,
+    "concurrency": int,
+    "ttft_ms": OptionalNumber,
+    "ttft_ms_low": OptionalNumber,
+    "ttft_ms_high": OptionalNumber,
+    "tpot_ms": OptionalNumber,
+    "tpot_ms_low": OptionalNumber,
+    "tpot_ms_high": OptionalNumber,
+    "total_ms": OptionalNumber,
+    "total_ms_low": OptionalNumber,
+    "total_ms_high": OptionalNumber,
+    "tokens_per_s_per_user": float,
+    "tokens_per_s_per_gpu": float,
+    "tokens_per_s": float,
+    "requests_per_s": float,
+    "requests_decoding": Number,
+    "utilisation": float,
+    "headroom": float,
+    "saturates": str,
+    "usd_per_hour": OptionalNumber,
+    "usd_per_month": OptionalNumber,
+    "usd_per_million_tokens": OptionalNumber,
+}
+LOADED = [*list(POINT)[1:13], "usd_per_million_tokens"]
 REQUEST: dict[str, Any] = {
     "prefill_ms": float,
     "decode_ms": float,
@@ -141,6 +166,7 @@ REQUEST: dict[str, Any] = {
     "usd_per_hour": OptionalNumber,
     "usd_per_million_tokens": OptionalNumber,
     "prefill_bound": str,
+    **{f"loaded_{key}": OptionalNumber for key in LOADED},
     "memory": MEMORY,
     "notes": [str],
 }
@@ -199,27 +225,6 @@ PLAN: dict[str, Any] = {
     "options": [OPTION],
     "skipped": [str],
     "notes": [str],
-}
-POINT: dict[str, Any] = {
-    "attention": str,
-    "concurrency": int,
-    "ttft_ms": OptionalNumber,
-    "ttft_ms_low": OptionalNumber,
-    "ttft_ms_high": OptionalNumber,
-    "tpot_ms": OptionalNumber,
-    "tpot_ms_low": OptionalNumber,
-    "tpot_ms_high": OptionalNumber,
-    "tokens_per_s_per_user": float,
-    "tokens_per_s_per_gpu": float,
-    "tokens_per_s": float,
-    "requests_per_s": float,
-    "requests_decoding": Number,
-    "utilisation": float,
-    "headroom": float,
-    "saturates": str,
-    "usd_per_hour": OptionalNumber,
-    "usd_per_month": OptionalNumber,
-    "usd_per_million_tokens": OptionalNumber,
 }
 PERCENTILES = dict.fromkeys(
     [f"{name}_ms_p{percent}" for name in ("ttft", "tpot") for percent in (50, 90, 99)],
@@ -423,7 +428,9 @@ def test_generate_of_one_kind_has_no_speedup() -> None:
     answer = bifurcate("generate", *QUESTION, "--attention", "bifurcated").json
     assert "standard" not in answer
     assert "speedup" not in answer
-    check(answer["bifurcated"], REQUEST, "bifurcated")
+    item = answer["bifurcated"]
+    check(item, REQUEST, "bifurcated")
+    assert all(item[f"loaded_{key}"] is None for key in LOADED)
     assert answer["inputs"]["output_tokens"] == 256
     assert answer["inputs"]["kv_layout"] == "shared"
 

@@ -159,6 +159,45 @@ def test_a_plan_says_whose_constants_it_rests_on_and_how_sure_it_is() -> None:
     assert "- Constants of published peaks, a bound, for l4." in shown
 
 
+def test_a_plan_for_a_load_reads_as_its_table_does() -> None:
+    """Sentence and table of one percentile; what is not shown is counted; JSON has all."""
+    asked = ("-m", "llama-3.1-8b", "--requests-per-s", "4", "-n", "8", "--input-len", "6K")
+    cards = ("-g", "l40s", "-g", "h100-sxm", "--tpot-ms", "25", "--percentile", "90")
+    shown = bifurcate("plan", *asked, *cards).text
+    answer = bifurcate("plan", *asked, *cards, "--json").json
+    time = f"{answer['cheapest']['tpot_ms_p90']:.3g} ms"
+    assert f"TPOT p90 {time} (" in shown
+    row = next(line for line in shown.splitlines() if line.endswith("meets, cheapest"))
+    assert time in row
+    rows = [line for line in shown.splitlines() if line.startswith(("l40s ", "h100-sxm "))]
+    hidden = shown.partition("Not shown: ")[2].partition(". --format")[0].split("; ")
+    counted = sum(int(each.split()[0]) for each in hidden)
+    assert len(rows) + counted == len(answer["options"])
+    assert any(each.endswith("too dear beside the cheapest") for each in hidden)
+
+
+def test_a_load_that_nothing_carries_says_how_much_is() -> None:
+    """No times without end: the most requests a second of the nearest option, and why."""
+    few = ("-g", "h100-sxm", "--gpus-at-most", "2", "--requests-per-s", "1000")
+    shown = bifurcate("plan", "-m", "llama-3.1-8b", "--input-len", "2K", *few).text
+    most = re.search(r"The most is ([\d.]+) requests/s, of 2 x h100-sxm", shown)
+    assert most
+    assert " inf " not in shown
+    options = bifurcate("plan", "-m", "llama-3.1-8b", "--input-len", "2K", *few, "--json").json
+    best = max(option["requests_per_s"] for option in options["options"])
+    assert float(most[1]) == pytest.approx(best, rel=5e-3)
+
+
+def test_an_interval_that_is_not_known_says_why_under_load_too() -> None:
+    """As for a step: of groups that no rows are of."""
+    asked = ("-m", "deepseek-v3", "-g", "h200-sxm", "--input-len", "2K")
+    groups = ("--dp", "8", "--ep", "8")
+    why = "Interval not known: no rows are of data-parallel groups or pipelines"
+    assert why in bifurcate("estimate", *asked, *groups).text
+    assert why in bifurcate("serve", *asked, *groups, "--users", "8").text
+    assert why in bifurcate("plan", *asked, *groups, "--requests-per-s", "1").text
+
+
 def test_a_file_is_replaced_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

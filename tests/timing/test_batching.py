@@ -8,7 +8,7 @@ from continuous_batching import Engine, at_random, of_seeds, of_users
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.timing.batching import Server, _waited, closed_loop, open_loop
+from simulator.timing.batching import Server, _decay, _waited, closed_loop, open_loop
 
 
 def _server(engine: Engine) -> Server:
@@ -240,7 +240,7 @@ def test_the_queue_of_equal_services_is_crommelin_s(busy: float) -> None:
         for wait in within
     ]
     every = np.ones(len(within))
-    found = _waited(within, busy, every, 0 * every)
+    found = _waited(within, every, 0 * every, busy * every, _decay(busy * every))
     assert found == pytest.approx(exact, abs=0.02)
     assert found[:2] == pytest.approx(exact[:2])
 
