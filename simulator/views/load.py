@@ -22,6 +22,12 @@ def _time(seconds: float) -> str:
     return "grows" if seconds == inf else format_time(seconds)
 
 
+def _within(point: Point) -> str:
+    """Write the interval of the time per output token, where its low end is a time."""
+    low_s, high_s = point.low.tpot_s, point.high.tpot_s
+    return text.within_cell(low_s, high_s) if low_s < inf else _time(low_s)
+
+
 def _arrivals(point: Point) -> str:
     """Write how many requests arrive in a second at a point, if not those of users."""
     return "" if point.arrivals_per_s is None else f"{point.arrivals_per_s:g}"
@@ -54,10 +60,7 @@ POINT = (
     Column("usd_per_month", "USD"),
     columns.USD_PER_MILLION,
 )
-WITHIN = Column(
-    heading="TPOT, 80 % within",
-    cell=lambda point: text.within_cell(point.low.tpot_s, point.high.tpot_s),
-)
+WITHIN = Column(heading="TPOT, 80 % within", cell=_within)
 INPUTS = columns.without(
     estimate.INPUTS,
     *("attention", "kv_layout", "prompts", "sequences", "decoded_tokens", "constants"),

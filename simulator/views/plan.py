@@ -387,7 +387,8 @@ def _skipped(reasons: Sequence[str]) -> list[str]:
             size, _, gpu = reason.removeprefix(UNFIT).partition(" x ")
             most[gpu] = size
     unfit = ", ".join(f"{size} x {gpu}" for gpu, size in most.items())
-    return [*others, *([f"A request does not fit on {unfit}, or fewer."] if unfit else [])]
+    fewer = ", or fewer" if set(most.values()) - {"1"} else ""
+    return [*others, *([f"A request does not fit on {unfit}{fewer}."] if unfit else [])]
 
 
 def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:

@@ -140,3 +140,6 @@ def test_percentiles_that_are_not_known_say_so() -> None:
     rows = [line for line in text.splitlines() if line.startswith("standard ")]
     assert f"{points[0]['ttft_ms_p90']:.3g}"[:3] in rows[0]
     assert ("not known" in rows[1], "grows" in rows[2]) == (True, True)
+    mean = bifurcate("serve", *options[:-1], "--requests-per-s", "1000").text
+    assert mean.count("grows") == 3, "TTFT, TPOT, and its interval"
+    assert "inf" not in mean
