@@ -354,7 +354,7 @@ class Question:
         if len(self.each) > 1:
             raise typer.BadParameter(
                 f"{' and '.join(self.listed)}: one value here; give lists to compare, estimate, "
-                "generate, plan, sweep, plot, report or explore"
+                "generate, plan, serve, sweep, plot, report or explore"
             )
         settings = self.setup.model_dump() | self.workload.model_dump()
         return {"model": self.model, **settings, **changes}

@@ -38,7 +38,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("sweep", "llama-3.1-8b", "-m", "gpt2"), 2, ("unexpected 'llama-3.1-8b'", "'gpt2'")),
     (("compare", "llama-3.1-8b", "-m", "gpt2"), 2, ("unexpected 'llama-3.1-8b'", "'gpt2'")),
     (("explore", *M, "--engine", "sglang"), 2, ("--engine", "no such setting")),
-    (("serve", *M, "-n", "1,2"), 2, ("samples: one value", "compare")),
+    (("tree", *M, "-n", "1,2"), 2, ("samples: one value", "compare")),
     (("compare", *M, "-n", "4,4"), 2, ("'4,4' lists a size twice",)),
     (("compare", *M, "--context", "8,192"), 2, ("number or a list", "'8192' or '8, 192'")),
     (
