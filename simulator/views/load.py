@@ -5,7 +5,7 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from simulator.answers.estimate import Estimate, memory_notes, model_notes
+from simulator.answers.estimate import Estimate, fitted_alone, memory_notes, model_notes
 from simulator.answers.load import Curve, Deployment, Point, Request
 from simulator.inputs.setup import Setup
 from simulator.units import format_time
@@ -243,7 +243,11 @@ def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
         "peak": "of published peaks, a bound, for",
     }
     gpus = {
-        words: dict.fromkeys(item.gpu.id for item in deployed if item.rates.origin == origin)
+        words: dict.fromkeys(
+            item.gpu.id + (f" (its {only} alone)" if (only := fitted_alone(item.rates)) else "")
+            for item in deployed
+            if item.rates.origin == origin
+        )
         for origin, words in said.items()
     }
     parts = [f"{words} {', '.join(names)}" for words, names in gpus.items() if names]
