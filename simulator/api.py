@@ -140,7 +140,7 @@ def plan(
     if given and requests_per_s is None:
         name = given[0].replace("most_sequences", "most_sequences (--max-num-seqs)")
         raise WorkloadError(
-            f"{name} is of a load: give requests_per_s; one step has target_step_ms"
+            f"{name} is of a load; give requests_per_s too, or target_step_ms for one step"
         )
     if requests_per_s is not None and target_step_ms is not None:
         raise WorkloadError("target_step_ms is of a step; with requests_per_s give tpot_ms")

@@ -53,7 +53,7 @@ def capacity(
         most_samples=samples,
         longest_context_tokens=context,
         most_samples_surely=_held(result, "samples", 1, "surely_fits"),
-        longest_context_tokens_surely=_held(result, "context_tokens", 0, "surely_fits"),
+        longest_context_tokens_surely=_held(result, "context_tokens", 0, "surely_fits", end),
         most_samples_in_time=samples_in_time,
         longest_context_tokens_in_time=context_in_time,
     )

@@ -520,18 +520,23 @@ def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[
     return notes
 
 
+def fitted_alone(gpu_rates: Rates) -> str:
+    """Return the one kind of kernel whose constants are fitted to rows of the card, if only one."""
+    kinds: dict[str, Kind] = {"products": "gemm", "attention": "attention"}
+    launches = {what: gpu_rates.constants[Key("launch_us", kind)] for what, kind in kinds.items()}
+    own = [what for what, launch in launches.items() if launch.origin == "fitted"]
+    return own[0] if len(own) == 1 else ""
+
+
 def constants_note(gpu_rates: Rates) -> str:
     """Say where the constants of the timing model come from."""
     name = gpu_rates.gpu.name
     if gpu_rates.origin == "peak":
         return "Published peaks and no overheads: a bound, not a prediction."
     if gpu_rates.origin == "fitted":
-        kinds: dict[str, Kind] = {"products": "gemm", "attention": "attention"}
-        launches = {what: gpu_rates.constants[Key("launch_us", kinds[what])] for what in kinds}
-        own = [what for what, launch in launches.items() if launch.origin == "fitted"]
-        if len(own) == 1:
+        if only := fitted_alone(gpu_rates):
             return (
-                f"Constants of {own[0]} fitted to rows measured on {name}, others carried over "
+                f"Constants of {only} fitted to rows measured on {name}, others carried over "
                 "from other GPUs."
             )
         return f"Constants fitted to rows measured on {name}."

@@ -135,7 +135,7 @@ MEANT: Mapping[str, str] = {
 }
 
 # Options that name a file to write.
-OUTPUTS = ("output", "figure")
+OUTPUTS = ("output", "path", "figure")
 
 
 def spelt(args: Sequence[str], known: Iterable[str]) -> list[str]:

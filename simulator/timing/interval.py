@@ -429,8 +429,8 @@ def _kernel_errors(
             alone, together = square_root(1 - spread.common), square_root(spread.common)
             own[family] = Deviation(alone * below, alone * above)
             if setup.bifurcated:
-                read_apart = "bifurcated" if family == "attention" else f"bifurcated_{family}"
-                own[read_apart] = code_spread("bifurcated").of(streaming, time.fixed_s)
+                name = "bifurcated" if family == "attention" else f"bifurcated_{family}"
+                own[name] = code_spread("bifurcated").of(streaming, time.fixed_s)
         else:
             rest = (1 - spread.common) * time.squares_s2 / (time.total_s + _TINY_S) ** 2
             together = square_root(spread.common + rest)

@@ -180,13 +180,13 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
 
 
 def of_fullest_part(operation: Operation) -> Operation:
-    """Return a grouped product as the GPU has it on which most tokens fall: others wait for it.
+    """Return a grouped product as it is on the GPU with the most tokens, for which others wait.
 
     Any other operation is returned as it is.
 
-    Tokens choose groups at random. The rows of a part, and the groups with rows among those that it
-    holds, vary like numbers of successes, and the fullest of n parts lies as far above the mean as
-    the largest of n normal variables.
+    Tokens choose groups at random. So the rows of a part, and the groups with rows that it holds,
+    vary binomially, and the fullest of n parts lies as far above the mean as the largest of n
+    normal variables.
     """
     if operation.parts == 1 or operation.even:
         return operation
@@ -300,10 +300,9 @@ def _compute_s(operation: Operation, gpu: Rates) -> Numeric:
 def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tuple[Numeric, Numeric]:
     """Return how much shorter and longer an operation may be that reads keys stored once. [s].
 
-    No public row tells whether the thread blocks of a wave read such keys together, as at one end,
-    or alone, as at the other, where L2 also keeps nothing of keys of twice its size.
-
-    Where rows of the card have told, both are zero.
+    It is shortest if the thread blocks of a wave read such keys together. It is longest if each
+    reads alone, and L2 keeps nothing of keys of twice its size. No public row tells which; where
+    rows of the card have told, both ends are zero.
 
     Parameters
     ----------
@@ -500,9 +499,10 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf
-        walked = (operation.k / splits + gpu.tile_start_k) / 2
+        # Half the steps of K, because waves are counted twice.
+        half_steps = (operation.k / splits + gpu.tile_start_k) / 2
         for down, across, cost in tiles:
-            seconds = _twice_waves(down * (across * splits), sms) * (walked * cost)
+            seconds = _twice_waves(down * (across * splits), sms) * (half_steps * cost)
             shortest = minimum(shortest, seconds)
         return shortest
 

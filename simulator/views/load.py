@@ -5,7 +5,13 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
 
-from simulator.answers.estimate import Estimate, memory_notes, model_notes, unknown_note
+from simulator.answers.estimate import (
+    Estimate,
+    fitted_alone,
+    memory_notes,
+    model_notes,
+    unknown_note,
+)
 from simulator.answers.load import Curve, Deployment, Point, Request
 from simulator.inputs.setup import Setup
 from simulator.timing.batching import Served
@@ -24,6 +30,11 @@ def _time(seconds: float | None) -> str:
     if seconds is None:
         return "not known"
     return "grows" if seconds == inf else format_time(seconds)
+
+
+def _within(low_s: float, high_s: float) -> str:
+    """Write an interval of times, where its low end is a time."""
+    return text.within_cell(low_s, high_s) if low_s < inf else _time(low_s)
 
 
 def _arrivals(point: Point) -> str:
@@ -63,11 +74,11 @@ POINT = (
 )
 WITHIN = Column(
     heading="TPOT, 80 % within",
-    cell=lambda point: text.within_cell(point.low.tpot_s, point.high.tpot_s),
+    cell=lambda point: _within(point.low.tpot_s, point.high.tpot_s),
 )
 TOTAL_WITHIN = Column(
     heading="80 % within",
-    cell=lambda point: text.within_cell(point.total_s(point.low), point.total_s(point.high)),
+    cell=lambda point: _within(point.total_s(point.low), point.total_s(point.high)),
 )
 INPUTS = columns.without(
     estimate.INPUTS,
@@ -259,7 +270,11 @@ def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
         "peak": "of published peaks, a bound, for",
     }
     gpus = {
-        words: dict.fromkeys(item.gpu.id for item in deployed if item.rates.origin == origin)
+        words: dict.fromkeys(
+            item.gpu.id + (f" (its {only} alone)" if (only := fitted_alone(item.rates)) else "")
+            for item in deployed
+            if item.rates.origin == origin
+        )
         for origin, words in said.items()
     }
     parts = [f"{words} {', '.join(names)}" for words, names in gpus.items() if names]

@@ -394,7 +394,8 @@ def _skipped(reasons: Sequence[str]) -> list[str]:
     """Return what could not be tried, one note for all that does not fit."""
     others = [reason for reason in reasons if not reason.startswith(UNFIT)]
     unfit = [reason.removeprefix(UNFIT) for reason in reasons if reason not in others]
-    return [*others, *([f"A request does not fit on {', '.join(unfit)}, or fewer."][: len(unfit)])]
+    fewer = "" if all(each.startswith("1 x ") for each in unfit) else ", or fewer"
+    return [*others, *([f"A request does not fit on {', '.join(unfit)}{fewer}."] if unfit else [])]
 
 
 def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:

@@ -107,6 +107,13 @@ def test_samples_that_fit_by_hand() -> None:
     assert bifurcated.most_samples_surely == (surely - 8192 * 524_288) // (64 * 524_288) == 1489
 
 
+def test_no_limit_lies_beyond_where_the_search_ends() -> None:
+    """Memory would hold more than 100,000 tokens, surely too: the search ends there."""
+    held = estimate(mistral_7b(), gpu(), Setup(attention="bifurcated"), Workload(samples=1))
+    limits = capacity(held, most_context_tokens=100_000)
+    assert limits.longest_context_tokens == limits.longest_context_tokens_surely == 100_000
+
+
 def test_the_longest_context_of_a_model() -> None:
     """Llama-2 was made for 4096 tokens, 64 of them decoded; asked about 8192, those count."""
     ended = llama_2_7b().model_copy(update={"max_context_tokens": 4096})

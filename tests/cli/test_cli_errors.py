@@ -342,7 +342,7 @@ def test_another_spelling_of_an_option_is_said() -> None:
     assert "l40s" in done.text
     done = bifurcate("plan", *M, "--tpot", "15")
     assert done.err.startswith("note: --tpot is read as --tpot-ms\n")
-    assert "give requests_per_s; one step has target_step_ms" in " ".join(done.told.split())
+    assert "give requests_per_s too, or target_step_ms" in " ".join(done.told.split())
 
 
 def test_a_model_without_a_command_is_told_the_command() -> None:

@@ -140,3 +140,12 @@ def test_percentiles_that_are_not_known_say_so() -> None:
     rows = [line for line in text.splitlines() if line.startswith("standard ")]
     assert f"{points[0]['ttft_ms_p90']:.3g}"[:3] in rows[0]
     assert ("not known" in rows[1], "grows" in rows[2]) == (True, True)
+    mean = bifurcate("serve", *options[:-1], "--requests-per-s", "1000").text
+    assert mean.count("grows") == 3, "TTFT, TPOT, and its interval"
+    assert "inf" not in mean
+
+
+def test_a_card_with_rows_of_products_alone_says_so_under_load() -> None:
+    """As in one step: the H200's attention is that of other cards."""
+    told = bifurcate("serve", "-m", "llama-3.1-8b", "-g", "h200", "--users", "1").text
+    assert "Constants fitted to rows measured on h200-sxm (its products alone)." in told

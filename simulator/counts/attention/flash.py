@@ -149,7 +149,7 @@ class Flash(Way):
         return standard_flash_expanded(shape) if setup.rereads else standard_flash(shape)
 
     def held_bytes(self, shape: AttentionShape, setup: Setup) -> Numeric:  # noqa: ARG002
-        """Return the largest size of split-KV partials: the rows of all resident blocks."""
+        """Return the most bytes of split-KV partial results: the rows of all resident blocks."""
         rows = shape.resident_blocks * ROWS_PER_BLOCK
         return rows * (shape.value_width + 1) * PARTIAL_BYTES
 
@@ -171,7 +171,7 @@ class EngineFlash(Flash):
         return Way.plain(self, shape, setup)
 
     def refusal(self, model: ModelShape, work: Workload) -> str:
-        """Refuse what the engine computes without sharing, latent caches among it."""
+        """Say what of the question the engine computes without sharing; empty if nothing."""
         if model.latent is not None:
             return f"kernel {self.name!r} shares no latent cache; use flash"
         if "windows" in self.limits and any(group.limited for group in model.layer_groups):

@@ -243,6 +243,6 @@ def _reasons(
 def _parts_text(parts_s: dict[str, float]) -> str:
     """Format the parts of a time, in a unit that suits their sum."""
     unit, name = (
-        (MILLISECOND, "ms") if sum(parts_s.values()) >= MILLISECOND else (MICROSECOND, "us")
+        (MILLISECOND, "ms") if sum(parts_s.values()) >= MILLISECOND else (MICROSECOND, "µs")
     )
     return " + ".join(f"{what} {value / unit:.1f}" for what, value in parts_s.items()) + f" {name}"

@@ -52,8 +52,5 @@ def _finding(frame: "pd.DataFrame") -> str:
         return "A request does not fit in memory"
     most = frame.groupby("variant")["tokens_per_s_per_gpu"].max().sort_values(ascending=False)
     best, *others = (palette.LINES[str(variant)].name for variant in most.index)
-    reached = f"up to {most.iloc[0]:,.0f} tokens/s per GPU"
-    if not others:
-        return f"Under load {reached}"
-    more = f"{most.iloc[0] / most.iloc[1]:.1f}x as much as {others[0]}"
-    return f"Under load {best} carries {reached}, {more}"
+    more = f", {most.iloc[0] / most.iloc[1]:.1f}x as much as {others[0]}" if others else ""
+    return f"Under load {best} carries up to {most.iloc[0]:,.0f} tokens/s per GPU{more}"

@@ -116,7 +116,7 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     )
     for number, tokens in enumerate(contexts, start=1):
         line = points[points["context_tokens"] == tokens]
-        symbols = ["circle" if fits else "circle-open" for fits in line["fits"]]
+        symbols = ["circle" if fits else "circle-open" for fits in line["both_fit"]]
         # Of bifurcated's blue, paler for a shorter context.
         shade = palette.on_white(palette.BLUE, 0.25 + 0.75 * number / len(contexts))
         pen = {**palette.line_style("bifurcated"), "color": f"rgb({', '.join(map(str, shade))})"}
@@ -126,7 +126,7 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     drawn = points[points["context_tokens"].isin(contexts)]["speedup"]
     axes.log_axis(figure, "xaxis", [1, high], "KV-IO ratio, standard over bifurcated [times]")
     axes.log_axis(figure, "yaxis", [*drawn, 1, 2], "end-to-end speed-up [times]")
-    notes = "Along a line samples double from point to point; hollow: does not fit in memory."
+    notes = "Along a line samples double from point to point; hollow: not both fit in memory."
     return layout.finish(figure, _kv_io_finding(frame), caption.after(notes))
 
 

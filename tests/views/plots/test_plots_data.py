@@ -188,6 +188,9 @@ def test_the_kv_io_ratio_is_that_of_compare(question: Study) -> None:
     answer = compare(question, samples=16)
     assert line.x[where] == pytest.approx(answer.kv_io_ratio)
     assert line.y[where] == pytest.approx(answer.speedup)
+    held = [compare(question, samples=2**power).standard.memory.fits for power in range(11)]
+    assert not all(held)
+    assert list(line.marker.symbol) == ["circle" if fits else "circle-open" for fits in held]
 
 
 def test_memory_is_that_of_compare_and_its_end_that_of_capacity(question: Study) -> None:
