@@ -38,7 +38,8 @@ from simulator.inputs.csv_files import (
 if TYPE_CHECKING:
     import numpy as np
 
-Item, Shared = TypeVar("Item"), TypeVar("Shared")
+Item = TypeVar("Item")
+Shared = TypeVar("Shared")
 REFERENCE = "multi-head"
 # Sizes that a set must have for its slope to count.
 LEAST_SIZES = 3
