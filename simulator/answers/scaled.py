@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal, get_args
 
 from simulator.errors import ModelError, unknown
@@ -271,10 +272,9 @@ def _grids(base: ModelShape, scale_by: ScaleBy) -> Iterator[_Grid]:
         return
     head_steps = [step for step in HEAD_STEPS if base.heads % step == 0]
     finer = [step for step in HEAD_STEPS if step not in head_steps]
-    for steps, tied in ((head_steps, True), (head_steps, False), (finer, True), (finer, False)):
-        for head_step in steps:
-            for mlp_step in mlp_steps:
-                yield _Grid(scale_by=scale_by, heads=head_step, mlp=mlp_step, tied=tied)
+    for steps, tied in product((head_steps, finer), (True, False)):
+        for heads, mlp in product(steps, mlp_steps):
+            yield _Grid(scale_by=scale_by, heads=heads, mlp=mlp, tied=tied)
 
 
 def _candidates(base: ModelShape, target: float, grid: _Grid, ranks: int) -> Iterator[ModelShape]:
