@@ -76,20 +76,20 @@ class Choice:
         return self.comparison.standard.gpu
 
     @property
-    def fits(self) -> bool:
-        """Whether either kind of attention fits."""
-        return any(bool(self.under(name).memory.fits) for name in ATTENTIONS)
+    def fitting(self) -> list[Estimate]:
+        """The steps under those kinds of attention that fit in memory."""
+        steps = map(self.under, ATTENTIONS)
+        return [step for step in steps if step.memory.fits]
 
     @property
     def standing(self) -> Standing:
         """The kind of attention to use, or why this GPU does not qualify."""
-        if not self.fits:
+        if not self.fitting:
             return "does not fit"
         if self.target_step_s is not None and self.best.step_s > self.target_step_s:
             return "too slow"
-        for name, other in ATTENTIONS, ATTENTIONS[::-1]:
-            if not self.under(name).memory.fits:
-                return "bifurcated only" if other == "bifurcated" else "standard only"
+        if len(self.fitting) == 1:
+            return "bifurcated only" if self.best.setup.bifurcated else "standard only"
         return _BY_VERDICT[self.comparison.verdict]
 
     @property
@@ -100,9 +100,8 @@ class Choice:
     @property
     def best(self) -> Estimate:
         """The faster kind of attention that fits, or of both if neither fits."""
-        every = [self.under(name) for name in ATTENTIONS]
-        fitting = [result for result in every if result.memory.fits]
-        return min(fitting or every, key=lambda result: result.step_s)
+        every = self.fitting or map(self.under, ATTENTIONS)
+        return min(every, key=lambda result: result.step_s)
 
     def under(self, attention: Attention) -> Estimate:
         """Return the step under a kind of attention."""
@@ -194,8 +193,8 @@ def decide(
                 name=name,
                 comparison=comparison,
                 most_samples={
-                    "standard": most_samples(comparison.standard, target_step_s=target_step_s),
-                    "bifurcated": most_samples(comparison.bifurcated, target_step_s=target_step_s),
+                    step.setup.attention: most_samples(step, target_step_s=target_step_s)
+                    for step in (comparison.standard, comparison.bifurcated)
                 },
                 price=price_of(gpu, usd_per_hour),
                 asked=index < asked,
@@ -230,7 +229,7 @@ def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:
     cost = choice.usd_per_million_tokens(choice.best.setup.attention)
     return (
         not choice.will_do,
-        not choice.fits,
+        not choice.fitting,
         not choice.comparable,
         inf if cost is None else cost,
         choice.best.step_s,

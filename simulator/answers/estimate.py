@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 
 from simulator.answers.answer import Answer
 from simulator.counts.attention.flash import Flash
@@ -144,7 +145,9 @@ def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Worklo
         memory=needs,
         rates=gpu_rates,
         notes=(
-            *_notes(model, gpu_rates, setup, work, needs),
+            *_notes(model, gpu_rates, setup, work),
+            *memory_notes(gpu, setup),
+            *filter(None, [fits_note(needs)]),
             *_state_notes(model, operations, time),
             *_stored_notes(operations, gpu_rates),
         ),
@@ -254,61 +257,35 @@ def unknown_note(reasons: Iterable[str]) -> str:
     )
 
 
-def _notes(
-    model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload, needs: Memory
-) -> list[str]:
+def _notes(model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload) -> Iterator[str]:
     """Say what was assumed and what the user should know, one sentence each."""
-    notes = [
-        constants_note(gpu_rates),
-        *model_notes(model),
-        unknown_note([unknown_regime(model, gpu_rates, setup)]),
-        _length_note(model, work),
-        _dtype_note(model, gpu_rates.gpu, setup),
-        _kernel_note(gpu_rates.gpu, setup),
-        _low_precision_note(model, gpu_rates, setup),
-        *_group_notes(model, gpu_rates.gpu, setup),
-    ]
-    if setup.bifurcated:
-        notes.append(find_way(setup.kernel).caution)
-    if any(group.window is not None for group in model.layer_groups):
-        notes.append("Layers with a sliding window read and keep only their window.")
-    if any(group.chunk is not None for group in model.layer_groups):
-        notes.append("Layers that attend in chunks read and keep only the last one.")
-    if len(work.tree) > 1 and setup.bifurcated:
-        joined = ", ".join(level.name for level in work.tree if not level.split)
-        notes.append(
-            f"Levels read together with what is below them: {joined}."
-            if joined
-            else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
-        )
-    if model.indexer is not None:
-        notes.append(
-            f"Each query attends to the {model.indexer.top_k:,} tokens at most that it selects, "
-            "which no other shares: the attention saves only reads of index keys."
-        )
-    elif model.latent is not None:
-        grouped = model.latent.groups > 1
-        notes.append(_latent_note(setup, "GLA" if grouped else "MLA"))
-        if grouped and not setup.expanded:
-            notes.append("No rows are of grouped latent attention: MLA's constants stand in.")
-    notes.append(_routing_note(model, setup))
+    gpu = gpu_rates.gpu
+    yield constants_note(gpu_rates)
+    yield from model_notes(model)
+    if unknown := unknown_note([unknown_regime(model, gpu_rates, setup)]):
+        yield unknown
+    tokens, limit = work.context_tokens + work.decoded_tokens, model.max_context_tokens
+    if limit is not None and tokens > limit:
+        yield f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
+    yield from _format_notes(model, gpu_rates, setup)
+    yield from _group_notes(model, gpu, setup)
+    yield from _attention_notes(model, setup, work)
+    yield from _routing_notes(model, setup)
     if work.query_tokens > 1:
         drafts = (
             "the model's own layers draft them (operations named _draft)"
             if model.drafting_group is not None
             else "whoever drafts them is not timed"
         )
-        notes.append(
+        yield (
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
             f"of each sample as accepted; {drafts}."
         )
-    if model.head_dim == FALLBACK_WIDTH and model.latent is None and runs_trtllmgen(gpu_rates.gpu):
-        notes.append(
+    if model.head_dim == FALLBACK_WIDTH and model.latent is None and runs_trtllmgen(gpu):
+        yield (
             f"Engines fall back to a Triton kernel for heads {FALLBACK_WIDTH} wide on this GPU, "
             "which reached 0.1 to 0.6 of the bandwidth in measured calls: attention takes longer."
         )
-    notes += [*memory_notes(gpu_rates.gpu, setup), fits_note(needs)]
-    return [note for note in notes if note]
 
 
 def _state_notes(
@@ -346,6 +323,33 @@ def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
 def model_notes(model: ModelShape) -> list[str]:
     """Say what was assumed in reading the model, one sentence each."""
     return [f"{model.name}: {note}." for note in model.notes]
+
+
+def _attention_notes(model: ModelShape, setup: Setup, work: Workload) -> Iterator[str]:
+    """Say what attention reads and keeps, and in which form it is computed."""
+    if setup.bifurcated and (caution := find_way(setup.kernel).caution):
+        yield caution
+    if any(group.window is not None for group in model.layer_groups):
+        yield "Layers with a sliding window read and keep only their window."
+    if any(group.chunk is not None for group in model.layer_groups):
+        yield "Layers that attend in chunks read and keep only the last one."
+    if len(work.tree) > 1 and setup.bifurcated:
+        joined = ", ".join(level.name for level in work.tree if not level.split)
+        yield (
+            f"Levels read together with what is below them: {joined}."
+            if joined
+            else "Each level of the tree is read once per node; see 'bifurcate tree' for others."
+        )
+    if model.indexer is not None:
+        yield (
+            f"Each query attends to the {model.indexer.top_k:,} tokens at most that it selects, "
+            "which no other shares: the attention saves only reads of index keys."
+        )
+    elif model.latent is not None:
+        grouped = model.latent.groups > 1
+        yield _latent_note(setup, "GLA" if grouped else "MLA")
+        if grouped and not setup.expanded:
+            yield "No rows are of grouped latent attention: MLA's constants stand in."
 
 
 def _latent_note(setup: Setup, kind: str) -> str:
@@ -403,64 +407,41 @@ def fits_note(needs: Memory) -> str:
     )
 
 
-def _routing_note(model: ModelShape, setup: Setup) -> str:
+def _routing_notes(model: ModelShape, setup: Setup) -> Iterator[str]:
     """Say how tokens choose experts, if that was asked."""
     if setup.routing != "skewed" and setup.routing_exponent != USUAL_EXPONENT:
-        return f"Only skewed routing has an exponent: {setup.routing} routing takes none."
-    if setup.routing == "uniform":
-        return ""
-    if model.experts is None:
-        return f"{model.name} has no experts: the routing changes nothing."
-    if setup.routing == "balanced":
-        return "Tokens visit the experts in turn: more of them than real routing does."
-    return (
-        f"Loads of experts follow a power law with exponent {setup.routing_exponent:g}, as in "
-        "aiconfigurator's rows."
-    )
+        yield f"Only skewed routing has an exponent: {setup.routing} routing takes none."
+    elif setup.routing == "uniform":
+        return
+    elif model.experts is None:
+        yield f"{model.name} has no experts: the routing changes nothing."
+    elif setup.routing == "balanced":
+        yield "Tokens visit the experts in turn: more of them than real routing does."
+    else:
+        yield (
+            f"Loads of experts follow a power law with exponent {setup.routing_exponent:g}, as in "
+            "aiconfigurator's rows."
+        )
 
 
-def _length_note(model: ModelShape, work: Workload) -> str:
-    """Warn of more tokens than the model was made for."""
-    tokens = work.context_tokens + work.decoded_tokens
-    if model.max_context_tokens is None or tokens <= model.max_context_tokens:
-        return ""
-    limit = model.max_context_tokens
-    return f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
-
-
-def _products(model: ModelShape, setup: Setup) -> list[tuple[Kind, str, Dtype]]:
-    """Return the kinds of products: what to call them, and the number format of their weights."""
-    found: list[tuple[Kind, str, Dtype]] = [("gemm", "products", setup.weights.products)]
+def _format_notes(model: ModelShape, gpu_rates: Rates, setup: Setup) -> Iterator[str]:
+    """Say which formats and kernels the card, or its rows, lack, and what stands in for them."""
+    gpu = gpu_rates.gpu
+    # Kinds of what is stored, what to call them, and their number formats.
+    stored: list[tuple[Kind, str, Dtype]] = [("gemm", "products", setup.weights.products)]
     if model.experts is not None:
-        found.append(("experts", "experts", setup.weights.of("experts").dtype))
-    return found
-
-
-def _dtype_note(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> str:
-    """Say which matrix rate replaces one that the card does not have."""
-    for dtype in (*(dtype for _, _, dtype in _products(model, setup)), setup.activation_dtype):
+        stored.append(("experts", "experts", setup.weights.of("experts").dtype))
+    for dtype in (*map(itemgetter(2), stored), setup.activation_dtype):
         _, used = peak_flops_per_s(gpu, dtype)
         if dtype not in (used, *EXPANDED):
             path = "no" if gpu.peak_flops_per_s(dtype) is None else "no faster"
-            return f"{gpu.name} has {path} {dtype} matrix path: computed at its {used} rate."
-    return ""
-
-
-def _kernel_note(gpu: HardwareProfile, setup: Setup) -> str:
-    """Say that the asked kernel does not run on the card."""
-    if not gpu.without_flash or not isinstance(find_way(setup.kernel), Flash):
-        return ""
-    return f"{gpu.without_flash}: attention is timed as if it did."
-
-
-def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> str:
-    """Say which kernels of 8 and 4 bits are predicted without rows of their format, or card."""
-    products, *experts = _products(model, setup)
-    caches: tuple[Kind, str, Dtype] = ("attention", "caches", setup.kv_dtype)
-    if gpu_rates.choice == "peak":
-        return ""
+            yield f"{gpu.name} has {path} {dtype} matrix path: computed at its {used} rate."
+            break
+    if gpu.without_flash and isinstance(find_way(setup.kernel), Flash):
+        yield f"{gpu.without_flash}: attention is timed as if it did."
+    stored.insert(1, ("attention", "caches", setup.kv_dtype))
     parts, origins = [], set()
-    for kind, what, dtype in (products, caches, *experts):
+    for kind, what, dtype in stored if gpu_rates.choice != "peak" else ():
         if not is_low_precision(DTYPE_BYTES[dtype]):
             continue
         of_cache = kind == "attention"
@@ -471,53 +452,49 @@ def _low_precision_note(model: ModelShape, gpu_rates: Rates, setup: Setup) -> st
             parts.append(f"{what} of {dtype} are timed as those of {timed_as or '16 bits'}")
         origins.add(found.origin)
     if parts:
-        return f"No rows are of these formats: {', '.join(parts)}."
-    if gpu_rates.origin == "fitted" and origins == {"carried"}:
-        return "Constants of low-precision kernels are carried over from other GPUs."
-    return ""
+        yield f"No rows are of these formats: {', '.join(parts)}."
+    elif gpu_rates.origin == "fitted" and origins == {"carried"}:
+        yield "Constants of low-precision kernels are carried over from other GPUs."
 
 
-def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> list[str]:
+def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
     """Say what the figures mean for a tensor-parallel group."""
     if setup.gpus == 1:
-        return []
-    notes = ["FLOPs, bytes and memory are those of one GPU of the group."]
+        return
+    yield "FLOPs, bytes and memory are those of one GPU of the group."
     if setup.tensor_parallel == 1:
         pass
     elif model.latent is not None and not setup.expanded:
         groups = model.latent.groups
-        notes.append(
+        yield (
             "Every GPU holds a copy of the latent cache, which has no heads to split."
             if groups == 1
             else f"The GPUs split the latent cache by its {groups} vectors (no further, copies "
             "beyond); every GPU holds the rotary key."
         )
     elif any(layer.kv_heads < setup.tensor_parallel for layer in model.attention_layers):
-        notes.append("Every GPU holds a copy of KV heads that cannot be split further.")
+        yield "Every GPU holds a copy of KV heads that cannot be split further."
     nodes = gpu.nodes(setup.gpus)
     if nodes > 1:
         network = gpu.peak.network_gb_per_s_per_direction
         rate = f"{network.value:g} GB/s for each GPU" if network else "at most PCIe's rate"
-        notes.append(
+        yield (
             f"The group spans {nodes} nodes: sums are timed inside each and across their network "
             f"({rate}, {network.source if network else 'not in the profile'}); no rows show such "
             "groups."
         )
     if setup.data_parallel > 1:
         shared = "" if model.experts else "; without experts they share nothing, like replicas"
-        notes.append(f"The data-parallel groups step together: each waits for the fullest{shared}.")
+        yield f"The data-parallel groups step together: each waits for the fullest{shared}."
     if setup.expert_parallel > 1 and setup.routing != "balanced":
-        notes.append(
-            "Experts are timed on the GPU on which most tokens fall, counted on a mean one."
-        )
+        yield "Experts are timed on the GPU on which most tokens fall, counted on a mean one."
     if setup.pipeline_parallel > 1:
-        notes.append(
+        yield (
             f"Prompts go through the {setup.pipeline_parallel} stages in as many parts, which are "
             "taken to be equally long; the figures of a step are sums over its parts."
         )
     if gpu.peak.link_gb_per_s_per_direction is not None and gpu.over_pcie(setup.gpus):
-        notes.append(f"{gpu.link} joins {gpu.link_gpus} GPUs: a node's are timed at PCIe's rate.")
-    return notes
+        yield f"{gpu.link} joins {gpu.link_gpus} GPUs: a node's are timed at PCIe's rate."
 
 
 def fitted_alone(gpu_rates: Rates) -> str:

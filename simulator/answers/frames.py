@@ -25,7 +25,6 @@ from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention
-from simulator.inputs.workload import Workload
 from simulator.timing.constants import Key, rates
 from simulator.timing.interval import CACHE_READERS
 from simulator.units import MILLISECOND
@@ -92,7 +91,8 @@ def grid(
     frame = pd.concat([_long(block, name) for name in ATTENTIONS], ignore_index=True)
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
-    frame["asked"] = _asked(frame, study.workload)
+    here = [getattr(work, axis) for axis in NUMERIC_AXES]
+    frame["asked"] = (frame[[*NUMERIC_AXES]] == here).all(axis=1)
     return frame
 
 
@@ -111,14 +111,6 @@ def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
     both = block["standard_fits"] & block["bifurcated_fits"]
     figures = {name[len(own) :]: block[name] for name in block if name.startswith(own)}
     return pd.DataFrame({**shared, "variant": attention, **figures, "both_fit": both})
-
-
-def _asked(frame: "pd.DataFrame", work: Workload) -> "pd.Series[bool]":
-    """Return which points are the question's own."""
-    here = frame["variant"] == frame["variant"]
-    for axis in NUMERIC_AXES:
-        here &= frame[axis] == getattr(work, axis)
-    return here
 
 
 def by_samples(study: Study) -> "pd.DataFrame":
@@ -320,19 +312,18 @@ def by_gpu(study: Study) -> "pd.DataFrame":
                 continue
             gpus = study.setup.gpus
             price = price_of(gpu, study.usd_per_hour)
-            part = part.assign(
-                gpu_name=gpu.name,
-                gpus=gpus,
-                constants=rates(gpu, study.setup.constants).origin,
-                hash=gpu.content_hash,
-                tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
-                usd_per_hour=float("nan") if price is None else price.value * gpus,
-                price_comparable=price is not None and price.comparable,
-            )
-            dollars_per_s = part["usd_per_hour"] / SECONDS_PER_HOUR
+            usd_per_hour = math.nan if price is None else price.value * gpus
+            usd_per_s = usd_per_hour / SECONDS_PER_HOUR
             parts.append(
                 part.assign(
-                    usd_per_million_tokens=dollars_per_s / part["tokens_per_s"] * TOKENS_PRICED
+                    gpu_name=gpu.name,
+                    gpus=gpus,
+                    constants=rates(gpu, study.setup.constants).origin,
+                    hash=gpu.content_hash,
+                    tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
+                    usd_per_hour=usd_per_hour,
+                    price_comparable=price is not None and price.comparable,
+                    usd_per_million_tokens=usd_per_s / part["tokens_per_s"] * TOKENS_PRICED,
                 )
             )
     if not parts:

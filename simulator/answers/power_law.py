@@ -71,7 +71,7 @@ class Problem:
         self.families = np.asarray(families, dtype=int)
         shifts = int(self.families.max())
         self.of_shifts = slice(SHARED, SHARED + shifts)
-        self.tokens, self.center_tokens, self.free_tokens = None, None, 0
+        self.tokens, self.center_tokens, self.free_tokens = np.zeros(len(sizes)), None, 0
         if tokens is not None:
             self.center_tokens = float(np.exp(np.log(tokens).mean()))
             self.tokens = np.log(tokens) - np.log(self.center_tokens)
@@ -116,9 +116,8 @@ class Problem:
         share = reducible[:, None] / predicted
         size = (self.sizes - self.moved @ point[self.of_shifts])[:, None]
         columns = [1 / predicted, share, -share * size, share * point[2] * self.moved]
-        if self.tokens is not None:
-            of_share = of_tokens[:, None] / predicted
-            columns += [of_share, -of_share * self.tokens[:, None]][: self.free_tokens]
+        of_share = of_tokens[:, None] / predicted
+        columns += [of_share, -of_share * self.tokens[:, None]][: self.free_tokens]
         return np.hstack(columns)
 
     def fall(self, point: "np.ndarray") -> float:
@@ -138,7 +137,7 @@ class Problem:
         """Return each run's predicted term in tokens, 0 where the law has none."""
         import numpy as np
 
-        if self.tokens is None:
+        if not self.free_tokens:
             return np.zeros(self.rows)
         level = point[self.of_shifts.stop] - self.beta(point) * self.tokens
         return np.asarray(np.exp(np.clip(level, -200, 200)))

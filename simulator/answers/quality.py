@@ -198,6 +198,10 @@ class _Costs:
     output_tokens: int | None
     usd_per_hour: float | None
 
+    def at(self, samples: int) -> QualityPoint:
+        """Return the point of one number of samples."""
+        return self.points([samples])[0]
+
     def points(self, samples: "Sequence[int] | np.ndarray") -> tuple[QualityPoint, ...]:
         """Return a point for each number of samples, all computed at once."""
         import numpy as np
@@ -217,29 +221,22 @@ class _Costs:
             requests = times.tolist()
         steps = np.broadcast_to(steps, counts.shape)
         fits = np.broadcast_to(needs.fits, counts.shape)
+        usd_per_s = None if self.usd_per_hour is None else self.usd_per_hour / SECONDS_PER_HOUR
         return tuple(
-            self._point(int(count), float(step_s), request_s, fits=bool(held))
+            QualityPoint(
+                attention=setup.attention,
+                samples=int(count),
+                step_s=float(step_s),
+                request_s=request_s,
+                fits=bool(held),
+                pass_at_k=probability,
+                stderr=stderr,
+                usd_per_problem=None
+                if request_s is None or usd_per_s is None
+                else usd_per_s * request_s / work.prompts,
+            )
             for count, step_s, request_s, held in zip(counts, steps, requests, fits, strict=True)
-        )
-
-    def _point(
-        self, samples: int, step_s: float, request_s: float | None, *, fits: bool
-    ) -> QualityPoint:
-        """Return the cost and the pass@k of a number of samples."""
-        probability, stderr = self.success.at(samples)
-        work = self.result.workload
-        usd = None
-        if request_s is not None and self.usd_per_hour is not None:
-            usd = self.usd_per_hour / SECONDS_PER_HOUR * request_s / work.prompts
-        return QualityPoint(
-            attention=self.result.setup.attention,
-            samples=samples,
-            step_s=step_s,
-            request_s=request_s,
-            fits=fits,
-            pass_at_k=probability,
-            stderr=stderr,
-            usd_per_problem=usd,
+            for probability, stderr in [self.success.at(int(count))]
         )
 
     def best(
@@ -253,21 +250,18 @@ class _Costs:
             What rules out more than ``most`` samples.
         """
 
-        def at(samples: int) -> QualityPoint:
-            return self.points([samples])[0]
-
         def in_time(samples: int) -> bool:
-            point = at(samples)
+            point = self.at(samples)
             limits = (point.step_s, target_step_s), (point.request_s, target_request_s)
             return all(
                 target is None or (time is not None and time <= target) for time, target in limits
             )
 
-        held = largest(lambda samples: at(samples).fits, low=1, high=most)
+        held = largest(lambda samples: self.at(samples).fits, low=1, high=most)
         if held is None:
             return Affordable(point=None, limit="memory")
         timely = largest(in_time, low=1, high=held)
         if timely is None:
             return Affordable(point=None, limit="time")
         limit: Limit = "time" if timely < held else "memory" if held < most else beyond
-        return Affordable(point=at(timely), limit=limit)
+        return Affordable(point=self.at(timely), limit=limit)

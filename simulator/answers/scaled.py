@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any, Literal, get_args
 
 from simulator.errors import ModelError, unknown
@@ -87,14 +89,15 @@ def scale_model(
     """
     _check(base, form, scale_by)
     target = size_factor * count_parameters(base).total
-    for grid in _grids(form, scale_by):
+    for mlp_step, changes in _grids(form, scale_by, ranks):
+        models = (_with_mlp(form, target, mlp_step, each, scale_by) for each in changes)
         near = [
             (_disproportion(model, form, scale_by), abs(_size_error(model, target)), index, model)
-            for index, model in enumerate(_candidates(form, target, grid, ranks))
+            for index, model in enumerate(filter(None, models))
+            if abs(_size_error(model, target)) <= SIZE_TOLERANCE
         ]
-        good = [item for item in near if item[0] <= SHAPE_TOLERANCE and item[1] <= SIZE_TOLERANCE]
-        if good:
-            *_, model = min(good, key=lambda item: item[:3])
+        if near:
+            *_, model = min(near, key=lambda item: item[:3])
             return ScaledModel(
                 model=_named(model, base, size_factor, scale_by),
                 parameters=count_parameters(model).total,
@@ -253,52 +256,44 @@ def _disproportion(model: ModelShape, base: ModelShape, scale_by: ScaleBy) -> fl
     return max(mlp, heads)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Grid:
-    """Sizes to try: multiples of steps, and whether the hidden size follows the heads."""
-
-    scale_by: ScaleBy
-    heads: int
-    mlp: int
-    tied: bool = True
-
-
-def _grids(base: ModelShape, scale_by: ScaleBy) -> Iterator[_Grid]:
-    """Yield grids of sizes, the roundest first."""
+def _grids(
+    base: ModelShape, scale_by: ScaleBy, ranks: int
+) -> Iterator[tuple[int, Iterable[Mapping[str, Any]]]]:
+    """Yield grids of sizes, the roundest first: the step of the MLP's width, and other changes."""
+    changes: Iterable[Iterable[Mapping[str, Any]]]
+    if scale_by == "mlp":
+        changes = [[{}]]
+    elif scale_by == "depth":
+        group = base.layer_groups[0]
+        depths = range(1, LARGEST_GROWTH * base.layers + 1)
+        changes = [[{"layers": n, "layer_groups": (group.but(count=n),)} for n in depths]]
+    elif scale_by == "heads":
+        changes = [_with_query_heads(base, 1, ranks, lambda _: (base.hidden_size,))]
+    else:
+        round_steps = [step for step in HEAD_STEPS if base.heads % step == 0]
+        finer = [step for step in HEAD_STEPS if step not in round_steps]
+        changes = (
+            _with_query_heads(base, step, ranks, partial(_hidden_sizes, base, tied=tied))
+            for steps, tied in product((round_steps, finer), (True, False))
+            for step in steps
+        )
     mlp_steps = [step for step in MLP_STEPS if base.intermediate_size % step == 0] or MLP_STEPS[-1:]
-    if scale_by != "width":
-        yield from (_Grid(scale_by=scale_by, heads=1, mlp=step) for step in mlp_steps)
-        return
-    head_steps = [step for step in HEAD_STEPS if base.heads % step == 0]
-    finer = [step for step in HEAD_STEPS if step not in head_steps]
-    for steps, tied in ((head_steps, True), (head_steps, False), (finer, True), (finer, False)):
-        for head_step in steps:
-            for mlp_step in mlp_steps:
-                yield _Grid(scale_by=scale_by, heads=head_step, mlp=mlp_step, tied=tied)
+    yield from ((step, grid) for grid in changes for step in mlp_steps)
 
 
-def _candidates(base: ModelShape, target: float, grid: _Grid, ranks: int) -> Iterator[ModelShape]:
-    """Yield a model for each width or depth, its MLP as near the wanted size as steps allow."""
-    if grid.scale_by == "mlp":
-        yield from _with_mlp(base, target, grid, {})
-        return
-    if grid.scale_by == "depth":
-        for layers in range(1, LARGEST_GROWTH * base.layers + 1):
-            groups = (base.layer_groups[0].model_copy(update={"count": layers}),)
-            changes = {"layers": layers, "layer_groups": groups}
-            yield from _with_mlp(base, target, grid, changes)
-        return
+def _with_query_heads(
+    base: ModelShape, step: int, ranks: int, hidden_sizes: Callable[[int], Iterable[int]]
+) -> list[dict[str, int]]:
+    """Return changes to multiples of a number of query heads, and to hidden sizes of each."""
     # Every KV head serves equally many query heads; every GPU of a group has equally many.
     shared = base.kv_heads if base.latent is None else base.latent.groups
-    step = math.lcm(grid.heads, shared, ranks)
-    for heads in range(step, LARGEST_GROWTH * base.heads + 1, step):
-        only_heads = grid.scale_by == "heads"
-        widths = (base.hidden_size,) if only_heads else _hidden_sizes(base, heads, tied=grid.tied)
-        for hidden_size in widths:
-            changes = {"heads": heads, "hidden_size": hidden_size}
-            if base.latent is not None:  # every head has its own keys and values behind it
-                changes["kv_heads"] = heads
-            yield from _with_mlp(base, target, grid, changes)
+    step = math.lcm(step, shared, ranks)
+    return [
+        # Every head has its own keys and values behind a latent cache.
+        {"heads": heads, "hidden_size": size} | ({} if base.latent is None else {"kv_heads": heads})
+        for heads in range(step, LARGEST_GROWTH * base.heads + 1, step)
+        for size in hidden_sizes(heads)
+    ]
 
 
 def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
@@ -318,17 +313,14 @@ def _hidden_sizes(base: ModelShape, heads: int, *, tied: bool) -> Iterable[int]:
 
 
 def _with_mlp(
-    base: ModelShape, target: float, grid: _Grid, changes: dict[str, Any]
-) -> Iterator[ModelShape]:
-    """Yield the model whose MLP width brings it nearest to the wanted size, if near enough."""
+    base: ModelShape, target: float, step: int, changes: Mapping[str, Any], scale_by: ScaleBy
+) -> ModelShape | None:
+    """Return the model whose MLP width brings it nearest to the wanted size, if near enough."""
     plain = base.but(**changes, intermediate_size=0)
-    inner = plain.model_copy(update={"intermediate_size": grid.mlp})
+    inner = plain.model_copy(update={"intermediate_size": step})
     least = count_parameters(plain).total
-    one = count_parameters(inner).total - least
-    steps = round((target - least) / one)
-    if steps < 1:
-        return
-    width = steps * grid.mlp
-    model = plain.model_copy(update={"intermediate_size": width})
-    if _disproportion(model, base, grid.scale_by) <= SHAPE_TOLERANCE:
-        yield validate(ModelShape, model.model_dump(), where=base.name, error=ModelError)
+    steps = round((target - least) / (count_parameters(inner).total - least))
+    model = plain.model_copy(update={"intermediate_size": steps * step})
+    if steps < 1 or _disproportion(model, base, scale_by) > SHAPE_TOLERANCE:
+        return None
+    return validate(ModelShape, model.model_dump(), where=base.name, error=ModelError)

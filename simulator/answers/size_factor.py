@@ -9,7 +9,7 @@ from typing import Literal
 
 from simulator.answers.power_law import SHARED
 from simulator.answers.scaling import LARGEST_LOGARITHM, ScalingLaw
-from simulator.answers.studies import REFERENCE, PooledFactor, Studies
+from simulator.answers.studies import REFERENCE, PooledFactor
 from simulator.errors import ModelError, WorkloadError
 from simulator.inputs.csv_files import Matching
 from simulator.inputs.model import ModelShape
@@ -139,11 +139,6 @@ class FactorTable:
 
     factors: tuple[PooledFactor, ...]
     source: str
-
-    @classmethod
-    def of(cls, studies: Studies) -> "FactorTable":
-        """Return the table of a user's own runs."""
-        return cls(factors=studies.factors, source=f"pooled over the runs of {studies.source}")
 
 
 @cache

@@ -17,11 +17,11 @@ recalled).
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from simulator.answers.answer import Answer
 from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
@@ -38,6 +38,8 @@ from simulator.inputs.csv_files import (
 if TYPE_CHECKING:
     import numpy as np
 
+Item = TypeVar("Item")
+Shared = TypeVar("Shared")
 REFERENCE = "multi-head"
 # Sizes that a set must have for its slope to count.
 LEAST_SIZES = 3
@@ -87,27 +89,59 @@ class StudyEffect:
     ----------
     lines
         Lines of its runs in the file.
-    log_factor, log_factor_stderr
-        ln F against multi-head, and its standard error.
-    log_loss, log_loss_stderr
-        d_f: ln of loss over multi-head's at equal size.
+    exponent
+        The paper's.
+    cell_loss, cell_size
+        What the family changes in ln L and in ln N, against multi-head's runs of the same cells.
+    variance
+        That of ``cell_loss``, for runs that scatter by 1.
+    spread
+        How much ln L scatters from run to run.
     kv_share
         KV bytes per token and layer over multi-head's, None if its runs do not tell.
     """
 
-    paper: str
     key: Key
     lines: tuple[int, ...]
-    log_factor: float
-    log_factor_stderr: float
-    log_loss: float
-    log_loss_stderr: float
+    exponent: Exponent
+    cell_loss: float
+    cell_size: float
+    variance: float
+    spread: float = 1.0
     kv_share: float | None
+
+    @property
+    def paper(self) -> str:
+        """The paper."""
+        return self.exponent.paper
 
     @property
     def runs(self) -> int:
         """Number of its runs."""
         return len(self.lines)
+
+    @property
+    def log_factor(self) -> float:
+        """Logarithm of F against multi-head."""
+        return self.cell_loss / self.exponent.value + self.cell_size
+
+    @property
+    def log_factor_stderr(self) -> float:
+        """Its standard error."""
+        slope, doubt = self.exponent.value, self.exponent.stderr
+        of_runs = self.spread * math.sqrt(self.variance)
+        return math.hypot(of_runs / slope, self.cell_loss * doubt / slope**2)
+
+    @property
+    def log_loss(self) -> float:
+        """d_f: ln of loss over multi-head's at equal size."""
+        return self.cell_loss + self.exponent.value * self.cell_size
+
+    @property
+    def log_loss_stderr(self) -> float:
+        """Its standard error."""
+        of_runs = self.spread * math.sqrt(self.variance)
+        return math.hypot(of_runs, self.cell_size * self.exponent.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,20 +226,42 @@ class HeldOutRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Studies(Answer):
+class Fit:
+    """Effects of each paper, and how they differ.
+
+    Attributes
+    ----------
+    run_spread
+        Standard deviation of ln L from run to run, over all papers; a paper with enough runs has
+        its own.
+    between, between_loss
+        Standard deviation of ln F, and of ln of loss at equal size, between papers.
+    inconsistency
+        I^2: the share of the variance of ln F over papers that runs' errors do not explain.
+    spare
+        Effects beyond the first of each family.
+    quantile
+        Half width of a 95 % interval in standard errors (Student's t).
+    """
+
+    exponents: tuple[Exponent, ...]
+    effects: tuple[StudyEffect, ...]
+    run_spread: float
+    between: float
+    between_loss: float
+    inconsistency: float
+    spare: int
+    quantile: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studies(Fit, Answer):
     """Size factors of all families over multi-head, from many studies.
 
     Attributes
     ----------
     sets
         Number of sets: runs that share study, metric and tokens.
-    run_spread
-        Standard deviation of ln L from run to run, over all papers; a paper with enough runs has
-        its own.
-    between
-        Standard deviation of ln F between papers.
-    inconsistency
-        I^2: the share of the variance of ln F over papers that runs' errors do not explain.
     held_out
         The models of the largest size of every set with three, predicted from the smaller ones.
     left_out
@@ -215,12 +271,7 @@ class Studies(Answer):
     source: str
     runs: int
     sets: int
-    exponents: tuple[Exponent, ...]
-    effects: tuple[StudyEffect, ...]
     factors: tuple[PooledFactor, ...]
-    run_spread: float
-    between: float
-    inconsistency: float
     held_out: tuple[HeldOutRun, ...]
     left_out: tuple[LeftOut, ...]
     refused: tuple[RefusedRow, ...]
@@ -252,15 +303,11 @@ def fit_studies(training_runs: str | Path) -> Studies:
     runs = _labelled(table.rows)
     fit = _fit(runs, table.path)
     return Studies(
+        **vars(fit),
         source=table.path,
         runs=len(runs),
         sets=len({run.set for run in runs}),
-        exponents=fit.exponents,
-        effects=fit.effects,
         factors=_pool(fit),
-        run_spread=fit.run_spread,
-        between=fit.between,
-        inconsistency=fit.inconsistency,
         held_out=tuple(_hold_out(runs)),
         left_out=_leave_out(runs, fit, table.path),
         refused=table.refused,
@@ -286,18 +333,12 @@ class _Run(NamedTuple):
         return (*self.run.set, self.size)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Fit:
-    """Effects of each paper, and how they differ."""
-
-    exponents: tuple[Exponent, ...]
-    effects: tuple[StudyEffect, ...]
-    run_spread: float
-    between: float
-    between_loss: float
-    inconsistency: float
-    spare: int
-    quantile: float
+def _grouped(items: Iterable[Item], shared: Callable[[Item], Shared]) -> dict[Shared, list[Item]]:
+    """Return items by what they share, in the order of the first of each."""
+    groups: dict[Shared, list[Item]] = {}
+    for item in items:
+        groups.setdefault(shared(item), []).append(item)
+    return groups
 
 
 def _labelled(rows: Sequence[TrainingRun]) -> list[_Run]:
@@ -306,23 +347,18 @@ def _labelled(rows: Sequence[TrainingRun]) -> list[_Run]:
     A head width that the paper's multi-head model shares (``H128-``) is no part of the name, and
     named groups of any number are one family, so that papers have it in common.
     """
-    named = []
-    for paper in dict.fromkeys(run.paper for run in rows):
-        of_paper = [run for run in rows if run.paper == paper]
+    labelled = []
+    for of_paper in _grouped(rows, lambda run: run.paper).values():
         heads = [re.fullmatch(r"(H\d+-)MHA", run.family or "") for run in of_paper]
         prefix = next((match[1] for match in heads if match), "")
-        named += [
+        named = [
             (run, family_name(run.family.removeprefix(prefix)) if run.family else family.name)
             for run, family in zip(of_paper, families_of(of_paper), strict=True)
         ]
-    labelled = []
-    for of_set in dict.fromkeys(run.set for run, _ in named):
-        inside = sorted(
-            ((run, name) for run, name in named if run.set == of_set),
-            key=lambda item: item[0].parameters,
-        )
-        sizes = _numbered([run.parameters for run, _ in inside])
-        labelled += [_Run(run, name, size) for (run, name), size in zip(inside, sizes, strict=True)]
+        for inside in _grouped(named, lambda pair: pair[0].set).values():
+            inside.sort(key=lambda pair: pair[0].parameters)
+            sizes = _numbered([run.parameters for run, _ in inside])
+            labelled += [_Run(*pair, size) for pair, size in zip(inside, sizes, strict=True)]
     return labelled
 
 
@@ -336,7 +372,7 @@ def _numbered(parameters: Sequence[float]) -> list[int]:
     return list(accumulate(steps, initial=0))
 
 
-def _fit(runs: Sequence[_Run], source: str) -> _Fit:
+def _fit(runs: Sequence[_Run], source: str) -> Fit:
     """Fit exponents and effects of every paper.
 
     Raises
@@ -345,15 +381,13 @@ def _fit(runs: Sequence[_Run], source: str) -> _Fit:
         If no paper tells an exponent, or no runs can be compared.
     """
     _, stats = import_scipy()
-    papers = list(dict.fromkeys(item.run.paper for item in runs))
-    exponents = _exponents(papers, runs, source)
+    papers = _grouped(runs, lambda item: item.run.paper)
+    exponents = _exponents(papers, source)
     blocks = [
         block
         for exponent in exponents
-        for matched in dict.fromkeys(
-            item.run.matched_by for item in runs if item.run.paper == exponent.paper
-        )
-        if (block := _Block.of(runs, exponent, matched)) is not None
+        for own in _grouped(papers[exponent.paper], lambda item: item.run.matched_by).values()
+        if (block := _block(own, exponent)) is not None
     ]
     freedom = sum(block.spare for block in blocks)
     if not freedom:
@@ -362,25 +396,17 @@ def _fit(runs: Sequence[_Run], source: str) -> _Fit:
             "how much they scatter"
         )
     spread = _run_spread(blocks)
-    spreads = {}
-    for paper in papers:
-        own = [block for block in blocks if block.exponent.paper == paper]
-        if sum(block.spare for block in own) >= LEAST_SPARE:
-            spreads[paper] = _run_spread(own)
-    effects = tuple(
-        effect
-        for block in blocks
-        for effect in block.effects(spreads.get(block.exponent.paper, spread))
-    )
-    between, inconsistency, spare = _between(
-        [(effect.key, effect.log_factor, effect.log_factor_stderr) for effect in effects]
-    )
-    between_loss, *_ = _between(
-        [(effect.key, effect.log_loss, effect.log_loss_stderr) for effect in effects]
-    )
-    return _Fit(
+    effects = []
+    for own in _grouped(blocks, lambda block: block.effects[0].paper).values():
+        enough = sum(block.spare for block in own) >= LEAST_SPARE
+        of_paper = _run_spread(own) if enough else spread
+        effects += [replace(effect, spread=of_paper) for block in own for effect in block.effects]
+    families = _grouped(effects, lambda effect: effect.key).values()
+    between, inconsistency, spare = _between([_of(own, "log_factor") for own in families])
+    between_loss, *_ = _between([_of(own, "log_loss") for own in families])
+    return Fit(
         exponents=tuple(exponents),
-        effects=effects,
+        effects=tuple(effects),
         run_spread=spread,
         between=between,
         between_loss=between_loss,
@@ -396,7 +422,7 @@ def _run_spread(blocks: "Sequence[_Block]") -> float:
     return max(LEAST_SPREAD, math.sqrt(squares / sum(block.spare for block in blocks)))
 
 
-def _exponents(papers: Sequence[str], runs: Sequence[_Run], source: str) -> list[Exponent]:
+def _exponents(papers: Mapping[str, Sequence[_Run]], source: str) -> list[Exponent]:
     """Return each paper's exponent: its own if it has a set of three sizes, else the pooled one.
 
     Raises
@@ -405,12 +431,10 @@ def _exponents(papers: Sequence[str], runs: Sequence[_Run], source: str) -> list
         If no paper has one.
     """
     own = {}
-    for paper in papers:
-        sizes = {
-            of_set: {item.size for item in runs if item.set == of_set}
-            for of_set in {item.set for item in runs if item.run.paper == paper}
-        }
-        found = _slope([item for item in runs if len(sizes.get(item.set, ())) >= LEAST_SIZES])
+    for paper, runs in papers.items():
+        sets = _grouped(runs, lambda item: item.set).values()
+        enough = [of_set for of_set in sets if len({item.size for item in of_set}) >= LEAST_SIZES]
+        found = _slope([item for of_set in enough for item in of_set])
         if found is not None:
             own[paper] = found
     if not own:
@@ -419,12 +443,12 @@ def _exponents(papers: Sequence[str], runs: Sequence[_Run], source: str) -> list
             "falls with size: there is no exponent (where the size of a model sets its tokens, "
             "leave out the column tokens: F is then of models whose tokens grow with them)"
         )
-    between, *_ = _between([(None, value, error) for value, error in own.values()])
+    between, *_ = _between([list(own.values())])
     mean, error = _mean(list(own.values()), between)
     exponents = []
-    for paper in papers:
+    for paper, runs in papers.items():
         value, doubt = own.get(paper, (mean, math.hypot(error, between)))
-        of_tokens = _of_tokens([item for item in runs if item.run.paper == paper], value)
+        of_tokens = _of_tokens(runs, value)
         exponents.append(Exponent(paper, value, doubt, paper in own, *of_tokens))
     return exponents
 
@@ -445,13 +469,13 @@ def _of_tokens(runs: Sequence[_Run], exponent: float) -> tuple[float | None, flo
         (item.run.metric, item.family, item.run.matched_by, size)
         for item, size in zip(known, sizes, strict=True)
     ]
-    groups = np.array([[each == group for each in alike] for group in set(alike)], dtype=float)
-    apart = np.eye(len(known)) - np.linalg.pinv(groups) @ groups
+    groups = _members(alike, set(alike))
+    apart = np.eye(len(known)) - groups @ np.linalg.pinv(groups)
     log_tokens = apart @ np.log([item.run.tokens or 1.0 for item in known])
     both = np.log([[item.run.loss, item.run.parameters] for item in known])
     losses = apart @ both @ [1.0, exponent]
     spread = float(log_tokens @ log_tokens)
-    spare = len(known) - len(groups) - 1
+    spare = len(known) - len(set(alike)) - 1
     if spread < LEAST_SPREAD or spare < 1:
         return None, None
     slope = float(log_tokens @ losses) / spread
@@ -476,17 +500,8 @@ def _slope(runs: Sequence[_Run]) -> tuple[float, float] | None:
     solution = inverse @ design.T @ losses
     residuals = losses - design @ solution
     # Errors that the runs of one size share: the sandwich over cells, for few clusters.
-    cells = list(dict.fromkeys(item.cell for item in runs))
-    pulls = np.array(
-        [
-            sum(
-                design[number] * residuals[number]
-                for number, item in enumerate(runs)
-                if item.cell == cell
-            )
-            for cell in cells
-        ]
-    )
+    cells = {item.cell for item in runs}
+    pulls = _members([item.cell for item in runs], cells).T @ (design * residuals[:, None])
     levels = len({item.set for item in runs}) + 1
     if len(cells) <= levels:
         return None
@@ -502,96 +517,59 @@ def _design(
     """Return columns of 0 and 1: one for each level, and one for each family but multi-head."""
     import numpy as np
 
-    distinct = list(dict.fromkeys(levels))
     families = [name for name in dict.fromkeys(item.family for item in runs) if name != REFERENCE]
-    columns = [[level == each for level in levels] for each in distinct]
-    columns += [[item.family == name for item in runs] for name in families]
-    return np.array(columns, dtype=float).T, families
+    of_levels = _members(levels, dict.fromkeys(levels))
+    return np.hstack([of_levels, _members([item.family for item in runs], families)]), families
 
 
-class _Change(NamedTuple):
-    """What a family changes in ln L and in ln N, against multi-head's runs of the same cells.
+def _members(values: Sequence[object], groups: Iterable[object]) -> "np.ndarray":
+    """Return columns of 0 and 1: which values are of each group."""
+    import numpy as np
 
-    ``variance`` is that of ``log_loss``, for runs that scatter by 1.
-    """
-
-    key: Key
-    lines: tuple[int, ...]
-    log_loss: float
-    log_size: float
-    variance: float
-    kv_share: float | None
+    return np.array([[value == group for value in values] for group in groups], dtype=float).T
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Block:
+class _Block(NamedTuple):
     """Runs of one paper and one way of matching, fitted with a level for each size of a set.
 
-    Attributes
-    ----------
-    squares, spare
-        Sum of squared residuals of ln L at equal size, and its degrees of freedom.
+    ``squares`` is the sum of squared residuals of ln L at equal size, ``spare`` their degrees of
+    freedom.
     """
 
-    exponent: Exponent
-    changes: tuple[_Change, ...]
+    effects: list[StudyEffect]
     squares: float
     spare: int
 
-    @classmethod
-    def of(cls, runs: Sequence[_Run], exponent: Exponent, matched_by: Matching) -> "_Block | None":
-        """Fit the runs of a paper; None if it has nothing to compare with."""
-        import numpy as np
 
-        of_both = exponent.paper, matched_by
-        own = _connected(
-            [item for item in runs if (item.run.paper, item.run.matched_by) == of_both]
-        )
-        if not own:
-            return None
-        design, families = _design(own, [item.cell for item in own])
-        both = np.log([[item.run.loss, item.run.parameters] for item in own])
-        inverse = np.linalg.pinv(design.T @ design)
-        solution = inverse @ design.T @ both
-        residuals = (both - design @ solution) @ np.array([1.0, exponent.value])
-        last = slice(len(solution) - len(families), None)
-        return cls(
-            exponent=exponent,
-            changes=tuple(
-                _Change(
-                    Key(name, matched_by),
-                    tuple(sorted(item.run.line for item in own if item.family == name)),
-                    loss,
-                    size,
-                    variance,
-                    _geometric(_kv_share(item, own) for item in own if item.family == name),
-                )
-                for name, (loss, size), variance in zip(
-                    families, solution[last].tolist(), np.diag(inverse)[last].tolist(), strict=True
-                )
-            ),
-            squares=float(residuals @ residuals),
-            spare=len(own) - int(np.linalg.matrix_rank(design)),
-        )
+def _block(runs: Sequence[_Run], exponent: Exponent) -> _Block | None:
+    """Fit runs of a paper that are matched alike; None if they have nothing to compare with."""
+    import numpy as np
 
-    def effects(self, spread: float) -> list[StudyEffect]:
-        """Return each family's effect, for runs whose ln L scatters by ``spread``."""
-        slope, doubt = self.exponent.value, self.exponent.stderr
-        return [
+    own = _connected(runs)
+    if not own:
+        return None
+    design, families = _design(own, [item.cell for item in own])
+    both = np.log([[item.run.loss, item.run.parameters] for item in own])
+    inverse = np.linalg.pinv(design.T @ design)
+    solution = inverse @ design.T @ both
+    residuals = (both - design @ solution) @ np.array([1.0, exponent.value])
+    effects = []
+    for column, name in enumerate(families, start=len(solution) - len(families)):
+        of_family = [item for item in own if item.family == name]
+        loss, size = solution[column].tolist()
+        effects.append(
             StudyEffect(
-                paper=self.exponent.paper,
-                key=key,
-                lines=lines,
-                log_factor=loss / slope + size,
-                log_factor_stderr=math.hypot(
-                    spread * math.sqrt(variance) / slope, loss * doubt / slope**2
-                ),
-                log_loss=loss + slope * size,
-                log_loss_stderr=math.hypot(spread * math.sqrt(variance), size * doubt),
-                kv_share=share,
+                key=Key(name, of_family[0].run.matched_by),
+                lines=tuple(sorted(item.run.line for item in of_family)),
+                exponent=exponent,
+                cell_loss=loss,
+                cell_size=size,
+                variance=float(inverse[column, column]),
+                kv_share=_geometric(_kv_share(item, own) for item in of_family),
             )
-            for key, lines, loss, size, variance, share in self.changes
-        ]
+        )
+    spare = len(own) - int(np.linalg.matrix_rank(design))
+    return _Block(effects, float(residuals @ residuals), spare)
 
 
 def _connected(runs: Sequence[_Run]) -> list[_Run]:
@@ -628,17 +606,21 @@ def _geometric(values: Iterable[float | None]) -> float | None:
     return math.exp(sum(known) / len(known)) if known else None
 
 
-def _between(effects: Sequence[tuple[object, float, float]]) -> tuple[float, float, int]:
+def _of(effects: Sequence[StudyEffect], what: str) -> list[tuple[float, float]]:
+    """Return a figure of effects, each with its standard error."""
+    return [(getattr(effect, what), getattr(effect, f"{what}_stderr")) for effect in effects]
+
+
+def _between(families: Iterable[Sequence[tuple[float, float]]]) -> tuple[float, float, int]:
     """Return the standard deviation between papers, I^2, and the degrees of freedom.
 
     Parameters
     ----------
-    effects
-        For each: what it is of, its value and its standard error.
+    families
+        For each: every paper's value and its standard error.
     """
     total, freedom, scale = 0.0, 0, 0.0
-    for key in dict.fromkeys(key for key, *_ in effects):
-        values = [(value, error) for of, value, error in effects if of == key]
+    for values in families:
         weights = [1 / error**2 for _, error in values]
         mean, _ = _mean(values, 0.0)
         total += sum(w * (v - mean) ** 2 for w, (v, _) in zip(weights, values, strict=True))
@@ -657,17 +639,12 @@ def _mean(values: Sequence[tuple[float, float]], between: float) -> tuple[float,
     return mean, 1 / math.sqrt(sum(weights))
 
 
-def _pool(fit: _Fit) -> tuple[PooledFactor, ...]:
+def _pool(fit: Fit) -> tuple[PooledFactor, ...]:
     """Pool each family's effects over the papers, sorted by matching and factor."""
     pooled = []
-    for key in dict.fromkeys(effect.key for effect in fit.effects):
-        own = [effect for effect in fit.effects if effect.key == key]
-        factor, error = _mean(
-            [(effect.log_factor, effect.log_factor_stderr) for effect in own], fit.between
-        )
-        loss, loss_error = _mean(
-            [(effect.log_loss, effect.log_loss_stderr) for effect in own], fit.between_loss
-        )
+    for key, own in _grouped(fit.effects, lambda effect: effect.key).items():
+        factor, error = _mean(_of(own, "log_factor"), fit.between)
+        loss, loss_error = _mean(_of(own, "log_loss"), fit.between_loss)
         reach, loss_reach = fit.quantile * error, fit.quantile * loss_error
         pooled.append(
             PooledFactor(
@@ -692,8 +669,7 @@ def _hold_out(runs: Sequence[_Run]) -> Iterator[HeldOutRun]:
     """Predict the largest size of every set with enough sizes from its smaller ones."""
     import numpy as np
 
-    for of_set in dict.fromkeys(item.set for item in runs):
-        own = [item for item in runs if item.set == of_set]
+    for of_set, own in _grouped(runs, lambda item: item.set).items():
         largest = max(item.size for item in own)
         if largest + 1 < LEAST_SIZES:
             continue
@@ -710,21 +686,17 @@ def _hold_out(runs: Sequence[_Run]) -> Iterator[HeldOutRun]:
             yield HeldOutRun(run=item.run, family=item.family, predicted=loss)
 
 
-def _leave_out(runs: Sequence[_Run], fit: _Fit, source: str) -> tuple[LeftOut, ...]:
+def _leave_out(runs: Sequence[_Run], fit: Fit, source: str) -> tuple[LeftOut, ...]:
     """Predict each paper's factors from the other papers."""
     left = []
-    for paper in dict.fromkeys(effect.paper for effect in fit.effects):
+    for paper, effects in _grouped(fit.effects, lambda effect: effect.paper).items():
         try:
             rest = _fit([item for item in runs if item.run.paper != paper], source)
         except MeasurementError:
             continue
-        for effect in fit.effects:
-            others = [
-                (other.log_factor, other.log_factor_stderr)
-                for other in rest.effects
-                if other.key == effect.key
-            ]
-            if effect.paper != paper or not others:
+        for effect in effects:
+            others = _of([each for each in rest.effects if each.key == effect.key], "log_factor")
+            if not others:
                 continue
             mean, error = _mean(others, rest.between)
             reach = rest.quantile * math.hypot(error, rest.between, effect.log_factor_stderr)
@@ -742,7 +714,7 @@ def _leave_out(runs: Sequence[_Run], fit: _Fit, source: str) -> tuple[LeftOut, .
     return tuple(left)
 
 
-def _notes(runs: Sequence[_Run], fit: _Fit) -> list[str]:
+def _notes(runs: Sequence[_Run], fit: Fit) -> list[str]:
     """Say which laws are borrowed, and which runs have nothing to be compared with."""
     notes = []
     borrowed = [exponent.paper for exponent in fit.exponents if not exponent.own]

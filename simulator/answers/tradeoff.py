@@ -191,15 +191,8 @@ def tradeoff(
         raise WorkloadError(f"users = {users}: a load has at least 1")
     price = price_per_hour(gpu, setup.gpus, usd_per_hour)
 
-    def steps(model: ModelShape) -> dict[Attention, Estimate]:
-        return {
-            attention: estimate(model, gpu, setup.under(attention), work)
-            for attention in ATTENTIONS
-        }
-
-    base_steps = steps(base)
-    if scaling is not None and not isinstance(scaling, (ScalingLaw, Studies)):
-        scaling = fit_runs(scaling)
+    base_steps = {name: estimate(base, gpu, setup.under(name), work) for name in ATTENTIONS}
+    known = _known(scaling)
     forms = _forms(base, target_kv_heads, families)
 
     def served(model: ModelShape, attention: Attention) -> Point | None:
@@ -210,27 +203,38 @@ def tradeoff(
         price = price_of(gpu, usd_per_hour)
         return None if found.server is None else at_concurrency(found, users, price=price)
 
-    def _candidate(
+    def contender(model: ModelShape, attention: Attention) -> Contender:
+        first = result = base_steps[attention]
+        low, high = 1.0, 1.0
+        if model is not base:
+            result = estimate(model, gpu, setup.under(attention), work)
+            low, high = map(float, speedup_interval(first.uncertainty, result.uncertainty))
+        filling = prefill_operations(model, result.setup, work)
+        prefill = step_time(filling, result.rates, setup.execution)
+        return Contender(
+            result=result,
+            prefill_s=float(prefill.total_s) if work.context_tokens else 0.0,
+            limits=capacity(result, target_step_s=target_step_s),
+            usd_per_million_tokens=cost_per_million_tokens(price, result.tokens_per_s),
+            speedup=first.step_s / result.step_s,
+            speedup_low=low,
+            speedup_high=high,
+            loaded=served(model, attention),
+        )
+
+    def candidate(
         model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
     ) -> Candidate:
-        results = base_steps if model is base else steps(model)
         return Candidate(
             model=model,
             size_factor=factor,
             parameters=count_parameters(model).total,
             size_error=error,
-            variants={
-                attention: _variant(
-                    result, base_steps[attention], target_step_s, price, served(model, attention)
-                )
-                for attention, result in results.items()
-            },
+            variants={attention: contender(model, attention) for attention in ATTENTIONS},
         )
 
-    first = _candidate(base)
+    first = candidate(base)
     others = []
-    law = scaling if isinstance(scaling, ScalingLaw) else None
-    known = law or (FactorTable.of(scaling) if isinstance(scaling, Studies) else shipped_factors())
     if size_factors and len(size_factors) != len(forms):
         raise WorkloadError(
             f"{len(size_factors)} size factors for {len(forms)} models: give one for each"
@@ -241,7 +245,7 @@ def tradeoff(
         scaled = scale_model(
             base, form, size_factor=factor.value, scale_by=way, ranks=setup.tensor_parallel
         )
-        others.append(_candidate(scaled.model, factor, scaled.size_error))
+        others.append(candidate(scaled.model, factor, scaled.size_error))
     rates = base_steps["standard"].rates
     return Tradeoff(
         base=first,
@@ -258,7 +262,7 @@ def tradeoff(
             )
             for other in others
         ),
-        scaling=law,
+        scaling=known if isinstance(known, ScalingLaw) else None,
         target_step_s=target_step_s,
         users=users,
     )
@@ -275,6 +279,17 @@ def fit_runs(training_runs: str | Path) -> ScalingLaw | Studies:
     if are_one_law(read_training_runs(training_runs).rows):
         return fit_scaling_law(training_runs)
     return fit_studies(training_runs)
+
+
+def _known(scaling: ScalingLaw | Studies | str | Path | None) -> ScalingLaw | FactorTable:
+    """Return what tells size factors: a law of one set of runs, or a table of pooled ones."""
+    if scaling is None:
+        return shipped_factors()
+    if not isinstance(scaling, (ScalingLaw, Studies)):
+        scaling = fit_runs(scaling)
+    if isinstance(scaling, ScalingLaw):
+        return scaling
+    return FactorTable(factors=scaling.factors, source=f"pooled over the runs of {scaling.source}")
 
 
 def _forms(
@@ -337,33 +352,3 @@ def _factor(
         except ModelError as problem:
             problems.append(problem)
     raise problems[0]
-
-
-def _variant(
-    result: Estimate,
-    base: Estimate,
-    target_step_s: float | None,
-    usd_per_hour: float | None,
-    loaded: Point | None,
-) -> Contender:
-    """Return prefill, limits, price and speed-up over the base for one variant."""
-    prefill = step_time(
-        prefill_operations(result.model, result.setup, result.workload),
-        result.rates,
-        result.setup.execution,
-    )
-    low, high = (
-        (1.0, 1.0)
-        if result is base
-        else map(float, speedup_interval(base.uncertainty, result.uncertainty))
-    )
-    return Contender(
-        result=result,
-        prefill_s=float(prefill.total_s) if result.workload.context_tokens else 0.0,
-        limits=capacity(result, target_step_s=target_step_s),
-        usd_per_million_tokens=cost_per_million_tokens(usd_per_hour, result.tokens_per_s),
-        speedup=base.step_s / result.step_s,
-        speedup_low=low,
-        speedup_high=high,
-        loaded=loaded,
-    )

@@ -8,6 +8,7 @@ writes and reads. Both sides are counted as operations, so the rule needs no for
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import prod
 from operator import itemgetter
 
 from simulator.answers.answer import Answer
@@ -213,10 +214,7 @@ def _read(setup: Setup, work: Workload, split: Sequence[str]) -> tuple[Setup, Wo
 
 def _nodes(work: Workload, index: int) -> int:
     """Return the nodes of a level."""
-    nodes = 1
-    for level in work.tree[: index + 1]:
-        nodes *= level.branches
-    return nodes
+    return prod(level.branches for level in work.tree[: index + 1])
 
 
 def _readers(work: Workload, index: int) -> int:

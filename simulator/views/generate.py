@@ -12,10 +12,6 @@ from simulator.views.columns import Column, Row
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-COST = (
-    Column("usd_per_hour", "USD"),
-    columns.USD_PER_MILLION,
-)
 FIGURES = (
     Column("prefill_ms", "ms", "time.prefill.total_s", "prefill"),
     Column("decode_ms", "ms", "time.decode_s", "decode"),
@@ -29,7 +25,8 @@ FIGURES = (
     Column("decode_steps", value="time.steps"),
     Column("all_output_tokens", value="all_tokens"),
     Column("tokens_per_s", "1/s", heading="tokens/s"),
-    *COST,
+    Column("usd_per_hour", "USD"),
+    columns.USD_PER_MILLION,
     Column("prefill_bound", value="time.prefill.bound"),
 )
 

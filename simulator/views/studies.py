@@ -55,9 +55,8 @@ EFFECT = (
     Column("paper"),
     Column("family", value="key.family"),
     Column("matched_by", value="key.matched_by"),
-    Column("runs"),
-    Column("lines", value=lambda effect: list(effect.lines)),
-    *columns.named("log_factor", "log_factor_stderr", "log_loss", "log_loss_stderr", "kv_share"),
+    *columns.named("runs", "lines", "log_factor", "log_factor_stderr"),
+    *columns.named("log_loss", "log_loss_stderr", "kv_share"),
 )
 LEFT_OUT = columns.named(
     *("paper", "family", "matched_by", "size_factor", "predicted", "low", "high", "inside")

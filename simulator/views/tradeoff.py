@@ -76,7 +76,6 @@ SCALING = (
     Column("refused", of=(Column("line"), Column("reason"))),
     Column("notes"),
 )
-FACTOR = columns.named("value", "low", "high", "origin", "source")
 SPEEDUP = (Column("speedup"), *columns.SPEEDUP_ENDS)
 FIGURES = (
     *columns.pick(estimate.STEP, "step_ms", "step_ms_low", "step_ms_high", part="result"),
@@ -84,16 +83,12 @@ FIGURES = (
     Column("prefill_ms", "ms", "prefill_s", "prefill"),
     *columns.pick(estimate.STEP, "tokens_per_s", "bound", part="result"),
 )
-REST = (
-    *columns.within("limits", LIMITS),
-    columns.USD_PER_MILLION,
-)
-LOADED = columns.without(POINT, "variant", "attention")
+REST = (*columns.within("limits", LIMITS), columns.USD_PER_MILLION)
 VARIANT = (
     *FIGURES,
     Column("memory", "bytes", "result.memory", of=estimate.MEMORY),
     *REST,
-    Column("loaded", of=LOADED),
+    Column("loaded", of=columns.without(POINT, "variant", "attention")),
 )
 CANDIDATE = (
     *columns.pick(estimate.MODEL, "model"),
@@ -104,7 +99,7 @@ CANDIDATE = (
     ),
     *columns.without(estimate.MODEL, "model", "parameters", "active_parameters"),
     Column("intermediate_size", value="model.intermediate_size"),
-    Column("size_factor", of=FACTOR),
+    Column("size_factor", of=columns.named("value", "low", "high", "origin", "source")),
     Column("size_error"),
     *columns.within("variants", (Column(name, of=VARIANT) for name in ATTENTIONS)),
 )
