@@ -64,6 +64,9 @@ def errors_of(rows: pd.DataFrame) -> str:
     return errors(np.log1p(rows["error"].to_numpy(dtype=np.float64)))
 
 
+ROWS_OF = {"module": ", modules", "eager": ", launched one by one"}
+
+
 def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
     """Tabulate the errors of each fit on held-out shapes."""
     lines = [
@@ -73,9 +76,10 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
     ]
     for gpu_id, calibration in calibrations.items():
         for part in calibration.fits:
-            what = NAMES.get(part.kind, part.kind).replace("_", " ")
+            what = NAMES.get(part.kind, part.kind).replace("_", " ").removesuffix(" module")
             rows = f"{part.fitted.rows:,}"
             cells = errors(part.fitted.held_out)
+            what += ROWS_OF.get(part.rows, "")
             lines.append(f"| {gpu_id} | {what} | {str(part.variant) or 'all'} | {rows} | {cells} |")
     return lines
 

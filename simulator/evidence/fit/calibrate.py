@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from simulator.errors import MeasurementError
 from simulator.evidence.fit.solver import Fitted, Free, fit, with_constants
-from simulator.evidence.fit.stages import STAGES, Stage
+from simulator.evidence.fit.stages import STAGES, Rows, Stage
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.measured import of_other_libraries
 from simulator.evidence.predict.prepare import prepare
@@ -30,6 +30,7 @@ LEAST_ROWS = 12
 class StageFit:
     """One fit: its rows, the variant of its constants, and its result.
 
+    ``rows`` says which of the kind's rows, as in a stage.
     ``labels`` are the rows' labels in their table, in the order of the fit's residuals.
     ``shapes`` are the rows' shapes: the values of ``shape_columns``, joined by slashes.
     """
@@ -37,6 +38,7 @@ class StageFit:
     kind: RowKind
     variant: Variant
     fitted: Fitted
+    rows: Rows = "graph"
     sources: tuple[str, ...] = ()
     labels: tuple[Any, ...] = ()
     shapes: tuple[str, ...] = ()
@@ -186,6 +188,7 @@ def _fit(
         kind=stage.kind,
         variant=variant,
         fitted=result,
+        rows=stage.rows,
         sources=tuple(sorted(set(named) - {""})),
         labels=tuple(labels),
         shapes=tuple(np.concatenate(shapes).astype(str)),
@@ -193,7 +196,7 @@ def _fit(
     )
 
 
-def _launched(group: Group) -> Literal["graph", "module", "eager", "whole"]:
+def _launched(group: Group) -> Rows:
     """Return the stage that a group's rows belong to."""
     if not group.operations:
         return "whole"

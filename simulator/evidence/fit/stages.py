@@ -59,6 +59,7 @@ _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
 
 # Of 77,166 rows of experts, as many of a kernel and format determine four constants to 1 %.
 MOST_ROWS, MOST_CALLS = 300, 3000
+Rows = Literal["graph", "module", "eager", "whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Stage:
     general: bool = True
     apart: str = ""
     most: int = 0
-    rows: Literal["graph", "module", "eager", "whole"] = "graph"
+    rows: Rows = "graph"
 
 
 def _free(*keys: Key) -> tuple[Free, ...]:
