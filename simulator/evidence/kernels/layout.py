@@ -19,8 +19,9 @@ slices of one buffer, and a kernel for that layout views the buffer as a whole. 
 another layout, it still answers, but pays for a copy.
 """
 
+from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ from simulator.evidence.kernels.other_libraries import PAGE_TOKENS
 if TYPE_CHECKING:
     from simulator.evidence.kernels.registry import Layout
 
+# A function that makes a random tensor of a shape.
+Normal = Callable[[tuple[int, ...], torch.dtype], Tensor]
 # prompts, samples, context tokens, decoded tokens
 Sizes = tuple[int, int, int, int]
 
@@ -59,6 +62,43 @@ def lay_out(layout: "Layout", *inputs: Tensor) -> Inputs:
         for each in ((context_keys, decoded_keys), (context_values, decoded_values))
     )
     return query, keys, values, own_keys, own_values
+
+
+def attention_inputs(
+    cell: Any, layout: "Layout", dtype: torch.dtype, normal: Normal, *, query: bool = True
+) -> Inputs:
+    """Allocate one layer's query and caches directly in a layout.
+
+    :func:`lay_out` does the same from separate caches, but takes
+    twice the memory for a moment.
+
+    Parameters
+    ----------
+    cell
+        What has the sizes of a call: prompts, samples and so on.
+    layout
+        Layout of the caches.
+    dtype
+        Format of all five tensors.
+    normal
+        Makes a tensor of random numbers.
+    query
+        Whether the query has values. Without them it takes no memory and only shows the layout.
+    """
+    p, b, g, k = cell.prompts, cell.samples, cell.kv_heads, cell.head_dim
+    m_c, m_d = cell.context_tokens, cell.decoded_tokens
+    tokens = (cell.query_tokens,) if cell.query_tokens > 1 else ()
+    sequences = (p * b, 1) if layout == "copies" else (p, b)
+    shape = (*sequences, *tokens, cell.heads, k)
+    asked = normal(shape, dtype) if query else torch.empty(shape, dtype=dtype, device="meta")
+    if layout not in JOINED:
+        keys, values = (normal((p, g, m_c, k), dtype) for _ in range(2))
+        own_keys, own_values = (normal((p, b, g, m_d, k), dtype) for _ in range(2))
+    else:
+        sizes = (p, b, m_c, m_d)
+        buffers = [normal(buffer_shape(layout, sizes, g, k), dtype) for _ in range(2)]
+        (keys, own_keys), (values, own_values) = (parts(each, layout, sizes) for each in buffers)
+    return asked, keys, values, own_keys, own_values
 
 
 def buffer_shape(layout: "Layout", sizes: Sizes, kv_heads: int, head_dim: int) -> tuple[int, ...]:

@@ -170,22 +170,10 @@ class Implementation:
         return lay_out(self.layout, *inputs)
 
 
-# Where the functions are.
-_FILES = {
-    "standard": "simulator.evidence.kernels.standard",
-    "bifurcated": "simulator.evidence.kernels.bifurcated",
-    "flex": "simulator.evidence.kernels.flex",
-    "latent": "simulator.evidence.kernels.latent",
-    "recurrent": "simulator.evidence.kernels.recurrent",
-    "flashinfer_cascade": "simulator.evidence.kernels.flashinfer_cascade",
-    "vllm_cascade": "simulator.evidence.kernels.vllm_cascade",
-}
-
-
 @cache
 def _imported(file: str, name: str) -> Any:
     """Import a member of a module of this package, and torch with it."""
-    return getattr(import_module(_FILES[file]), name)
+    return getattr(import_module(f"simulator.evidence.kernels.{file}"), name)
 
 
 def _loaded(file: str, name: str) -> "Attend":
