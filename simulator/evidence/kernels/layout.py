@@ -195,7 +195,7 @@ def page_pool(context: Tensor, decoded: Tensor) -> Tensor:
     shape = buffer_shape("paged", sizes, kv_heads, head_dim)
     storage, first = context.untyped_storage(), context.storage_offset()
     room = storage.nbytes() // context.element_size() - first
-    if _same_storage(context, decoded) and room >= prod(shape):
+    if storage_of(context) == storage_of(decoded) and room >= prod(shape):
         strides = [prod(shape[place + 1 :]) for place in range(len(shape))]
         pool = context.as_strided(shape, strides, first)
         views = zip(parts(pool, "paged", sizes), (context, decoded), strict=True)
@@ -233,18 +233,17 @@ def _whole(first: Tensor, second: Tensor) -> Tensor | None:
     step = first.stride(2) if first.shape[2] > 1 else second.stride(2)
     steps[2] = second.shape[2] == 1 or second.stride(2) == step
     follows = second.storage_offset() == first.storage_offset() + first.shape[2] * step
-    if not (_same_storage(first, second) and all(steps) and follows):
+    if storage_of(first) != storage_of(second) or not (all(steps) and follows):
         return None
     size = (*first.shape[:2], first.shape[2] + second.shape[2], first.shape[3])
     stride = (first.stride(0), first.stride(1), step, first.stride(3))
     return first.as_strided(size, stride)
 
 
-def _same_storage(first: Tensor, second: Tensor) -> bool:
-    """Compare storages by identity, because tensors on the meta device have no address."""
-    return bool(
-        first.untyped_storage()._cdata == second.untyped_storage()._cdata  # noqa: SLF001
-    )
+def storage_of(tensor: Tensor) -> int:
+    """Return the identity of a tensor's storage; on the meta device it has no address."""
+    identity: int = tensor.untyped_storage()._cdata  # noqa: SLF001
+    return identity
 
 
 # The layouts in which one buffer holds context and decoded tokens, and what makes it of both.

@@ -30,11 +30,14 @@ class OtherLibrary:
         Name of the distribution to install.
     framework
         Its name in rows.
+    versions
+        Those against whose sources the adapter was written.
     """
 
     package: str
     distribution: str
     framework: str
+    versions: str
 
     @property
     def installed(self) -> bool:
@@ -52,9 +55,14 @@ class OtherLibrary:
 
 OTHER_LIBRARIES: dict[str, OtherLibrary] = {
     "flashinfer_cascade": OtherLibrary(
-        package="flashinfer", distribution="flashinfer-python", framework="flashinfer"
+        package="flashinfer",
+        distribution="flashinfer-python",
+        framework="flashinfer",
+        versions="0.2.0 to 0.7.2",
     ),
-    "vllm_cascade": OtherLibrary(package="vllm", distribution="vllm", framework="vllm"),
+    "vllm_cascade": OtherLibrary(
+        package="vllm", distribution="vllm", framework="vllm", versions="0.8.5 to 0.33"
+    ),
 }
 # Formats that they take, and tokens per page: FlashInfer's example and vLLM's default.
 LIBRARY_DTYPES: tuple[Dtype, ...] = ("bf16", "fp16")

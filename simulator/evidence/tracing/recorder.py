@@ -19,19 +19,22 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from simulator.errors import SimulatorError, TraceError
+from simulator.evidence.kernels.layout import storage_of
 from simulator.evidence.tracing.choices import CudaChoices
-from simulator.evidence.tracing.costs import Call, Cost, costs_of, describe, is_free, refuse_masks
+from simulator.evidence.tracing.costs import (
+    FUSED_ATTENTION,
+    Call,
+    Cost,
+    costs_of,
+    describe,
+    is_free,
+    refuse_masks,
+)
 from simulator.evidence.tracing.touched import touched_bytes
 
 _META = torch.device("meta")
 # Composite operators recorded as kernels, because their names say more than their parts.
 _WHOLE = {"clone", "_to_copy", "copy_", "embedding", "arange", "convolution"}
-_ATTENTION = {
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,10 +192,9 @@ class _Replacer:
             return value
         if value.is_sparse or value.is_quantized or value.is_nested:
             raise TraceError(f"cannot trace a {value.layout} tensor of {value.dtype}")
-        original = value.untyped_storage()
-        identity = original._cdata  # noqa: SLF001
+        identity = storage_of(value)
         if identity not in self._storages:
-            memory = torch.empty(original.nbytes(), dtype=torch.uint8, device=_META)
+            memory = torch.empty(value.untyped_storage().nbytes(), dtype=torch.uint8, device=_META)
             self._storages[identity] = memory.untyped_storage()
         stand_in = torch.empty(0, dtype=value.dtype, device=_META)
         stand_in.set_(self._storages[identity], value.storage_offset(), value.shape, value.stride())
@@ -341,7 +343,7 @@ def _composite_kernel(func: Any) -> Any:
 def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
     """Count matrix-product FLOPs as ``torch.utils.flop_counter`` does."""
     packet = func.overloadpacket
-    if packet.__name__ in _ATTENTION:
+    if packet.__name__ in FUSED_ATTENTION:
         # Older versions of the counter refuse grouped queries, and all versions the CPU's operator.
         query, keys, values = args[:3]
         batch, heads, rows, _ = query.shape
