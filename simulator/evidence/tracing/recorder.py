@@ -24,13 +24,11 @@ from simulator.evidence.tracing.choices import CudaChoices
 from simulator.evidence.tracing.costs import (
     FUSED_ATTENTION,
     Call,
-    Cost,
     costs_of,
     describe,
     is_free,
     refuse_masks,
 )
-from simulator.evidence.tracing.touched import touched_bytes
 
 _META = torch.device("meta")
 # Composite operators recorded as kernels, because their names say more than their parts.
@@ -172,7 +170,7 @@ def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
             _explained(),
             torch.no_grad(),
             torch.device("meta"),
-            CudaChoices(recorder.fused),
+            CudaChoices(recorder.record),
             recorder,
         ):
             function(*arguments, **named)
@@ -239,7 +237,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if is_free(call):
             self.views += 1
         else:
-            self._record(call, _flops(func, args, named, result), costs_of(call, _META))
+            self.record(call, _flops(func, args, named, result))
         return result
 
     def _run_parts(
@@ -253,8 +251,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._callers.pop()
 
-    def _record(self, call: Call, flops: int, costs: list[Cost]) -> None:
+    def record(self, call: Call, flops: int = 0) -> None:
         """Record the kernels of one operator; the last is the operator itself."""
+        costs = costs_of(call, _META)
         for cost in costs:
             last = cost is costs[-1]
             caller = self._callers[0] if self._callers else call.name
@@ -273,10 +272,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
             )
 
-    def fused(self, call: Call) -> None:
-        """Record a kernel that exists on CUDA but not on the meta device."""
-        self._record(call, 0, costs_of(call, _META))
-
     def _flex(self, query: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> Any:
         """Record FlexAttention: the blocks its mask visits, and the log-sum-exp if asked for."""
         _score, mask, _scale, options, *_ = rest
@@ -288,8 +283,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = Call(name="flex_attention", args={}, read=read, written=[], fresh=written)
         widths = query.shape[-1] + values.shape[-1]
         flops = 2 * query.shape[0] * query.shape[1] * visited_area(mask) * widths
-        cost = Cost("flex_attention", touched_bytes(read), touched_bytes(written))
-        self._record(call, flops, [cost])
+        self.record(call, flops)
         return output, log_sum_exp, log_sum_exp
 
     def _module(self) -> str:
