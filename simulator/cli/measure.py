@@ -276,9 +276,8 @@ def _measure_plan(
         Statuses whose rows of this plan are measured again.
     """
     from simulator.evidence.measure.counters import counter_key
-    from simulator.evidence.measure.environment import Environment
     from simulator.evidence.measure.runner import run
-    from simulator.evidence.measure.store import Store, locked
+    from simulator.evidence.measure.store import Environment, Store, locked
 
     with locked(folder):
         store = Store(folder)
@@ -324,7 +323,7 @@ def _count(
     """Count bytes with Nsight Compute, or say why not; return why it stopped early."""
     from simulator.evidence.measure.counters import count as count_bytes
     from simulator.evidence.measure.counters import counter_key, find_ncu
-    from simulator.evidence.measure.environment import now
+    from simulator.evidence.measure.store import now
 
     ncu = find_ncu()
     on_cuda = device.torch_device.type == "cuda"

@@ -19,6 +19,7 @@ from simulator.counts.operation import Operation  # noqa: E402
 from simulator.counts.transformer import attention  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.kernels import bifurcated as kernels_bifurcated  # noqa: E402
+from simulator.evidence.kernels.layout import lay_out  # noqa: E402
 from simulator.evidence.tracing import TracedOperation, trace  # noqa: E402
 
 Draw = Callable[..., tuple[Tensor, ...]]
@@ -45,7 +46,7 @@ def traced(
     prompts, samples, kv_heads, group, width, context, own = sizes
     kernel = KERNELS[name]
     inputs = meta_inputs(prompts, samples, kv_heads * group, kv_heads, width, context, own, dtype)
-    return list(trace(kernel.function, *kernel.lay_out(*inputs)).operations)
+    return list(trace(kernel.function, *lay_out(kernel.layout, *inputs)).operations)
 
 
 def summed(operations: list[TracedOperation]) -> Figures:

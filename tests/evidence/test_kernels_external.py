@@ -6,6 +6,7 @@ That the real libraries compute what their documentation says is for a machine t
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_a_paged_cache_is_not_copied(name: str, random_inputs: Draw) -> None:
     kernel = EXTERNAL_KERNELS[name]
     for shape in SHAPES:
         inputs = random_inputs(shape)
-        paged = kernel.lay_out(*inputs)
+        paged = lay_out(kernel.layout, *inputs)
         for given, laid in zip(inputs, paged, strict=True):
             torch.testing.assert_close(laid, given, rtol=0, atol=0)
         planned = kernel.ready(inputs)
@@ -206,8 +207,9 @@ def test_flashinfers_partial_outputs_fit_its_workspace() -> None:
     for heads, kv_heads in [(32, 32), (32, 8), (32, 1), (64, 8)]:
         reserved = heads * (264 // kv_heads) * 128 * (128 + 1) * 4
         sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": 128}
-        assert flashinfer_workspace_bytes(prompts=1, samples=256, **sizes) >= reserved
+        given = SimpleNamespace(prompts=1, samples=256, **sizes)
+        assert flashinfer_workspace_bytes(given) >= reserved
     # In a graph each of 1024 samples' queries has a tile of 16 rows of its own.
     sizes = {"heads": 32, "kv_heads": 32, "head_dim": 128}
-    many = flashinfer_workspace_bytes(prompts=1, samples=1024, **sizes)
+    many = flashinfer_workspace_bytes(SimpleNamespace(prompts=1, samples=1024, **sizes))
     assert many >= 32 * (1024 // 16 + 1023) * 16 * (128 + 1) * 4

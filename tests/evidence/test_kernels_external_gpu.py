@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from simulator.evidence.kernels import EXTERNAL_KERNELS, find_kernel  # noqa: E402
 from simulator.evidence.kernels.inputs import Inputs  # noqa: E402
-from simulator.evidence.kernels.layout import page_pool  # noqa: E402
+from simulator.evidence.kernels.layout import attention_inputs, page_pool  # noqa: E402
 from simulator.evidence.measure.cells import AttentionCell  # noqa: E402
 from simulator.evidence.measure.correctness import (  # noqa: E402
     TOLERANCES,
@@ -14,7 +14,6 @@ from simulator.evidence.measure.correctness import (  # noqa: E402
     relative_error,
 )
 from simulator.evidence.measure.device import CudaDevice  # noqa: E402
-from simulator.evidence.measure.inputs import attention_inputs  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,

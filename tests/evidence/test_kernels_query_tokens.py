@@ -13,6 +13,7 @@ from simulator.counts.attention.registry import PLAIN_KERNELS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.errors import KernelError
 from simulator.evidence.kernels import KERNELS
+from simulator.evidence.kernels.layout import lay_out
 from simulator.evidence.tracing import trace
 
 Draw = Callable[..., tuple[Tensor, ...]]
@@ -41,7 +42,7 @@ def sizes(draw: st.DrawFn, *, longest_context: int = 40) -> Sizes:
 
 def for_kernel(name: str, inputs: tuple[Tensor, ...]) -> tuple[object, ...]:
     """Lay the caches out as the kernel of that name wants them; levels are lists for a tree."""
-    query, *caches = KERNELS[name].lay_out(*inputs)
+    query, *caches = lay_out(KERNELS[name].layout, *inputs)
     if name == "prefix_tree":
         return query, [caches[0]], [caches[1]], caches[2], caches[3]
     return query, *caches

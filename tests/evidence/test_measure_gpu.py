@@ -17,7 +17,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.layout import lay_out  # noqa: E402
+from simulator.evidence.kernels.layout import attention_inputs, lay_out  # noqa: E402
 from simulator.evidence.kernels.operators import flash  # noqa: E402
 from simulator.evidence.measure import counters, grid  # noqa: E402
 from simulator.evidence.measure.cells import (  # noqa: E402
@@ -38,12 +38,10 @@ from simulator.evidence.measure.device import (  # noqa: E402
     CudaDevice,
     is_out_of_memory,
 )
-from simulator.evidence.measure.environment import now  # noqa: E402
-from simulator.evidence.measure.inputs import attention_inputs  # noqa: E402
 from simulator.evidence.measure.predict import Repeats  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
 from simulator.evidence.measure.runner import Settings, run  # noqa: E402
-from simulator.evidence.measure.store import Store  # noqa: E402
+from simulator.evidence.measure.store import Store, now  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.layout import lay_out  # noqa: E402
+from simulator.evidence.kernels.layout import attention_inputs, lay_out  # noqa: E402
 from simulator.evidence.measure.cells import MEMORY_TESTS, AttentionCell, MemoryCell  # noqa: E402
 from simulator.evidence.measure.correctness import (  # noqa: E402
     attention_error,
@@ -18,8 +18,7 @@ from simulator.evidence.measure.correctness import (  # noqa: E402
     relative_error,
 )
 from simulator.evidence.measure.device import CpuDevice  # noqa: E402
-from simulator.evidence.measure.inputs import attention_inputs, rotated  # noqa: E402
-from simulator.evidence.measure.prepare import prepare, stream_function  # noqa: E402
+from simulator.evidence.measure.prepare import prepare, rotated, stream_function  # noqa: E402
 from simulator.evidence.measure.steps import Steps  # noqa: E402
 
 SIZES = AttentionCell(

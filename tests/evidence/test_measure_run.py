@@ -23,11 +23,10 @@ from simulator.evidence.measure.cells import (  # noqa: E402
     Selection,
 )
 from simulator.evidence.measure.device import CpuDevice, open_device  # noqa: E402
-from simulator.evidence.measure.environment import Environment  # noqa: E402
 from simulator.evidence.measure.predict import predict, timing_for  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
 from simulator.evidence.measure.runner import Progress, Settings, run, together  # noqa: E402
-from simulator.evidence.measure.store import Store  # noqa: E402
+from simulator.evidence.measure.store import Environment, Store  # noqa: E402
 
 FAST = Settings(timing=timing_for("cpu", 3))
 

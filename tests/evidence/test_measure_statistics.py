@@ -1,11 +1,13 @@
 """Median, spread, and the order in which variants are timed."""
 
-import statistics
-
 import pytest
 
-from simulator.evidence.measure.predict import Repeats
-from simulator.evidence.measure.statistics import summarise, time_interleaved
+torch = pytest.importorskip("torch")
+
+from simulator.evidence.measure.cells import MemoryCell  # noqa: E402
+from simulator.evidence.measure.predict import Repeats  # noqa: E402
+from simulator.evidence.measure.rows import Machine, Outcome, row_of, spread_fraction  # noqa: E402
+from simulator.evidence.measure.runner import time_interleaved  # noqa: E402
 
 
 class FakeWatch:
@@ -46,12 +48,15 @@ def test_a_slow_variant_stops_early_and_a_fast_one_goes_on() -> None:
 def test_an_outlier_moves_neither_median_nor_spread_much() -> None:
     """Median and quartiles, not mean and deviation."""
     times = [1.0, 1.01, 1.02, 1.03, 1.04, 1.05, 1.06, 1.07, 50.0]
-    found = summarise(times)
-    assert found.median_s == statistics.median(times)
-    assert found.spread_fraction == pytest.approx(0.04 / 1.04, rel=0.01)
-    assert (found.least_s, found.most_s, found.repeats) == (1.0, 50.0, 9)
+    cell = MemoryCell(test="stream_copy", working_set_bytes=2**20)
+    card = Machine(gpu="card", framework="torch", version="2.11.0")
+    row = row_of(cell, card, Outcome(status="ok", seconds=[1e-6 * each for each in times]))
+    assert spread_fraction(times) == pytest.approx(0.04 / 1.04, rel=0.01)
+    assert row["spread_fraction"] == "0.0385"
+    assert (row["latency_us"], row["min_us"], row["max_us"]) == ("1.04", "1", "50")
+    assert row["repeats"] == 9
 
 
 def test_one_repeat_has_no_spread() -> None:
     """A single time is its own median."""
-    assert summarise([2.0]).spread_fraction == 0.0
+    assert spread_fraction([2.0]) == 0.0

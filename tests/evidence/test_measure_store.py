@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import GemmCell
 from simulator.evidence.measure.rows import COLUMNS, Machine, Outcome, row_of
-from simulator.evidence.measure.statistics import summarise
 from simulator.evidence.measure.store import Store, locked, read_environment, write_environment
 
 CARD = Machine(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.13.0")
@@ -23,8 +22,7 @@ def a_cell(number: int) -> GemmCell:
 
 def a_row(number: int, note: str = "") -> dict[str, object]:
     """A row of a cell."""
-    times = summarise([1e-5, 1.1e-5, 1.2e-5])
-    outcome = Outcome(status="ok", statistics=times, note=note)
+    outcome = Outcome(status="ok", seconds=[1e-5, 1.1e-5, 1.2e-5], note=note)
     return row_of(a_cell(number), CARD, outcome)
 
 

@@ -16,7 +16,7 @@ from simulator.evidence.measure.correctness import (  # noqa: E402
     relative_error,
 )
 from simulator.evidence.measure.steps import step_caches  # noqa: E402
-from simulator.evidence.measure.transformer import TOP_K, Decoder  # noqa: E402
+from simulator.evidence.measure.transformer import TOP_K, Decoder, Sampler  # noqa: E402
 from simulator.evidence.tracing import Trace, trace  # noqa: E402
 from simulator.inputs.model import LayerGroup, ModelShape  # noqa: E402
 from simulator.inputs.presets import load_model  # noqa: E402
@@ -190,16 +190,6 @@ def test_sampling_takes_eight_launches() -> None:
     assert found == [0, 8 * logits + mask + pivots, 5 * logits + mask + likeliest + chosen, 8]
 
 
-def test_argmax_is_one_launch_over_the_logits() -> None:
-    """Greedy decoding reads the logits once and writes the tokens."""
-    model = few_layers("llama-2-7b")
-    decoder = Decoder(model, dtype=torch.bfloat16, device="meta", position=1, sampling="argmax")
-    logits = torch.empty(SAMPLES, model.vocab_size, dtype=torch.bfloat16, device="meta")
-    found = trace(decoder.sampling, logits)
-    sizes_found = (found.launches, found.bytes_read, found.bytes_written)
-    assert sizes_found == (1, SAMPLES * model.vocab_size * 2, SAMPLES * 8)
-
-
 def a_model(**changes: object) -> ModelShape:
     """A model small enough to run."""
     values: dict[str, object] = {
@@ -264,9 +254,8 @@ def test_the_new_token_is_in_the_cache_before_attention_reads_it() -> None:
 
 def test_samples_are_drawn_from_the_likeliest_tokens() -> None:
     """With top-k of one, sampling is greedy whatever the noise."""
-    decoder = Decoder(a_model(), dtype=torch.float32, device="cpu", position=0, top_k=1)
     logits = torch.randn(50, 97)
-    assert torch.equal(decoder.sampling(logits), logits.argmax(-1, keepdim=True))
+    assert torch.equal(Sampler(top_k=1)(logits), logits.argmax(-1, keepdim=True))
 
 
 @pytest.mark.parametrize("name", ["mixtral-8x7b", "deepseek-v3"])

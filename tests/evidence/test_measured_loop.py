@@ -17,7 +17,6 @@ from simulator.evidence.measure.cells import Cell, ElementwiseCell, GemmCell, Me
 from simulator.evidence.measure.grid import default_grid
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Machine, Outcome, row_of
-from simulator.evidence.measure.statistics import Statistics
 from simulator.evidence.predict.summaries import summarise
 from simulator.evidence.predict.validate import Validation, validate
 from simulator.evidence.rows.reading import Measurements, load
@@ -66,10 +65,7 @@ def _measured(
         outcome = Outcome(status="oom")
         if expected.memory_bytes <= bare.memory_bytes:
             seconds = expected.seconds * float(np.exp(random.normal(0, NOISE)))
-            times = Statistics(
-                median_s=seconds, least_s=seconds, most_s=seconds, spread_fraction=0, repeats=5
-            )
-            outcome = Outcome(status="ok", statistics=times)
+            outcome = Outcome(status="ok", seconds=[seconds] * 5)
         named = Machine(gpu="NVIDIA H100 80GB HBM3", framework="torch", version="2.11.0")
         rows.setdefault(cell.kind, []).append(row_of(cell, named, outcome))
     for kind, listed in rows.items():

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from simulator.evidence.kernels import KERNELS
 from simulator.evidence.kernels.bifurcated import CHUNKS
+from simulator.evidence.kernels.layout import lay_out
 from simulator.evidence.tracing import trace
 
 Draw = Callable[..., tuple[Tensor, ...]]
@@ -268,7 +269,7 @@ def rows_of(name: str, z: Sizes, meta_inputs: Draw) -> list[Row]:
     """Trace a kernel on caches laid out as it wants them."""
     kernel = KERNELS[name]
     inputs = meta_inputs(z.prompts, z.samples, z.h, z.g, z.k, z.m_c, z.m_d)
-    traced = trace(kernel.function, *kernel.lay_out(*inputs))
+    traced = trace(kernel.function, *lay_out(kernel.layout, *inputs))
     assert traced.launches == len(traced.operations)
     return [
         (each.name, each.flops, each.bytes_read, each.bytes_written) for each in traced.operations

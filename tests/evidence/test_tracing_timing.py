@@ -12,6 +12,7 @@ from torch import Tensor  # noqa: E402
 from simulator.counts.attention.registry import PLAIN_KERNELS  # noqa: E402
 from simulator.evidence.fit.solver import with_constants  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
+from simulator.evidence.kernels.layout import lay_out  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
 from simulator.evidence.tracing.timing import operations_of  # noqa: E402
 from simulator.inputs.hardware import load_hardware  # noqa: E402
@@ -34,7 +35,7 @@ def test_a_trace_takes_what_its_account_takes(
     """
     kernel = KERNELS[name]
     inputs = meta_inputs(1, samples, 32, 8, 128, context, 64)
-    traced = trace(kernel.function, *kernel.lay_out(*inputs)).operations
+    traced = trace(kernel.function, *lay_out(kernel.layout, *inputs)).operations
     card = load_hardware("h100-sxm")
     known = rates(card).constants
     merge = {
@@ -52,7 +53,7 @@ def test_split_keys_and_re_reads_are_those_of_the_account(meta_inputs: Draw) -> 
     """Long keys are split over the GPU, and a context of stride 0 is read for each sample."""
     kernel = KERNELS["standard_flash_expanded"]
     inputs = meta_inputs(1, 3, 32, 8, 128, 32768, 64)
-    traced = trace(kernel.function, *kernel.lay_out(*inputs)).operations
+    traced = trace(kernel.function, *lay_out(kernel.layout, *inputs)).operations
     operations = operations_of(traced, resident_blocks=RESIDENT_BLOCKS)
     account = PLAIN_KERNELS["standard_flash_expanded"].operations(
         llama_3_8b_attention(3, 32768, resident_blocks=RESIDENT_BLOCKS)

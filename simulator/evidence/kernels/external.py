@@ -92,13 +92,12 @@ def need(kernel: str, module: ModuleType, name: str, parameters: Iterable[str] =
         If this version has no such member.
     """
     found = getattr(module, name, None)
+    read = f"; the adapter is for {OTHER_LIBRARIES[kernel].versions}"
     if found is None:
-        raise KernelError(f"{_versioned(kernel)} has no {module.__name__}.{name}{_read(kernel)}")
+        raise KernelError(f"{_versioned(kernel)} has no {module.__name__}.{name}{read}")
     missing = sorted(set(parameters) - set(parameters_of(found)))
     if missing:
-        raise KernelError(
-            f"{_versioned(kernel)}: {name} takes no {', '.join(missing)}{_read(kernel)}"
-        )
+        raise KernelError(f"{_versioned(kernel)}: {name} takes no {', '.join(missing)}{read}")
     return found
 
 
@@ -159,15 +158,6 @@ def page_numbers(call: AttentionCall) -> tuple[Tensor, Tensor]:
 def _ends(call: AttentionCall, count: int, size: int) -> Tensor:
     """Return the offsets 0, size, 2 size and so on."""
     return torch.arange(count + 1, dtype=torch.int32, device=call.query.device) * size
-
-
-# Versions against whose sources the adapters were written.
-_WRITTEN_AGAINST = {"flashinfer_cascade": "0.2.0 to 0.7.2", "vllm_cascade": "0.8.5 to 0.33"}
-
-
-def _read(kernel: str) -> str:
-    """Say which versions can be used."""
-    return f"; the adapter is for {_WRITTEN_AGAINST[kernel]}"
 
 
 def _versioned(kernel: str) -> str:

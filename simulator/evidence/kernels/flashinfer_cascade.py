@@ -84,13 +84,7 @@ def _wrapper(
     wrapper_type: Any, call: AttentionCall, levels: list[tuple[Tensor, ...]], *, graph: bool
 ) -> Any:
     """Make a wrapper; one for a CUDA graph reads its plan from buffers at fixed addresses."""
-    size = flashinfer_workspace_bytes(
-        prompts=call.prompts,
-        samples=call.samples,
-        heads=call.heads,
-        kv_heads=call.kv_heads,
-        head_dim=call.head_dim,
-    )
+    size = flashinfer_workspace_bytes(call)
     workspace = torch.empty(size, dtype=torch.uint8, device=call.query.device)
     if not graph:
         return wrapper_type(2, workspace, "NHD")

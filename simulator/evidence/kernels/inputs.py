@@ -45,57 +45,27 @@ class AttentionCall(NamedTuple):
         Keys and values of each part.
     scale
         Factor on the logits.
+    prompts, samples, query_tokens, heads, head_dim
+        Sizes of the query: contexts, samples of each, new tokens of each sample.
+    kv_heads, group
+        KV heads, and the query heads that share one.
+    context_tokens, decoded_tokens
+        Tokens of each context, and of each sample after it.
     """
 
     query: Tensor
     context: tuple[Tensor, Tensor]
     decoded: tuple[Tensor, Tensor]
     scale: float
-
-    @property
-    def prompts(self) -> int:
-        """Contexts."""
-        return self.query.shape[0]
-
-    @property
-    def samples(self) -> int:
-        """Samples per context."""
-        return self.query.shape[1]
-
-    @property
-    def query_tokens(self) -> int:
-        """New tokens per sample."""
-        return self.query.shape[2]
-
-    @property
-    def heads(self) -> int:
-        """Query heads."""
-        return self.query.shape[3]
-
-    @property
-    def kv_heads(self) -> int:
-        """KV heads."""
-        return self.context[0].shape[1]
-
-    @property
-    def group(self) -> int:
-        """Query heads that share a KV head."""
-        return self.heads // self.kv_heads
-
-    @property
-    def head_dim(self) -> int:
-        """Width of a head."""
-        return self.query.shape[4]
-
-    @property
-    def context_tokens(self) -> int:
-        """Tokens of each context."""
-        return self.context[0].shape[2]
-
-    @property
-    def decoded_tokens(self) -> int:
-        """Decoded tokens of each sample."""
-        return self.decoded[0].shape[3]
+    prompts: int
+    samples: int
+    query_tokens: int
+    heads: int
+    head_dim: int
+    kv_heads: int
+    group: int
+    context_tokens: int
+    decoded_tokens: int
 
 
 def kernel(function: Callable[..., Tensor]) -> Attend:
@@ -155,11 +125,22 @@ def call_of(
     check_decoded(query, decoded_keys, decoded_values, kv_heads=kv_heads)
     if context_keys.shape[2] + decoded_keys.shape[3] == 0:
         raise KernelError("there is nothing to attend to: no context and no decoded tokens")
+    rows = with_tokens(query)
+    prompts, samples, query_tokens, heads, head_dim = rows.shape
     return AttentionCall(
-        query=with_tokens(query),
+        query=rows,
         context=(context_keys, context_values),
         decoded=(decoded_keys, decoded_values),
         scale=scale_of(query, scale),
+        prompts=prompts,
+        samples=samples,
+        query_tokens=query_tokens,
+        heads=heads,
+        head_dim=head_dim,
+        kv_heads=kv_heads,
+        group=heads // kv_heads,
+        context_tokens=context_keys.shape[2],
+        decoded_tokens=decoded_keys.shape[3],
     )
 
 

@@ -19,8 +19,9 @@ slices of one buffer, and a kernel for that layout views the buffer as a whole. 
 another layout, it still answers, but pays for a copy.
 """
 
+from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ from simulator.evidence.kernels.other_libraries import PAGE_TOKENS
 if TYPE_CHECKING:
     from simulator.evidence.kernels.registry import Layout
 
+# A function that makes a random tensor of a shape.
+Normal = Callable[[tuple[int, ...], torch.dtype], Tensor]
 # prompts, samples, context tokens, decoded tokens
 Sizes = tuple[int, int, int, int]
 
@@ -59,6 +62,43 @@ def lay_out(layout: "Layout", *inputs: Tensor) -> Inputs:
         for each in ((context_keys, decoded_keys), (context_values, decoded_values))
     )
     return query, keys, values, own_keys, own_values
+
+
+def attention_inputs(
+    cell: Any, layout: "Layout", dtype: torch.dtype, normal: Normal, *, query: bool = True
+) -> Inputs:
+    """Allocate one layer's query and caches directly in a layout.
+
+    :func:`lay_out` does the same from separate caches, but takes
+    twice the memory for a moment.
+
+    Parameters
+    ----------
+    cell
+        What has the sizes of a call: prompts, samples and so on.
+    layout
+        Layout of the caches.
+    dtype
+        Format of all five tensors.
+    normal
+        Makes a tensor of random numbers.
+    query
+        Whether the query has values. Without them it takes no memory and only shows the layout.
+    """
+    p, b, g, k = cell.prompts, cell.samples, cell.kv_heads, cell.head_dim
+    m_c, m_d = cell.context_tokens, cell.decoded_tokens
+    tokens = (cell.query_tokens,) if cell.query_tokens > 1 else ()
+    sequences = (p * b, 1) if layout == "copies" else (p, b)
+    shape = (*sequences, *tokens, cell.heads, k)
+    asked = normal(shape, dtype) if query else torch.empty(shape, dtype=dtype, device="meta")
+    if layout not in JOINED:
+        keys, values = (normal((p, g, m_c, k), dtype) for _ in range(2))
+        own_keys, own_values = (normal((p, b, g, m_d, k), dtype) for _ in range(2))
+    else:
+        sizes = (p, b, m_c, m_d)
+        buffers = [normal(buffer_shape(layout, sizes, g, k), dtype) for _ in range(2)]
+        (keys, own_keys), (values, own_values) = (parts(each, layout, sizes) for each in buffers)
+    return asked, keys, values, own_keys, own_values
 
 
 def buffer_shape(layout: "Layout", sizes: Sizes, kv_heads: int, head_dim: int) -> tuple[int, ...]:
@@ -155,7 +195,7 @@ def page_pool(context: Tensor, decoded: Tensor) -> Tensor:
     shape = buffer_shape("paged", sizes, kv_heads, head_dim)
     storage, first = context.untyped_storage(), context.storage_offset()
     room = storage.nbytes() // context.element_size() - first
-    if _same_storage(context, decoded) and room >= prod(shape):
+    if storage_of(context) == storage_of(decoded) and room >= prod(shape):
         strides = [prod(shape[place + 1 :]) for place in range(len(shape))]
         pool = context.as_strided(shape, strides, first)
         views = zip(parts(pool, "paged", sizes), (context, decoded), strict=True)
@@ -193,18 +233,17 @@ def _whole(first: Tensor, second: Tensor) -> Tensor | None:
     step = first.stride(2) if first.shape[2] > 1 else second.stride(2)
     steps[2] = second.shape[2] == 1 or second.stride(2) == step
     follows = second.storage_offset() == first.storage_offset() + first.shape[2] * step
-    if not (_same_storage(first, second) and all(steps) and follows):
+    if storage_of(first) != storage_of(second) or not (all(steps) and follows):
         return None
     size = (*first.shape[:2], first.shape[2] + second.shape[2], first.shape[3])
     stride = (first.stride(0), first.stride(1), step, first.stride(3))
     return first.as_strided(size, stride)
 
 
-def _same_storage(first: Tensor, second: Tensor) -> bool:
-    """Compare storages by identity, because tensors on the meta device have no address."""
-    return bool(
-        first.untyped_storage()._cdata == second.untyped_storage()._cdata  # noqa: SLF001
-    )
+def storage_of(tensor: Tensor) -> int:
+    """Return the identity of a tensor's storage; on the meta device it has no address."""
+    identity: int = tensor.untyped_storage()._cdata  # noqa: SLF001
+    return identity
 
 
 # The layouts in which one buffer holds context and decoded tokens, and what makes it of both.

@@ -21,11 +21,11 @@ from simulator.evidence.kernels.inputs import AttentionCall, scale_of
 # (output [..., rows, head_dim], log-sum-exp [..., rows] in float32, or float64 for float64)
 State = tuple[Tensor, Tensor]
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 _DIMS = 4
 # FlashAttention-2 as PyTorch ships it: 16-bit, head widths in steps of 8 up to 256.
-_FLASH_HEAD_DIM_STEP = 8
-_FLASH_LARGEST_HEAD_DIM = 256
+FLASH_STEP = 8
+FLASH_LARGEST = 256
 
 
 def flash(query: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = None) -> State:
@@ -67,7 +67,7 @@ def flash(query: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = 
         output, log_sum_exp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # noqa: SLF001
             query, keys, values, scale=factor
         )
-    elif query.dtype in _HALF:
+    elif query.dtype in HALF:
         _check_flash_width(query)
         output, log_sum_exp, *_ = torch.ops.aten._scaled_dot_product_flash_attention(  # noqa: SLF001
             query, keys, values, scale=factor
@@ -158,7 +158,7 @@ def causal_flash(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> S
             torch.unflatten(output, 2, by_head).permute(0, 3, 1, 2, 4),
             torch.unflatten(log_sum_exp, 2, by_head).permute(0, 3, 1, 2),
         )
-    if query.dtype not in _HALF:
+    if query.dtype not in HALF:
         raise KernelError(f"{tokens} query tokens in {query.dtype}: flash attention needs 16 bits")
     _check_flash_width(query)
     # Fewer KV heads than heads are shared inside the operator.
@@ -352,10 +352,10 @@ def _check(query: Tensor, keys: Tensor, values: Tensor) -> None:
 def _check_flash_width(query: Tensor) -> None:
     """Refuse head widths that the direct call would have to pad."""
     head_dim = query.shape[-1]
-    if head_dim % _FLASH_HEAD_DIM_STEP or head_dim > _FLASH_LARGEST_HEAD_DIM:
+    if head_dim % FLASH_STEP or head_dim > FLASH_LARGEST:
         raise KernelError(
-            f"head_dim = {head_dim}: the flash kernel takes multiples of {_FLASH_HEAD_DIM_STEP} "
-            f"up to {_FLASH_LARGEST_HEAD_DIM}"
+            f"head_dim = {head_dim}: the flash kernel takes multiples of {FLASH_STEP} "
+            f"up to {FLASH_LARGEST}"
         )
 
 

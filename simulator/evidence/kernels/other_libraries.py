@@ -4,6 +4,7 @@ import importlib.metadata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from simulator.errors import KernelError
 from simulator.inputs.dtypes import Dtype
@@ -29,11 +30,14 @@ class OtherLibrary:
         Name of the distribution to install.
     framework
         Its name in rows.
+    versions
+        Those against whose sources the adapter was written.
     """
 
     package: str
     distribution: str
     framework: str
+    versions: str
 
     @property
     def installed(self) -> bool:
@@ -51,9 +55,14 @@ class OtherLibrary:
 
 OTHER_LIBRARIES: dict[str, OtherLibrary] = {
     "flashinfer_cascade": OtherLibrary(
-        package="flashinfer", distribution="flashinfer-python", framework="flashinfer"
+        package="flashinfer",
+        distribution="flashinfer-python",
+        framework="flashinfer",
+        versions="0.2.0 to 0.7.2",
     ),
-    "vllm_cascade": OtherLibrary(package="vllm", distribution="vllm", framework="vllm"),
+    "vllm_cascade": OtherLibrary(
+        package="vllm", distribution="vllm", framework="vllm", versions="0.8.5 to 0.33"
+    ),
 }
 # Formats that they take, and tokens per page: FlashInfer's example and vLLM's default.
 LIBRARY_DTYPES: tuple[Dtype, ...] = ("bf16", "fp16")
@@ -77,9 +86,7 @@ def need_installed(kernels: Iterable[str]) -> None:
             )
 
 
-def flashinfer_workspace_bytes(
-    *, prompts: int, samples: int, heads: int, kv_heads: int, head_dim: int
-) -> int:
+def flashinfer_workspace_bytes(sizes: Any) -> int:
     """Return the size of a float workspace for FlashInfer's plan of a cascade. [bytes].
 
     Its recommendation, or the most that its plan reserves for partial outputs: ``heads x tiles x
@@ -88,40 +95,30 @@ def flashinfer_workspace_bytes(
 
     Parameters
     ----------
-    prompts, samples
-        P and b.
-    heads, kv_heads, head_dim
-        h, g and k of the model on this GPU.
-
-    >>> flashinfer_workspace_bytes(prompts=1, samples=16, heads=32, kv_heads=8, head_dim=128)
-    134217728
+    sizes
+        What has the sizes of a call: prompts, samples, heads, kv_heads and head_dim.
     """
+    heads, kv_heads, head_dim = sizes.heads, sizes.kv_heads, sizes.head_dim
     group = heads // kv_heads
-    sequences = prompts * samples
+    sequences = sizes.prompts * sizes.samples
     most = 0
-    for batch, rows in ((prompts, samples * group), (sequences, group)):
+    for batch, rows in ((sizes.prompts, sizes.samples * group), (sequences, group)):
         tile = next((size for size in (16, 64) if rows <= size), _MOST_ROWS_PER_BLOCK)
         tiles = max(_MOST_BLOCKS // kv_heads, -(-sequences * group // tile) + batch)
         most = max(most, heads * tiles * tile * (head_dim + 1) * _PARTIAL_BYTES)
     return max(_FLOAT_WORKSPACE_BYTES, -(-most // _MIB) * _MIB)
 
 
-def workspace_bytes(
-    kernel: str, *, prompts: int, samples: int, heads: int, kv_heads: int, head_dim: int
-) -> int:
+def workspace_bytes(kernel: str, sizes: Any) -> int:
     """Return the memory that a library's plan keeps besides a call's tensors. [bytes].
 
     Parameters
     ----------
     kernel
         Name of an implementation; our own keep nothing.
-    prompts, samples
-        P and b.
-    heads, kv_heads, head_dim
-        h, g and k of the model on this GPU.
+    sizes
+        What has the sizes of a call.
     """
     if kernel != "flashinfer_cascade":
         return 0
-    sizes = {"heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
-    partials = flashinfer_workspace_bytes(prompts=prompts, samples=samples, **sizes)
-    return partials + _LEVELS * _PLAN_BYTES
+    return flashinfer_workspace_bytes(sizes) + _LEVELS * _PLAN_BYTES

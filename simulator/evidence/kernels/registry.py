@@ -151,41 +151,11 @@ class Implementation:
         run = self.with_masks(with_tokens(query).shape[2], cached, query.device)
         return Planned(run=run, arrange=lambda given: given)
 
-    def check(self) -> None:
-        """Refuse a library that is not installed or cannot be used.
-
-        Raises
-        ------
-        KernelError
-            With the command that installs it.
-        """
-        need_installed([self.name])
-        if self.library is not None:
-            _imported(self.name, "check")()
-
-    def lay_out(self, *inputs: "Tensor") -> "Inputs":
-        """Arrange the five inputs in its layout, before anything is traced or timed."""
-        from simulator.evidence.kernels.layout import lay_out
-
-        return lay_out(self.layout, *inputs)
-
-
-# Where the functions are.
-_FILES = {
-    "standard": "simulator.evidence.kernels.standard",
-    "bifurcated": "simulator.evidence.kernels.bifurcated",
-    "flex": "simulator.evidence.kernels.flex",
-    "latent": "simulator.evidence.kernels.latent",
-    "recurrent": "simulator.evidence.kernels.recurrent",
-    "flashinfer_cascade": "simulator.evidence.kernels.flashinfer_cascade",
-    "vllm_cascade": "simulator.evidence.kernels.vllm_cascade",
-}
-
 
 @cache
 def _imported(file: str, name: str) -> Any:
     """Import a member of a module of this package, and torch with it."""
-    return getattr(import_module(_FILES[file]), name)
+    return getattr(import_module(f"simulator.evidence.kernels.{file}"), name)
 
 
 def _loaded(file: str, name: str) -> "Attend":
@@ -284,5 +254,7 @@ def find_kernel(name: str) -> Implementation:
     if name not in ALL_KERNELS:
         raise KernelError(unknown("kernel", name, ALL_KERNELS))
     found = ALL_KERNELS[name]
-    found.check()
+    need_installed([name])
+    if found.library is not None:
+        _imported(name, "check")()
     return found

@@ -376,14 +376,7 @@ def _attention_workspace(cell: KernelCell, shape: AttentionShape) -> float:
     tokens = cell.context_tokens + cell.decoded_tokens
     cache = shape.sequences * tokens * shape.cache_width * shape.kv_bytes
     group = shape.heads // shape.kv_heads
-    outputs = 6 * shape.output_bytes + workspace_bytes(
-        cell.kernel,
-        prompts=shape.prompts,
-        samples=shape.samples,
-        heads=shape.heads,
-        kv_heads=shape.kv_heads,
-        head_dim=shape.key_width,
-    )
+    outputs = 6 * shape.output_bytes + workspace_bytes(cell.kernel, cell)
     wide, logits = FLOAT32_BYTES / shape.kv_bytes, shape.logits_bytes(tokens)
     repeats = 1 + (group if group > 1 else 0) + group / 2
     masked = 4 * shape.rows * tokens * FLOAT32_BYTES * cell.samples

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from simulator.evidence.kernels import find_kernel
+from simulator.evidence.kernels.layout import attention_inputs
 from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.device import TORCH_DTYPES, Device, open_device
-from simulator.evidence.measure.inputs import attention_inputs
 
 _FLUSH_FACTOR = 4
 _MARKER_CYCLES = 100

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from simulator.evidence.kernels import Layout, find_kernel
+from simulator.evidence.kernels.layout import attention_inputs
 from simulator.evidence.measure.cells import (
     AttentionCell,
     Cell,
@@ -27,7 +29,6 @@ from simulator.evidence.measure.correctness import (
     relative_error,
 )
 from simulator.evidence.measure.device import TORCH_DTYPES, Device
-from simulator.evidence.measure.inputs import attention_inputs, rotated
 from simulator.evidence.measure.predict import LARGEST_ROTATION, rotation
 from simulator.evidence.measure.steps import STEP_TOLERANCE, Steps
 
@@ -182,6 +183,27 @@ class _Rotator:
             l2_state=self.state(_nbytes(sets[0][used]), len(sets), cell.l2),
             note=note,
         )
+
+
+def rotated(function: Callable[..., Any], sets: Sequence[Any], calls: int) -> Callable[[], None]:
+    """Return a pass: ``calls`` calls, each on the next set of buffers.
+
+    Parameters
+    ----------
+    function
+        The function to call.
+    sets
+        Arguments for each call, used in turn.
+    calls
+        Number of calls.
+    """
+    arguments = list(islice(cycle(sets), calls))
+
+    def one_pass() -> None:
+        for each in arguments:
+            function(*each)
+
+    return one_pass
 
 
 def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator) -> list[Prepared]:

@@ -4,7 +4,8 @@ The first columns match published measurements of the same kind, so one loader r
 file ends with the same columns, which say how the row was measured.
 """
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -19,7 +20,6 @@ from simulator.evidence.measure.cells import (
     Kind,
     StepCell,
 )
-from simulator.evidence.measure.statistics import Statistics
 from simulator.units import GIGA, MICROSECOND, MILLISECOND
 
 Status = Literal["ok", "oom", "wrong", "error"]
@@ -125,8 +125,8 @@ class Outcome:
 
     Attributes
     ----------
-    statistics
-        Times of one call, None unless ``status`` is ok.
+    seconds
+        Times of one call, one for each repeat; none unless ``status`` is ok. [s]
     l2_state
         The state that the rotation reached, if it differs from the cell's.
     relative_error
@@ -134,7 +134,7 @@ class Outcome:
     """
 
     status: Status
-    statistics: Statistics | None = None
+    seconds: Sequence[float] = ()
     l2_state: str | None = None
     calls_per_repeat: int | None = None
     relative_error: float | None = None
@@ -157,13 +157,13 @@ def row_of(cell: Cell, card: Machine, outcome: Outcome) -> dict[str, Any]:
     outcome
         The result.
     """
-    seconds = outcome.statistics.median_s if outcome.statistics else None
+    seconds = statistics.median(outcome.seconds) if outcome.seconds else None
     known = {
         "timing": cell.mode,
         "status": outcome.status,
         "latency_us": _number(seconds, MICROSECOND),
         **_sizes(cell, seconds, outcome.l2_state),
-        **_how(cell, outcome),
+        **_how(cell, outcome, seconds),
     }
     return filled(cell.kind, cell, card, known)
 
@@ -232,18 +232,18 @@ def kernel_columns(cell: KernelCell) -> dict[str, Any]:
     }
 
 
-def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:
+def _how(cell: Cell, outcome: Outcome, median_s: float | None) -> dict[str, Any]:
     """Return the columns that say how the row was measured."""
-    times = outcome.statistics
+    times = outcome.seconds
     error = outcome.relative_error
     return {
         "l2_state": outcome.l2_state or cell.l2,
-        "repeats": times.repeats if times else "",
+        "repeats": len(times) or "",
         "calls_per_repeat": _text(outcome.calls_per_repeat),
-        "spread_fraction": f"{times.spread_fraction:.4f}" if times else "",
-        "min_us": _number(times.least_s if times else None, MICROSECOND),
-        "max_us": _number(times.most_s if times else None, MICROSECOND),
-        "launch_bound": int(times.median_s < LAUNCH_BOUND_S) if times else "",
+        "spread_fraction": f"{spread_fraction(times):.4f}" if times else "",
+        "min_us": _number(min(times, default=None), MICROSECOND),
+        "max_us": _number(max(times, default=None), MICROSECOND),
+        "launch_bound": "" if median_s is None else int(median_s < LAUNCH_BOUND_S),
         "relative_error": "" if error is None else f"{error:.3g}",
         "predicted_memory_bytes": _text(outcome.predicted_memory_bytes),
         "sm_clock_mhz_before": _text(outcome.before.sm_clock_mhz),
@@ -255,6 +255,13 @@ def _how(cell: Cell, outcome: Outcome) -> dict[str, Any]:
         "note": " ".join(outcome.note.split())[:_LONGEST_NOTE],
         "cell": cell.key,
     }
+
+
+def spread_fraction(seconds: Sequence[float]) -> float:
+    """Return the interquartile range over the median: differences below it are noise."""
+    median = statistics.median(seconds)
+    quarters = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else []
+    return (quarters[2] - quarters[0]) / median if quarters and median > 0 else 0.0
 
 
 def _number(seconds: float | None, unit_s: float) -> str:

@@ -9,13 +9,11 @@ import torch
 from simulator.errors import MeasurementError, SimulatorError
 from simulator.evidence.measure.cells import AttentionCell, Cell, Selection, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
-from simulator.evidence.measure.environment import Environment, now
 from simulator.evidence.measure.predict import Prediction, Repeats, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
 from simulator.evidence.measure.rows import Outcome, SensorReading, row_of
-from simulator.evidence.measure.statistics import summarise, time_interleaved
 from simulator.evidence.measure.steps import Steps
-from simulator.evidence.measure.store import Store
+from simulator.evidence.measure.store import Environment, Store, now
 from simulator.timing.constants import Rates
 from simulator.units import format_gib
 
@@ -237,9 +235,7 @@ class _Worker:
             )
             if each in right:
                 seconds = [value / each.calls for value in taken[right.index(each)]]
-                outcome = replace(
-                    outcome, statistics=summarise(seconds), calls_per_repeat=each.calls
-                )
+                outcome = replace(outcome, seconds=seconds, calls_per_repeat=each.calls)
             else:
                 note = f"not timed: relative error above {each.tolerance:g}"
                 outcome = replace(outcome, status="wrong", note=note)
@@ -263,6 +259,39 @@ class _Worker:
         needed = prediction.memory_bytes
         outcome = replace(failure, predicted_memory_bytes=needed, measured_at=now())
         self._store.append(cell.kind, row_of(cell, self._device.card, outcome))
+
+
+def time_interleaved(stopwatches: Sequence[Stopwatch], timing: Repeats) -> list[list[float]]:
+    """Time several things in turn, round after round, so that drift affects all of them equally.
+
+    Parameters
+    ----------
+    stopwatches
+        Functions that run their call once and return its seconds.
+
+    Returns
+    -------
+    list
+        The seconds of every counted repeat, for each stopwatch. One that has used up its share of
+        the time skips the remaining rounds, but none stops before ``timing.least`` repeats.
+    """
+    for _ in range(timing.warm_up):
+        for stopwatch in stopwatches:
+            stopwatch()
+    taken: list[list[float]] = [[] for _ in stopwatches]
+    spent = [0.0 for _ in stopwatches]
+    for _ in range(timing.most):
+        active = False
+        for index, stopwatch in enumerate(stopwatches):
+            if len(taken[index]) >= timing.least and spent[index] >= timing.budget_s:
+                continue
+            seconds = stopwatch()
+            taken[index].append(seconds)
+            spent[index] += seconds
+            active = True
+        if not active:
+            break
+    return taken
 
 
 def together(planned: Sequence[Planned], room: float) -> list[list[Planned]]:

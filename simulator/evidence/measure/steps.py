@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from simulator.counts.transformer import visible_tokens
+from simulator.evidence.kernels.layout import Normal, attention_inputs
 from simulator.evidence.measure.cells import Cell, StepCell
 from simulator.evidence.measure.correctness import TOLERANCES, reference_attention, relative_error
 from simulator.evidence.measure.device import TORCH_DTYPES, Device
-from simulator.evidence.measure.inputs import Normal, attention_inputs
 from simulator.evidence.measure.transformer import Attention, Cache, Decoder, layers_of
 
 # A layer rounds a dozen times where a kernel rounds twice.

@@ -1,4 +1,4 @@
-"""Rows on disk: each row is safe before the next is measured.
+"""Rows on disk, each safe before the next is measured; and the record of how they were made.
 
 A row is one line, written by one call and forced to disk. A killed process can leave at most a torn
 last line: it is cut off when the folder is opened again, and its cell is measured again.
@@ -9,14 +9,22 @@ import errno
 import io
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+import platform
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from simulator._version import __version__
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.rows import COLUMNS, FILES, RowKind
 from simulator.resources import atomic_path
+
+if TYPE_CHECKING:
+    from simulator.evidence.measure.device import Device
 
 ENVIRONMENT_FILE = "environment.json"
 
@@ -234,3 +242,75 @@ def write_environment(folder: Path, record: Mapping[str, Any]) -> None:
     """Replace the folder's environment record as a whole."""
     with atomic_path(folder / ENVIRONMENT_FILE) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Environment:
+    """The environment record of a folder, one entry for each run.
+
+    Raises
+    ------
+    MeasurementError
+        If the folder's rows come from another device.
+    """
+
+    def __init__(self, folder: Path, device: "Device", settings: Mapping[str, Any]) -> None:
+        facts = device.facts()
+        record = read_environment(folder)
+        if record is None:
+            record = {"schema_version": 1, **facts, "runs": []}
+        elif record.get("name") != facts["name"]:
+            raise MeasurementError(
+                f"{folder} has rows of {record.get('name')}, this is {facts['name']}; "
+                "choose another folder with --output"
+            )
+        self._folder, self._device, self._record = folder, device, record
+        self._run: dict[str, Any] = {
+            "started_at": now(),
+            "ended_at": None,
+            "bifurcate": __version__,
+            "torch": device.card.version,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            **{name: facts[name] for name in ("driver_version", "cuda") if name in facts},
+            "settings": dict(settings),
+            "at": None,
+            "before": asdict(device.reading()),
+            "after": None,
+            "rows": 0,
+        }
+        runs = record.setdefault("runs", [])
+        # A run that did not record its end was killed, or crashed in the cell it was measuring.
+        dead = [entry for entry in runs if not entry.get("ended_at")]
+        self._deaths = Counter(key for entry in dead for key in entry.get("at") or ())
+        runs.append(self._run)
+        write_environment(folder, record)
+
+    def begin(self, cells: Sequence[str]) -> None:
+        """Record what is measured next, in case this process dies in it."""
+        self._run["at"] = list(cells)
+        write_environment(self._folder, self._record)
+
+    def deaths(self, cell: str) -> int:
+        """Return how many earlier runs died while measuring a cell."""
+        return self._deaths[cell]
+
+    def forgive(self) -> None:
+        """Forget the deaths of earlier runs, so that their cells are tried again normally."""
+        for entry in self._record["runs"][:-1]:
+            entry["at"] = None
+        self._deaths.clear()
+
+    def close(self, *, rows: int) -> None:
+        """Record the end of the run."""
+        self._run |= {
+            "ended_at": now(),
+            "at": None,
+            "after": asdict(self._device.reading()),
+            "rows": rows,
+        }
+        write_environment(self._folder, self._record)

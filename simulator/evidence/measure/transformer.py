@@ -13,7 +13,7 @@ random, and ALiBi and attention sinks are left out.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ from simulator.evidence.kernels.inputs import Inputs
 from simulator.evidence.measure.grid import unsupported_step
 from simulator.inputs.model import LayerGroup, ModelShape
 
-Sampling = Literal["top_k", "argmax"]
 # attend(query, context_keys, context_values, decoded_keys, decoded_values) -> output
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 # One layer's caches in the layout of its kernel; the first tensor gives the shape of queries.
@@ -34,45 +33,15 @@ TOP_K = 200  # gpt-fast's default, and the paper's
 _ROTARY_BASE = 10000.0
 
 
-class Maker:
-    """Makes the parameters of modules: random numbers, except on the meta device."""
-
-    def __init__(self, dtype: torch.dtype, device: torch.device | str) -> None:
-        self.dtype, self.device = dtype, device
-
-    def matrix(self, rows: int, columns: int) -> nn.Parameter:
-        """Return a random matrix [rows, columns] that preserves the scale of its inputs."""
-        empty = torch.empty(rows, columns, dtype=self.dtype, device=self.device)
-        return nn.Parameter(empty.normal_(0, columns**-0.5), requires_grad=False)
-
-    def vector(self, width: int, value: float) -> nn.Parameter:
-        """Return a random vector near ``value``."""
-        empty = torch.empty(width, dtype=self.dtype, device=self.device)
-        return nn.Parameter(empty.normal_(value, 0.02), requires_grad=False)
-
-
-class Linear(nn.Module):
-    """A matrix product: hidden states times the transpose of [columns, inner]."""
-
-    def __init__(self, inner: int, columns: int, made: Maker, *, bias: bool = False) -> None:
-        super().__init__()
-        self.weight = made.matrix(columns, inner)
-        self.bias = made.vector(columns, 0.0) if bias else None
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """[T, inner] -> [T, columns]."""
-        return functional.linear(hidden, self.weight, self.bias)
-
-
 class Norm(nn.Module):
     """Normalise vectors: LayerNorm as one kernel, RMSNorm written out as eight."""
 
-    def __init__(self, model: ModelShape, width: int, made: Maker) -> None:
+    def __init__(self, model: ModelShape, width: int, **made: Any) -> None:
         super().__init__()
         self.rms = model.norm == "rms"
-        self.weight = made.vector(width, 1.0) if model.norm_weight else None
         biased = model.norm_weight and model.norm_bias and not self.rms
-        self.bias = made.vector(width, 0.0) if biased else None
+        self.weight = nn.Parameter(torch.ones(width, **made)) if model.norm_weight else None
+        self.bias = nn.Parameter(torch.zeros(width, **made)) if biased else None
         self.width = width
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -88,10 +57,10 @@ class Norm(nn.Module):
 class Embedding(nn.Module):
     """Look up the rows of the token table; a learned position table is a part of it."""
 
-    def __init__(self, model: ModelShape, width: int, made: Maker, position: int) -> None:
+    def __init__(self, model: ModelShape, width: int, position: int, **made: Any) -> None:
         super().__init__()
-        self.weight = made.matrix(model.vocab_size, width)
-        self.positions = Positions(model, made, position) if model.position_embeddings else None
+        self.weight = nn.Parameter(torch.empty(model.vocab_size, width, **made))
+        self.positions = Positions(model, position, **made) if model.position_embeddings else None
 
     def place(self, tokens: int) -> None:
         """Set the positions of a number of tokens, before anything is timed or traced."""
@@ -106,9 +75,10 @@ class Embedding(nn.Module):
 class Positions(nn.Module):
     """Add the rows of a learned position table to hidden states."""
 
-    def __init__(self, model: ModelShape, made: Maker, position: int) -> None:
+    def __init__(self, model: ModelShape, position: int, **made: Any) -> None:
         super().__init__()
-        self.weight = made.matrix(model.position_embeddings, model.hidden_size)
+        rows = torch.empty(model.position_embeddings, model.hidden_size, **made)
+        self.weight = nn.Parameter(rows)
         # The asked sizes may exceed the model's trained context.
         self.position = position % model.position_embeddings
         self.place(0)
@@ -130,15 +100,15 @@ class Rotary(nn.Module):
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, head_dim: int, made: Maker, position: int, query_tokens: int) -> None:
+    def __init__(self, head_dim: int, position: int, query_tokens: int, **made: Any) -> None:
         super().__init__()
         exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device="cpu") / head_dim
         positions = torch.arange(position + 1 - query_tokens, position + 1, device="cpu")
         # [query_tokens, 1, head_dim]: the same for all heads of all samples
         angles = (positions.unsqueeze(1) / _ROTARY_BASE**exponents).unsqueeze(1)
         both = torch.cat([angles, angles], dim=-1)
-        self.register_buffer("cosine", both.cos().to(made.device, made.dtype), persistent=False)
-        self.register_buffer("sine", both.sin().to(made.device, made.dtype), persistent=False)
+        self.register_buffer("cosine", both.cos().to(**made), persistent=False)
+        self.register_buffer("sine", both.sin().to(**made), persistent=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Rotate [T, heads, head_dim].
@@ -154,12 +124,12 @@ class Rotary(nn.Module):
 class QkNorm(nn.Module):
     """Norms on queries, and on keys if the layer has its own, per head or over all heads."""
 
-    def __init__(self, model: ModelShape, made: Maker) -> None:
+    def __init__(self, model: ModelShape, **made: Any) -> None:
         super().__init__()
         self.whole = model.qk_norm == "all"
         head = model.head_dim
         self.norms = nn.ModuleList(
-            Norm(model, heads * head if self.whole else head, made)
+            Norm(model, heads * head if self.whole else head, **made)
             for heads in (model.heads, model.kv_heads)
         )
 
@@ -221,11 +191,11 @@ class Add(nn.Module):
 class Up(nn.Module):
     """The up projection and, in a gated MLP, the gate projection: one product each."""
 
-    def __init__(self, model: ModelShape, made: Maker) -> None:
+    def __init__(self, model: ModelShape, **made: Any) -> None:
         super().__init__()
-        d, inner = model.hidden_size, model.intermediate_size
-        self.gate = Linear(d, inner, made, bias=model.mlp_bias) if model.gated_mlp else None
-        self.up = Linear(d, inner, made, bias=model.mlp_bias)
+        sizes = model.hidden_size, model.intermediate_size, model.mlp_bias
+        self.gate = nn.Linear(*sizes, **made) if model.gated_mlp else None
+        self.up = nn.Linear(*sizes, **made)
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
         """[T, hidden_size] -> [T, intermediate_size], twice if gated."""
@@ -253,11 +223,11 @@ class Layer(nn.Module):
     def __init__(
         self,
         model: ModelShape,
-        made: Maker,
         position: int,
         query_tokens: int = 1,
         *,
         shares: bool = False,
+        **made: Any,
     ) -> None:
         super().__init__()
         self.shape = model
@@ -266,18 +236,19 @@ class Layer(nn.Module):
         self.sizes = (width,) if shares else (width, key, key)
 
         def norm(needed: int) -> Norm | None:
-            return Norm(model, d, made) if model.norms_per_layer >= needed else None
+            return Norm(model, d, **made) if model.norms_per_layer >= needed else None
 
         self.attention_norm, self.mlp_norm = norm(1), norm(2)
         self.attention_post_norm, self.mlp_post_norm = norm(3), norm(4)
-        self.qkv_projection = Linear(d, sum(self.sizes), made, bias=model.qkv_bias)
-        self.qk_norm = QkNorm(model, made) if model.qk_norm != "none" else None
-        self.rotary = Rotary(model.head_dim, made, position, query_tokens) if model.rotary else None
+        self.qkv_projection = nn.Linear(d, sum(self.sizes), model.qkv_bias, **made)
+        self.qk_norm = QkNorm(model, **made) if model.qk_norm != "none" else None
+        turns = model.head_dim, position, query_tokens
+        self.rotary = Rotary(*turns, **made) if model.rotary else None
         self.kv_write, self.attention = CacheWrite(), Attend()
-        self.output_projection = Linear(width, d, made, bias=model.output_bias)
+        self.output_projection = nn.Linear(width, d, model.output_bias, **made)
         self.attention_residual, self.mlp_residual = Add(), Add()
-        self.mlp_up, self.mlp_activation = Up(model, made), Activation()
-        self.mlp_down = Linear(model.intermediate_size, d, made, bias=model.mlp_bias)
+        self.mlp_up, self.mlp_activation = Up(model, **made), Activation()
+        self.mlp_down = nn.Linear(model.intermediate_size, d, model.mlp_bias, **made)
 
     def forward(self, hidden: Tensor, cache: Cache, attend: Attention) -> Tensor:
         """Return the hidden states after the layer, [T, hidden_size].
@@ -322,18 +293,15 @@ class Layer(nn.Module):
 
 
 class Sampler(nn.Module):
-    """Choose the next token from the logits."""
+    """Choose the next token from the logits as gpt-fast does, from the ``top_k`` likeliest."""
 
-    def __init__(self, method: Sampling, top_k: int) -> None:
+    def __init__(self, top_k: int = TOP_K) -> None:
         super().__init__()
-        self.method, self.top_k = method, top_k
-        self.temperature = 0.8
+        self.top_k, self.temperature = top_k, 0.8
 
     def forward(self, logits: Tensor) -> Tensor:
         """[T, vocab_size] -> [T, 1]."""
-        if self.method == "argmax":
-            return torch.argmax(logits, dim=-1, keepdim=True)
-        # gpt-fast: temperature, top-k, softmax, and exponential noise instead of a sum and search.
+        # Temperature, top-k, softmax, and exponential noise instead of a sum and search.
         scaled = logits / self.temperature
         likeliest, _ = torch.topk(scaled, min(self.top_k, logits.shape[-1]))
         scaled.masked_fill_(scaled < likeliest[:, -1:], -torch.inf)
@@ -356,9 +324,6 @@ class Decoder(nn.Module):
         New tokens of each sample.
     dtype, device
         Of the weights.
-    sampling, top_k
-        ``top_k`` samples from the ``top_k`` likeliest tokens, as gpt-fast does; ``argmax`` takes
-        the likeliest.
 
     Raises
     ------
@@ -374,32 +339,31 @@ class Decoder(nn.Module):
         device: torch.device | str,
         position: int,
         query_tokens: int = 1,
-        sampling: Sampling = "top_k",
-        top_k: int = TOP_K,
     ) -> None:
         super().__init__()
         reason = unsupported_step(model)
         if reason is not None:
             raise ModelError(reason)
         self.shape = model
-        made = Maker(dtype, device)
-        width = model.embedding_size or model.hidden_size
-        self.embedding = Embedding(model, width, made, position)
-        self.embedding_projection = (
-            Linear(width, model.hidden_size, made) if width != model.hidden_size else None
-        )
+        made: dict[str, Any] = {"dtype": dtype, "device": device}
+        d, width = model.hidden_size, model.embedding_size or model.hidden_size
+        self.embedding = Embedding(model, width, position, **made)
+        self.embedding_projection = nn.Linear(width, d, bias=False, **made) if width != d else None
         self.layers = nn.ModuleList(
-            Layer(model, made, position, query_tokens, shares=group.kv == "earlier")
+            Layer(model, position, query_tokens, shares=group.kv == "earlier", **made)
             for group in layers_of(model)
         )
-        self.final_norm = Norm(model, model.hidden_size, made) if model.extra_norms else None
-        self.head_projection = (
-            Linear(model.hidden_size, width, made) if width != model.hidden_size else None
-        )
-        self.lm_head = Linear(width, model.vocab_size, made, bias=model.lm_head_bias)
+        self.final_norm = Norm(model, d, **made) if model.extra_norms else None
+        self.head_projection = nn.Linear(d, width, bias=False, **made) if width != d else None
+        self.lm_head = nn.Linear(width, model.vocab_size, model.lm_head_bias, **made)
         if model.tied_embeddings:
             self.lm_head.weight = self.embedding.weight
-        self.sampling = Sampler(sampling, top_k)
+        self.sampling = Sampler()
+        for parameter in self.requires_grad_(requires_grad=False).parameters():
+            if parameter.dim() > 1:  # a matrix, which keeps the scale of its inputs
+                parameter.normal_(0, parameter.shape[-1] ** -0.5)
+            else:  # weights of norms near 1, biases near 0
+                parameter.add_(torch.randn_like(parameter), alpha=0.02)
 
     def place(self, tokens: int) -> None:
         """Prepare the position table, if the model has one, for a step of some tokens."""

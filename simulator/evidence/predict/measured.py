@@ -6,6 +6,7 @@ they are plain PyTorch, one kernel per operation, launched by a graph or by the 
 """
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -36,16 +37,19 @@ _SIZES = ("prompts", "samples", "context_tokens", "decoded_tokens")
 
 def is_own(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
     """Return which rows name a kernel of ``measure``."""
-    if "implementation" not in rows or kind not in {"shared_prefix_attention", "decode_step"}:
-        return pd.Series(data=False, index=rows.index)
-    return rows["implementation"].isin(list(ALL_KERNELS))
+    known = ALL_KERNELS if kind in {"shared_prefix_attention", "decode_step"} else ()
+    return _names(rows, known)
 
 
 def of_other_libraries(rows: pd.DataFrame) -> "pd.Series[bool]":
     """Return which rows are of other libraries' kernels, which say nothing about PyTorch's."""
-    if "implementation" not in rows:
-        return pd.Series(data=False, index=rows.index)
-    return rows["implementation"].isin(list(OTHER_LIBRARIES))
+    return _names(rows, OTHER_LIBRARIES)
+
+
+def _names(rows: pd.DataFrame, kernels: Iterable[str]) -> "pd.Series[bool]":
+    """Return which rows name one of some kernels."""
+    named = rows.get("implementation", pd.Series("", index=rows.index))
+    return named.isin(list(kernels))
 
 
 def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:

@@ -10,7 +10,7 @@ import pandas as pd
 from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.prepare import out_of_memory, prepare
 from simulator.evidence.predict.serving import ServingGroup
-from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, WINDOW
+from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, WINDOW, RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
@@ -133,7 +133,7 @@ def _predicted(
     rows: pd.DataFrame, group: Group, gpu: HardwareProfile, choice: ConstantsChoice
 ) -> pd.DataFrame:
     """Return a group's rows with their predictions."""
-    seconds = group.predict(gpu, choice)
+    seconds, parts = group.predict(gpu, choice), group.parts(gpu, choice)
     measured = rows["time_s"].to_numpy(dtype=np.float64)
     error = seconds / measured - 1
     kind = KINDS[group.kind]
@@ -154,7 +154,7 @@ def _predicted(
     added = {
         "kind": group.kind,
         "head_shape": _head_shapes(rows),
-        "regime": _regimes(group, rows, gpu, choice),
+        "regime": _regimes(parts, rows, group.kind, gpu),
         # Rows that state where their data were are not asked.
         "from_l2": from_l2 & (stated.fillna("").astype(str) == "").to_numpy(),
         "sizes": sizes,
@@ -168,7 +168,7 @@ def _predicted(
         "inside": _inside(measured, low, high),
         "error": error,
         "ape": np.abs(error),
-        "reason": _reasons(group, gpu, choice),
+        "reason": _reasons(parts, len(rows)),
     }
     if group.kind == "decode_step":
         added["predicted_status"] = [
@@ -203,17 +203,16 @@ def _head_shapes(rows: pd.DataFrame) -> "np.ndarray | str":
 
 
 def _regimes(
-    group: Group, rows: pd.DataFrame, gpu: HardwareProfile, choice: ConstantsChoice
+    parts: "dict[str, np.ndarray] | None", rows: pd.DataFrame, kind: RowKind, gpu: HardwareProfile
 ) -> Any:
     """Return what bounds each row: launch, memory (hot or cold in L2), compute or link."""
-    parts = group.parts(gpu, choice)
     if parts is None:
         return "step"
     names = np.array(list(parts))
     regime: Any = names[np.argmax(np.stack(list(parts.values())), axis=0)].astype(object)
     regime[regime == "host"] = "launch"
     regime[regime == "prefill"] = "compute"
-    least_bytes = KINDS[group.kind].least_bytes
+    least_bytes = KINDS[kind].least_bytes
     if least_bytes is None:
         return regime
     memory = regime == "memory"
@@ -227,16 +226,13 @@ def _regimes(
     return regime
 
 
-def _reasons(
-    group: Group, gpu: HardwareProfile, choice: ConstantsChoice
-) -> "np.ndarray | list[str]":
+def _reasons(parts: "dict[str, np.ndarray] | None", count: int) -> list[str]:
     """Return the parts of each row's time according to the model."""
-    parts = group.parts(gpu, choice)
     if parts is None:
-        return [""] * len(group.index)
+        return [""] * count
     return [
         _parts_text({name: float(values[i]) for name, values in parts.items() if values[i]})
-        for i in range(len(group.index))
+        for i in range(count)
     ]
 
 

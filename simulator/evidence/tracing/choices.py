@@ -14,11 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.overrides import TorchFunctionMode
 
+from simulator.evidence.kernels.operators import FLASH_LARGEST, FLASH_STEP, HALF
 from simulator.evidence.tracing.costs import Call
-
-_HALF = (torch.float16, torch.bfloat16)
-_FLASH_STEP = 8
-_FLASH_LARGEST = 256
 
 
 class CudaChoices(TorchFunctionMode):
@@ -90,11 +87,11 @@ def _attention(
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     if (
         torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
-        and query.dtype in _HALF
+        and query.dtype in HALF
         and attn_mask is None
-        and query.shape[-1] == value.shape[-1] <= _FLASH_LARGEST
+        and query.shape[-1] == value.shape[-1] <= FLASH_LARGEST
     ):
-        missing = -query.shape[-1] % _FLASH_STEP
+        missing = -query.shape[-1] % FLASH_STEP
         padded = [pad(each, (0, missing)) if missing else each for each in (query, key, value)]
         output = torch.ops.aten._scaled_dot_product_flash_attention(  # noqa: SLF001
             *padded, dropout_p, is_causal, scale=factor
@@ -102,7 +99,7 @@ def _attention(
         return output[..., : value.shape[-1]] if missing else output
     if (
         torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
-        and query.dtype in (*_HALF, torch.float32)
+        and query.dtype in (*HALF, torch.float32)
         and (repeats == 1 or not enable_gqa)
     ):
         bias = None if attn_mask is None else _bias(attn_mask, query.dtype)

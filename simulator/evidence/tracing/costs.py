@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from simulator.errors import TraceError
+from simulator.evidence.kernels.layout import storage_of
 from simulator.evidence.tracing.touched import touched_bytes
 
 _ALLOCATIONS = ("empty", "new_empty", "resize_", "set_")
@@ -40,14 +41,14 @@ _OVERWRITES = {
 _MASKS = {torch.bool, torch.uint8}
 _SCATTERS = ("index_copy", "index_add", "scatter", "scatter_add", "scatter_reduce")
 _MATRIX_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
-_FUSED_ATTENTION = {
+# Over [batch, heads, rows, width].
+FUSED_ATTENTION = {
     "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention",
-    "_flash_attention_forward",
-    "_efficient_attention_forward",
 }
+_INSIDE_FUSED = ("_flash_attention_forward", "_efficient_attention_forward")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +110,8 @@ def describe(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any
             written += tensors
         if not mutated or not (argument.is_out or name in _OVERWRITES):
             read += tensors
-    known = {_storage(tensor) for tensor in _tensors([*args, kwargs])}
-    fresh = [tensor for tensor in _tensors(result) if _storage(tensor) not in known]
+    known = {storage_of(tensor) for tensor in _tensors([*args, kwargs])}
+    fresh = [tensor for tensor in _tensors(result) if storage_of(tensor) not in known]
     return Call(name=name, args=named, read=read, written=written, fresh=fresh)
 
 
@@ -245,15 +246,9 @@ def _tensors(value: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def _storage(tensor: Tensor) -> int:
-    """Return the identity of a tensor's storage; on the meta device it has no address."""
-    identity: int = tensor.untyped_storage()._cdata  # noqa: SLF001
-    return identity
-
-
 _RULES: dict[str, Callable[[Call], list[_Launch]]] = {
     **dict.fromkeys(_MATRIX_PRODUCTS, _matrix_product),
-    **dict.fromkeys(_FUSED_ATTENTION, _fused_attention),
+    **dict.fromkeys((*FUSED_ATTENTION, *_INSIDE_FUSED), _fused_attention),
     **dict.fromkeys(("embedding", "index_select", "index", "gather", "take"), _gather),
     "_index_put_impl_": _index_put,
     **dict.fromkeys((*_SCATTERS, *(f"{name}_" for name in _SCATTERS)), _scatter),

@@ -19,19 +19,20 @@ from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
 from simulator.errors import SimulatorError, TraceError
+from simulator.evidence.kernels.layout import storage_of
 from simulator.evidence.tracing.choices import CudaChoices
-from simulator.evidence.tracing.costs import Call, Cost, costs_of, describe, is_free, refuse_masks
-from simulator.evidence.tracing.touched import touched_bytes
+from simulator.evidence.tracing.costs import (
+    FUSED_ATTENTION,
+    Call,
+    costs_of,
+    describe,
+    is_free,
+    refuse_masks,
+)
 
 _META = torch.device("meta")
 # Composite operators recorded as kernels, because their names say more than their parts.
 _WHOLE = {"clone", "_to_copy", "copy_", "embedding", "arange", "convolution"}
-_ATTENTION = {
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +170,7 @@ def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
             _explained(),
             torch.no_grad(),
             torch.device("meta"),
-            CudaChoices(recorder.fused),
+            CudaChoices(recorder.record),
             recorder,
         ):
             function(*arguments, **named)
@@ -189,10 +190,9 @@ class _Replacer:
             return value
         if value.is_sparse or value.is_quantized or value.is_nested:
             raise TraceError(f"cannot trace a {value.layout} tensor of {value.dtype}")
-        original = value.untyped_storage()
-        identity = original._cdata  # noqa: SLF001
+        identity = storage_of(value)
         if identity not in self._storages:
-            memory = torch.empty(original.nbytes(), dtype=torch.uint8, device=_META)
+            memory = torch.empty(value.untyped_storage().nbytes(), dtype=torch.uint8, device=_META)
             self._storages[identity] = memory.untyped_storage()
         stand_in = torch.empty(0, dtype=value.dtype, device=_META)
         stand_in.set_(self._storages[identity], value.storage_offset(), value.shape, value.stride())
@@ -237,7 +237,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if is_free(call):
             self.views += 1
         else:
-            self._record(call, _flops(func, args, named, result), costs_of(call, _META))
+            self.record(call, _flops(func, args, named, result))
         return result
 
     def _run_parts(
@@ -251,8 +251,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._callers.pop()
 
-    def _record(self, call: Call, flops: int, costs: list[Cost]) -> None:
+    def record(self, call: Call, flops: int = 0) -> None:
         """Record the kernels of one operator; the last is the operator itself."""
+        costs = costs_of(call, _META)
         for cost in costs:
             last = cost is costs[-1]
             caller = self._callers[0] if self._callers else call.name
@@ -271,10 +272,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 )
             )
 
-    def fused(self, call: Call) -> None:
-        """Record a kernel that exists on CUDA but not on the meta device."""
-        self._record(call, 0, costs_of(call, _META))
-
     def _flex(self, query: Tensor, keys: Tensor, values: Tensor, *rest: Any) -> Any:
         """Record FlexAttention: the blocks its mask visits, and the log-sum-exp if asked for."""
         _score, mask, _scale, options, *_ = rest
@@ -286,8 +283,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         call = Call(name="flex_attention", args={}, read=read, written=[], fresh=written)
         widths = query.shape[-1] + values.shape[-1]
         flops = 2 * query.shape[0] * query.shape[1] * visited_area(mask) * widths
-        cost = Cost("flex_attention", touched_bytes(read), touched_bytes(written))
-        self._record(call, flops, [cost])
+        self.record(call, flops)
         return output, log_sum_exp, log_sum_exp
 
     def _module(self) -> str:
@@ -341,7 +337,7 @@ def _composite_kernel(func: Any) -> Any:
 def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
     """Count matrix-product FLOPs as ``torch.utils.flop_counter`` does."""
     packet = func.overloadpacket
-    if packet.__name__ in _ATTENTION:
+    if packet.__name__ in FUSED_ATTENTION:
         # Older versions of the counter refuse grouped queries, and all versions the CPU's operator.
         query, keys, values = args[:3]
         batch, heads, rows, _ = query.shape

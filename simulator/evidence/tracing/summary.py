@@ -55,6 +55,12 @@ class TraceRequest:
     dtype: str = "bf16"
     layout: Layout | None = None
 
+    @property
+    def stored(self) -> Layout:
+        """The layout of the caches; functions that are no kernel of ours get the shared one."""
+        own: Layout = KERNELS[self.target].layout if self.target in KERNELS else "shared"
+        return self.layout or own
+
 
 @dataclass(frozen=True, kw_only=True)
 class TraceSummary:
@@ -87,7 +93,7 @@ class TraceSummary:
                 "function": request.target,
                 **({"tensors": tensors} if tensors else request.sizes),
                 **one_type,
-                "layout": None if tensors else request.layout or _own_layout(request.target),
+                "layout": None if tensors else request.stored,
                 "execution": self.execution,
             },
             "time_ms": float(self.time.total_s) * MILLISECONDS,
@@ -178,24 +184,18 @@ def _inputs(request: TraceRequest) -> Sequence[Tensor]:
         torch.empty(sizes, dtype=dtype, device="meta")
         for sizes in (query, context, context, own, own)
     ]
-    return lay_out(request.layout or _own_layout(request.target), *made)
+    return lay_out(request.stored, *made)
 
 
 def _setup(request: TraceRequest, execution: Execution) -> Setup:
     """Return the setup of the function: plain PyTorch code, one kernel per operator."""
-    layout = request.layout or _own_layout(request.target)
     known = KERNELS.get(request.target)
     return Setup(
         attention=known.attention if known else "standard",
         kernel="einsum",
-        kv_layout="rebuilt" if layout == "rebuilt" and not request.tensors else "shared",
+        kv_layout="rebuilt" if request.stored == "rebuilt" and not request.tensors else "shared",
         execution=execution,
     )
-
-
-def _own_layout(target: str) -> Layout:
-    """Return the cache layout of a kernel; other functions get the shared one."""
-    return KERNELS[target].layout if target in KERNELS else "shared"
 
 
 def _lines(

@@ -12,6 +12,8 @@ from math import gcd, prod
 
 from torch import Tensor
 
+from simulator.evidence.kernels.layout import storage_of
+
 # Above this many bits, an exact bitmap of overlapping views is not worth its memory.
 _LARGEST_BITMAP = 2**30
 
@@ -38,8 +40,7 @@ def touched_bytes(tensors: Iterable[Tensor]) -> int:
     by_storage: dict[int, list[Region]] = {}
     for tensor in tensors:
         if tensor.numel():
-            storage = tensor.untyped_storage()._cdata  # noqa: SLF001  (meta has no address)
-            by_storage.setdefault(storage, []).append(_region(tensor))
+            by_storage.setdefault(storage_of(tensor), []).append(_region(tensor))
     return sum(_count(regions) for regions in by_storage.values())
 
 
