@@ -27,16 +27,7 @@ if TYPE_CHECKING:
     from simulator.answers.sweep import Sweep, prepare_sweep
     from simulator.answers.tradeoff import Tradeoff
     from simulator.answers.tree import TreePlan
-    from simulator.api import (
-        compare,
-        estimate,
-        generate,
-        plan,
-        quality,
-        serve,
-        tradeoff,
-        tree,
-    )
+    from simulator.api import compare, estimate, generate, plan, quality, serve, tradeoff, tree
     from simulator.errors import SimulatorError
     from simulator.inputs.hardware import HardwareProfile, load_hardware
     from simulator.inputs.model import ModelShape

@@ -12,13 +12,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.transformer import attention_shape as shape_in_model
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import (
-    Experts,
-    LatentAttention,
-    LayerGroup,
-    LayerInputs,
-    ModelShape,
-)
+from simulator.inputs.model import Experts, LatentAttention, LayerGroup, LayerInputs, ModelShape
 from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, KV_LAYOUTS, Setup
 from simulator.inputs.workload import Workload
 
@@ -189,8 +183,7 @@ def llama_3_70b() -> ModelShape:
 def mixtral_8x7b() -> ModelShape:
     """Return Mixtral-8x7B: every token visits 2 of 8 experts."""
     return mistral_7b(
-        name="Mixtral-8x7B",
-        experts=Experts(count=8, per_token=2, intermediate_size=14336),
+        name="Mixtral-8x7B", experts=Experts(count=8, per_token=2, intermediate_size=14336)
     )
 
 

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
-from simulator.answers.estimate import (
-    Estimate,
-    check_workload,
-    estimate,
-    latent_forms,
-    memory_on,
-)
+from simulator.answers.estimate import Estimate, check_workload, estimate, latent_forms, memory_on
 from simulator.answers.price import HOURS_PER_MONTH, Priced, cost_per_million_tokens, price_of
 from simulator.counts.operation import Operation
 from simulator.counts.request import decode_steps

@@ -39,14 +39,7 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
-from simulator.timing.step import (
-    Timed,
-    memory_traffic,
-    running,
-    summed,
-    timed,
-    timed_attention,
-)
+from simulator.timing.step import Timed, memory_traffic, running, summed, timed, timed_attention
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:

@@ -138,10 +138,7 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                 "rows": fitted.rows,
                 "shapes": fitted.shapes,
                 "constants": {
-                    name: {
-                        "value": value,
-                        "stderr": fitted.stderr.get(name),
-                    }
+                    name: {"value": value, "stderr": fitted.stderr.get(name)}
                     for name, value in fitted.constants.items()
                 },
                 "in_sample": _errors(seen),

@@ -181,10 +181,7 @@ class Spread:
         at = float(np.interp(share * cumulated[-1], cumulated, numbers))
         steps_s, added_s = (
             float(np.interp(at, numbers[1:], times) - np.interp(mean, numbers[1:], times))
-            for times in (
-                server.decode_steps * server.step_s,
-                numbers[1:] * server.added_s,
-            )
+            for times in (server.decode_steps * server.step_s, numbers[1:] * server.added_s)
         )
         squares = 2 / 3 * steps_s**2 + steps_s * added_s + added_s**2
         off_s = float(np.copysign(np.sqrt(squares), at - mean))

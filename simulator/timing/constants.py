@@ -254,8 +254,7 @@ CONSTANTS: dict[str, Definition] = {
         needs=("thread_blocks", "groups"),
         fit={
             **dict.fromkeys(
-                ("attention", "prefill_attention", "latent_attention", "latent_prefill"),
-                (0.01, 30),
+                ("attention", "prefill_attention", "latent_attention", "latent_prefill"), (0.01, 30)
             ),
             "experts": (0.01, 30),
             "convolution": (0.001, 30, 0.1),

@@ -10,13 +10,7 @@ from simulator.counts.attention.latent import absorbed_widths, expanded_widths, 
 from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
-from simulator.counts.transformer import (
-    ATTENDED,
-    DRAFT,
-    attending,
-    attention_shape,
-    visible_tokens,
-)
+from simulator.counts.transformer import ATTENDED, DRAFT, attending, attention_shape, visible_tokens
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime

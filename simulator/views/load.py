@@ -73,8 +73,7 @@ POINT = (
     columns.USD_PER_MILLION,
 )
 WITHIN = Column(
-    heading="TPOT, 80 % within",
-    cell=lambda point: _within(point.low.tpot_s, point.high.tpot_s),
+    heading="TPOT, 80 % within", cell=lambda point: _within(point.low.tpot_s, point.high.tpot_s)
 )
 TOTAL_WITHIN = Column(
     heading="80 % within",

@@ -112,8 +112,7 @@ SHOWN = (
     *columns.within("result", [estimate.WITHIN]),
     *columns.pick(OPTION, "constants", "USD per million"),
     *map(
-        columns.spared,
-        columns.pick(OPTION, "USD/h", "tokens/s", "most samples", "longest context"),
+        columns.spared, columns.pick(OPTION, "USD/h", "tokens/s", "most samples", "longest context")
     ),
 )
 
@@ -200,9 +199,7 @@ def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> "R
     """Return the best option of several plans as one table."""
     best = [result.cheapest or result.cheapest_maybe or result.options[0] for result in results]
     standing = Column(
-        unit="text",
-        cell=lambda pair: "" if pair[0].meets_target else _standing(*pair),
-        wrap=True,
+        unit="text", cell=lambda pair: "" if pair[0].meets_target else _standing(*pair), wrap=True
     )
     request = results[0].request
     shown = _shown(results[0], grouped=request is not None)

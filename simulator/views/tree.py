@@ -149,9 +149,7 @@ def tree_view(result: TreePlan) -> "RenderableType":
         *columns.within("result", [estimate.WITHIN]),
         *columns.pick((*FIGURES, moved), "speed-up", "KV read", "all bytes", "launches", "memory"),
         Column(
-            unit="text",
-            heading="fits",
-            cell=lambda item: FITS_WORDS[item.result.memory.verdict],
+            unit="text", heading="fits", cell=lambda item: FITS_WORDS[item.result.memory.verdict]
         ),
         *columns.pick(FIGURES, "bound by"),
     )

@@ -211,10 +211,7 @@ def test_the_last_break_even_counts(shape: ModelShape, layout: Any, field: str, 
     standard, bifurcated = (
         np.broadcast_to(
             decode_time(
-                shape,
-                setup.under(attention),
-                work.but(**{field: every}),
-                rates(round_gpu()),
+                shape, setup.under(attention), work.but(**{field: every}), rates(round_gpu())
             ).total_s,
             every.shape,
         )

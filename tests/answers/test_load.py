@@ -9,14 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.estimate import estimate
-from simulator.answers.load import (
-    Deployment,
-    Request,
-    at_concurrency,
-    at_rate,
-    deployments,
-    serve,
-)
+from simulator.answers.load import Deployment, Request, at_concurrency, at_rate, deployments, serve
 from simulator.counts.transformer import prefill_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware

@@ -25,12 +25,7 @@ def _plan(shape: ModelShape | None = None, **settings: Any) -> Plan:
     cards = settings.pop("cards", CARDS)
     options = {
         name: settings.pop(name)
-        for name in (
-            "target_step_s",
-            "tensor_parallel_sizes",
-            "attentions",
-            "usd_per_hour",
-        )
+        for name in ("target_step_s", "tensor_parallel_sizes", "attentions", "usd_per_hour")
         if name in settings
     }
     targets = Targets(target_step_s=options.pop("target_step_s", None))
@@ -81,11 +76,7 @@ def test_cheapest_per_token_comes_first_of_those_that_do() -> None:
 
 
 @settings(max_examples=40)
-@given(
-    st.integers(1, 200),
-    st.integers(0, 20000),
-    st.one_of(st.none(), st.floats(0.002, 0.1)),
-)
+@given(st.integers(1, 200), st.integers(0, 20000), st.one_of(st.none(), st.floats(0.002, 0.1)))
 def test_the_pareto_set_and_the_cheapest(
     samples: int, context_tokens: int, target_s: float | None
 ) -> None:
@@ -214,11 +205,7 @@ def test_what_no_kernel_runs_is_left_out_of_several_and_said() -> None:
     cards = {"cards": (load_hardware("v100-sxm2-32gb"), load_hardware("l40s")), "samples": 4}
     found = _plan(**cards)
     kinds = {(option.result.gpu.id, option.attention) for option in found.options}
-    assert kinds == {
-        ("v100-sxm2-32gb", "standard"),
-        ("l40s", "standard"),
-        ("l40s", "bifurcated"),
-    }
+    assert kinds == {("v100-sxm2-32gb", "standard"), ("l40s", "standard"), ("l40s", "bifurcated")}
     (why,) = (reason for reason in found.skipped if "left out" in reason)
     assert "FlashAttention does not run on V100 SXM2 32GB" in why
     alone = _plan(**cards, attentions=("bifurcated",))

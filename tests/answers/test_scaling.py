@@ -20,15 +20,7 @@ from simulator.answers.size_factor import (
 from simulator.errors import MeasurementError, ModelError, WorkloadError
 
 # Parameters and heads, as models of these sizes have them.
-MODELS = (
-    (125e6, 12),
-    (350e6, 16),
-    (672e6, 20),
-    (1.3e9, 24),
-    (2.8e9, 32),
-    (6.7e9, 32),
-    (13e9, 40),
-)
+MODELS = ((125e6, 12), (350e6, 16), (672e6, 20), (1.3e9, 24), (2.8e9, 32), (6.7e9, 32), (13e9, 40))
 TRUE = {"multi-head": 1.0, "4 heads per KV head": 1.05, "multi-query": 1.10}
 
 

@@ -7,13 +7,7 @@ import pytest
 from builders import asked, gpu, mistral_7b
 
 from simulator.answers.compare import compare
-from simulator.answers.sweep import (
-    NUMERIC_AXES,
-    POINTS_AT_ONCE,
-    Grid,
-    Sweep,
-    prepare_sweep,
-)
+from simulator.answers.sweep import NUMERIC_AXES, POINTS_AT_ONCE, Grid, Sweep, prepare_sweep
 from simulator.answers.verdict import TIE_MARGIN, winner_of
 from simulator.errors import SimulatorError
 from simulator.inputs.hardware import load_hardware

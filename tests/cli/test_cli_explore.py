@@ -53,10 +53,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    arguments: tuple[str, ...],
-    complaint: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be done is said in one line, with code 1, and nothing is written."""
     monkeypatch.chdir(tmp_path)

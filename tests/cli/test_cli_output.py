@@ -113,9 +113,7 @@ def test_tables_are_plain_where_there_is_no_terminal() -> None:
         assert max(map(len, text.splitlines())) <= 140
 
 
-def test_tables_away_from_a_terminal_are_as_wide_as_asked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_tables_away_from_a_terminal_are_as_wide_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """``BIFURCATE_WIDTH`` sets the width; what is no number does not."""
     for told, width in (("80", 80), ("wide", 140), ("0", 140)):
         monkeypatch.setenv("BIFURCATE_WIDTH", told)

@@ -161,11 +161,7 @@ def test_quality_gives_what_the_function_gives(counts: str) -> None:
     asked = ("--output-len", "64", "--target-request-s", "2", "--most-samples", "30")
     done = bifurcate("quality", *MODEL, "--counts", counts, *asked, "--json")
     result = simulator.quality(
-        "llama-2-7b",
-        problem_counts=counts,
-        output_tokens=64,
-        target_request_s=2,
-        most_samples=30,
+        "llama-2-7b", problem_counts=counts, output_tokens=64, target_request_s=2, most_samples=30
     )
     assert done.json == json.loads(json.dumps(quality_object(result)))
     assert undocumented(keys_of(done.json), "quality", "estimate") == []

@@ -271,8 +271,7 @@ def test_activations_of_quantised_products_are_quantised_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"weight_dtype": "int4"}, {"weight_dtype": "fp8", "execution": "eager"}],
+    "options", [{}, {"weight_dtype": "int4"}, {"weight_dtype": "fp8", "execution": "eager"}]
 )
 def test_nothing_is_quantised_in_16_bits_or_by_plain_pytorch(options: dict[str, str]) -> None:
     """Weights of 4 bits are expanded, and plain PyTorch has no such kernel."""

@@ -8,13 +8,7 @@ from simulator.counts.transformer import decode_operations, mixed_operations, pr
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 
-MODELS = [
-    llama_2_7b(),
-    mistral_7b(),
-    mixtral_8x7b(),
-    deepseek_v3(),
-    load_model("qwen3.5-27b"),
-]
+MODELS = [llama_2_7b(), mistral_7b(), mixtral_8x7b(), deepseek_v3(), load_model("qwen3.5-27b")]
 
 
 def _mixed(shape: ModelShape, *, tokens: int, before: int) -> list[Operation]:

@@ -135,11 +135,7 @@ def test_a_prefill_of_nothing_does_nothing() -> None:
     assert (nothing.flops, nothing.bytes_read, nothing.launches) == (0, 0, 0)
 
 
-@given(
-    before=st.integers(0, 10_000),
-    tokens=st.integers(1, 5_000),
-    prompts=st.integers(1, 4),
-)
+@given(before=st.integers(0, 10_000), tokens=st.integers(1, 5_000), prompts=st.integers(1, 4))
 def test_two_levels_do_what_one_does(before: int, tokens: int, prompts: int) -> None:
     """A prefill after cached tokens has the pairs of the whole one without theirs."""
     whole, first = (

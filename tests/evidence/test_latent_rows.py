@@ -66,10 +66,7 @@ def test_a_decode_row_reads_each_cached_vector_once_for_all_heads(tmp_path: Path
     [
         ("attention", set()),
         ("rope+kv_write+attention", {"rotary", "kv_write"}),
-        (
-            "absorb_q+kv_write+attention+absorb_v",
-            {"kv_write", "latent_absorb", "latent_value"},
-        ),
+        ("absorb_q+kv_write+attention+absorb_v", {"kv_write", "latent_absorb", "latent_value"}),
     ],
 )
 def test_the_scope_says_what_else_was_timed(tmp_path: Path, scope: str, more: set[str]) -> None:
@@ -97,9 +94,7 @@ def test_the_two_forms_of_prefill_differ_3_4_fold(tmp_path: Path) -> None:
     pairs = 16384 * 16385 / 2
     expanded = operations(tmp_path, "mla_prefill", PREFILL)["prefill_attention"]
     latent = groups(
-        tmp_path,
-        "mla_prefill",
-        {**PREFILL, "form": "latent_576_512", "latency_us": 60_000.0},
+        tmp_path, "mla_prefill", {**PREFILL, "form": "latent_576_512", "latency_us": 60_000.0}
     )[0].operations[-1]
     assert expanded.kind == latent.kind == "latent_prefill"
     assert expanded.flops == 2 * 128 * pairs * 320
@@ -147,9 +142,7 @@ def test_rows_of_the_host_are_skipped(tmp_path: Path) -> None:
     assert [(list(group.index), group.execution) for group in found.groups] == [([1], "eager")]
 
 
-def test_a_module_is_the_model_s_own_operations_without_the_norm_before_it(
-    tmp_path: Path,
-) -> None:
+def test_a_module_is_the_model_s_own_operations_without_the_norm_before_it(tmp_path: Path) -> None:
     """DeepSeek-V3 with 16 local heads: the down-projections stay whole."""
     found = operations(tmp_path, "mla_module", MODULE)
     weights = 7168 * 1536 + 1536 * 16 * 192 + 7168 * 576 + 16 * 2 * 128 * 512 + 16 * 128 * 7168

@@ -10,13 +10,7 @@ from simulator.errors import MeasurementError
 from simulator.evidence.fit.solver import with_constants
 from simulator.evidence.predict.calls import ONE_SCALE_BLOCK_TIME
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.rows.kinds import (
-    KINDS,
-    ROW_KINDS,
-    attended_pairs,
-    cache_bytes,
-    recognise,
-)
+from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, attended_pairs, cache_bytes, recognise
 from simulator.evidence.rows.reading import load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.constants import Variant

@@ -86,9 +86,7 @@ def test_its_account_is_its_trace(
     ]
 
 
-def test_both_functions_say_the_same(
-    random_inputs: Callable[..., tuple[Tensor, ...]],
-) -> None:
+def test_both_functions_say_the_same(random_inputs: Callable[..., tuple[Tensor, ...]]) -> None:
     """Outputs of context and own tokens add up to those of the whole cache."""
     query, context_keys, context_values, own_keys, own_values = random_inputs(
         (2, 3, 2, 4, 16, 9, 5)

@@ -79,8 +79,7 @@ def test_models_without_attention_say_so() -> None:
     """Mamba has no KV heads to speak of, caches nothing, and has one kind of layer."""
     for model_type in ("mamba", "falcon_mamba", "mamba2"):
         model = read(
-            {"model_type": model_type, "num_hidden_layers": 3, "hidden_size": 4096},
-            vocab_size=211,
+            {"model_type": model_type, "num_hidden_layers": 3, "hidden_size": 4096}, vocab_size=211
         )
         assert model.family == "no attention"
         assert model.cached_values == 0

@@ -256,10 +256,7 @@ def test_kv_heads_of_deci_are_listed_by_layer() -> None:
 def test_cross_attention_is_in_memory_and_in_no_step() -> None:
     """Llama 3.2 Vision: the answer says so."""
     model = read(
-        {
-            "model_type": "mllama",
-            "text_config": {"num_hidden_layers": 40, "vocab_size": 128_256},
-        }
+        {"model_type": "mllama", "text_config": {"num_hidden_layers": 40, "vocab_size": 128_256}}
     )
     assert [(group.count, group.runs) for group in model.layer_groups] == [(32, True), (8, False)]
     assert model.cached_values == 32 * 8 * 256

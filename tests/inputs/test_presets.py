@@ -277,10 +277,7 @@ def test_a_spelling_of_several_models_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
-    [
-        ("meta-llama/Llama-3.1-9B", "meta-llama/Llama-3.1-8B"),
-    ],
+    ("typed", "meant"), [("meta-llama/Llama-3.1-9B", "meta-llama/Llama-3.1-8B")]
 )
 def test_an_unknown_name_is_answered_with_the_nearest(typed: str, meant: str) -> None:
     """The line says what was typed, what may be meant, and that a path would do."""

@@ -103,12 +103,7 @@ FLOAT4 = {"num_bits": 4, "type": "float", "group_size": 16}
         ({"quant_algo": "W4A8_AWQ"}, "int4", 4 + 16 / 128, "fp8"),
         ({"quant_algo": "FP8_PB_WO"}, "fp8_block", 8 + 2**-9, None),
         ({"quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}, "fp8", 8, None),
-        (
-            {"quant_method": "torchao", "quant_type": "int4_weight_only"},
-            "int4",
-            4 + 32 / 128,
-            None,
-        ),
+        ({"quant_method": "torchao", "quant_type": "int4_weight_only"}, "int4", 4 + 32 / 128, None),
         (
             {
                 "quant_method": "torchao",
@@ -140,10 +135,7 @@ FLOAT4 = {"num_bits": 4, "type": "float", "group_size": 16}
             None,
         ),
         (
-            {
-                "quant_method": "quark",
-                "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}},
-            },
+            {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "fp8_e4m3"}}},
             "fp8",
             8,
             None,

@@ -151,11 +151,7 @@ TOWERS: dict[str, tuple[dict[str, Any], int, int]] = {
         1536,
         168_544_256,
     ),
-    "voxtral-mini": (
-        {"projector_hidden_act": "gelu", "audio_config": WHISPER},
-        3072,
-        662_134_784,
-    ),
+    "voxtral-mini": ({"projector_hidden_act": "gelu", "audio_config": WHISPER}, 3072, 662_134_784),
 }
 DECODER = {
     "model_type": "gemma3_text",

@@ -42,8 +42,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the source archive, and the wheel from it, without a network."""
     folder = tmp_path_factory.mktemp("dist")
     run(
-        *(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, CHECKOUT),
-        cwd=folder,
+        *(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, CHECKOUT), cwd=folder
     )
     return folder
 

@@ -165,12 +165,7 @@ def _without_splits(operations: Sequence[Operation]) -> list[Operation]:
     st.integers(1, 300),
 )
 def test_more_work_takes_no_less_time(
-    shape: ModelShape,
-    card: HardwareProfile,
-    setup: Setup,
-    work: Workload,
-    field: str,
-    more: int,
+    shape: ModelShape, card: HardwareProfile, setup: Setup, work: Workload, field: str, more: int
 ) -> None:
     """Time never falls when there is more of anything.
 

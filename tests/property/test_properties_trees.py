@@ -141,12 +141,7 @@ def test_nothing_branches_and_nothing_is_saved(
     st.integers(1, 300),
 )
 def test_a_larger_tree_moves_no_fewer_bytes(
-    shape: ModelShape,
-    setup: Setup,
-    work: Workload,
-    data: st.DataObject,
-    field: str,
-    more: int,
+    shape: ModelShape, setup: Setup, work: Workload, data: st.DataObject, field: str, more: int
 ) -> None:
     """KV bytes read and stored, and FLOPs, never fall when a level grows in length or width.
 

@@ -82,10 +82,7 @@ def _same_times(
     axes_of_grids(),
 )
 def test_a_grid_counts_and_times_each_point(
-    shape: ModelShape,
-    card: HardwareProfile,
-    setup: Setup,
-    axes: dict[str, list[int]],
+    shape: ModelShape, card: HardwareProfile, setup: Setup, axes: dict[str, list[int]]
 ) -> None:
     """Every field of every operation, every part of its time, and the memory, over any grid."""
     assume(runs(shape, setup))
@@ -141,10 +138,7 @@ def test_a_sweep_compares_each_point(
     for row in (rows[0], rows[len(rows) // 2], rows[-1]):
         point = Workload(**{axis: int(row[axis]) for axis in NUMERIC_AXES})
         answer = compare(shape, card, setup, point)
-        for attention, result in (
-            ("standard", answer.standard),
-            ("bifurcated", answer.bifurcated),
-        ):
+        for attention, result in (("standard", answer.standard), ("bifurcated", answer.bifurcated)):
             expected = {
                 "step_ms": result.step_s * 1e3,
                 "tokens_per_s": result.tokens_per_s,

@@ -75,12 +75,7 @@ def test_a_rack_is_one_node() -> None:
     assert time.link_s == pytest.approx(5 * US + 64e6 * 126 / 64 / 200e9)
 
 
-@given(
-    st.floats(1, 1e9),
-    st.floats(1, 10),
-    st.sampled_from([2, 4, 8, 16, 32]),
-    st.booleans(),
-)
+@given(st.floats(1, 1e9), st.floats(1, 10), st.sampled_from([2, 4, 8, 16, 32]), st.booleans())
 def test_more_data_and_more_gpus_take_longer(
     message: float, more: float, ranks: int, sums: bool
 ) -> None:

@@ -404,9 +404,7 @@ def test_half_the_weight_bytes_are_no_slower(name: str) -> None:
     half = "bf16" if card.peak.bf16_tflops else "fp16"
     step = {
         dtype: decode_time(
-            shape,
-            *ask(shape, samples=1, context_tokens=256, weight_dtype=dtype),
-            rates(card),
+            shape, *ask(shape, samples=1, context_tokens=256, weight_dtype=dtype), rates(card)
         ).total_s
         for dtype in (half, "fp8")
     }

@@ -129,9 +129,7 @@ def test_nothing_beats_bytes_or_flops_at_published_peaks(spreads: dict[str, Spre
     assert _interval(replace(PRODUCT, flops=5e9))[0] == pytest.approx(10)
 
 
-def test_low_precision_has_a_spread_of_its_own(
-    spreads: dict[str, Spread],
-) -> None:
+def test_low_precision_has_a_spread_of_its_own(spreads: dict[str, Spread]) -> None:
     """8-bit weights are a matter of products, an 8-bit cache one of attention."""
     spreads["gemm"] = spreads["attention"] = Spread()
     spreads["fp8_gemm"] = spreads["int4_gemm"] = Spread(fixed_above=1, streaming_above=1)

@@ -68,8 +68,7 @@ def test_nothing_launched_takes_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("execution", "launch_us", "host_us"),
-    [("graph", 4, 0), ("compiled", 4, 0), ("eager", 6, 20)],
+    ("execution", "launch_us", "host_us"), [("graph", 4, 0), ("compiled", 4, 0), ("eager", 6, 20)]
 )
 def test_each_launch_costs(execution: str, launch_us: float, host_us: float) -> None:
     """Two launches: 2 us each, eagerly 1 us more on the device and 10 us on the host."""
@@ -200,15 +199,7 @@ def test_arrays_take_the_times_of_their_numbers(points: list[tuple[float, ...]])
 
 
 SLOW = rates(
-    gpu(
-        {
-            **ROUND_CONSTANTS,
-            "block_us": 3,
-            "sequence_us": 0.01,
-            "split_us": 0.1,
-            "overlap": 2,
-        }
-    )
+    gpu({**ROUND_CONSTANTS, "block_us": 3, "sequence_us": 0.01, "split_us": 0.1, "overlap": 2})
 )
 
 SECONDS = st.floats(1e-12, 1)

@@ -16,13 +16,7 @@ from simulator.evidence.predict.calls import (
     small_blocks,
 )
 from simulator.inputs.hardware import load_hardware
-from simulator.timing.constants import (
-    LATENCY_POWER,
-    Variant,
-    clock_factor,
-    key_named,
-    rates,
-)
+from simulator.timing.constants import LATENCY_POWER, Variant, clock_factor, key_named, rates
 from tools import carry
 from tools.accuracy import CARRIED
 

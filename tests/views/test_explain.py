@@ -140,12 +140,7 @@ def test_formulas_evaluate_whatever_is_asked(
     model: Any, samples: int, prompts: int, context: int, own: int, attention: Any
 ) -> None:
     """The KV formula gives the total for any sizes, also beyond a window."""
-    work = Workload(
-        samples=samples,
-        prompts=prompts,
-        context_tokens=context,
-        decoded_tokens=own,
-    )
+    work = Workload(samples=samples, prompts=prompts, context_tokens=context, decoded_tokens=own)
     result = estimate(model, round_gpu(), Setup(attention=attention), work)
     assert value(steps(result)["KV bytes read"].numbers) == result.totals.kv_bytes_read
 

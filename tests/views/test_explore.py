@@ -11,15 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from explore_points import (
-    ANSWER,
-    BOUND,
-    covering,
-    question,
-    random_states,
-    truth,
-    worst_error,
-)
+from explore_points import ANSWER, BOUND, covering, question, random_states, truth, worst_error
 
 from simulator.answers.capacity import capacity
 from simulator.answers.compare import compare

@@ -116,12 +116,7 @@ STAGES = (
         ("op", "width"),
         own=True,
     ),
-    Stage(
-        "gemm",
-        _free(*_keys("gemm", *_PRODUCTS)),
-        ("n", "k"),
-        own=True,
-    ),
+    Stage("gemm", _free(*_keys("gemm", *_PRODUCTS)), ("n", "k"), own=True),
     # Rows with other code around one product do not tell its launch from that.
     Stage(
         "gemm",
@@ -137,12 +132,7 @@ STAGES = (
         own=True,
         most=MOST_CALLS,
     ),
-    Stage(
-        "mla_decode",
-        _free(*_keys("latent_attention", *_LATENT)),
-        ("heads", "batch"),
-        own=True,
-    ),
+    Stage("mla_decode", _free(*_keys("latent_attention", *_LATENT)), ("heads", "batch"), own=True),
     # After the stages of its elementwise and quantise kernels.
     Stage(
         "moe",
@@ -151,12 +141,7 @@ STAGES = (
         own=True,
         most=MOST_ROWS,
     ),
-    Stage(
-        "mla_prefill",
-        _free(*_keys("latent_prefill", *_PREFILL)),
-        ("heads", "batch"),
-        own=True,
-    ),
+    Stage("mla_prefill", _free(*_keys("latent_prefill", *_PREFILL)), ("heads", "batch"), own=True),
     # Long calls that the host launched one by one tell rates, not fixed times.
     *(
         Stage(

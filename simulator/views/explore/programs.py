@@ -18,12 +18,7 @@ from pydantic import PrivateAttr
 
 from simulator.counts.memory import memory
 from simulator.counts.operation import Operation, repeated
-from simulator.counts.transformer import (
-    around_attention,
-    attention,
-    attention_shapes,
-    check_split,
-)
+from simulator.counts.transformer import around_attention, attention, attention_shapes, check_split
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import Frozen
@@ -460,11 +455,7 @@ class Programs:
                 continue
             by_size = [
                 dict(
-                    zip(
-                        map(id, linked),
-                        timing.tapes(self.tapes, linked, size, alike),
-                        strict=True,
-                    )
+                    zip(map(id, linked), timing.tapes(self.tapes, linked, size, alike), strict=True)
                 )
                 if size > 1
                 else {}

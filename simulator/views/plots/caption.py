@@ -39,10 +39,7 @@ def caption(study: Study, varied: Collection[str] = ()) -> Caption:
 def study_of(result: Estimate) -> Study:
     """Return an estimate's question, for a figure about it."""
     return Study(
-        models=(result.model,),
-        gpus=(result.gpu,),
-        setup=result.setup,
-        workload=result.workload,
+        models=(result.model,), gpus=(result.gpu,), setup=result.setup, workload=result.workload
     )
 
 

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING
 from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
-from simulator.views.plots import (
-    breakdown,
-    fleet,
-    generation,
-    latency,
-    load,
-    loss_kv,
-    maps,
-    memory,
-)
+from simulator.views.plots import breakdown, fleet, generation, latency, load, loss_kv, maps, memory
 from simulator.views.plots.caption import caption
 from simulator.views.plots.equal_quality import equal_quality, equal_quality_frame
 from simulator.views.plots.layout import Caption

@@ -105,10 +105,7 @@ def test_the_bars_sum_to_the_step_and_its_bytes(question: Study) -> None:
     """Time of the parts is the step's, bytes of the parts are the totals'."""
     made = figure("operations", question)
     for panel, expected in (
-        (
-            "x",
-            {name: question.estimate(name).step_s * 1e3 for name in ("standard", "bifurcated")},
-        ),
+        ("x", {name: question.estimate(name).step_s * 1e3 for name in ("standard", "bifurcated")}),
         (
             "x2",
             {
