@@ -8,11 +8,7 @@ from simulator.evidence.kernels import EXTERNAL_KERNELS, find_kernel  # noqa: E4
 from simulator.evidence.kernels.inputs import Inputs  # noqa: E402
 from simulator.evidence.kernels.layout import attention_inputs, page_pool  # noqa: E402
 from simulator.evidence.measure.cells import AttentionCell  # noqa: E402
-from simulator.evidence.measure.correctness import (  # noqa: E402
-    TOLERANCES,
-    reference_attention,
-    relative_error,
-)
+from simulator.evidence.measure.correctness import TOLERANCES, reference_attention, relative_error  # noqa: E402
 from simulator.evidence.measure.device import CudaDevice  # noqa: E402
 
 pytestmark = [

@@ -28,16 +28,8 @@ from simulator.evidence.measure.cells import (  # noqa: E402
     MemoryCell,
     Selection,
 )
-from simulator.evidence.measure.correctness import (  # noqa: E402
-    TOLERANCES,
-    reference_attention,
-    relative_error,
-)
-from simulator.evidence.measure.device import (  # noqa: E402
-    TORCH_DTYPES,
-    CudaDevice,
-    is_out_of_memory,
-)
+from simulator.evidence.measure.correctness import TOLERANCES, reference_attention, relative_error  # noqa: E402
+from simulator.evidence.measure.device import TORCH_DTYPES, CudaDevice, is_out_of_memory  # noqa: E402
 from simulator.evidence.measure.predict import Repeats  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402
 from simulator.evidence.measure.runner import Settings, run  # noqa: E402

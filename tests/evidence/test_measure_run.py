@@ -16,12 +16,7 @@ torch = pytest.importorskip("torch")
 from simulator.errors import KernelError, MeasurementError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure import grid, runner  # noqa: E402
-from simulator.evidence.measure.cells import (  # noqa: E402
-    KINDS,
-    MEMORY_TESTS,
-    AttentionCell,
-    Selection,
-)
+from simulator.evidence.measure.cells import KINDS, MEMORY_TESTS, AttentionCell, Selection  # noqa: E402
 from simulator.evidence.measure.device import CpuDevice, open_device  # noqa: E402
 from simulator.evidence.measure.predict import predict, timing_for  # noqa: E402
 from simulator.evidence.measure.rows import FILES  # noqa: E402

@@ -11,10 +11,7 @@ from simulator.counts.transformer import decode_operations  # noqa: E402
 from simulator.errors import ModelError  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.measure.cells import StepCell  # noqa: E402
-from simulator.evidence.measure.correctness import (  # noqa: E402
-    reference_attention,
-    relative_error,
-)
+from simulator.evidence.measure.correctness import reference_attention, relative_error  # noqa: E402
 from simulator.evidence.measure.steps import step_caches  # noqa: E402
 from simulator.evidence.measure.transformer import TOP_K, Decoder, Sampler  # noqa: E402
 from simulator.evidence.tracing import Trace, trace  # noqa: E402

@@ -11,11 +11,7 @@ from hypothesis import strategies as st  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from simulator.counts.attention.linear import LinearShape, convolution, recurrence  # noqa: E402
-from simulator.evidence.kernels.recurrent import (  # noqa: E402
-    convolution_step,
-    decay_step,
-    delta_step,
-)
+from simulator.evidence.kernels.recurrent import convolution_step, decay_step, delta_step  # noqa: E402
 from simulator.evidence.kernels.registry import RECURRENCES  # noqa: E402
 from simulator.inputs.model import Rule  # noqa: E402
 

@@ -300,6 +300,15 @@ class _Problem:
         most = np.abs(self.jacobian(point)).max(axis=0, initial=0.0)
         return np.asarray(most > LEAST_SENSITIVITY)
 
+    def loose(self, point: "np.ndarray") -> "np.ndarray":
+        """Return which constants fit as well at an edge, but for a row's share of the cost."""
+        most = self.cost(point) * (1 + 1 / len(self.measured))
+        edges = [
+            [np.where(np.arange(len(point)) == i, edge, point) for edge in (self.low, self.high)]
+            for i in range(len(point))
+        ]
+        return np.array([min(map(self.cost, pair)) <= most for pair in edges], dtype=bool)
+
     def solve(self, start: "np.ndarray", rows: "np.ndarray | None" = None) -> "np.ndarray":
         """Return the best point for all or a subset of the rows."""
         from scipy.optimize import least_squares
@@ -321,8 +330,8 @@ class _Problem:
         """Return standard errors of the logarithms and their correlations.
 
         A bootstrap over shapes without refitting: each draw takes one Gauss-Newton step from the
-        fit of all rows. At the edge of a range, or where no row shows the constant, the error is
-        infinite.
+        fit of all rows. At the edge of a range, where an edge fits as well, or where no row shows
+        the constant, the error is infinite.
         """
         count = len(best)
         if not count:
@@ -349,5 +358,5 @@ class _Problem:
         scaled = np.where(errors > 0, errors, 1)
         centred = (spread - spread.mean(axis=0)) / scaled
         distance = np.minimum(best - self.low, self.high - best)
-        errors[(distance < NEAR_EDGE) | ~self.seen(best)] = np.inf
+        errors[(distance < NEAR_EDGE) | self.loose(best) | ~self.seen(best)] = np.inf
         return errors, centred.T @ centred / RESAMPLES

@@ -152,10 +152,21 @@ class Implementation:
         return Planned(run=run, arrange=lambda given: given)
 
 
+_FILES = {
+    "standard": "simulator.evidence.kernels.standard",
+    "bifurcated": "simulator.evidence.kernels.bifurcated",
+    "flex": "simulator.evidence.kernels.flex",
+    "latent": "simulator.evidence.kernels.latent",
+    "recurrent": "simulator.evidence.kernels.recurrent",
+    "flashinfer_cascade": "simulator.evidence.kernels.flashinfer_cascade",
+    "vllm_cascade": "simulator.evidence.kernels.vllm_cascade",
+}
+
+
 @cache
 def _imported(file: str, name: str) -> Any:
     """Import a member of a module of this package, and torch with it."""
-    return getattr(import_module(f"simulator.evidence.kernels.{file}"), name)
+    return getattr(import_module(_FILES[file]), name)
 
 
 def _loaded(file: str, name: str) -> "Attend":
