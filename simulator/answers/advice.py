@@ -12,7 +12,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Attention, Engine
+from simulator.inputs.setup import Attention, Engine, Setup
 from simulator.units import format_gib, format_tokens
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ _OWNERS: dict[str, Engine] = {
     "sdpa_math": "none",
 }
 _NO_SWITCH = (
-    "no engine has a switch for {} (recalled); code to copy and trace: docs/how-to/pytorch.md"
+    "no engine has a switch for {}'s cards (recalled); code to copy and trace: "
+    "docs/how-to/pytorch.md"
 )
 
 
@@ -94,13 +95,10 @@ def how_to_share(asked: "Comparison") -> str:
         or no_shared_kernel(bifurcated.model, bifurcated.gpu)
     ):
         return ""
-    if bifurcated.model.latent is not None:
-        return _NO_SWITCH.format("latent caches")
-    if bifurcated.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
-        return _NO_SWITCH.format(f"{bifurcated.gpu.vendor}'s cards")
-    # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
+    if bifurcated.gpu.vendor != "NVIDIA":
+        return _NO_SWITCH.format(bifurcated.gpu.vendor)
     setup = bifurcated.setup
-    engine = "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
+    engine = _engine_of(setup)
     aside = "" if setup.kernel == "vllm-cascade" else " (--kernel vllm-cascade times it)"
     asked_of = (bifurcated.model, bifurcated.gpu, setup, bifurcated.workload)
     if engine == "vllm" and not find_rule(engine).reads_once(*asked_of):
@@ -125,7 +123,8 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     """Say why no engine's kernel reads a shared context once; empty if some may.
 
     vLLM's rule refuses windows (``use_cascade_attention``), and kernels of shared prefixes take
-    neither sinks nor soft caps; Gemma-2, which has soft caps, also has windows.
+    neither sinks nor soft caps; Gemma-2, which has soft caps, also has windows. None takes latent
+    caches (recalled).
     """
     if gpu.without_flash:
         return gpu.without_flash
@@ -133,6 +132,8 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
         return f"no engine's shared-prefix kernel takes the attention sinks of {model.name}"
     if any(group.limited for group in model.layer_groups):
         return f"no engine's shared-prefix kernel takes the sliding windows of {model.name}"
+    if model.latent is not None:
+        return f"no engine's shared-prefix kernel takes the latent cache of {model.name}"
     return ""
 
 
@@ -178,7 +179,7 @@ def _share(asked: "Comparison") -> str:
     standard, stored, bifurcated = asked.standard, asked.stored, asked.bifurcated
     if enough := why_stored_is_enough(asked):
         return f"{enough}. Then {next_change(stored)}."
-    lead = "Switch to bifurcated attention"
+    lead = f"Switch to bifurcated attention{_elsewhere(bifurcated)}"
     alone = "storing the context once alone, as paged caches do,"
     if not standard.memory.fits:
         lead += ", which fits where standard does not"
@@ -187,6 +188,19 @@ def _share(asked: "Comparison") -> str:
     elif stored is not standard:
         lead += f" ({alone} is {standard.step_s / stored.step_s:.2f} times as fast)"
     return f"{lead}; then {next_change(bifurcated)}."
+
+
+def _engine_of(setup: Setup) -> Engine:
+    """Return whose kernel runs: launched one by one, steps are a loop of the user's own."""
+    return "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
+
+
+def _elsewhere(result: Estimate) -> str:
+    """Say where bifurcated attention is to be had, where the engine asked about lacks it."""
+    if result.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
+        return " in plain PyTorch"
+    lacking = _engine_of(result.setup) == "sglang"
+    return " in another engine or in plain PyTorch" if lacking else ""
 
 
 def _spare_bytes(result: Estimate) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulator.answers.answer import Answer
-from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.load import Point, Request, at_concurrency, deployments
@@ -214,7 +214,11 @@ def tradeoff(
         return Contender(
             result=result,
             prefill_s=float(prefill.total_s) if work.context_tokens else 0.0,
-            limits=capacity(result, target_step_s=target_step_s),
+            limits=capacity(
+                result,
+                target_step_s=target_step_s,
+                most_context_tokens=longest_context(model, work),
+            ),
             usd_per_million_tokens=cost_per_million_tokens(price, result.tokens_per_s),
             speedup=first.step_s / result.step_s,
             speedup_low=low,

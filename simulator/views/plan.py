@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import longest_context
-from simulator.answers.estimate import Estimate
+from simulator.answers.estimate import Estimate, fitted_alone
 from simulator.answers.launch import VERSION, launch_line
 from simulator.answers.load import Deployment
 from simulator.answers.plan import UNFIT, Option, Plan
@@ -53,7 +53,15 @@ PRICE = (
     Column("price_comparable", "bool", "comparable"),
 )
 BEATEN = (Column("pareto", "bool"), Column("dominated", "bool"))
-CONSTANTS = Column("constants", "text", "deployed.rates.origin", "constants")
+CONSTANTS = Column(
+    "constants",
+    "text",
+    "deployed.rates.origin",
+    "constants",
+    lambda option: (
+        "fitted in part" if fitted_alone(option.deployed.rates) else option.deployed.rates.origin
+    ),
+)
 GPU = Column("gpu", "text", "deployed.gpu.id", "GPU")
 LAID = columns.within("deployed", (*estimate.PARALLELISM, estimate.GROUP))
 OPTION = (
