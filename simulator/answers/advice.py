@@ -12,7 +12,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Attention, Engine, Setup
+from simulator.inputs.setup import Attention, Engine
 from simulator.units import format_gib, format_tokens
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _DOUBTS: dict[Verdict, str] = {
 }
 
 # What reads a shared context once today; sources and dates are on the pages.
-_SWITCHES: dict[Engine, str] = {
+_SWITCHES: dict[Engine | None, str] = {
     "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn{}, 0.32 and later nothing: "
     "docs/how-to/vllm.md",
     "sglang": "SGLang stores a context once, but has no switch to read it once: "
@@ -45,7 +45,11 @@ _SWITCHES: dict[Engine, str] = {
     "docs/how-to/tensorrt-llm.md",
     "none": "copy the code of docs/how-to/pytorch.md, or call FlashInfer's: "
     "docs/how-to/flashinfer.md",
+    None: "no engine has a switch for {vendor}'s cards (recalled); code to copy and trace: "
+    "docs/how-to/pytorch.md",
 }
+# Where bifurcated attention is to be had if the engine has no switch.
+_ELSEWHERE = {"sglang": " in another engine or in plain PyTorch", None: " in plain PyTorch"}
 # Whose code a kernel is, if not the engine's that is asked about: "none" for a loop of one's own.
 _OWNERS: dict[str, Engine] = {
     "vllm-cascade": "vllm",
@@ -54,10 +58,6 @@ _OWNERS: dict[str, Engine] = {
     "einsum": "none",
     "sdpa_math": "none",
 }
-_NO_SWITCH = (
-    "no engine has a switch for {}'s cards (recalled); code to copy and trace: "
-    "docs/how-to/pytorch.md"
-)
 
 
 def advise(asked: "Comparison") -> str:
@@ -95,15 +95,12 @@ def how_to_share(asked: "Comparison") -> str:
         or no_shared_kernel(bifurcated.model, bifurcated.gpu)
     ):
         return ""
-    if bifurcated.gpu.vendor != "NVIDIA":
-        return _NO_SWITCH.format(bifurcated.gpu.vendor)
-    setup = bifurcated.setup
-    engine = _engine_of(setup)
+    setup, engine = bifurcated.setup, _engine_of(bifurcated)
     aside = "" if setup.kernel == "vllm-cascade" else " (--kernel vllm-cascade times it)"
     asked_of = (bifurcated.model, bifurcated.gpu, setup, bifurcated.workload)
     if engine == "vllm" and not find_rule(engine).reads_once(*asked_of):
         aside = ", whose rule says no here (--rule vllm)"
-    return _SWITCHES[engine].format(aside)
+    return _SWITCHES[engine].format(aside, vendor=bifurcated.gpu.vendor)
 
 
 def next_change(result: Estimate) -> str:
@@ -179,7 +176,7 @@ def _share(asked: "Comparison") -> str:
     standard, stored, bifurcated = asked.standard, asked.stored, asked.bifurcated
     if enough := why_stored_is_enough(asked):
         return f"{enough}. Then {next_change(stored)}."
-    lead = f"Switch to bifurcated attention{_elsewhere(bifurcated)}"
+    lead = f"Switch to bifurcated attention{_ELSEWHERE.get(_engine_of(bifurcated), '')}"
     alone = "storing the context once alone, as paged caches do,"
     if not standard.memory.fits:
         lead += ", which fits where standard does not"
@@ -190,17 +187,13 @@ def _share(asked: "Comparison") -> str:
     return f"{lead}; then {next_change(bifurcated)}."
 
 
-def _engine_of(setup: Setup) -> Engine:
-    """Return whose kernel runs: launched one by one, steps are a loop of the user's own."""
-    return "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
-
-
-def _elsewhere(result: Estimate) -> str:
-    """Say where bifurcated attention is to be had, where the engine asked about lacks it."""
+def _engine_of(result: Estimate) -> Engine | None:
+    """Return whose kernel reads the context once; None where no engine has one on the card."""
+    setup = result.setup
     if result.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
-        return " in plain PyTorch"
-    lacking = _engine_of(result.setup) == "sglang"
-    return " in another engine or in plain PyTorch" if lacking else ""
+        return None
+    # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
+    return "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
 
 
 def _spare_bytes(result: Estimate) -> str:

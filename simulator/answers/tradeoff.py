@@ -193,7 +193,7 @@ def tradeoff(
 
     base_steps = {name: estimate(base, gpu, setup.under(name), work) for name in ATTENTIONS}
     known = _known(scaling)
-    forms = _forms(base, target_kv_heads, families)
+    forms, longest = _forms(base, target_kv_heads, families), longest_context(base, work)
 
     def served(model: ModelShape, attention: Attention) -> Point | None:
         if users is None:
@@ -214,11 +214,7 @@ def tradeoff(
         return Contender(
             result=result,
             prefill_s=float(prefill.total_s) if work.context_tokens else 0.0,
-            limits=capacity(
-                result,
-                target_step_s=target_step_s,
-                most_context_tokens=longest_context(model, work),
-            ),
+            limits=capacity(result, target_step_s=target_step_s, most_context_tokens=longest),
             usd_per_million_tokens=cost_per_million_tokens(price, result.tokens_per_s),
             speedup=first.step_s / result.step_s,
             speedup_low=low,

@@ -6,7 +6,7 @@ rich is imported only to draw: JSON and CSV do not need it.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import inf
+from math import ceil, inf
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # Version of the JSON objects; CHANGELOG.md lists what each version renamed.
 SCHEMA_VERSION = 3
-# A column of sentences is not squeezed below these widths while there is another way: smaller gaps
-# and headings in two lines, then fewer columns.
-ROOMY, NARROW = 40, 20
+# A column of sentences is not squeezed below this width while there is another way: smaller gaps
+# and headings in two lines; nor below half of it while there are columns to leave out.
+ROOMY = 40
 
 Row = dict[str, Any]
 # How a table shows values of each unit; times are in seconds until they are shown.
@@ -223,11 +223,11 @@ class FittedTable:
 
         shown = list(range(len(self.columns)))
         spare = [index for index in shown if self.columns[index].spare]
-        forms = product(range(len(spare) + 1), ((False, ROOMY), (True, NARROW)))
-        for left_out, (tight, least) in (*forms, (len(spare), (True, 0))):
+        for left_out, parts in (*product(range(len(spare) + 1), (1, 2)), (len(spare), ROOMY)):
+            tight = parts > 1
             gone = spare[len(spare) - left_out :]
             shown = [index for index in range(len(self.columns)) if index not in gone]
-            widths = self._widths(shown, options.max_width, least, tight=tight)
+            widths = self._widths(shown, options.max_width, parts)
             if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= options.max_width:
                 break
         # Still wider than the terminal, which breaks the lines: no figure is lost.
@@ -238,16 +238,16 @@ class FittedTable:
             names = ", ".join(self.columns[index].heading for index in gone)
             yield Text(f"Left out on this narrow terminal: {names}.", style="dim")
 
-    def _widths(
-        self, shown: Sequence[int], room: int, least: int, *, tight: bool
-    ) -> dict[int, int]:
-        """Return the width of each shown column, with texts squeezed to a least width or a word."""
+    def _widths(self, shown: Sequence[int], room: int, parts: int) -> dict[int, int]:
+        """Return the width of each shown column, with texts squeezed to a part of theirs."""
+        tight = parts > 1
         widths = {index: self._width(index, "\n", tight=tight) for index in shown}
         excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
         texts = [index for index in shown if self.columns[index].wrap]
         for index in sorted(texts, key=lambda text: -widths[text]):
+            least = ceil(min(widths[index], ROOMY) / parts)
             word = self._width(index, None, tight=True)
-            squeezed = max(word, min(widths[index], least), widths[index] - max(0, excess))
+            squeezed = max(word, least, widths[index] - max(0, excess))
             excess -= widths[index] - squeezed
             widths[index] = squeezed
         return widths

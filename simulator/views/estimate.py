@@ -513,16 +513,14 @@ def _lead(result: "Comparison") -> str:
     if result.winner == "tie" and result.verdict not in OPEN:
         likely = f"(speed-up {text.between(low, high)})"
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
-    if result.verdict == "not known":
-        step = result.bifurcated
-        why = unknown_regime(step.model, step.rates, step.setup)
-        counted = f"as far as counted, bifurcated is {text.times_as(ratio)} end to end"
-        return f"[bold]Not known[/]{why and f', as {why}'}: {counted}"
     said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
     if len(unfit) == 2:  # noqa: PLR2004
         return f"[bold]Neither fits in memory[/]: with more of it bifurcated is {said}"
     if result.verdict in OPEN:
-        return f"[bold]{result.verdict.capitalize()}[/]: bifurcated is {said}"
+        step, lead = result.bifurcated, f"[bold]{result.verdict.capitalize()}[/]"
+        why = unknown_regime(step.model, step.rates, step.setup)
+        lead += f", as {why}" if why and result.verdict == "not known" else ""
+        return f"{lead}: bifurcated is {said}"
     if result.winner == "bifurcated":
         return f"[bold]Bifurcated wins[/]: {said}"
     return f"[bold]Standard wins[/]: bifurcated is {said}"

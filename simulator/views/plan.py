@@ -11,6 +11,7 @@ from simulator.answers.load import Deployment
 from simulator.answers.plan import UNFIT, Option, Plan
 from simulator.inputs.parallelism import Parallelism
 from simulator.timing.batching import closed_loop
+from simulator.timing.constants import Rates
 from simulator.units import format_time
 from simulator.views import columns, estimate, load, text
 from simulator.views.columns import Column, Row
@@ -27,6 +28,11 @@ def _most(surely: int | None, in_time: int | None) -> str:
     if in_time is None or (surely is not None and surely >= in_time):
         return text.limit(in_time)
     return f"{text.limit(surely)} to {text.limit(in_time)}"
+
+
+def _origin(rates: Rates) -> str:
+    """Say where constants come from, and whether all of them do."""
+    return f"{rates.origin} in part" if fitted_alone(rates) else rates.origin
 
 
 LIMITS = (
@@ -53,14 +59,8 @@ PRICE = (
     Column("price_comparable", "bool", "comparable"),
 )
 BEATEN = (Column("pareto", "bool"), Column("dominated", "bool"))
-CONSTANTS = Column(
-    "constants",
-    "text",
-    "deployed.rates.origin",
-    "constants",
-    lambda option: (
-        "fitted in part" if fitted_alone(option.deployed.rates) else option.deployed.rates.origin
-    ),
+(CONSTANTS,) = columns.within(
+    "deployed.rates", [Column("constants", "text", "origin", "constants", _origin)]
 )
 GPU = Column("gpu", "text", "deployed.gpu.id", "GPU")
 LAID = columns.within("deployed", (*estimate.PARALLELISM, estimate.GROUP))
