@@ -6,7 +6,7 @@ rich is imported only to draw: JSON and CSV do not need it.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil, inf
+from math import inf
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 # Version of the JSON objects; CHANGELOG.md lists what each version renamed.
 SCHEMA_VERSION = 3
-# A column of sentences is not squeezed below this width while there is another way: smaller gaps
-# and headings in two lines; nor below half of it while there are columns to leave out.
+# A column of sentences is not squeezed below this width while there is another way.
 ROOMY = 40
 
 Row = dict[str, Any]
@@ -64,7 +63,8 @@ class Column:
     of
         Columns of the value, if that is itself an object or a list of objects.
     wrap
-        Whether a cell may take several lines; numbers never do.
+        Whether a cell may take several lines; numbers never do. A number is the width to keep while
+        there are columns to leave out.
     spare
         Whether the column may be left out if the table is wider than the terminal.
     """
@@ -75,7 +75,7 @@ class Column:
     heading: str = ""
     cell: str | Callable[[Any], str] = ""
     of: "tuple[Column, ...]" = ()
-    wrap: bool = False
+    wrap: int = False
     spare: bool = False
 
     @property
@@ -223,11 +223,10 @@ class FittedTable:
 
         shown = list(range(len(self.columns)))
         spare = [index for index in shown if self.columns[index].spare]
-        for left_out, parts in (*product(range(len(spare) + 1), (1, 2)), (len(spare), ROOMY)):
-            tight = parts > 1
+        for left_out, tight in product(range(len(spare) + 1), (False, True)):
             gone = spare[len(spare) - left_out :]
             shown = [index for index in range(len(self.columns)) if index not in gone]
-            widths = self._widths(shown, options.max_width, parts)
+            widths = self._widths(shown, options.max_width, tight=tight)
             if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= options.max_width:
                 break
         # Still wider than the terminal, which breaks the lines: no figure is lost.
@@ -238,16 +237,16 @@ class FittedTable:
             names = ", ".join(self.columns[index].heading for index in gone)
             yield Text(f"Left out on this narrow terminal: {names}.", style="dim")
 
-    def _widths(self, shown: Sequence[int], room: int, parts: int) -> dict[int, int]:
-        """Return the width of each shown column, with texts squeezed to a part of theirs."""
-        tight = parts > 1
+    def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
+        """Return the width of each shown column, with texts squeezed as far as allowed."""
         widths = {index: self._width(index, "\n", tight=tight) for index in shown}
         excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
         texts = [index for index in shown if self.columns[index].wrap]
+        spare = any(self.columns[index].spare for index in shown)
         for index in sorted(texts, key=lambda text: -widths[text]):
-            least = ceil(min(widths[index], ROOMY) / parts)
+            least = self.columns[index].wrap * spare if tight else ROOMY
             word = self._width(index, None, tight=True)
-            squeezed = max(word, least, widths[index] - max(0, excess))
+            squeezed = max(word, min(widths[index], least), widths[index] - max(0, excess))
             excess -= widths[index] - squeezed
             widths[index] = squeezed
         return widths

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-MOST_OPTIONS_SHOWN = 16
+# The options that a table shows, and the width that it keeps for what is said of each.
+MOST_OPTIONS_SHOWN, NARROW = 16, 20
 
 
 def _most(surely: int | None, in_time: int | None) -> str:
@@ -190,7 +191,7 @@ def plan_view(result: Plan) -> "RenderableType":
     told = "; ".join(f"{count} {what}" for what, count in hidden.items() if count)
     setups = [option.deployed.setup for option in shown]
     grouped = any(setup.gpus > setup.tensor_parallel for setup in setups)
-    standing = Column(unit="text", cell=partial(_standing, result=result), wrap=True)
+    standing = Column(unit="text", cell=partial(_standing, result=result), wrap=NARROW)
     return columns.stack(
         _question(result),
         "",
@@ -207,7 +208,7 @@ def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> "R
     """Return the best option of several plans as one table."""
     best = [result.cheapest or result.cheapest_maybe or result.options[0] for result in results]
     standing = Column(
-        unit="text", cell=lambda pair: "" if pair[0].meets_target else _standing(*pair), wrap=True
+        unit="text", cell=lambda pair: "" if pair[0].meets_target else _standing(*pair), wrap=NARROW
     )
     request = results[0].request
     shown = _shown(results[0], grouped=request is not None)

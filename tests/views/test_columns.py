@@ -31,9 +31,9 @@ TABLE = FittedTable(
 
 
 def test_a_spare_column_goes_before_a_sentence_is_squeezed_to_words() -> None:
-    """At 30 columns the sentence of 31 keeps half of its width, and the spare column goes."""
+    """At 26 columns the sentence keeps the 16 it asks for, and the spare column goes."""
     sentence = "as far as one can say it is low"
-    columns = (*TABLE.columns[1:], Column(heading="why", unit="text", wrap=True))
+    columns = (*TABLE.columns[1:], Column(heading="why", unit="text", wrap=16))
     lines = shown(FittedTable(columns=columns, rows=[("12,345 B", "99", sentence)]), 26)
     assert [line.rstrip() for line in lines.splitlines()] == [
         "    read",
