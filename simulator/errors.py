@@ -11,7 +11,7 @@ _WORDS = re.compile(r"[a-z]+|\d+")
 # How the part of a message begins that says what to do instead.
 _WAY_OUT = re.compile(
     r"; (?=(?:did you mean|is '.*' a misspelling|known|write|give|see|use|set|check|leave|name|add"
-    r"|choose|repair|run|take|it can be|it has|engines use|-g)\b)"
+    r"|choose|repair|run|take|it can be|it has|engines use|try|-g)\b)"
     r"|\. (?=To show one)|: (?=pip install)"
 )
 
@@ -96,14 +96,14 @@ def parted(message: str) -> tuple[str, str]:
     return (message[: found.start()], message[found.end() :]) if found else (message, "")
 
 
-def nearest(value: str, known: Iterable[str]) -> str | None:
-    """Return the known name closest to ``value``, or None if none is close.
+def nearest(value: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the known name closest to ``value``, or None if none is as alike as ``cutoff``.
 
     >>> nearest("h100sxm", ["a100-sxm-80gb", "h100-sxm"])
     'h100-sxm'
     """
     lowered = {name.lower(): name for name in known}
-    matches = difflib.get_close_matches(value.lower(), list(lowered), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(value.lower(), list(lowered), n=1, cutoff=cutoff)
     return lowered[matches[0]] if matches else None
 
 

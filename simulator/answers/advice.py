@@ -36,7 +36,7 @@ _DOUBTS: dict[Verdict, str] = {
 }
 
 # What reads a shared context once today; sources and dates are on the pages.
-_SWITCHES: dict[Engine, str] = {
+_SWITCHES: dict[Engine | None, str] = {
     "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn{}, 0.32 and later nothing: "
     "docs/how-to/vllm.md",
     "sglang": "SGLang stores a context once, but has no switch to read it once: "
@@ -45,7 +45,11 @@ _SWITCHES: dict[Engine, str] = {
     "docs/how-to/tensorrt-llm.md",
     "none": "copy the code of docs/how-to/pytorch.md, or call FlashInfer's: "
     "docs/how-to/flashinfer.md",
+    None: "no engine has a switch for {vendor}'s cards (recalled); code to copy and trace: "
+    "docs/how-to/pytorch.md",
 }
+# Where bifurcated attention is to be had if the engine has no switch.
+_ELSEWHERE = {"sglang": " in another engine or in plain PyTorch", None: " in plain PyTorch"}
 # Whose code a kernel is, if not the engine's that is asked about: "none" for a loop of one's own.
 _OWNERS: dict[str, Engine] = {
     "vllm-cascade": "vllm",
@@ -54,9 +58,6 @@ _OWNERS: dict[str, Engine] = {
     "einsum": "none",
     "sdpa_math": "none",
 }
-_NO_SWITCH = (
-    "no engine has a switch for {} (recalled); code to copy and trace: docs/how-to/pytorch.md"
-)
 
 
 def advise(asked: "Comparison") -> str:
@@ -94,18 +95,12 @@ def how_to_share(asked: "Comparison") -> str:
         or no_shared_kernel(bifurcated.model, bifurcated.gpu)
     ):
         return ""
-    if bifurcated.model.latent is not None:
-        return _NO_SWITCH.format("latent caches")
-    if bifurcated.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
-        return _NO_SWITCH.format(f"{bifurcated.gpu.vendor}'s cards")
-    # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
-    setup = bifurcated.setup
-    engine = "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
+    setup, engine = bifurcated.setup, _engine_of(bifurcated)
     aside = "" if setup.kernel == "vllm-cascade" else " (--kernel vllm-cascade times it)"
     asked_of = (bifurcated.model, bifurcated.gpu, setup, bifurcated.workload)
     if engine == "vllm" and not find_rule(engine).reads_once(*asked_of):
         aside = ", whose rule says no here (--rule vllm)"
-    return _SWITCHES[engine].format(aside)
+    return _SWITCHES[engine].format(aside, vendor=bifurcated.gpu.vendor)
 
 
 def next_change(result: Estimate) -> str:
@@ -125,7 +120,8 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     """Say why no engine's kernel reads a shared context once; empty if some may.
 
     vLLM's rule refuses windows (``use_cascade_attention``), and kernels of shared prefixes take
-    neither sinks nor soft caps; Gemma-2, which has soft caps, also has windows.
+    neither sinks nor soft caps; Gemma-2, which has soft caps, also has windows. None takes latent
+    caches (recalled).
     """
     if gpu.without_flash:
         return gpu.without_flash
@@ -133,6 +129,8 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
         return f"no engine's shared-prefix kernel takes the attention sinks of {model.name}"
     if any(group.limited for group in model.layer_groups):
         return f"no engine's shared-prefix kernel takes the sliding windows of {model.name}"
+    if model.latent is not None:
+        return f"no engine's shared-prefix kernel takes the latent cache of {model.name}"
     return ""
 
 
@@ -178,7 +176,7 @@ def _share(asked: "Comparison") -> str:
     standard, stored, bifurcated = asked.standard, asked.stored, asked.bifurcated
     if enough := why_stored_is_enough(asked):
         return f"{enough}. Then {next_change(stored)}."
-    lead = "Switch to bifurcated attention"
+    lead = f"Switch to bifurcated attention{_ELSEWHERE.get(_engine_of(bifurcated), '')}"
     alone = "storing the context once alone, as paged caches do,"
     if not standard.memory.fits:
         lead += ", which fits where standard does not"
@@ -187,6 +185,15 @@ def _share(asked: "Comparison") -> str:
     elif stored is not standard:
         lead += f" ({alone} is {standard.step_s / stored.step_s:.2f} times as fast)"
     return f"{lead}; then {next_change(bifurcated)}."
+
+
+def _engine_of(result: Estimate) -> Engine | None:
+    """Return whose kernel reads the context once; None where no engine has one on the card."""
+    setup = result.setup
+    if result.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
+        return None
+    # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
+    return "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
 
 
 def _spare_bytes(result: Estimate) -> str:

@@ -446,7 +446,7 @@ def check_percentile(percentile: float | None) -> None:
         If it is not between 0 and 100.
     """
     if percentile is not None and not 0 < percentile < HUNDRED:
-        raise WorkloadError(f"percentile = {percentile:g} is not between 0 and 100")
+        raise WorkloadError(f"percentile = {percentile:g} is not between 0 and 100; try 90 or 99")
 
 
 NOTHING = Served(

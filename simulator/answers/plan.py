@@ -328,9 +328,8 @@ def plan(
         options += _without_the_beaten(found)
         skipped |= dict.fromkeys(_unfit(served))
     if not options:
-        raise WorkloadError(
-            "nothing to plan with: " + ("; ".join(skipped) or "no GPU, size or attention")
-        )
+        why = "; ".join(reason.rstrip(".") for reason in skipped)
+        raise WorkloadError(f"nothing to plan with: {why or 'no GPU, size or attention'}")
     ranked = sorted(_on_the_front(options), key=_order)
     sure = _cheapest(ranked, "meets")
     return Plan(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulator.answers.answer import Answer
-from simulator.answers.capacity import Capacity, capacity
+from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
 from simulator.answers.load import Point, Request, at_concurrency, deployments
@@ -193,7 +193,7 @@ def tradeoff(
 
     base_steps = {name: estimate(base, gpu, setup.under(name), work) for name in ATTENTIONS}
     known = _known(scaling)
-    forms = _forms(base, target_kv_heads, families)
+    forms, longest = _forms(base, target_kv_heads, families), longest_context(base, work)
 
     def served(model: ModelShape, attention: Attention) -> Point | None:
         if users is None:
@@ -214,7 +214,7 @@ def tradeoff(
         return Contender(
             result=result,
             prefill_s=float(prefill.total_s) if work.context_tokens else 0.0,
-            limits=capacity(result, target_step_s=target_step_s),
+            limits=capacity(result, target_step_s=target_step_s, most_context_tokens=longest),
             usd_per_million_tokens=cost_per_million_tokens(price, result.tokens_per_s),
             speedup=first.step_s / result.step_s,
             speedup_low=low,

@@ -109,6 +109,14 @@ def read_count(value: Any) -> Any:
     return parse_count(value) if isinstance(value, str | bool) else value
 
 
+def or_near(path: str | Path) -> str:
+    """Return the end of an error on a missing file: the nearest name in its folder, if any."""
+    path = Path(path)
+    names = [] if path.exists() else [file.name for file in path.parent.glob("*")]
+    near = nearest(path.name, names, cutoff=0.8)
+    return f"; did you mean {str(path.with_name(near))!r}?" if near else ""
+
+
 def read_text(path: str | Path, error: type[SimulatorError], *, largest: int | None = None) -> str:
     """Read a text file, or raise ``error`` with one line that names it.
 
@@ -123,7 +131,7 @@ def read_text(path: str | Path, error: type[SimulatorError], *, largest: int | N
         with Path(name_or_path(path, "file", error)).open(encoding="utf-8") as stream:
             text = stream.read(-1 if largest is None else largest + 1)
     except OSError as problem:
-        raise error(f"cannot read {path}: {problem.strerror or problem}") from None
+        raise error(f"cannot read {path}: {problem.strerror or problem}{or_near(path)}") from None
     except UnicodeDecodeError:
         raise error(f"cannot read {path}: it is not a text file") from None
     except ValueError as problem:

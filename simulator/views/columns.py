@@ -63,7 +63,8 @@ class Column:
     of
         Columns of the value, if that is itself an object or a list of objects.
     wrap
-        Whether a cell may take several lines; numbers never do.
+        Whether a cell may take several lines; numbers never do. A number is the width to keep while
+        there are columns to leave out.
     spare
         Whether the column may be left out if the table is wider than the terminal.
     """
@@ -74,7 +75,7 @@ class Column:
     heading: str = ""
     cell: str | Callable[[Any], str] = ""
     of: "tuple[Column, ...]" = ()
-    wrap: bool = False
+    wrap: int = False
     spare: bool = False
 
     @property
@@ -241,9 +242,11 @@ class FittedTable:
         widths = {index: self._width(index, "\n", tight=tight) for index in shown}
         excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
         texts = [index for index in shown if self.columns[index].wrap]
+        spare = any(self.columns[index].spare for index in shown)
         for index in sorted(texts, key=lambda text: -widths[text]):
-            least = self._width(index, None, tight=True) if tight else min(widths[index], ROOMY)
-            squeezed = max(least, widths[index] - max(0, excess))
+            least = self.columns[index].wrap * spare if tight else ROOMY
+            word = self._width(index, None, tight=True)
+            squeezed = max(word, min(widths[index], least), widths[index] - max(0, excess))
             excess -= widths[index] - squeezed
             widths[index] = squeezed
         return widths

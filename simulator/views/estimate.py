@@ -1,6 +1,6 @@
 """Answers about one step: an estimate, and standard against bifurcated attention."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.answers.verdict import OPEN, TIE_MARGIN
@@ -9,6 +9,7 @@ from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import ATTENTIONS, PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
+from simulator.timing.interval import unknown_regime
 from simulator.timing.roofline import cached_bytes
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views import columns, text
@@ -268,8 +269,23 @@ def list_view(
         columns.as_table(
             (*asked, *columns.within(2, wanted)), list(zip(written, steps, results, strict=True))
         ),
-        *columns.notes(text.without_shortage(note for each in steps for note in each.notes)),
+        *columns.notes(list(_notes_of_rows(written, steps))),
     )
+
+
+def _notes_of_rows(
+    written: Sequence[Mapping[str, str]], steps: "Sequence[Estimate]"
+) -> Iterator[str]:
+    """Yield the notes, each once, with the sizes that it is of where it is not of all."""
+    for note in text.without_shortage(note for each in steps for note in each.notes):
+        rows = [row for row, each in zip(written, steps, strict=True) if note in each.notes]
+        of = ", ".join(
+            f"{name} {' or '.join(said)}"
+            for name in written[0]
+            if len(said := dict.fromkeys(row[name] for row in rows))
+            < len({row[name] for row in written})
+        )
+        yield f"With {of}: {note}" if of else note
 
 
 def estimate_list(
@@ -501,7 +517,10 @@ def _lead(result: "Comparison") -> str:
     if len(unfit) == 2:  # noqa: PLR2004
         return f"[bold]Neither fits in memory[/]: with more of it bifurcated is {said}"
     if result.verdict in OPEN:
-        return f"[bold]{result.verdict.capitalize()}[/]: bifurcated is {said}"
+        step, lead = result.bifurcated, f"[bold]{result.verdict.capitalize()}[/]"
+        why = unknown_regime(step.model, step.rates, step.setup)
+        lead += f", as {why}" if why and result.verdict == "not known" else ""
+        return f"{lead}: bifurcated is {said}"
     if result.winner == "bifurcated":
         return f"[bold]Bifurcated wins[/]: {said}"
     return f"[bold]Standard wins[/]: bifurcated is {said}"

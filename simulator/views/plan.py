@@ -5,12 +5,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import longest_context
-from simulator.answers.estimate import Estimate
+from simulator.answers.estimate import Estimate, fitted_alone
 from simulator.answers.launch import VERSION, launch_line
 from simulator.answers.load import Deployment
 from simulator.answers.plan import UNFIT, Option, Plan
 from simulator.inputs.parallelism import Parallelism
 from simulator.timing.batching import closed_loop
+from simulator.timing.constants import Rates
 from simulator.units import format_time
 from simulator.views import columns, estimate, load, text
 from simulator.views.columns import Column, Row
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-MOST_OPTIONS_SHOWN = 16
+# The options that a table shows, and the width that it keeps for what is said of each.
+MOST_OPTIONS_SHOWN, NARROW = 16, 20
 
 
 def _most(surely: int | None, in_time: int | None) -> str:
@@ -27,6 +29,11 @@ def _most(surely: int | None, in_time: int | None) -> str:
     if in_time is None or (surely is not None and surely >= in_time):
         return text.limit(in_time)
     return f"{text.limit(surely)} to {text.limit(in_time)}"
+
+
+def _origin(rates: Rates) -> str:
+    """Say where constants come from, and whether all of them do."""
+    return f"{rates.origin} in part" if fitted_alone(rates) else rates.origin
 
 
 LIMITS = (
@@ -53,7 +60,9 @@ PRICE = (
     Column("price_comparable", "bool", "comparable"),
 )
 BEATEN = (Column("pareto", "bool"), Column("dominated", "bool"))
-CONSTANTS = Column("constants", "text", "deployed.rates.origin", "constants")
+(CONSTANTS,) = columns.within(
+    "deployed.rates", [Column("constants", "text", "origin", "constants", _origin)]
+)
 GPU = Column("gpu", "text", "deployed.gpu.id", "GPU")
 LAID = columns.within("deployed", (*estimate.PARALLELISM, estimate.GROUP))
 OPTION = (
@@ -182,7 +191,7 @@ def plan_view(result: Plan) -> "RenderableType":
     told = "; ".join(f"{count} {what}" for what, count in hidden.items() if count)
     setups = [option.deployed.setup for option in shown]
     grouped = any(setup.gpus > setup.tensor_parallel for setup in setups)
-    standing = Column(unit="text", cell=partial(_standing, result=result), wrap=True)
+    standing = Column(unit="text", cell=partial(_standing, result=result), wrap=NARROW)
     return columns.stack(
         _question(result),
         "",
@@ -199,7 +208,7 @@ def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> "R
     """Return the best option of several plans as one table."""
     best = [result.cheapest or result.cheapest_maybe or result.options[0] for result in results]
     standing = Column(
-        unit="text", cell=lambda pair: "" if pair[0].meets_target else _standing(*pair), wrap=True
+        unit="text", cell=lambda pair: "" if pair[0].meets_target else _standing(*pair), wrap=NARROW
     )
     request = results[0].request
     shown = _shown(results[0], grouped=request is not None)

@@ -84,7 +84,7 @@ def _advice(shape: ModelShape, card: Any = None, **work: Any) -> str:
 def test_a_winner_is_named_with_what_comes_next() -> None:
     """Switch, and what would help after that."""
     advice = _advice(mistral_7b())
-    assert advice.startswith("Switch to bifurcated attention; then ")
+    assert advice.startswith("Switch to bifurcated attention in plain PyTorch; then ")
     assert advice.endswith(".")
 
 
@@ -92,8 +92,8 @@ def test_a_winner_by_memory_says_so() -> None:
     """Standard does not fit: that is the reason, more than its time."""
     advice = _advice(mistral_7b(), samples=64, kv_layout="copies")
     assert advice.startswith(
-        "Switch to bifurcated attention, which fits where standard does not (storing the context "
-        "once alone, as paged caches do, fits too); then "
+        "Switch to bifurcated attention in plain PyTorch, which fits where standard does not "
+        "(storing the context once alone, as paged caches do, fits too); then "
     )
 
 
@@ -323,9 +323,16 @@ def test_how_is_said_only_where_switching_gains() -> None:
     shards = {"samples": 512, "context_tokens": 8192, "tensor_parallel": 8, "weight_dtype": "fp8"}
     latent = compare(load_model("deepseek-v3"), card, *asked(**shards))
     assert latent.winner == "bifurcated"
-    assert "no engine has a switch for latent caches" in latent.how
+    assert latent.how == ""
+    assert latent.advice.startswith("Keep standard attention; ")
+    assert "no engine's shared-prefix kernel takes the latent cache of deepseek-v3" in latent.advice
     other = compare(llama_2_7b(), load_hardware("mi300x"), *asked(**many))
     assert "no engine has a switch for AMD's cards" in other.how
+    assert other.advice.startswith("Switch to bifurcated attention in plain PyTorch; ")
+    sglang = compare(llama_2_7b(), card, *asked(**many, engine="sglang"))
+    assert sglang.advice.startswith(
+        "Switch to bifurcated attention in another engine or in plain PyTorch; "
+    )
     eager = compare(llama_2_7b(), card, *asked(**many, execution="eager"))
     assert eager.how.startswith("copy the code of docs/how-to/pytorch.md")
 

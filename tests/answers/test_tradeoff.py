@@ -132,6 +132,8 @@ def test_every_variant_is_an_answer_of_its_own() -> None:
             assert variant.result == simulator.estimate(candidate.model, **asked)
             request = simulator.generate(candidate.model, output_tokens=1, **asked)
             assert variant.prefill_s == pytest.approx(request.total_s)
+            ends = variant.limits.longest_context_tokens
+            assert ends is None or ends <= 4096, "where the model ends, as plan says"
             most = variant.limits.most_samples_in_time
             assert most is not None
             last, more = (

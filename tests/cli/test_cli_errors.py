@@ -132,6 +132,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("estimate", "-m", "nowhere/config.json"), 1, ("nowhere/config.json", "No such file")),
     (("estimate", "-m", "./"), 1, ("config.json",)),
     (("estimate", *M, "-g", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
+    (("serve", *M, "--requests-per-s", "1", "--percentile", "100"), 1, ("try 90 or 99",)),
     (("sweep", "nowhere.toml"), 1, ("nowhere.toml", "No such file")),
     (("estimate", *M, "-o", "answer.xlsx"), 1, ("'answer.xlsx'", ".json, .csv, .txt")),
     (("estimate", *M, "-o", "nowhere/a.json"), 1, ("nowhere/a.json", "No such file")),
@@ -200,6 +201,16 @@ def test_a_check_names_a_file_that_is_not_there(group: str) -> None:
     done = bifurcate(group, "check", "nowhere.toml")
     assert done.code == 1
     assert done.err == "cannot read nowhere.toml: No such file or directory\n"
+
+
+def test_a_missing_file_is_told_of_the_nearest_in_its_folder(tmp_path: Path) -> None:
+    """Whoever reads it: a scenario, or rows; and nothing where no name is near."""
+    (tmp_path / "study.toml").touch()
+    (tmp_path / "rows.csv").touch()
+    for command, near in (("sweep", "study.toml"), ("validate", "rows.csv")):
+        told = bifurcate(command, str(tmp_path / near.replace(".", "s."))).told
+        assert f"did you mean '{tmp_path / near}'?" in told
+    assert "did you mean" not in bifurcate("sweep", str(tmp_path / "nowhere.toml")).told
 
 
 def test_assume_reads_an_unknown_type(tmp_path: Path) -> None:

@@ -149,3 +149,22 @@ def test_a_card_with_rows_of_products_alone_says_so_under_load() -> None:
     """As in one step: the H200's attention is that of other cards."""
     told = bifurcate("serve", "-m", "llama-3.1-8b", "-g", "h200", "--users", "1").text
     assert "Constants fitted to rows measured on h200-sxm (its products alone)." in told
+
+
+def test_a_note_that_is_not_of_all_rows_says_of_which() -> None:
+    """On one H100 no row settles the stored context; half of the heads' caches fit in L2."""
+    lines = bifurcate("estimate", "-m", "llama-3.1-8b", "--tp", "1,2").text.splitlines()
+    notes = [line.removeprefix("- ") for line in lines if line.startswith("- ")]
+    assert "Constants fitted to rows measured on H100 SXM5 80GB." in notes
+    assert (
+        "With tensor parallel 2: FLOPs, bytes and memory are those of one GPU of the group."
+        in notes
+    )
+    assert any(note.startswith("With tensor parallel 1: No public row settles") for note in notes)
+
+
+def test_a_plan_says_where_only_some_constants_are_fitted() -> None:
+    """The column of the table has what the note says; JSON keeps its word."""
+    asked = ("plan", "-m", "llama-3.1-8b", "-g", "h200", "--gpus", "1")
+    assert " fitted in part " in bifurcate(*asked).text
+    assert {row["constants"] for row in bifurcate(*asked, "--json").json["options"]} == {"fitted"}

@@ -194,6 +194,9 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     measurements = made(tmp_path, TRUE_GEMM, rows=[(1, 512, 256)], outliers=False)
     with pytest.raises(MeasurementError, match="no rows of l4 that can be fitted"):
         calibrate(measurements, load_hardware(CARD))
+    others = Measurements({}, of_others={"l40s": 9})
+    with pytest.raises(MeasurementError, match="no rows of l4 that can be fitted; -g can be l40s"):
+        calibrate(others, load_hardware(CARD))
 
 
 def _written(result: Calibration, folder: Path) -> tuple[str, Any]:

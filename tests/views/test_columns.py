@@ -30,6 +30,21 @@ TABLE = FittedTable(
 )
 
 
+def test_a_spare_column_goes_before_a_sentence_is_squeezed_to_words() -> None:
+    """At 26 columns the sentence keeps the 16 it asks for, and the spare column goes."""
+    sentence = "as far as one can say it is low"
+    columns = (*TABLE.columns[1:], Column(heading="why", unit="text", wrap=16))
+    lines = shown(FittedTable(columns=columns, rows=[("12,345 B", "99", sentence)]), 26)
+    assert [line.rstrip() for line in lines.splitlines()] == [
+        "    read",
+        "  so far why",
+        "12,345 B as far as one can",
+        "         say it is low",
+        "Left out on this narrow",
+        "terminal: spare.",
+    ]
+
+
 def test_a_wide_table_is_one_line_a_row() -> None:
     """With room there is one line for the headings and one for each row, two blanks apart."""
     assert shown(TABLE, 80).splitlines() == [

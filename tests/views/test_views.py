@@ -381,7 +381,9 @@ def test_an_interval_that_is_not_known_keeps_a_table_narrow() -> None:
     result = simulator.compare("llama-3.1-405b", "h100-sxm", tensor_parallel=16, samples=32)
     text = shown(compare_view(result))
     assert f"at least {format_time(result.bifurcated.step_low_s)} " in text
-    table, _, answer = " ".join(text.split()).partition("Not known:")
+    table, _, answer = " ".join(text.split()).partition(
+        "Not known, as no rows are of more than 8 GPUs:"
+    )
     assert "not known" not in table
     assert "Interval not known: no rows are of more than 8 GPUs." in answer
     assert f"{result.speedup:.2f} times as fast end to end (interval not known)" in answer

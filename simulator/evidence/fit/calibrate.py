@@ -110,7 +110,9 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
             profile = with_constants(profile, found.fitted.constants)
     if not fits:
         known = ", ".join(dict.fromkeys(stage.kind for stage in STAGES))
-        why = f" ({'; '.join(left_out)})" if left_out else f"; kinds that can: {known}"
+        others = ", ".join(measurements.of_others)
+        instead = f"-g can be {others}" if others else f"kinds that can: {known}"
+        why = f" ({'; '.join(left_out)})" if left_out else f"; {instead}"
         raise MeasurementError(f"no rows of {gpu.id} that can be fitted{why}")
     return Calibration(profile, fits, list(dict.fromkeys(left_out)))
 

@@ -31,6 +31,7 @@ from simulator.evidence.rows.kinds import (
 )
 from simulator.evidence.rows.refusals import distrusted, impossible, unusable
 from simulator.inputs.dtypes import DTYPE_ALIASES
+from simulator.inputs.files import or_near
 from simulator.inputs.hardware import load_hardware
 from simulator.resources import data_dir
 
@@ -179,7 +180,7 @@ def _read(path: Path) -> pd.DataFrame:
     except MeasurementError:
         raise
     except FileNotFoundError:
-        raise MeasurementError(f"cannot read {path}: no such file") from None
+        raise MeasurementError(f"cannot read {path}: no such file{or_near(path)}") from None
     except ImportError:
         raise MeasurementError(
             f"cannot read {path}: parquet needs pyarrow: "

@@ -128,7 +128,7 @@ def _kernels_finding(frame: "pd.DataFrame") -> str:
     """Say in which setting bifurcated attention gains most and least at the samples asked for."""
     asked = lines.comparable(frame[frame["asked"]])
     if not len(asked):
-        return "With no kernel both kinds of attention fit in memory"
+        return "No kernel fits both kinds of attention in memory"
     most, least = (
         f"{texts.faster(point['speedup'])} with {point['kernel']} ({point['execution']})"
         for point in (asked.loc[asked["speedup"].idxmax()], asked.loc[asked["speedup"].idxmin()])

@@ -59,7 +59,6 @@ def decision_table(decision: Decision) -> Html:
             [
                 *_gpu_heads(decision),
                 *heads_each(ATTENTIONS, lambda choice, name: step_cell(choice.under(name)), MS),
-                Head("speed-up", _speedup_that_fits, "times"),
                 _both(
                     "fits", lambda choice, name: text.FITS_WORDS[choice.under(name).memory.verdict]
                 ),
@@ -116,6 +115,7 @@ def _gpu_heads(decision: Decision) -> list[Head]:
     return [
         words_head("GPU", lambda choice: words.group_name(choice.comparison.standard)),
         words_head("verdict", verdict),
+        Head("speed-up", _speedup_that_fits, "times"),
     ]
 
 
