@@ -7,6 +7,7 @@ import reprlib
 import time
 import tomllib
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from functools import lru_cache, wraps
 from itertools import islice
 from pathlib import Path
@@ -112,7 +113,10 @@ def read_count(value: Any) -> Any:
 def or_near(path: str | Path) -> str:
     """Return the end of an error on a missing file: the nearest name in its folder, if any."""
     path = Path(path)
-    names = [] if path.exists() else [file.name for file in path.parent.glob("*")]
+    names: list[str] = []
+    # A name may be too long to ask for, and a folder closed.
+    with suppress(OSError):
+        names = [] if path.exists() else [file.name for file in path.parent.iterdir()]
     near = nearest(path.name, names, cutoff=0.8)
     return f"; did you mean {str(path.with_name(near))!r}?" if near else ""
 
