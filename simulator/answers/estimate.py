@@ -250,11 +250,11 @@ def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: 
 
 
 def unknown_note(reasons: Iterable[str]) -> str:
-    """Say why intervals are not known, for reasons that may be empty; empty if all are."""
+    """Say why intervals are not known; nothing if every reason is empty."""
     why = "; ".join(dict.fromkeys(filter(None, reasons)))
-    return (
-        why and f"Interval not known: {why}. Only the published peaks bound the time, from below."
-    )
+    if not why:
+        return ""
+    return f"Interval not known: {why}. Only the published peaks bound the time, from below."
 
 
 def _notes(model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload) -> Iterator[str]:

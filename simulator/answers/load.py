@@ -372,18 +372,18 @@ def _timer(
     prompt, stored = request.workload.but(tree=(), decoded_tokens=0), request.stored_tokens
     known = not unknown_regime(model, gpu_rates, setup)
 
-    def _interval(operations: Sequence[Operation], time: StepTime, way: Setup) -> Uncertainty:
+    def interval(operations: Sequence[Operation], time: StepTime, way: Setup) -> Uncertainty:
         served = way.engine != "none"
         return uncertainty(operations, time, gpu_rates, way, known=known, served=served)
 
     @cache
     def prefill(way: Setup) -> Uncertainty:
         operations = prefill_operations(model, way, prompt, cached_tokens=stored)
-        return _interval(operations, step_time(operations, gpu_rates, execution), way)
+        return interval(operations, step_time(operations, gpu_rates, execution), way)
 
-    def _servers(way: Setup, held: int, surely: int) -> tuple[Server, Server, Server | None]:
+    def servers(way: Setup, held: int, surely: int) -> tuple[Server, Server, Server | None]:
         step = before + timed_attention(model, way, work, gpu_rates) + after
-        steps = _interval(step.operations, summed(step), way)
+        steps = interval(step.operations, summed(step), way)
         # Prompts are computed alike, unless their caches are copied or kept in two forms.
         differs = way.copies or way.rebuilds or way.mixed
         filled = prefill(way if differs else way.under("standard").but(kv_layout="shared"))
@@ -434,7 +434,7 @@ def _timer(
             server(steps.high_s, filled.high_s, surely) if surely and known else None,
         )
 
-    return _servers
+    return servers
 
 
 def check_percentile(percentile: float | None) -> None:

@@ -111,7 +111,7 @@ def read_count(value: Any) -> Any:
 
 
 def or_near(path: str | Path) -> str:
-    """Return the end of an error on a missing file: the nearest name in its folder, if any."""
+    """Return what to add to the error of a missing file: the nearest name in its folder."""
     path = Path(path)
     names: list[str] = []
     # A name may be too long to ask for, and a folder closed.
