@@ -2,7 +2,7 @@
 """Write docs/accuracy.md from measured rows: python tools/accuracy.py ROWS... [-o docs/accuracy.md].
 
 Fits every GPU anew, with whole shapes held out, and GPUs left out in turn; takes a few minutes.
-It writes no rows, only errors: on the page, and in simulator/timing/spread.toml, on which the
+It writes no rows, only errors: on the page, and in simulator/timing/spread.json, on which the
 intervals of predictions rest. With --carry it only writes
 simulator/timing/carried_kernels.json and carried_libraries.json, from the constants fitted in the
 profiles.
@@ -35,7 +35,7 @@ SMALL_M = 256
 TOKENS = (8, 512)
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, TIMING = ROOT / "docs", ROOT / "simulator" / "timing"
-SPREADS = TIMING / "spread.toml"
+SPREADS = TIMING / "spread.json"
 # The GPU whose constants each architecture takes over, and whether with its shares of bandwidth: the
 # A100 80GB stops at 1.55 TB/s of its 2.04, and the 40GB cards have no more than that.
 CARRIED = {
@@ -311,7 +311,7 @@ def main() -> None:
     }
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
     found = residuals.residuals(measurements, calibrations)
-    spreads = spread.toml(spread.spreads(found, measurements), measurements, date)
+    spreads = spread.text(spread.spreads(found, measurements), measurements, date)
     options.spreads.write_text(spreads, encoding="utf-8")
     shipped_spreads.cache_clear()  # the page is about the new intervals
     lines = [INTRODUCTION.format(date=date, rows=measurements.rows).rstrip("\n"), ""]

@@ -213,8 +213,12 @@ def text(
         return {str(key): _told(key, each) for key, each in chosen.items()}
 
     of = {name: listed(entries) for name, entries in architectures.items()}
-    written = json.dumps({"about": ABOUT, "default": listed(default), "architecture": of}, indent=1)
-    # A constant on one line.
+    return entry_lines({"about": ABOUT, "default": listed(default), "architecture": of})
+
+
+def entry_lines(tables: Mapping[str, Any]) -> str:
+    """Write tables as JSON, with each entry on a line."""
+    written = json.dumps(tables, indent=1)
     return re.sub(r"\{[^{}]*\}", lambda entry: " ".join(entry[0].split()), written) + "\n"
 
 

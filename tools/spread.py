@@ -6,7 +6,7 @@
   questions are, without the constants fitted to its harness.
 * Of engines under load, on top of their kernels: public serving runs.
 
-This module writes ``spread.toml``.
+This module writes ``spread.json``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import VENDOR, Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
-from tools.carry import NO_GUIDE
+from tools.carry import NO_GUIDE, entry_lines
 from tools.residuals import FAMILIES, Residuals, predicted_rows
 
 if TYPE_CHECKING:
@@ -52,17 +52,14 @@ FIT_LICENCE, LONGEST_INPUT = "Apache-2.0", 8
 # Kernels of the paper's tables, and their names in questions.
 PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
-# The tables of the file.
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
-FILE_HEAD = """\
-# How far measured times lie from predicted ones, as shares of these: {coverage:.0%} of them
-# are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date}
-# from {rows:,} rows; what the columns mean: simulator/timing/interval.py.
-coverage = {coverage}
-date = "{date}"
-source = "residuals of rows of {sources}"
-"""
-FILE_TABLES = {
+ABOUT = (
+    f"How far measured times lie from predicted ones, as shares of these: {COVERAGE:.0%} of them are "
+    "within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date} from "
+    "{rows:,} rows; what the columns mean: simulator/timing/interval.py."
+)
+# What the tables of the file are.
+TABLES = {
     "fitted": "Shapes that the fit of their GPU had not seen, over all GPUs.",
     "carried": "The worst of GPUs left out in turn, predicted from the constants of the others.",
     "peak": "What published peaks leave out: a share, and time of each launch [us].",
@@ -213,7 +210,7 @@ def bifurcated(measurements: Measurements) -> Spread:
 
 
 def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
-    """Return the tables of ``spread.toml``."""
+    """Return the tables of ``spread.json``."""
     fitted = {str(name): spread(part) for name, part in found.fitted.groupby("family")}
     carried = {
         # Constants of other GPUs are no better than a GPU's own.
@@ -317,26 +314,26 @@ def engine_spread(errors: pd.DataFrame) -> Spread:
     return Spread(**ends)
 
 
-def toml(tables: Mapping[str, Any], measurements: Measurements, date: str) -> str:
-    """Return the text of ``spread.toml``, with source, rows and date."""
+def text(tables: Mapping[str, Any], measurements: Measurements, date: str) -> str:
+    """Return the text of ``spread.json``, with source, rows and date."""
     used = [table for kind, table in measurements.tables.items() if kind in FILE_KINDS]
     sources = sorted({str(name) for table in used for name in table["source"].dropna().unique()})
-    rows = sum(len(table) for table in used)
-    lines = [FILE_HEAD.format(coverage=COVERAGE, date=date, rows=rows, sources=", ".join(sources))]
-    for name, comment in FILE_TABLES.items():
-        parts = tables[name].items()
-        nested = parts if name == "gpu" else [("", tables[name])]
-        lines.append(f"# {comment}")
-        for key, entries in nested:
-            lines.append(f"[{name}.{key}]" if key else f"[{name}]")
-            lines += [f"{family} = {_entry(item)}" for family, item in entries.items()]
-            lines.append("")
-    return "\n".join(lines)
+    told = {name: _told(found) for name, found in tables.items()}
+    return entry_lines(
+        {
+            "about": ABOUT.format(date=date, rows=sum(map(len, used))),
+            "tables": TABLES,
+            "coverage": COVERAGE,
+            "date": date,
+            "source": f"residuals of rows of {', '.join(sources)}",
+            **told,
+        }
+    )
 
 
-def _entry(item: Spread) -> str:
-    """Return a spread as an inline table, without its default values."""
-    default = Spread()
-    values = {field.name: getattr(item, field.name) for field in fields(Spread)}
-    told = {name: value for name, value in values.items() if value != getattr(default, name)}
-    return "{ " + ", ".join(f"{name} = {value:g}" for name, value in told.items()) + " }"
+def _told(found: Any) -> Any:
+    """Return spreads, or tables of them, without default values."""
+    if isinstance(found, Mapping):
+        return {name: _told(item) for name, item in found.items()}
+    values = {field.name: (getattr(found, field.name), field.default) for field in fields(Spread)}
+    return {name: float(f"{value:g}") for name, (value, usual) in values.items() if value != usual}

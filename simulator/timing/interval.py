@@ -1,6 +1,6 @@
 """Intervals of the time of a step or a request, from the spreads of its kernels.
 
-An interval holds 80 % of measured times. ``spread.toml`` states how far measured times lie from
+An interval holds 80 % of measured times. ``spread.json`` states how far measured times lie from
 predicted ones, by kind of kernel and origin of its constants, on shapes or whole GPUs that no fit
 had seen; ``make accuracy`` writes it. ``fitted`` has a GPU's own residuals (or those of all fitted
 GPUs), ``carried`` the worst of GPUs left out in turn, ``peak`` how much longer a kernel takes than
@@ -22,9 +22,9 @@ In the ratio of two steps, the errors of products and norms and the common share
 error cancel; attention's own share and the errors of plain code and its host do not.
 """
 
-import tomllib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from math import inf
@@ -128,7 +128,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Spreads:
-    """The spreads of ``spread.toml``.
+    """The spreads of ``spread.json``.
 
     Attributes
     ----------
@@ -608,7 +608,7 @@ def _precision(gpu_rates: Rates, family: Family, dtype: Dtype) -> Precision:
 
 
 def spread_names(gpu: HardwareProfile, family: Family, precision: Precision) -> list[str]:
-    """Return the names under which a kind of kernel's spread may stand in ``spread.toml``.
+    """Return the names under which a kind of kernel's spread may stand in ``spread.json``.
 
     Its own name comes first, then those of the formats and of the kind that stand in for it.
 
@@ -653,19 +653,15 @@ def code_spread(code: Code) -> Spread:
 @cache
 def shipped_spreads() -> Spreads:
     """Read the shipped spreads once."""
-    text = (files("simulator") / "timing" / "spread.toml").read_text(encoding="utf-8")
-    return spreads_from(tomllib.loads(text))
+    text = (files("simulator") / "timing" / "spread.json").read_text(encoding="utf-8")
+    return spreads_from(json.loads(text))
 
 
 def spreads_from(raw: Mapping[str, Any]) -> Spreads:
-    """Read spreads from the tables of ``spread.toml``."""
-    known = {field.name for field in fields(Spread)}
+    """Read spreads from the tables of ``spread.json``."""
 
     def table(entries: Mapping[str, Mapping[str, float]]) -> dict[str, Spread]:
-        return {
-            name: Spread(**{key: value for key, value in entry.items() if key in known})
-            for name, entry in entries.items()
-        }
+        return {name: Spread(**entry) for name, entry in entries.items()}
 
     return Spreads(
         coverage=raw["coverage"],

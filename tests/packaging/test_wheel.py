@@ -109,7 +109,7 @@ def test_wheel_holds_the_files_it_cannot_do_without(wheel: Path) -> None:
         "simulator/py.typed",
         "simulator/timing/carried.toml",
         "simulator/answers/size_factors.toml",
-        "simulator/timing/spread.toml",
+        "simulator/timing/spread.json",
         "simulator/timing/carried_kernels.json",
         "simulator/timing/carried_libraries.json",
         "simulator/inputs/presets.toml",

@@ -1,6 +1,6 @@
 """Spreads come out of rows as they were put in; intervals hold what they promise of real rows."""
 
-import tomllib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,8 +128,8 @@ def test_the_file_reads_back_as_it_was_written() -> None:
         "gpu": {"h100-sxm": {"gemm": item, "fp8_gemm": Spread(cached_above=2.5)}},
         "code": {"rebuilt": Spread(streaming_above=3.25)},
     }
-    text = spread.toml(tables, Measurements({}), "2026-01-31")
-    raw = tomllib.loads(text)
+    text = spread.text(tables, Measurements({}), "2026-01-31")
+    raw = json.loads(text)
     found = spreads_from(raw)
     assert {**found.origin, "gpu": found.gpu, "code": found.code} == tables
     assert (found.coverage, raw["date"]) == (spread.COVERAGE, "2026-01-31")

@@ -55,7 +55,7 @@ class Way:
         Whether the logits go through memory between its products.
     spread
         The spread of measured times that its interval adds to that of engines' kernels
-        (``spread.toml``, table ``code``); empty for none.
+        (``spread.json``, table ``code``); empty for none.
     caution
         What users of its bifurcated form should know, in a sentence or two; empty for nothing.
     """
