@@ -10,7 +10,6 @@ This module writes ``spread.json``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any, cast
 
@@ -54,9 +53,9 @@ PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
 ABOUT = (
-    f"How far measured times lie from predicted ones, as shares of these: {COVERAGE:.0%} of them are "
-    "within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date} from "
-    "{rows:,} rows; what the columns mean: simulator/timing/interval.py."
+    f"How far measured times lie from predicted ones, as shares of these: {COVERAGE:.0%} of them "
+    "are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date} "
+    "from {rows:,} rows; what the columns mean: simulator/timing/interval.py."
 )
 # What the tables of the file are.
 TABLES = {
@@ -160,7 +159,7 @@ def either_way(item: Spread) -> Spread:
         below, above = getattr(item, f"{part}_below"), getattr(item, f"{part}_above")
         ratio = max(1 + above, 1 / (1 - below))
         ends[f"{part}_below"], ends[f"{part}_above"] = _rounded(1 - 1 / ratio), _rounded(ratio - 1)
-    return replace(item, **ends)
+    return item._replace(**ends)
 
 
 def by_gpu(frame: pd.DataFrame, least_rows: int) -> dict[str, dict[str, Spread]]:
@@ -187,7 +186,7 @@ def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
         spreads = [table[str(family)] for table in own.values() if str(family) in table]
         if spreads:
             common = _rounded(common_share(part))
-            found[str(family)] = replace(either_way(widest(spreads)), common=common)
+            found[str(family)] = either_way(widest(spreads))._replace(common=common)
     return found
 
 
@@ -206,7 +205,7 @@ def bifurcated(measurements: Measurements) -> Spread:
             for group in prepare(shared, "shared_prefix_attention").groups
             if group.execution == "graph"
         ]
-    return replace(spread(pd.concat(frames)), common=0.0) if frames else Spread()
+    return spread(pd.concat(frames))._replace(common=0.0) if frames else Spread()
 
 
 def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
@@ -214,7 +213,7 @@ def spreads(found: Residuals, measurements: Measurements) -> dict[str, Any]:
     fitted = {str(name): spread(part) for name, part in found.fitted.groupby("family")}
     carried = {
         # Constants of other GPUs are no better than a GPU's own.
-        name: replace(widest([item, fitted.get(name, item)]), common=item.common)
+        name: widest([item, fitted.get(name, item)])._replace(common=item.common)
         for name, item in worst_gpu(found.carried).items()
     }
     return {
@@ -335,5 +334,8 @@ def _told(found: Any) -> Any:
     """Return spreads, or tables of them, without default values."""
     if isinstance(found, Mapping):
         return {name: _told(item) for name, item in found.items()}
-    values = {field.name: (getattr(found, field.name), field.default) for field in fields(Spread)}
-    return {name: float(f"{value:g}") for name, (value, usual) in values.items() if value != usual}
+    return {
+        name: float(f"{value:g}")
+        for name, value in found._asdict().items()
+        if value != Spread._field_defaults[name]
+    }

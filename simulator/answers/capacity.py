@@ -1,6 +1,6 @@
 """How much fits: the most samples and the longest context, in memory and under a latency target."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from simulator.answers.estimate import Estimate, memory_on
 from simulator.answers.search import largest
@@ -9,8 +9,7 @@ from simulator.inputs.workload import LARGEST_COUNT, Workload
 from simulator.timing.step import decode_time
 
 
-@dataclass(frozen=True, kw_only=True)
-class Capacity:
+class Capacity(NamedTuple):
     """Limits of one workload on one GPU (or group); None where not even the smallest fits.
 
     Attributes

@@ -5,8 +5,7 @@ code gives one answer or a map.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.counts.transformer import rank_geometry
 from simulator.errors import WorkloadError, unknown
@@ -27,8 +26,7 @@ TILE = 128
 CACHE_BLOCK_TOKENS = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rule:
+class Rule(NamedTuple):
     """A rule of a serving engine.
 
     Attributes
@@ -47,8 +45,7 @@ class Rule:
     reason: "Callable[[ModelShape, HardwareProfile, Setup, Workload], str]"
 
 
-@dataclass(frozen=True, kw_only=True)
-class RuleChoice:
+class RuleChoice(NamedTuple):
     """What a rule chooses for one step, and what that costs by our predictions.
 
     An engine with such a rule stores a shared context once, so both ways are timed over one stored

@@ -6,9 +6,8 @@ Names follow the serving engines where possible: ``--input-len``, ``--num-sample
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -227,8 +226,8 @@ def question_of(**values: Any) -> "Question":
     chosen = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
     name = named if model is None else model
     asked = tuple(_single(name, assume, shapes, **settings | sizes) for sizes in chosen)
-    every = tuple(replace(each, listed=sizes) for each, sizes in zip(asked, chosen, strict=True))
-    return replace(every[0], each=every)
+    every = tuple(each._replace(listed=sizes) for each, sizes in zip(asked, chosen, strict=True))
+    return every[0]._replace(each=every)
 
 
 question_of.__signature__ = inspect.Signature(OPTIONS)  # type: ignore[attr-defined]
@@ -319,8 +318,7 @@ def _model(
     return load_model(name, kv_heads=kv_heads, assume=assume)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
+class Question(NamedTuple):
     """The question that the shared options form.
 
     Attributes
@@ -340,7 +338,7 @@ class Question:
     output_tokens: int | None
     decoded_tokens: int | None
     tensor_parallel: int | None
-    listed: Mapping[str, int] = field(default_factory=dict)
+    listed: Mapping[str, int] = {}
     each: "tuple[Question, ...]" = ()
 
     def settings(self, **changes: Any) -> dict[str, Any]:

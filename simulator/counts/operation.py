@@ -1,8 +1,8 @@
 """The unit of account: one operation of a step."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 from simulator.inputs.dtypes import Dtype
 from simulator.numeric import Numeric
@@ -182,8 +182,7 @@ def repeated(operations: Iterable[Operation], times: int, *, mark: str = "") -> 
     return layers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(NamedTuple):
     """Sums over the operations of a step, repeats included."""
 
     flops: Numeric
@@ -197,7 +196,7 @@ class Totals:
 
 def total(operations: Iterable[Operation]) -> Totals:
     """Sum operations, each multiplied by its repeats, attention last."""
-    sums: dict[str, Numeric] = {field.name: 0 for field in fields(Totals)}
+    sums: dict[str, Numeric] = dict.fromkeys(Totals._fields, 0)
     for operation in sorted(operations, key=lambda operation: operation.kind in ONE_KERNEL):
         for name, summed in sums.items():
             sums[name] = summed + operation.repeat * getattr(operation, name)

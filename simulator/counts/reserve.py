@@ -1,14 +1,13 @@
 """What an engine keeps of a card's memory, and what its share of that memory means."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from simulator.inputs.setup import Setup
 from simulator.numeric import Numeric, minimum, where
 from simulator.units import GIB
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kept:
+class Kept(NamedTuple):
     """Memory that an engine keeps on each GPU beside weights, activations and caches.
 
     Attributes

@@ -642,7 +642,7 @@ def attention_shape(
     if model.latent is None or not setup.mixed:
         return shape
     expanded = widths(setup.but(latent_form="expanded"))
-    return replace(shape, expanded=replace(shape, kind="attention", **expanded))
+    return shape._replace(expanded=shape._replace(kind="attention", **expanded))
 
 
 def visible_tokens(

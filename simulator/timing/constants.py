@@ -28,7 +28,7 @@ tiles between architectures. One with ``tflops_per_w`` depends on power.
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from importlib.resources import files
 from math import inf
@@ -166,8 +166,7 @@ class Key(NamedTuple):
         return "_".join(part for part in parts if part)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Definition:
+class Definition(NamedTuple):
     """The definition of a constant.
 
     Attributes
@@ -202,7 +201,7 @@ class Definition:
     clock_power: float = 0.0
     needs: tuple[str, ...] | None = ()
     eager_only: bool = False
-    fit: Mapping[Kind | None, tuple[float, ...]] = field(default_factory=dict)
+    fit: Mapping[Kind | None, tuple[float, ...]] = {}
     rows: str = "other shapes"
 
     @property
@@ -522,8 +521,7 @@ class Constant:
     key: Key | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A constant of another GPU, and the conditions of its measurement.
 
     Attributes
@@ -561,8 +559,7 @@ class Entry:
 _Table = Mapping[Key, Entry]
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(NamedTuple):
     """Constants of other GPUs: of all, by architecture, and the relatives of architectures."""
 
     default: _Table

@@ -24,11 +24,10 @@ error cancel; attention's own share and the errors of plain code and its host do
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from math import inf
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import KIN, Kind, Operation, Totals, total
@@ -86,8 +85,7 @@ OVER_PCIE, UNSHARED = "pcie_collective", 1 - (PCIE_PAIR / NODE_GPUS) ** PCIE_POW
 _TINY_S = 1e-15
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
+class Spread(NamedTuple):
     """The spread of measured times, as shares of the predicted time.
 
     Attributes
@@ -126,8 +124,7 @@ class Spread:
         return self.launch_above_us * MICROSECOND
 
 
-@dataclass(frozen=True, slots=True)
-class Spreads:
+class Spreads(NamedTuple):
     """The spreads of ``spread.json``.
 
     Attributes
@@ -149,8 +146,7 @@ class Spreads:
     code: Mapping[str, Spread]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepSums:
+class StepSums(NamedTuple):
     """The sums over a step's operations that determine its interval.
 
     Attributes
@@ -182,16 +178,14 @@ class StepSums:
     stored_above_s: Numeric = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Deviation:
+class Deviation(NamedTuple):
     """One independent error of a step: how much shorter and longer it may make it. [s]."""
 
     below_s: Numeric
     above_s: Numeric
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Uncertainty:
+class Uncertainty(NamedTuple):
     """The independent errors of a step, by name.
 
     Attributes
@@ -251,7 +245,7 @@ def uncertainty(
     if known:
         return found
     bound = minimum(sums.bound_s, sums.total_s)
-    return replace(found, low_s=bound, high_s=sums.total_s * inf, known=False)
+    return found._replace(low_s=bound, high_s=sums.total_s * inf, known=False)
 
 
 # Recurrences of a state that rows have timed (Gated DeltaNet, Kimi Delta Attention), and the lone
@@ -594,7 +588,7 @@ def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread
     names = spread_names(gpu_rates.gpu, family, precision)
     found = next(table[name] for name in names for table in tables if name in table)
     if names == [OVER_PCIE] and gpu_rates.choice != "peak":
-        found = replace(found, streaming_below=max(found.streaming_below, UNSHARED))
+        found = found._replace(streaming_below=max(found.streaming_below, UNSHARED))
     return found
 
 

@@ -1,7 +1,6 @@
 """A whole request: prefill, then decode steps until every sample has its tokens."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.counts.request import decode_steps, own_tokens
 from simulator.counts.transformer import prefill_operations
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
 STEPS_AT_ONCE = 2**14
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerationTime:
+class GenerationTime(NamedTuple):
     """Time of a request.
 
     Attributes

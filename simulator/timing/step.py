@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from simulator.counts.operation import ONE_KERNEL, Kind, Operation, Totals
 from simulator.counts.transformer import attention_operations, decode_operations
@@ -41,8 +42,7 @@ class KindTime:
     squares_s2: Numeric = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepTime:
+class StepTime(NamedTuple):
     """Time of a step, numbers or arrays over a grid.
 
     Attributes

@@ -1,7 +1,6 @@
 """Accounts of the attention kernels against the paper and against each other."""
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -354,12 +353,8 @@ def test_one_mask_computes_the_blocks_it_touches(
         mask[i : i + 128, j : j + 128] for i in range(0, len(row), 128) for j in range(0, keys, 128)
     ]
     pairs = sum(block.size for block in blocks if block.any())
-    shape = replace(
-        llama_3_8b_attention(samples, context_tokens, resident_blocks=SLOTS),
-        prompts=3,
-        heads=8 * group,
-        decoded_tokens=own,
-    )
+    whole = llama_3_8b_attention(samples, context_tokens, resident_blocks=SLOTS)
+    shape = whole._replace(prompts=3, heads=8 * group, decoded_tokens=own)
     _, call, _ = PLAIN_KERNELS["bifurcated_flex"].operations(shape)
     assert call.flops == 3 * 2 * 8 * pairs * (128 + 128)
 
@@ -395,7 +390,7 @@ TINY = AttentionShape(
 
 
 def _plain(name: str, **changes: Any) -> dict[str, Operation]:
-    return by_name(PLAIN_KERNELS[name].operations(replace(TINY, **changes)))
+    return by_name(PLAIN_KERNELS[name].operations(TINY._replace(**changes)))
 
 
 def test_a_context_in_chunks_by_hand() -> None:

@@ -1,6 +1,5 @@
 """Sparse attention: indexer, scores, selection and attention, by hand and against PyTorch."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -190,14 +189,14 @@ def test_arrays_give_what_numbers_give() -> None:
     contexts = np.array([100.0, 2048.0, 100_000.0])
     layer = shape(samples=4)
     grid = [
-        *sparse.scores(replace(layer, context_tokens=contexts), V32, bifurcated=True),
-        sparse.attention(replace(layer, context_tokens=contexts), V32),
+        *sparse.scores(layer._replace(context_tokens=contexts), V32, bifurcated=True),
+        sparse.attention(layer._replace(context_tokens=contexts), V32),
         *sparse.prefill(layer, V32, prompts=1, tokens=contexts),
     ]
     for place, context in enumerate(contexts.tolist()):
         point = [
-            *sparse.scores(replace(layer, context_tokens=context), V32, bifurcated=True),
-            sparse.attention(replace(layer, context_tokens=context), V32),
+            *sparse.scores(layer._replace(context_tokens=context), V32, bifurcated=True),
+            sparse.attention(layer._replace(context_tokens=context), V32),
             *sparse.prefill(layer, V32, prompts=1, tokens=context),
         ]
         for many, one in zip(grid, point, strict=True):
@@ -210,7 +209,7 @@ def test_formulas_take_symbols() -> None:
     """A page records them, so nothing branches on a size."""
     recorder = Recorder()
     context, samples = recorder.variable("context"), recorder.variable("samples")
-    layer = replace(shape(), context_tokens=context, samples=samples)
+    layer = shape()._replace(context_tokens=context, samples=samples)
     listed = [
         *sparse.scores(layer, V32, bifurcated=True),
         *sparse.scores(layer, V32, rereads=True),
@@ -245,6 +244,6 @@ def test_products_are_those_of_plain_pytorch() -> None:
         chosen = scored().topk(small.top_k).indices
     with FlopCounterMode(display=False) as of_attention:
         attended(chosen)
-    layer = replace(shape(samples=samples, context_tokens=cached - 64), heads=heads)
+    layer = shape(samples=samples, context_tokens=cached - 64)._replace(heads=heads)
     assert total(sparse.scores(layer, small)).flops == of_scores.get_total_flops()
     assert sparse.attention(layer, small).flops == of_attention.get_total_flops()

@@ -182,7 +182,7 @@ def test_without_one_step_s_interval_a_ratio_has_none(spreads: dict[str, Spread]
     """Products that are known, over or under some that are not."""
     spreads["gemm"] = Spread(fixed_above=0.5)
     known = _interval(PRODUCT)[3]
-    unknown = replace(known, high_s=math.inf, known=False)
+    unknown = known._replace(high_s=math.inf, known=False)
     assert speedup_interval(known, unknown) == speedup_interval(unknown, known) == (0, math.inf)
 
 
@@ -315,7 +315,7 @@ def test_a_kind_without_rows_held_out_is_as_sure_as_others_constants(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where no fitted GPU has a spread for it, a fitted constant has the one of carried ones."""
-    without = replace(SHIPPED, origin={**SHIPPED.origin, "fitted": {}}, gpu={})
+    without = SHIPPED._replace(origin={**SHIPPED.origin, "fitted": {}}, gpu={})
     monkeypatch.setattr(interval, "shipped_spreads", lambda: without)
     assert spread_of(rates(round_gpu()), "gemm") == SHIPPED.origin["carried"]["gemm"]
 

@@ -1,7 +1,6 @@
 """Spreads come out of rows as they were put in; intervals hold what they promise of real rows."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,7 +106,7 @@ def test_other_gpus_may_be_off_either_way() -> None:
     assert (wide.fixed_below, wide.fixed_above) == (0.5, 1.0)
     assert (wide.streaming_below, wide.streaming_above) == (0.2, 0.25)
     assert wide.cached_above == pytest.approx(0.1)
-    assert spread.widest([item, wide]) == replace(wide, common=item.common)
+    assert spread.widest([item, wide]) == wide._replace(common=item.common)
 
 
 def test_coverage_counts_both_sides() -> None:

@@ -6,7 +6,7 @@ tokens, and a merge by log-sum-exp. In plain PyTorch, folding and merge are sepa
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from simulator.counts.attention.plain import (
     folds_by_copy,
@@ -42,8 +42,7 @@ ENOUGH_BLOCKS, FULL_WAVE = 0.8, 0.85
 MOST_WAVES = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedKernel:
+class SharedKernel(NamedTuple):
     """How a library's kernel reads the keys that several samples share.
 
     Attributes

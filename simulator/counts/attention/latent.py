@@ -16,7 +16,6 @@ once. Per query token, head and cached token it multiplies less than MLA, becaus
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from simulator.counts.attention.einsum import bifurcated_products, product, standard_products
 from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
@@ -172,7 +171,7 @@ def standard_latent_expanded(shape: AttentionShape) -> list[Operation]:
 
 def bifurcated_latent(shape: AttentionShape) -> list[Operation]:
     """``standard_latent`` with two products each, over the context and over own vectors."""
-    of_context, of_own, softmax, *rest = bifurcated_products(replace(shape, expanded=None))
+    of_context, of_own, softmax, *rest = bifurcated_products(shape._replace(expanded=None))
     joined = copied("attention_concatenate", shape.logits_bytes(shape.tokens), 1)
     return [*_absorb(shape), of_context, of_own, joined, softmax, *rest, _leave(shape)]
 
@@ -214,7 +213,7 @@ def bifurcated_grouped_latent(shape: AttentionShape) -> list[Operation]:
     As in ``bifurcated_einsum``, queries and the context's weights are copied where no product can
     address them with samples folded into rows.
     """
-    _, _, softmax, *values, added = bifurcated_products(replace(shape, expanded=None))
+    _, _, softmax, *values, added = bifurcated_products(shape._replace(expanded=None))
     vectors, folds = _vectors(shape), merges_by_copy(shape)
     weights = shape.logits_bytes(shape.context_tokens)
     return [
@@ -234,13 +233,13 @@ def bifurcated_grouped_latent(shape: AttentionShape) -> list[Operation]:
 def _vectors(shape: AttentionShape) -> AttentionShape:
     """Return the sizes of the keys without their rotary part."""
     width = shape.value_width
-    return replace(shape, key_width=width, cache_width=shape.kv_heads * width)
+    return shape._replace(key_width=width, cache_width=shape.kv_heads * width)
 
 
 def _scores(shape: AttentionShape, part: CachePart) -> list[Operation]:
     """Return <q,K> with each group's vector and with the shared rotary keys, and their sum."""
     width = shape.key_width - shape.value_width
-    rotary = replace(shape, kv_heads=1, key_width=width, cache_width=width)
+    rotary = shape._replace(kv_heads=1, key_width=width, cache_width=width)
     logits = shape.logits_bytes(part.tokens)
     return [
         product(_vectors(shape), part, keys=True),

@@ -21,7 +21,7 @@ Z. Qin et al., "Lightning Attention-2", 2024.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from simulator.counts.attention.tree import SharedLevel
 from simulator.counts.operation import Operation, repeated
@@ -54,8 +54,7 @@ CHANNEL_DECAY_STEP = 1.5
 CONVOLVED_TOKENS = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearShape:
+class LinearShape(NamedTuple):
     """Sizes of the linear attention of one layer on one GPU: numbers, or arrays that broadcast.
 
     Attributes
@@ -75,11 +74,11 @@ class LinearShape:
     """
 
     batch: Numeric
-    seq_len: Numeric = 1
     k_heads: Numeric
     k_dim: Numeric
     v_heads: Numeric
     v_dim: Numeric
+    seq_len: Numeric = 1
     taps: Numeric = 4
     chunk: Numeric = CHUNK
     state_bytes: Numeric = STATE_BYTES

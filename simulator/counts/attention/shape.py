@@ -4,7 +4,7 @@ b samples, n query tokens, h query heads, g KV heads, k head width, m_c context 
 tokens; P prompts multiply every term. Sizes are those of one rank of a tensor-parallel group.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from simulator.counts.attention.tree import CachePart, SharedLevel, cache_parts, stored_tokens
 from simulator.counts.operation import Kind
@@ -13,8 +13,7 @@ from simulator.inputs.model import Indexer
 from simulator.numeric import Numeric, minimum, where
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttentionShape:
+class AttentionShape(NamedTuple):
     """Sizes of one layer's attention on one GPU.
 
     Attributes

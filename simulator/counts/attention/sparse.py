@@ -199,8 +199,7 @@ def selected(shape: AttentionShape, indexer: Indexer) -> AttentionShape:
     shape, indexer
         The layer's attention over all tokens in the absorbed form, and the sizes of the indexer.
     """
-    return replace(
-        shape,
+    return shape._replace(
         context_tokens=0,
         decoded_tokens=minimum(shape.tokens, indexer.top_k),
         levels=(),

@@ -7,14 +7,13 @@ none is standard attention.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SharedLevel:
+class SharedLevel(NamedTuple):
     """The part of a tree's level that the queries can see.
 
     Attributes
@@ -33,8 +32,7 @@ class SharedLevel:
     cached: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachePart:
+class CachePart(NamedTuple):
     """Keys that one kernel reads: a whole cache, one or several joined levels, or decoded tokens.
 
     Attributes
@@ -134,4 +132,4 @@ def _joined(above: Sequence[SharedLevel], part: CachePart) -> CachePart:
         tokens = tokens + level.tokens
         repeated = repeated + (part.caches - level.nodes) * level.tokens
         stored = stored + level.nodes * level.tokens
-    return replace(part, tokens=tokens, repeated_tokens=repeated, stored_tokens=stored)
+    return part._replace(tokens=tokens, repeated_tokens=repeated, stored_tokens=stored)

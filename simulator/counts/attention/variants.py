@@ -28,7 +28,7 @@ def standard_repeat_kv(shape: AttentionShape) -> list[Operation]:
     repeat = replace(
         moved("kv_repeat", cache, cache * shape.group, launches=2, kind="copy"), kv_bytes_read=cache
     )
-    repeated = replace(shape, kv_heads=shape.heads, cache_width=shape.cache_width * shape.group)
+    repeated = shape._replace(kv_heads=shape.heads, cache_width=shape.cache_width * shape.group)
     return [repeat, *flash_part(repeated, repeated.whole())]
 
 
@@ -46,7 +46,7 @@ def bifurcated_flash_chunked(shape: AttentionShape) -> list[Operation]:
     states = own + chunks + present(rest)
     alone = where(states > 1, 0, 1)
     # Query tokens are folded like samples.
-    folded = replace(shape, samples=shape.samples * shape.query_tokens, query_tokens=1)
+    folded = shape._replace(samples=shape.samples * shape.query_tokens, query_tokens=1)
     return [
         *flash_part(shape, shape.decoded_part),
         query_fold(shape, merges_by_copy(folded) * context),

@@ -7,7 +7,7 @@ formula that ``--explain`` prints, and the spread behind its interval. The regis
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
@@ -19,8 +19,7 @@ from simulator.numeric import Numeric
 PARTIAL_BYTES = 4  # partial outputs, log-sum-exps and PyTorch's math path are float32
 
 
-@dataclass(frozen=True, slots=True)
-class PlainKernel:
+class PlainKernel(NamedTuple):
     """The account of a way of attention as one PyTorch function.
 
     The function of the same name is in :mod:`simulator.evidence.kernels`. The account equals a

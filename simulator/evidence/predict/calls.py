@@ -509,7 +509,7 @@ def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
 def _shared_prefix(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Return standard attention over copies, or bifurcated attention with its merge."""
     whole = _attention_shape(rows, gpu, rows["prefix_len"], samples=True)
-    shape = replace(whole, resident_blocks=1)
+    shape = whole._replace(resident_blocks=1)
     standard = rows["mode"].iloc[0] == "standard"
     parts = _flash(shape, "standard" if standard else "bifurcated")
     # Replays find the keys of all parts in L2 if they all fit.

@@ -133,7 +133,7 @@ def operations(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         # The kernel of decoding: queries of a sequence see the tokens before them.
         mean = numbers(rows, "past_len") + (numbers(rows, "q_len") + 1) / 2
         tokens = mean / numbers(rows, "compress_ratio")
-        scored, _ = sparse.scores(replace(shape, context_tokens=tokens), indexer)
+        scored, _ = sparse.scores(shape._replace(context_tokens=tokens), indexer)
         return [replayed(scored)]
     scored, selection, attended = _prefill(rows, shape, indexer)
     if "logits" in kind:

@@ -105,13 +105,13 @@ def _flash(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
         dtype=dtype,
         resident_blocks=resident_blocks,
     )
-    part = replace(shape.decoded_part, name=traced.name)
+    part = shape.decoded_part._replace(name=traced.name)
     account, combine = flash_part(shape, part)
     # Keys with stride 0 are counted once but read by every sequence.
     again = max(0, account.bytes_read - traced.bytes_read)
     stored = max(0, traced.bytes_read - shape.query_bytes) if again else 0
     token_bytes = shape.cached_bytes(1)
-    shared = replace(part, repeated_tokens=again / token_bytes, stored_tokens=stored / token_bytes)
+    shared = part._replace(repeated_tokens=again / token_bytes, stored_tokens=stored / token_bytes)
     call = replace(
         account,
         flops=traced.flops,

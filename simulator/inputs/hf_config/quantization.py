@@ -8,11 +8,11 @@ name. Each group of tensors then has the format of most of its weights and the m
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
 from math import inf, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from simulator.inputs.dtypes import DTYPE_BYTES, KV_DTYPES, Dtype, KvDtype, is_low_precision
 from simulator.inputs.formats import (
@@ -133,8 +133,7 @@ def listed_modules(texts: Iterable[object]) -> Modules:
 _NONE = listed_modules(())
 
 
-@dataclass(frozen=True)
-class Scheme:
+class Scheme(NamedTuple):
     """The formats of a file's modules.
 
     Attributes
@@ -216,7 +215,7 @@ def weight_formats(
         formats |= {"embedding": scheme.default, "head": scheme.default}
     elif scheme.named:
         # A format of all matrices leaves the head in 16 bits; one that names it does not.
-        formats["head"] = replace(scheme, default=None).of(["lm_head"])
+        formats["head"] = scheme._replace(default=None).of(["lm_head"])
     return WeightFormats(base=base, **formats)
 
 

@@ -8,8 +8,8 @@ experts looks ten times smaller. No type lists the keys it understands: reading 
 import re
 from collections import UserDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from simulator.errors import ModelError
 from simulator.inputs.hf_config.reading import ConfigReader, ModelType, read_fields
@@ -108,8 +108,7 @@ def phrase(parts: Mapping[str, list[str]]) -> str:
     return ", ".join(named[:_NAMED]) + (" ..." if len(named) > _NAMED else "")
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """A file as a model type reads it.
 
     Attributes

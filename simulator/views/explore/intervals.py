@@ -1,7 +1,7 @@
 """Intervals of steps and speed-ups, recorded for the spreads of any GPU."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from simulator.inputs.dtypes import Dtype
@@ -25,7 +25,7 @@ from simulator.views.explore.tape import Tapes, Unique
 STORED = ("stored_below_s", "stored_above_s")
 STEP_SPENT = ("total_s", "device_s", "host_s", "collective_s", "bound_s", *STORED)
 SPENT = ("total_s", "fixed_s", "squares_s2", "launches", "cached_s")
-SPREAD = tuple(item.name for item in fields(Spread))
+SPREAD = Spread._fields
 # What of a setup its interval depends on, besides formats.
 _HOW = ("attention", "kernel", "kv_layout", "execution")
 
