@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn
 
+    from simulator.views.lines import View
+
 Answer = TypeVar("Answer")
 Format = Literal["table", "json", "csv"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -240,24 +242,21 @@ def draw(drawn: "go.Figure", path: Path, *size: int) -> None:
     say(f"wrote {path}: {drawn.layout.meta['finding']}")
 
 
-def show(view: "RenderableType", path: Path | None) -> None:
+def show(view: "View", path: Path | None) -> None:
     """Print a table: in colour on a terminal, as plain text elsewhere."""
-    from rich.console import Console
-
     if path is None and sys.stdout.isatty():
+        from rich.console import Console
+
         console = Console(highlight=False)
         console.print(_harmless(view, console), crop=False)
         return
-    buffer = io.StringIO()
     # Not COLUMNS, which a parent process that loads readline sets to 80 without being asked.
     told = os.environ.get(WIDTH_VARIABLE, "")
     width = int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
-    console = Console(file=buffer, width=width, highlight=False, no_color=True)
-    console.print(view, crop=False)
-    write_text(printable(_trimmed(buffer.getvalue())), path)
+    write_text(printable(view.text(width).rstrip("\n")) + "\n", path)
 
 
-def _harmless(view: "RenderableType", console: "Console") -> "RenderableType":
+def _harmless(view: "View", console: "Console") -> "RenderableType":
     """Return a view in its colours, without any commands that names in it give the terminal."""
     from rich.segment import Segment, Segments
 
@@ -298,11 +297,6 @@ def _nearest(character: str) -> str:
     name = unicodedata.name(character, "")
     line = _BOXES.get(name.split()[-1], "+") if name.startswith("BOX DRAWINGS") else "?"
     return _STAND_INS.get(character, line)
-
-
-def _trimmed(text: str) -> str:
-    """Remove the blanks that pad a table's lines."""
-    return "\n".join(line.rstrip() for line in text.rstrip("\n").split("\n")) + "\n"
 
 
 def bar(*columns: "ProgressColumn") -> "Progress":

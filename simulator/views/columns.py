@@ -1,30 +1,27 @@
-"""Columns of answers, which make tables for a terminal, JSON objects, rows of CSV, and docs.
+"""Columns of answers, which make tables for a terminal, JSON objects, rows of CSV, and docs."""
 
-rich is imported only to draw: JSON and CSV do not need it.
-"""
-
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, zip_longest
 from math import inf
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.numeric import LARGEST_EXACT
 from simulator.units import MILLISECOND, format_si, format_time
+from simulator.views.lines import Line, Piece, Stack, View, broken, cells
 from simulator.views.text import money
-
-if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-    from rich.table import Table
-    from rich.text import Text
 
 # Version of the JSON objects; CHANGELOG.md lists what each version renamed.
 SCHEMA_VERSION = 3
 # A column of sentences is not squeezed below this width while there is another way.
 ROOMY = 40
+_BOLD = re.compile(r"\[bold\](.*?)\[/\]")
 
 Row = dict[str, Any]
+# What may be stacked: a text may mark what is bold.
+Part = str | View
 # How a table shows values of each unit; times are in seconds until they are shown.
 CELLS: Mapping[str, Callable[[Any], str]] = {
     "ms": lambda seconds: format_time(float(seconds)),
@@ -190,23 +187,25 @@ def as_table(columns: Iterable[Column], items: Iterable[Any]) -> "FittedTable":
     )
 
 
-def line(*pieces: "str | tuple[str, str]") -> "Text":
-    """Return a line of pieces, some with a style."""
-    from rich.text import Text
+def line(*pieces: str | Piece, indent: int = 0) -> Line:
+    """Return a line of pieces, some with a style; its further lines may be indented."""
+    told = [(piece, "") if isinstance(piece, str) else piece for piece in pieces]
+    return Line(told, indent)
 
-    return Text.assemble(*pieces)
+
+def stack(*parts: Part) -> Stack:
+    """Stack parts vertically; a text is a line, bold between ``[bold]`` and ``[/]``."""
+    return Stack([_marked(part) if isinstance(part, str) else part for part in parts])
 
 
-def stack(*parts: "RenderableType") -> "RenderableType":
-    """Stack parts vertically; a text is a line in rich's markup."""
-    from rich.console import Group
-    from rich.text import Text
-
-    return Group(*(Text.from_markup(part) if isinstance(part, str) else part for part in parts))
+def _marked(text: str) -> Line:
+    """Return a line whose bold parts are marked."""
+    pieces = _BOLD.split(text)
+    return line(*((piece, "bold" if place % 2 else "") for place, piece in enumerate(pieces)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class FittedTable:
+class FittedTable(View):
     """A table that shows every figure completely at any width.
 
     If it is wider than the terminal, it breaks texts into several lines and headings into two, then
@@ -217,25 +216,30 @@ class FittedTable:
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
 
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        """Yield the roomiest form that fits."""
-        from rich.text import Text
+    def lines(self, width: int) -> Iterable[Sequence[Piece]]:
+        """Yield the lines of the roomiest form that fits, as :meth:`View.lines` does.
 
+        Where none fits, lines are longer, and the terminal breaks them: no figure is lost.
+        """
         shown = list(range(len(self.columns)))
         spare = [index for index in shown if self.columns[index].spare]
         for left_out, tight in product(range(len(spare) + 1), (False, True)):
             gone = spare[len(spare) - left_out :]
             shown = [index for index in range(len(self.columns)) if index not in gone]
-            widths = self._widths(shown, options.max_width, tight=tight)
-            if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= options.max_width:
+            widths = self._widths(shown, width, tight=tight)
+            if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= width:
                 break
-        # Still wider than the terminal, which breaks the lines: no figure is lost.
-        whole = sum(widths.values()) + len(shown)
-        room = options.update(width=max(options.max_width, whole))
-        yield from console.render(self._table(widths, tight=tight), room)
+        heads = {index: _heads(self.columns[index], tight=tight) for index in widths}
+        most = max(map(len, heads.values()), default=0)
+        bottom = {index: [""] * (most - len(head)) + head for index, head in heads.items()}
+        yield from self._row(bottom, widths, _gap(tight=tight), "bold")
+        for row in self.rows:
+            parts = {index: self._parts(row[index], index, widths[index]) for index in widths}
+            yield from self._row(parts, widths, _gap(tight=tight))
         if gone:
             names = ", ".join(self.columns[index].heading for index in gone)
-            yield Text(f"Left out on this narrow terminal: {names}.", style="dim")
+            said = line((f"Left out on this narrow terminal: {names}.", "dim"))
+            yield from said.lines(width)
 
     def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
         """Return the width of each shown column, with texts squeezed as far as allowed."""
@@ -253,31 +257,30 @@ class FittedTable:
 
     def _width(self, index: int, apart: str | None, *, tight: bool) -> int:
         """Return the width of a column whose cells are broken at line ends, or (None) at blanks."""
-        from rich.cells import cell_len
-
-        heading = self.columns[index].heading
-        heads = (in_two(heading) if tight else heading).split("\n")
         parts = (part for row in self.rows for part in row[index].split(apart))
-        return max(map(cell_len, [*heads, *parts]), default=0)
+        return max(map(cells, [*_heads(self.columns[index], tight=tight), *parts]), default=0)
 
-    def _table(self, widths: Mapping[int, int], *, tight: bool) -> "Table":
-        """Build the table with some of its columns."""
-        from rich.table import Table
+    def _parts(self, cell: str, index: int, width: int) -> list[str]:
+        """Return the lines of a cell."""
+        if not self.columns[index].wrap:
+            return cell.split("\n")
+        return [cell[start:end] for start, end in broken(cell, width, width)]
 
-        gaps = (0, _gap(tight=tight), 0, 0)
-        table = Table(box=None, pad_edge=False, padding=gaps, header_style="bold")
-        for index, width in widths.items():
-            column = self.columns[index]
-            table.add_column(
-                in_two(column.heading) if tight else column.heading,
-                justify="right" if column.right else "left",
-                no_wrap=not column.wrap,
-                overflow="fold",
-                width=width,
-            )
-        for row in self.rows:
-            table.add_row(*(row[index] for index in widths))
-        return table
+    def _row(
+        self, parts: Mapping[int, list[str]], widths: Mapping[int, int], gap: int, style: str = ""
+    ) -> Iterable[Sequence[Piece]]:
+        """Yield the lines of a row, from those of its cells."""
+        for line_of_each in zip_longest(*parts.values(), fillvalue=""):
+            padded = []
+            for (index, width), part in zip(widths.items(), line_of_each, strict=True):
+                blanks = " " * (width - cells(part))
+                padded.append(blanks + part if self.columns[index].right else part + blanks)
+            yield [((" " * gap).join(padded), style)]
+
+
+def _heads(column: Column, *, tight: bool) -> list[str]:
+    """Return the lines of a column's heading."""
+    return (in_two(column.heading) if tight else column.heading).split("\n")
 
 
 def in_two(heading: str) -> str:
@@ -330,17 +333,16 @@ def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTabl
     return as_table(described, rows)
 
 
-def facts_view(facts: Mapping[str, object]) -> "RenderableType":
+def facts_view(facts: Mapping[str, object]) -> Stack:
     """Return facts, one line each, without empty ones."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(no_wrap=True, style="bold")
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        if value not in (None, "", [], {}):
-            table.add_row(name, "\n".join(_lines(value)))
-    return table
+    told = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
+    width = max(map(cells, told), default=0) + 2
+    return Stack(
+        [
+            line((f"{name:<{width}}", "bold"), "\n".join(_lines(value)), indent=width)
+            for name, value in told.items()
+        ]
+    )
 
 
 def _lines(value: object) -> list[str]:
@@ -366,8 +368,6 @@ def _in_a_row(value: object) -> str:
     return ("; " if commas else ", ").join(_lines(value))
 
 
-def notes(lines: Sequence[str]) -> "list[RenderableType]":
+def notes(lines: Sequence[str]) -> list[Part]:
     """Return notes as a short list."""
-    from rich.text import Text
-
-    return [Text(), *(Text(f"- {line}", style="dim") for line in lines)] if lines else []
+    return ["", *(line((f"- {note}", "dim")) for note in lines)] if lines else []

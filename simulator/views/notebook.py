@@ -17,10 +17,10 @@ from simulator.answers.tradeoff import Tradeoff
 from simulator.answers.tree import TreePlan
 from simulator.views import estimate, generate, load, plan, quality, studies, tradeoff, tree
 from simulator.views.columns import Row
+from simulator.views.lines import View
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
 # Width of a cell of Jupyter, and of printed text. [characters]
 WIDTH = 120
@@ -28,7 +28,7 @@ _PRE = '<pre style="overflow-x:auto;white-space:pre;line-height:normal">{code}</
 
 
 # By class of answer: the function that shows it, and the one that makes its rows of CSV.
-VIEWS: dict[type[Answer], tuple[Callable[[Any], Any], Callable[[Any], Sequence[Row]]]] = {
+VIEWS: dict[type[Answer], tuple[Callable[[Any], View], Callable[[Any], Sequence[Row]]]] = {
     Comparison: (estimate.compare_view, estimate.compare_rows),
     Curve: (load.serve_view, load.serve_rows),
     Estimate: (estimate.estimate_view, estimate.estimate_rows),
@@ -47,22 +47,22 @@ VIEWS: dict[type[Answer], tuple[Callable[[Any], Any], Callable[[Any], Sequence[R
 
 def html_of(answer: Answer) -> str:
     """Return an answer as HTML: what the terminal shows, in its colours."""
-    return _shown(answer).export_html(inline_styles=True, code_format=_PRE)
+    from rich.console import Console
+
+    console = Console(record=True, file=io.StringIO(), width=WIDTH, highlight=False)
+    console.print(_view(answer), crop=False)
+    return console.export_html(inline_styles=True, code_format=_PRE)
 
 
 def text_of(answer: Answer) -> str:
     """Return an answer as text: what the terminal shows, without colours."""
-    return "\n".join(line.rstrip() for line in _shown(answer).export_text().splitlines())
+    return _view(answer).text(WIDTH).removesuffix("\n")
 
 
-def _shown(answer: Answer) -> "Console":
-    """Return a console that has recorded an answer."""
-    from rich.console import Console
-
+def _view(answer: Answer) -> View:
+    """Return what the terminal shows."""
     show, _ = VIEWS[type(answer)]
-    console = Console(record=True, file=io.StringIO(), width=WIDTH, highlight=False)
-    console.print(show(answer))
-    return console
+    return show(answer)
 
 
 def frame_of(answer: Answer) -> "pd.DataFrame":

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import longest_context
 from simulator.answers.estimate import Estimate, fitted_alone
@@ -15,10 +14,7 @@ from simulator.timing.constants import Rates
 from simulator.units import format_time
 from simulator.views import columns, estimate, load, text
 from simulator.views.columns import Column, Row
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
+from simulator.views.lines import Line, View
 
 # The options that a table shows, and the width that it keeps for what is said of each.
 MOST_OPTIONS_SHOWN, NARROW = 16, 20
@@ -173,7 +169,7 @@ def plan_rows(result: Plan) -> list[Row]:
     return [asked | columns.as_object(LOAD_OPTION, option) for option in result.options]
 
 
-def plan_view(result: Plan) -> "RenderableType":
+def plan_view(result: Plan) -> View:
     """Return a plan as the answer in a sentence, and a table of options."""
     best = [option for option in result.options if not option.dominated]
     near = [option for option in best if not result.is_dear(option)]
@@ -204,7 +200,7 @@ def plan_view(result: Plan) -> "RenderableType":
     )
 
 
-def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> "RenderableType":
+def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> View:
     """Return the best option of several plans as one table."""
     best = [result.cheapest or result.cheapest_maybe or result.options[0] for result in results]
     standing = Column(
@@ -223,7 +219,7 @@ def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> "R
     )
 
 
-def _question(result: Plan) -> "Text":
+def _question(result: Plan) -> Line:
     """Return the question as it was understood."""
     first = result.options[0]
     if isinstance(first.deployed, Deployment):
@@ -244,7 +240,7 @@ def _shown(result: Plan, *, grouped: bool) -> Iterable[Column]:
     )
 
 
-def _answers(result: Plan) -> "Iterator[Text]":
+def _answers(result: Plan) -> Iterator[Line]:
     """Say which option to take, and which cheaper one may do."""
     sure, maybe = result.cheapest, result.cheapest_maybe
     good = [option for option in result.options if option.verdict != "no"]
@@ -287,7 +283,7 @@ def _asked(result: Plan) -> tuple[str, str, str]:
     return "carries ", "may carry ", asked
 
 
-def _sentence(lead: str, option: Option) -> "Text":
+def _sentence(lead: str, option: Option) -> Line:
     """Say what an option is and does."""
     if isinstance(option.found, Estimate):
         step = option.found
@@ -319,7 +315,7 @@ def _where(option: Option) -> str:
     return f"{option.gpus} x {option.deployed.gpu.id}{within}, {option.attention}"
 
 
-def _nearest(option: Option) -> "Text":
+def _nearest(option: Option) -> Line:
     """Say which option is nearest to the target."""
     if isinstance(option.found, Estimate) and not option.found.memory.fits:
         short = text.shortage(option.found.memory)
@@ -332,7 +328,7 @@ def _nearest(option: Option) -> "Text":
     return _sentence("Fastest that fits", option)
 
 
-def _fewest_sentence(result: Plan) -> "Text":
+def _fewest_sentence(result: Plan) -> Line:
     """Say how many GPUs of each kind are needed, and which kinds never suffice."""
     enough = [f"{size} x {gpu}" for gpu, size in result.fewest_gpus.items() if size is not None]
     may = {option.deployed.gpu.id for option in result.options if option.verdict == "maybe"}

@@ -1,13 +1,9 @@
 """Answers about size factors that many studies share."""
 
-from typing import TYPE_CHECKING
-
 from simulator.answers.studies import Studies
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from simulator.views.lines import View
 
 # Words for where the parameters go that a smaller cache frees.
 FREED = {
@@ -86,7 +82,7 @@ def factor_rows(result: Studies) -> list[Row]:
     return [columns.as_object(wanted, effect) for effect in result.effects]
 
 
-def studies_view(result: Studies) -> "RenderableType":
+def studies_view(result: Studies) -> View:
     """Return the families' size factors, the papers' exponents, and how well they foretell."""
     interval = Column(
         unit="text",

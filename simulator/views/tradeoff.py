@@ -11,13 +11,12 @@ from simulator.answers.tradeoff import Candidate, Contender, Tradeoff
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Row
+from simulator.views.columns import Column, Part, Row
+from simulator.views.lines import View
 from simulator.views.load import POINT
 from simulator.views.plan import LIMITS
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from simulator.answers.power_law import PowerLaw
 
 
@@ -247,7 +246,7 @@ def map_rows(result: Tradeoff) -> list[Row]:
     ]
 
 
-def scaling_view(result: ScalingLaw) -> "RenderableType":
+def scaling_view(result: ScalingLaw) -> View:
     """Return a fitted law as its formula, its families, and how well it holds."""
     law, errors = result.law, result.law.stderr
     left, of_tokens, exponents = _terms(law)
@@ -299,7 +298,7 @@ def _terms(law: "PowerLaw") -> tuple[float, str, str]:
     return left, f" + {at_giga:.4g} (D / 1e9)^-{law.token_exponent:.4g}", exponents
 
 
-def tradeoff_view(result: Tradeoff) -> "RenderableType":
+def tradeoff_view(result: Tradeoff) -> View:
     """Return the models side by side, and where each is faster."""
     first = result.base.variants["standard"].result
     items = _items(result)
@@ -330,7 +329,7 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
         *columns.pick(REST, "USD per million", part="variant"),
         *columns.pick(estimate.MEMORY, "fits", part="variant.result.memory"),
     )
-    loaded: list[RenderableType] = []
+    loaded: list[Part] = []
     if result.users is not None:
         names = ("TTFT", "TPOT", "tokens/s per GPU", "USD per million")
         model = Column("model", "text", "candidate.model.name", "model", wrap=True)
@@ -369,7 +368,7 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
 
 
 def _verdict(other: Candidate, base: Candidate) -> str:
-    """Say how much faster a larger model is at the point asked about (rich markup)."""
+    """Say how much faster a larger model is at the point asked about."""
     said = []
     for attention in ATTENTIONS:
         both = {each.model.name: each.variants[attention] for each in (base, other)}
@@ -384,9 +383,7 @@ def _verdict(other: Candidate, base: Candidate) -> str:
     return f"[bold]{other.model.name}[/]: {'; '.join(said)}."
 
 
-def _crossover_lines(
-    crossed: Crossover, base: Candidate, other: Candidate
-) -> "list[RenderableType]":
+def _crossover_lines(crossed: Crossover, base: Candidate, other: Candidate) -> list[Part]:
     """Say where a larger model with fewer KV heads is faster, under each kind of attention."""
     words = {
         ("standard", "standard"): "both standard",

@@ -5,19 +5,34 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console, RenderableType
+from rich.console import Console
+from rich.text import Text
 
-from simulator.views.columns import Column, FittedTable, facts_view, notes, simple_table
+from simulator.views.columns import (
+    Column,
+    FittedTable,
+    facts_view,
+    line,
+    notes,
+    simple_table,
+    stack,
+)
+from simulator.views.lines import View
 
 WORDS = st.lists(st.text("abcdefgh", min_size=1, max_size=9), min_size=1, max_size=6).map(" ".join)
 FIGURES = st.integers(0, 10**12).map(lambda figure: f"{figure:,} B")
 
 
-def shown(view: RenderableType, width: int) -> str:
-    """Render a view as a terminal of that width would show it."""
+def shown(view: View, width: int) -> str:
+    """Return the text of a view on a terminal of that width."""
+    return view.text(width)
+
+
+def painted(view: View | Text, width: int) -> list[str]:
+    """Return the lines that rich writes, without blanks at their ends."""
     buffer = io.StringIO()
     Console(file=buffer, width=width, no_color=True, highlight=False).print(view, crop=False)
-    return buffer.getvalue()
+    return [line.rstrip() for line in buffer.getvalue().splitlines()]
 
 
 TABLE = FittedTable(
@@ -112,6 +127,30 @@ def test_a_table_stays_within_the_terminal_if_it_can(
     columns = (Column(heading="text", unit="text", wrap=True), Column(heading="figure"))
     lines = shown(FittedTable(columns=columns, rows=rows), width).splitlines()
     assert max(len(line.rstrip()) for line in lines) <= width
+
+
+@given(
+    text=st.lists(st.text("ab -漢µ", max_size=12), max_size=8).map(
+        lambda words: " ".join(words).rstrip()
+    ),
+    width=st.integers(24, 60),
+)
+def test_lines_are_broken_as_rich_breaks_them(text: str, width: int) -> None:
+    """At the same blanks, wide characters counted as two; only words longer than a line differ."""
+    assert shown(line(text), width).splitlines() == painted(Text(text), width)
+
+
+def test_rich_paints_what_files_read() -> None:
+    """A terminal gets the lines of a file, and its styles: bold where it is marked."""
+    view = stack("a [bold]word[/] more", line("many words", indent=2), TABLE, *notes(["a note"]))
+    for width in (8, 20, 80):
+        assert painted(view, width) == shown(view, width).splitlines()
+    assert ("word", "bold") in next(iter(view.lines(80)))
+
+
+def test_further_lines_are_indented() -> None:
+    """Blanks come before all lines but the first, which has less room then."""
+    assert shown(line("a b cdef", indent=2), 5).splitlines() == ["a b", "  cde", "  f"]
 
 
 def test_simple_tables_put_numbers_to_the_right() -> None:

@@ -1,9 +1,6 @@
 """What the tables of a tree say is what its plan holds."""
 
-import io
-
 import pytest
-from rich.console import Console, RenderableType
 
 import simulator
 from simulator.answers.tree import TreePlan
@@ -11,16 +8,14 @@ from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.units import format_si, format_time
 from simulator.views.explain import explain
+from simulator.views.lines import View
 from simulator.views.text import samples_phrase
 from simulator.views.tree import tree_sentences, tree_view
 
 
-def shown(view: RenderableType) -> str:
+def shown(view: View) -> str:
     """Return a view as plain text."""
-    console = Console(width=160, file=io.StringIO(), highlight=False)
-    with console.capture() as capture:
-        console.print(view)
-    return capture.get()
+    return view.text(160)
 
 
 def planned(tree: str = "system=2K,problem=512x8", **work: object) -> TreePlan:

@@ -1,12 +1,10 @@
 """The numbers in tables and sentences are those of the answers, and the sentences are true."""
 
-import io
 import re
 from dataclasses import replace
 from functools import partial
 
 import pytest
-from rich.console import Console, RenderableType
 
 import simulator
 from simulator.answers.compare import Comparison
@@ -23,15 +21,14 @@ from simulator.views.estimate import (
     verdict,
 )
 from simulator.views.generate import generate_view
+from simulator.views.lines import View
 from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.text import fits_between, interval_phrase, samples_phrase
 
 
-def shown(view: RenderableType) -> str:
-    """Render a view on a wide plain page."""
-    buffer = io.StringIO()
-    Console(file=buffer, width=200, no_color=True, highlight=False).print(view)
-    return buffer.getvalue()
+def shown(view: View) -> str:
+    """Return the text of a view on a wide page."""
+    return view.text(200)
 
 
 def told(result: Comparison) -> str:
