@@ -67,7 +67,7 @@ def test_help_loads_no_command(words: list[str]) -> None:
 @pytest.mark.parametrize("command", ["estimate", "compare", "tree"])
 @pytest.mark.parametrize("form", ["table", "json", "csv"])
 def test_one_point_loads_what_it_needs(command: str, form: str) -> None:
-    """A question about one point loads nothing heavy, no other answer, and rich for a terminal alone."""
+    """A question about one point loads nothing heavy, no other answer, no rich for a pipe."""
     watched = (*HEAVY, *OTHERS, "rich")
     assert loaded_by_command(command, *QUESTION, "--format", form, watched=watched) == set()
 
