@@ -1,6 +1,5 @@
 """The ideal kernel: it reads every key it needs once, and nothing else."""
 
-from dataclasses import dataclass
 
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.attention.tree import CachePart
@@ -8,7 +7,6 @@ from simulator.counts.attention.way import Way
 from simulator.counts.operation import Operation
 
 
-@dataclass(frozen=True, kw_only=True)
 class Ideal(Way):
     """Queries, keys and values read once, outputs written once: equations 5 and 6 of the paper."""
 

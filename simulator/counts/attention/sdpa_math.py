@@ -4,7 +4,7 @@ Compiled, its repeats and scaling are fused into its products, so it becomes the
 bifurcated form is the einsum too.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from simulator.counts.attention.einsum import Einsum, bifurcated_einsum, product, product_flops
 from simulator.counts.attention.plain import moved
@@ -19,7 +19,6 @@ from simulator.numeric import Numeric
 FLOAT_BYTES = PARTIAL_BYTES  # it computes in float32
 
 
-@dataclass(frozen=True, kw_only=True)
 class SdpaMath(Einsum):
     """The math path: everything in float32, KV heads repeated to query heads."""
 
