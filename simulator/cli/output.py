@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn
 
-    from simulator.views.lines import View
+    from simulator.views.columns import View
 
 Answer = TypeVar("Answer")
 Format = Literal["table", "json", "csv"]
@@ -244,6 +244,8 @@ def draw(drawn: "go.Figure", path: Path, *size: int) -> None:
 
 def show(view: "View", path: Path | None) -> None:
     """Print a table: in colour on a terminal, as plain text elsewhere."""
+    from simulator.views.columns import stack
+
     if path is None and sys.stdout.isatty():
         from rich.console import Console
 
@@ -253,14 +255,16 @@ def show(view: "View", path: Path | None) -> None:
     # Not COLUMNS, which a parent process that loads readline sets to 80 without being asked.
     told = os.environ.get(WIDTH_VARIABLE, "")
     width = int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
-    write_text(printable(view.text(width).rstrip("\n")) + "\n", path)
+    write_text(printable(stack(view).text(width).rstrip("\n")) + "\n", path)
 
 
 def _harmless(view: "View", console: "Console") -> "RenderableType":
     """Return a view in its colours, without any commands that names in it give the terminal."""
     from rich.segment import Segment, Segments
 
-    return Segments([Segment(printable(part.text), part.style) for part in console.render(view)])
+    return Segments(
+        [Segment(printable(part.text), part.style) for part in console.render(stack(view))]
+    )
 
 
 def printable(text: str) -> str:

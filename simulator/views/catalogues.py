@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from simulator.inputs.model import count_parameters
 from simulator.views import columns
-from simulator.views.columns import Column, Row
-from simulator.views.lines import View
+from simulator.views.columns import Column, Row, View
 
 if TYPE_CHECKING:
     from simulator.inputs.hardware import HardwareProfile

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import product, zip_longest
 from math import inf
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 from simulator.numeric import LARGEST_EXACT
 from simulator.units import MILLISECOND, format_si, format_time
-from simulator.views.lines import Line, Piece, Stack, View, broken, cells
+from simulator.views.lines import Block, Line, Piece, Stack, broken, cells
 from simulator.views.text import money
 
 # Version of the JSON objects; CHANGELOG.md lists what each version renamed.
@@ -20,8 +20,8 @@ ROOMY = 40
 _BOLD = re.compile(r"\[bold\](.*?)\[/\]")
 
 Row = dict[str, Any]
-# What may be stacked: a text may mark what is bold.
-Part = str | View
+# What a terminal shows: a text may mark what is bold.
+View: TypeAlias = str | Block
 # How a table shows values of each unit; times are in seconds until they are shown.
 CELLS: Mapping[str, Callable[[Any], str]] = {
     "ms": lambda seconds: format_time(float(seconds)),
@@ -193,7 +193,7 @@ def line(*pieces: str | Piece, indent: int = 0) -> Line:
     return Line(told, indent)
 
 
-def stack(*parts: Part) -> Stack:
+def stack(*parts: View) -> Stack:
     """Stack parts vertically; a text is a line, bold between ``[bold]`` and ``[/]``."""
     return Stack([_marked(part) if isinstance(part, str) else part for part in parts])
 
@@ -205,7 +205,7 @@ def _marked(text: str) -> Line:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FittedTable(View):
+class FittedTable(Block):
     """A table that shows every figure completely at any width.
 
     If it is wider than the terminal, it breaks texts into several lines and headings into two, then
@@ -217,7 +217,7 @@ class FittedTable(View):
     rows: Sequence[Sequence[str]]
 
     def lines(self, width: int) -> Iterable[Sequence[Piece]]:
-        """Yield the lines of the roomiest form that fits, as :meth:`View.lines` does.
+        """Yield the lines of the roomiest form that fits, as :meth:`Block.lines` does.
 
         Where none fits, lines are longer, and the terminal breaks them: no figure is lost.
         """
@@ -368,6 +368,6 @@ def _in_a_row(value: object) -> str:
     return ("; " if commas else ", ").join(_lines(value))
 
 
-def notes(lines: Sequence[str]) -> list[Part]:
+def notes(lines: Sequence[str]) -> list[View]:
     """Return notes as a short list."""
     return ["", *(line((f"- {note}", "dim")) for note in lines)] if lines else []

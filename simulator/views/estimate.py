@@ -13,8 +13,7 @@ from simulator.timing.interval import unknown_regime
 from simulator.timing.roofline import cached_bytes
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views import columns, text
-from simulator.views.columns import Column, Part, Row
-from simulator.views.lines import Line, View
+from simulator.views.columns import Column, Line, Row, View
 
 if TYPE_CHECKING:
     from simulator.answers.compare import Comparison
@@ -352,7 +351,7 @@ def estimate_view(result: "Estimate", *, explain: bool = False) -> View:
     return columns.stack(*parts, *_explained(result)) if explain else columns.stack(*parts)
 
 
-def _explained(result: "Estimate") -> list[Part]:
+def _explained(result: "Estimate") -> list[View]:
     """Return the derivation of each number."""
     from simulator.views.explain import explain_lines
 
@@ -463,7 +462,7 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> View:
         *columns.pick(STEP, "bound by", part="result"),
     )
     every = (note for item in shown for note in item.notes)
-    parts: list[Part] = [
+    parts: list[View] = [
         question(result.standard, attention=False),
         "",
         *verdict(result),

@@ -22,7 +22,7 @@ from simulator.timing.roofline import (
     overlap_power,
 )
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
-from simulator.views.columns import Part, line
+from simulator.views.columns import View, line
 from simulator.views.text import KERNELS, fits_between, interval_phrase
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def explain_objects(result: Estimate) -> list[dict[str, str]]:
     return [asdict(step) for step in explain(result)]
 
 
-def explain_lines(result: Estimate) -> list[Part]:
+def explain_lines(result: Estimate) -> list[View]:
     """Return the derivation as lines for a terminal."""
-    parts: list[Part] = ["", line(("How each number comes about", "bold"))]
+    parts: list[View] = ["", line(("How each number comes about", "bold"))]
     for step in explain(result):
         parts.append(line((f"\n{step.what}", "bold")))
         lines = [step.formula, f"= {step.numbers}", f"= {step.result}", f"[{step.reference}]"]

@@ -7,8 +7,7 @@ from typing import Any
 from simulator.answers.generate import Generation
 from simulator.inputs.setup import Attention
 from simulator.views import columns, estimate, load, text
-from simulator.views.columns import Column, Row
-from simulator.views.lines import View
+from simulator.views.columns import Column, Row, View
 
 FIGURES = (
     Column("prefill_ms", "ms", "time.prefill.total_s", "prefill"),

@@ -18,7 +18,7 @@ _WORD = re.compile(r"\S+")
 _FIRST_COMBINING = "\u0300"
 
 
-class View:
+class Block:
     """What is shown: lines for any width."""
 
     def lines(self, width: int) -> Iterable[Sequence[Piece]]:
@@ -45,7 +45,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Line(View):
+class Line(Block):
     """A text of pieces, which takes as many lines as it needs.
 
     Attributes
@@ -60,7 +60,7 @@ class Line(View):
     indent: int = 0
 
     def lines(self, width: int) -> Iterable[Sequence[Piece]]:
-        """Yield the pieces of each line, as :meth:`View.lines` does."""
+        """Yield the pieces of each line, as :meth:`Block.lines` does."""
         text = "".join(piece for piece, _ in self.pieces)
         blanks = 0
         for start, end in broken(text, width, width - self.indent):
@@ -75,13 +75,13 @@ class Line(View):
 
 
 @dataclass(frozen=True)
-class Stack(View):
+class Stack(Block):
     """Views one below the other."""
 
-    parts: Sequence[View]
+    parts: Sequence[Block]
 
     def lines(self, width: int) -> Iterable[Sequence[Piece]]:
-        """Yield the lines of each, as :meth:`View.lines` does."""
+        """Yield the lines of each, as :meth:`Block.lines` does."""
         for part in self.parts:
             yield from part.lines(width)
 

@@ -17,8 +17,7 @@ from simulator.timing.batching import Served
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Row
-from simulator.views.lines import Line, View
+from simulator.views.columns import Column, Line, Row, View
 
 
 def _time(seconds: float | None) -> str:

@@ -16,8 +16,7 @@ from simulator.answers.studies import Studies
 from simulator.answers.tradeoff import Tradeoff
 from simulator.answers.tree import TreePlan
 from simulator.views import estimate, generate, load, plan, quality, studies, tradeoff, tree
-from simulator.views.columns import Row
-from simulator.views.lines import View
+from simulator.views.columns import Row, Stack, View, stack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,10 +58,10 @@ def text_of(answer: Answer) -> str:
     return _view(answer).text(WIDTH).removesuffix("\n")
 
 
-def _view(answer: Answer) -> View:
+def _view(answer: Answer) -> Stack:
     """Return what the terminal shows."""
     show, _ = VIEWS[type(answer)]
-    return show(answer)
+    return stack(show(answer))
 
 
 def frame_of(answer: Answer) -> "pd.DataFrame":

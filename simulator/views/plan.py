@@ -13,8 +13,7 @@ from simulator.timing.batching import closed_loop
 from simulator.timing.constants import Rates
 from simulator.units import format_time
 from simulator.views import columns, estimate, load, text
-from simulator.views.columns import Column, Row
-from simulator.views.lines import Line, View
+from simulator.views.columns import Column, Line, Row, View
 
 # The options that a table shows, and the width that it keeps for what is said of each.
 MOST_OPTIONS_SHOWN, NARROW = 16, 20

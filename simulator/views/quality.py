@@ -6,8 +6,7 @@ from simulator.answers.quality import Affordable, Quality, QualityPoint
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_time, is_power_of_two
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Part, Row
-from simulator.views.lines import View
+from simulator.views.columns import Column, Row, View
 
 LIMITS = {
     "time": "one sample more would be too slow",
@@ -115,7 +114,7 @@ def quality_view(result: Quality) -> View:
     )
 
 
-def _best_lines(result: Quality) -> list[Part]:
+def _best_lines(result: Quality) -> list[View]:
     """Say what the target buys under each kind of attention."""
     targets = [
         f"a {what} of {format_time(target)}"
@@ -123,7 +122,7 @@ def _best_lines(result: Quality) -> list[Part]:
         if target is not None
     ]
     what = " and ".join(targets) or "the memory there is"
-    lines: list[Part] = [columns.line((f"{what.capitalize()} buys:", "bold"))]
+    lines: list[View] = [columns.line((f"{what.capitalize()} buys:", "bold"))]
     for attention in ATTENTIONS:
         name = f"{attention}:".ljust(max(map(len, ATTENTIONS)) + 1)
         lines.append(columns.line(f"  {name} {_bought(result.best[attention])}"))

@@ -2,8 +2,7 @@
 
 from simulator.answers.studies import Studies
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Row
-from simulator.views.lines import View
+from simulator.views.columns import Column, Row, View
 
 # Words for where the parameters go that a smaller cache frees.
 FREED = {

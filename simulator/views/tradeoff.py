@@ -11,8 +11,7 @@ from simulator.answers.tradeoff import Candidate, Contender, Tradeoff
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Part, Row
-from simulator.views.lines import View
+from simulator.views.columns import Column, Row, View
 from simulator.views.load import POINT
 from simulator.views.plan import LIMITS
 
@@ -329,7 +328,7 @@ def tradeoff_view(result: Tradeoff) -> View:
         *columns.pick(REST, "USD per million", part="variant"),
         *columns.pick(estimate.MEMORY, "fits", part="variant.result.memory"),
     )
-    loaded: list[Part] = []
+    loaded: list[View] = []
     if result.users is not None:
         names = ("TTFT", "TPOT", "tokens/s per GPU", "USD per million")
         model = Column("model", "text", "candidate.model.name", "model", wrap=True)
@@ -383,7 +382,7 @@ def _verdict(other: Candidate, base: Candidate) -> str:
     return f"[bold]{other.model.name}[/]: {'; '.join(said)}."
 
 
-def _crossover_lines(crossed: Crossover, base: Candidate, other: Candidate) -> list[Part]:
+def _crossover_lines(crossed: Crossover, base: Candidate, other: Candidate) -> list[View]:
     """Say where a larger model with fewer KV heads is faster, under each kind of attention."""
     words = {
         ("standard", "standard"): "both standard",

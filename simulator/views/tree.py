@@ -7,8 +7,7 @@ from simulator.answers.verdict import OPEN
 from simulator.inputs.tree import tree_text
 from simulator.units import format_si, format_time, format_tokens
 from simulator.views import columns, estimate
-from simulator.views.columns import Column, Row
-from simulator.views.lines import View
+from simulator.views.columns import Column, Row, View
 from simulator.views.text import FITS_WORDS, plural_tokens, without_shortage
 
 MOST_READINGS_SHOWN = 16

@@ -5,8 +5,7 @@ from typing import Any
 
 from simulator.units import MICROSECOND, format_time
 from simulator.views import columns
-from simulator.views.columns import Column, Part
-from simulator.views.lines import Line, View
+from simulator.views.columns import Column, Line, View
 from simulator.views.text import plural
 
 # The groups that a terminal shows; JSON has more.
@@ -50,7 +49,7 @@ def validation_view(report: Mapping[str, Any]) -> View:
     report
         The JSON object of ``bifurcate validate``.
     """
-    parts: list[Part] = [_headline(report), ""]
+    parts: list[View] = [_headline(report), ""]
     groups = [group for by in SHOWN for group in report["groups"] if group["by"] == by]
     if groups:
         parts += [columns.as_table(GROUP, groups), ""]

@@ -5,7 +5,7 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 from simulator.views.columns import (
@@ -17,7 +17,6 @@ from simulator.views.columns import (
     simple_table,
     stack,
 )
-from simulator.views.lines import View
 
 WORDS = st.lists(st.text("abcdefgh", min_size=1, max_size=9), min_size=1, max_size=6).map(" ".join)
 FIGURES = st.integers(0, 10**12).map(lambda figure: f"{figure:,} B")
@@ -25,10 +24,10 @@ FIGURES = st.integers(0, 10**12).map(lambda figure: f"{figure:,} B")
 
 def shown(view: View, width: int) -> str:
     """Return the text of a view on a terminal of that width."""
-    return view.text(width)
+    return stack(view).text(width)
 
 
-def painted(view: View | Text, width: int) -> list[str]:
+def painted(view: RenderableType, width: int) -> list[str]:
     """Return the lines that rich writes, without blanks at their ends."""
     buffer = io.StringIO()
     Console(file=buffer, width=width, no_color=True, highlight=False).print(view, crop=False)

@@ -7,15 +7,15 @@ from simulator.answers.tree import TreePlan
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.units import format_si, format_time
+from simulator.views.columns import View, stack
 from simulator.views.explain import explain
-from simulator.views.lines import View
 from simulator.views.text import samples_phrase
 from simulator.views.tree import tree_sentences, tree_view
 
 
 def shown(view: View) -> str:
     """Return a view as plain text."""
-    return view.text(160)
+    return stack(view).text(160)
 
 
 def planned(tree: str = "system=2K,problem=512x8", **work: object) -> TreePlan:

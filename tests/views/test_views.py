@@ -11,7 +11,7 @@ from simulator.answers.compare import Comparison
 from simulator.inputs.setup import ATTENTIONS
 from simulator.inputs.workload import Workload
 from simulator.units import format_gib, format_si, format_time, format_tokens
-from simulator.views.columns import SCHEMA_VERSION, plain
+from simulator.views.columns import SCHEMA_VERSION, View, plain, stack
 from simulator.views.estimate import (
     break_even,
     compare_object,
@@ -21,14 +21,13 @@ from simulator.views.estimate import (
     verdict,
 )
 from simulator.views.generate import generate_view
-from simulator.views.lines import View
 from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.text import fits_between, interval_phrase, samples_phrase
 
 
 def shown(view: View) -> str:
     """Return the text of a view on a wide page."""
-    return view.text(200)
+    return stack(view).text(200)
 
 
 def told(result: Comparison) -> str:

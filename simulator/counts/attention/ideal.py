@@ -1,6 +1,5 @@
 """The ideal kernel: it reads every key it needs once, and nothing else."""
 
-
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.attention.tree import CachePart
 from simulator.counts.attention.way import Way
