@@ -20,10 +20,10 @@ from simulator.resources import atomic_path
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-    from rich.console import Console, RenderableType
     from rich.progress import Progress, ProgressColumn
 
     from simulator.views.columns import View
+    from simulator.views.lines import Stack
 
 Answer = TypeVar("Answer")
 Format = Literal["table", "json", "csv"]
@@ -246,25 +246,24 @@ def show(view: "View", path: Path | None) -> None:
     """Print a table: in colour on a terminal, as plain text elsewhere."""
     from simulator.views.columns import stack
 
+    shown = stack(view)
     if path is None and sys.stdout.isatty():
-        from rich.console import Console
-
-        console = Console(highlight=False)
-        console.print(_harmless(view, console), crop=False)
+        _paint(shown)
         return
     # Not COLUMNS, which a parent process that loads readline sets to 80 without being asked.
     told = os.environ.get(WIDTH_VARIABLE, "")
     width = int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
-    write_text(printable(stack(view).text(width).rstrip("\n")) + "\n", path)
+    write_text(printable(shown.text(width).rstrip("\n")) + "\n", path)
 
 
-def _harmless(view: "View", console: "Console") -> "RenderableType":
-    """Return a view in its colours, without any commands that names in it give the terminal."""
+def _paint(shown: "Stack") -> None:
+    """Print a view in its colours, without any commands that names in it give the terminal."""
+    from rich.console import Console
     from rich.segment import Segment, Segments
 
-    return Segments(
-        [Segment(printable(part.text), part.style) for part in console.render(stack(view))]
-    )
+    console = Console(highlight=False)
+    parts = [Segment(printable(part.text), part.style) for part in console.render(shown)]
+    console.print(Segments(parts), crop=False)
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from simulator.numeric import LARGEST_EXACT
 from simulator.units import MILLISECOND, format_si, format_time
-from simulator.views.lines import Block, Line, Piece, Stack, broken, cells
+from simulator.views.lines import Block, Piece, Stack, broken, cells
+from simulator.views.lines import Line as Line  # noqa: PLC0414  views import it from here
 from simulator.views.text import money
 
 # Version of the JSON objects; CHANGELOG.md lists what each version renamed.

@@ -16,7 +16,8 @@ from simulator.answers.studies import Studies
 from simulator.answers.tradeoff import Tradeoff
 from simulator.answers.tree import TreePlan
 from simulator.views import estimate, generate, load, plan, quality, studies, tradeoff, tree
-from simulator.views.columns import Row, Stack, View, stack
+from simulator.views.columns import Row, View, stack
+from simulator.views.lines import Stack
 
 if TYPE_CHECKING:
     import pandas as pd

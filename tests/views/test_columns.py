@@ -11,6 +11,7 @@ from rich.text import Text
 from simulator.views.columns import (
     Column,
     FittedTable,
+    View,
     facts_view,
     line,
     notes,
