@@ -9,7 +9,7 @@ MOST_LISTED = 12
 # A version's number is a word of its own: llama3.1 is llama 3.1.
 _WORDS = re.compile(r"[a-z]+|\d+")
 # How the part of a message begins that says what to do instead.
-_WAY_OUT = re.compile(
+_WAY_OUT = (
     r"; (?=(?:did you mean|is '.*' a misspelling|known|write|give|see|use|set|check|leave|name|add"
     r"|choose|repair|run|take|it can be|it has|engines use|try|-g)\b)"
     r"|\. (?=To show one)|: (?=pip install)"
@@ -92,7 +92,7 @@ def parted(message: str) -> tuple[str, str]:
     >>> parted("unknown GPU 'l41'; did you mean 'l4'? (see 'bifurcate gpus')")
     ("unknown GPU 'l41'", "did you mean 'l4'? (see 'bifurcate gpus')")
     """
-    found = _WAY_OUT.search(message)
+    found = re.search(_WAY_OUT, message)
     return (message[: found.start()], message[found.end() :]) if found else (message, "")
 
 

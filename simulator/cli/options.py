@@ -22,9 +22,9 @@ from simulator.units import parse_count
 Command = Callable[..., None]
 DEFAULT_GPU = "h100-sxm"
 # Groups of three digits, as in 16,384, which may also be a list of two.
-_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+_THOUSANDS = r"\d{1,3}(?:,\d{3})+"
 # A number with a unit that the option has in its name.
-_WITH_UNIT = re.compile(r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?")
+_WITH_UNIT = r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?"
 # The exit code when --check finds that memory or the target is exceeded.
 CHECK_FAILED = 3
 
@@ -51,7 +51,7 @@ def counts(text: str | int) -> int | tuple[int, ...]:
     parts = text.split(",")
     if len(parts) == 1 or any(part.startswith("0") for part in parts[1:]):
         return count(text)
-    if _THOUSANDS.fullmatch(text):
+    if re.fullmatch(_THOUSANDS, text):
         raise typer.BadParameter(
             f"{text!r} may be one number or a list; write {text.replace(',', '')!r} or "
             f"{text.replace(',', ', ')!r}"
@@ -72,7 +72,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        part = _WITH_UNIT.fullmatch(text)
+        part = re.fullmatch(_WITH_UNIT, text)
         hint = f"; write {float(part[1]) * (0.01 if part[2] == '%' else 1):g}" if part else ""
         raise typer.BadParameter(f"{text!r} is not a number{hint}") from None
 

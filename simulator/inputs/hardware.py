@@ -372,17 +372,12 @@ _FILLERS = frozenset(
     | {"hbm2", "hbm2e", "hbm3", "hbm3e", "gddr6", "gddr6x", "gddr7", "generation", "oam"}
 )
 _SYNONYMS = {"workstation": "ws", "edition": ""}
-_MEMORY = re.compile(r"(\d+)gi?b")
-_SXM = re.compile(r"sxm\d?")
+_MEMORY = r"(\d+)gi?b"
+_SXM = r"sxm\d?"
 # 8xh100 and h100x8.
-_SEVERAL = re.compile(
-    r"(?P<before>\d{1,2})\s?x\s?(?P<card>\S.*)|(?P<name>.*\S)\s?x\s?(?P<after>\d{1,2})",
-    re.IGNORECASE,
-)
+_SEVERAL = r"(?i)(?P<before>\d{1,2})\s?x\s?(?P<card>\S.*)|(?P<name>.*\S)\s?x\s?(?P<after>\d{1,2})"
 # Chips of Apple, Google, AWS, Intel and Huawei, none of which has a profile.
-_FOREIGN = re.compile(
-    r"(apple|m[1-5]\b|tpu|v[3-7][ep]?$|trainium|trn|inferentia|gaudi|ascend|910)", re.IGNORECASE
-)
+_FOREIGN = r"(?i)apple|m[1-5]\b|tpu|v[3-7][ep]?$|trainium|trn|inferentia|gaudi|ascend|910"
 # 192 for 180 GB, 140 for 141: makers and drivers count differently.
 _MEMORY_TOLERANCE = 0.08
 
@@ -428,10 +423,10 @@ def _telling(name: str) -> tuple[frozenset[str], int | None]:
     words: set[str] = set()
     memory_gb = None
     for word in normalise_name(name).split("-"):
-        if size := _MEMORY.fullmatch(word):
+        if size := re.fullmatch(_MEMORY, word):
             memory_gb = int(size[1])
         elif word not in _FILLERS:
-            words.add("sxm" if _SXM.fullmatch(word) else _SYNONYMS.get(word, word))
+            words.add("sxm" if re.fullmatch(_SXM, word) else _SYNONYMS.get(word, word))
     return frozenset(words - {""}), memory_gb
 
 
@@ -474,12 +469,12 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     if other is not None:
         return load_profile(files[other])
     aliases = [name for card in cards.values() for name in card.names]
-    if _FOREIGN.match(text):
+    if re.match(_FOREIGN, text):
         raise ProfileError(
             f"unknown GPU {text!r}; see 'bifurcate gpus' for those of NVIDIA and AMD, or give "
             "--gpu a profile of your own (.toml)"
         )
-    if several := _SEVERAL.fullmatch(text):
+    if several := re.fullmatch(_SEVERAL, text):
         one, number = several["card"] or several["name"], several["before"] or several["after"]
         raise ProfileError(f"unknown GPU {text!r}; write -g {one} --tp {number}")
     if "," in text:

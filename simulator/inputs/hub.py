@@ -8,7 +8,7 @@ import os
 import re
 from pathlib import Path
 
-_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_ID = r"[\w.-]+/[\w.-]+"
 
 
 def is_hub_id(text: str) -> bool:
@@ -17,7 +17,7 @@ def is_hub_id(text: str) -> bool:
     >>> is_hub_id("Qwen/Qwen3-8B"), is_hub_id("./Qwen/Qwen3-8B")
     (True, False)
     """
-    return _ID.fullmatch(text) is not None
+    return re.fullmatch(_ID, text) is not None
 
 
 def hub_cache() -> Path:

@@ -25,7 +25,7 @@ _PATH_STARTS = ("/", "./", "../", "~", ".\\", "..\\")
 _HEAD = re.compile(r'^\[(?:"(?P<quoted>[^"]+)"|(?P<bare>[^"\].]+))', re.MULTILINE)
 _PUNCTUATION = re.compile(r"[^a-z0-9]")
 # Models that only their makers run.
-_CLOSED = re.compile(r"gpt-?[345]|chatgpt|o[134](-|$)|claude|gemini|grok-[34]", re.IGNORECASE)
+_CLOSED = r"(?i)gpt-?[345]|chatgpt|o[134](-|$)|claude|gemini|grok-[34]"
 # Llama's rule: two thirds of four times the hidden size, in steps of 256.
 _GATED_STEP = 256
 
@@ -271,7 +271,7 @@ def _load(name: str | Path, assume: str | None) -> ModelShape:
 
 def _unknown_model(text: str) -> str:
     """Say that there is no such model, and what to do."""
-    if _CLOSED.match(text):
+    if re.match(_CLOSED, text):
         return (
             f"unknown model {text!r}: its sizes are not public; see 'bifurcate models' for open "
             "ones, such as gpt-oss-120b or deepseek-v3"

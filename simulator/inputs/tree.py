@@ -22,7 +22,7 @@ from simulator.inputs.files import Frozen, read_count, validate
 LARGEST_LEVEL = 10**9
 # Real trees have two or three levels, and all 2**levels choices of levels to split are tried.
 MOST_LEVELS = 8
-_LEVEL = re.compile(r"(?:(?P<name>[^=]*)=)?(?P<tokens>[^=x*:]+)(?:[x*](?P<branches>[^=x*]+))?")
+_LEVEL = r"(?:(?P<name>[^=]*)=)?(?P<tokens>[^=x*:]+)(?:[x*](?P<branches>[^=x*]+))?"
 _FORM = "NAME=TOKENSxBRANCHES, such as problem=512x8"
 
 
@@ -105,7 +105,7 @@ def _read_text(text: str) -> tuple[Level, ...]:
         parts.pop()  # the last level may have a sign too
     levels = []
     for number, part in enumerate(parts[::2], 1):
-        match = _LEVEL.fullmatch(part)
+        match = re.fullmatch(_LEVEL, part)
         if match is None:
             raise WorkloadError(f"{part!r} is not a level of a tree; write {_FORM}")
         name, tokens, branches = match.group("name", "tokens", "branches")

@@ -57,12 +57,10 @@ _WORDS = {
     "w2": "down_proj",
     "h": "layers",
 }
-_WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b")
+_WORD = rf"\b({'|'.join(_WORDS)})\b"
 # What stands before the layers, also at the start of a regular expression.
-_OUTER = re.compile(
-    r"^\^?(?:(?:model|language_model|text_model|backbone|transformer|decoder)\\?\.)+"
-)
-_REGULAR = re.compile(r"[\\^$|()\[\]]")
+_OUTER = r"^\^?(?:(?:model|language_model|text_model|backbone|transformer|decoder)\\?\.)+"
+_REGULAR = r"[\\^$|()\[\]]"
 
 
 @dataclass(frozen=True)
@@ -114,8 +112,8 @@ def listed_modules(texts: Iterable[object]) -> Modules:
         if not isinstance(text, str) or not text:
             continue
         regular = text.removeprefix("re:")
-        plain = _OUTER.sub("", _WORD.sub(lambda found: _WORDS[found[0]], regular))
-        if regular != text or _REGULAR.search(plain):
+        plain = re.sub(_OUTER, "", re.sub(_WORD, lambda found: _WORDS[found[0]], regular))
+        if regular != text or re.search(_REGULAR, plain):
             try:
                 patterns.append(re.compile(plain))
             except re.error:
