@@ -334,7 +334,7 @@ def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTabl
     return as_table(described, rows)
 
 
-def facts_view(facts: Mapping[str, object]) -> Stack:
+def facts_view(facts: Mapping[str, object]) -> View:
     """Return facts, one line each, without empty ones."""
     told = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
     width = max(map(cells, told), default=0) + 2
