@@ -70,6 +70,8 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
     """
     if low > high or not condition(low):
         return None
+    if condition(high):
+        return high  # as a model's longest context often fits
     first_false = smallest(lambda value: not condition(value), low=low, high=high)
     return high if first_false is None else first_false - 1
 
