@@ -228,15 +228,16 @@ class FittedTable(Block):
             gone = spare[len(spare) - left_out :]
             shown = [index for index in range(len(self.columns)) if index not in gone]
             widths = self._widths(shown, width, tight=tight)
-            if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= width:
+            if sum(widths.values()) + (len(shown) - 1) * (2 - tight) <= width:
                 break
         heads = {index: _heads(self.columns[index], tight=tight) for index in widths}
         most = max(map(len, heads.values()), default=0)
         bottom = {index: [""] * (most - len(head)) + head for index, head in heads.items()}
-        yield from self._row(bottom, widths, _gap(tight=tight), "bold")
+        gap = " " * (2 - tight)  # one blank or two between columns
+        yield from self._row(bottom, widths, gap, "bold")
         for row in self.rows:
             parts = {index: self._parts(row[index], index, widths[index]) for index in widths}
-            yield from self._row(parts, widths, _gap(tight=tight))
+            yield from self._row(parts, widths, gap)
         if gone:
             names = ", ".join(self.columns[index].heading for index in gone)
             said = line((f"Left out on this narrow terminal: {names}.", "dim"))
@@ -245,7 +246,7 @@ class FittedTable(Block):
     def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
         """Return the width of each shown column, with texts squeezed as far as allowed."""
         widths = {index: self._width(index, "\n", tight=tight) for index in shown}
-        excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
+        excess = sum(widths.values()) + (len(shown) - 1) * (2 - tight) - room
         texts = [index for index in shown if self.columns[index].wrap]
         spare = any(self.columns[index].spare for index in shown)
         for index in sorted(texts, key=lambda text: -widths[text]):
@@ -268,7 +269,7 @@ class FittedTable(Block):
         return [cell[start:end] for start, end in broken(cell, width, width)]
 
     def _row(
-        self, parts: Mapping[int, list[str]], widths: Mapping[int, int], gap: int, style: str = ""
+        self, parts: Mapping[int, list[str]], widths: Mapping[int, int], gap: str, style: str = ""
     ) -> Iterable[Sequence[Piece]]:
         """Yield the lines of a row, from those of its cells."""
         for line_of_each in zip_longest(*parts.values(), fillvalue=""):
@@ -276,7 +277,7 @@ class FittedTable(Block):
             for (index, width), part in zip(widths.items(), line_of_each, strict=True):
                 blanks = " " * (width - cells(part))
                 padded.append(blanks + part if self.columns[index].right else part + blanks)
-            yield [((" " * gap).join(padded), style)]
+            yield [(gap.join(padded), style)]
 
 
 def _heads(column: Column, *, tight: bool) -> list[str]:
@@ -295,11 +296,6 @@ def in_two(heading: str) -> str:
         "\n".join([" ".join(words[:at]), " ".join(words[at:])]) for at in range(1, len(words))
     ]
     return min(broken, key=lambda text: max(map(len, text.split("\n"))), default=heading)
-
-
-def _gap(*, tight: bool) -> int:
-    """Return the blanks between columns."""
-    return 1 if tight else 2
 
 
 def table(*headings: str, rows: Sequence[Sequence[str]]) -> FittedTable:
