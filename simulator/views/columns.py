@@ -292,10 +292,10 @@ def in_two(heading: str) -> str:
     (['USD per', 'million'], 'step')
     """
     words = heading.split()
-    broken = [
+    halves = [
         "\n".join([" ".join(words[:at]), " ".join(words[at:])]) for at in range(1, len(words))
     ]
-    return min(broken, key=lambda text: max(map(len, text.split("\n"))), default=heading)
+    return min(halves, key=lambda text: max(map(len, text.split("\n"))), default=heading)
 
 
 def table(*headings: str, rows: Sequence[Sequence[str]]) -> FittedTable:
