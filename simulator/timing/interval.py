@@ -36,7 +36,7 @@ from simulator.counts.transformer import prefill_operations
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, HardwareProfile
 from simulator.inputs.model import ModelShape, Rule
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import Engine, Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import (
@@ -49,6 +49,7 @@ from simulator.timing.constants import (
     STREAMING,
     Key,
     Rates,
+    served_s,
 )
 from simulator.timing.request import GenerationTime
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
@@ -82,6 +83,8 @@ MOST_GPUS, VENDOR = 8, "NVIDIA"
 # another they may share nothing, and eight take this much less of the predicted time. For smaller
 # groups, which have the same spread, it is wider than need be.
 OVER_PCIE, UNSHARED = "pcie_collective", 1 - (PCIE_PAIR / NODE_GPUS) ** PCIE_POWER
+# Standard errors on either side that hold 80 % of a normal distribution.
+_NORMAL = 1.2816
 # Added to a kind's time in denominators, so that a kind without time has no error. [s]
 _TINY_S = 1e-15
 
@@ -252,6 +255,39 @@ def uncertainty(
         return found
     bound = minimum(sums.bound_s, sums.total_s)
     return replace(found, low_s=bound, high_s=sums.total_s * inf, known=False)
+
+
+def with_engine(
+    step: Uncertainty, gpu_rates: Rates, engine: Engine, sequences: Numeric
+) -> Uncertainty:
+    """Return the interval of a step with the time that an engine under load adds to it.
+
+    The errors of the GPU's time and of the engine's are independent; no engine saves time.
+
+    Parameters
+    ----------
+    step
+        The step on the GPU alone.
+    gpu_rates, engine
+        The rates it was timed with, whose profile has the engine's times.
+    sequences
+        Those that the step decodes.
+    """
+    (each_s, error_s), (sequence_s, sequence_error_s) = served_s(
+        gpu_rates.gpu, gpu_rates.choice, engine
+    )
+    if not each_s and not sequence_s:
+        return step
+    added_s = each_s + sequence_s * sequences
+    errors_s = _NORMAL * _root_of_squares(error_s, sequence_error_s * sequences)
+    total_s = step.total_s + added_s
+    below_s = _root_of_squares(step.total_s - step.low_s, errors_s)
+    return replace(
+        step,
+        total_s=total_s,
+        low_s=maximum(total_s - below_s, step.low_s),
+        high_s=total_s + _root_of_squares(step.high_s - step.total_s, errors_s),
+    )
 
 
 # Recurrences of a state that rows have timed (Gated DeltaNet, Kimi Delta Attention), and the lone

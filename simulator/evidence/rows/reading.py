@@ -43,6 +43,8 @@ SAMPLE = Path("sample")
 MOST_NAMED = 3
 # Suffixes of files of serving clients' results, which come with their lines.
 _RESULTS = {".json", ".jsonl"}
+# What a client calls an engine that it does not know: nothing, or its interface.
+UNTOLD = r"\s*$|openai"
 _COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
 
 
@@ -95,7 +97,11 @@ class Measurements:
 
 
 def load(
-    paths: Sequence[Path | str], *, gpu: str | None = None, keep_suspect: bool = False
+    paths: Sequence[Path | str],
+    *,
+    gpu: str | None = None,
+    engine: str | None = None,
+    keep_suspect: bool = False,
 ) -> Measurements:
     """Read files of measured rows.
 
@@ -107,6 +113,8 @@ def load(
         ``sample`` for the synthetic rows that ship.
     gpu
         The GPU of rows that do not name one. Rows that name another GPU are dropped.
+    engine
+        The engine of rows under load that do not name one: a client may name its interface only.
     keep_suspect
         Keep physically impossible rows. Rows without a positive time, or without sizes, are
         refused anyway.
@@ -130,6 +138,9 @@ def load(
             continue
         for kind, table in _by_kind(frame, kinds):
             prepared = _prepare(table, kind, path, wanted)
+            if kind == "serving" and engine:
+                names = prepared["framework"].fillna("").astype(str)
+                prepared["framework"] = names.mask(names.str.match(UNTOLD), engine)
             if wanted is not None:
                 other = prepared["gpu_id"] != wanted
                 of_others.update(prepared["gpu"][other].astype(str))
