@@ -2,18 +2,22 @@
 """Write docs/serving.md from rows of serving benchmarks: python tools/serving.py ROWS... [-o PAGE].
 
 It writes no rows, only errors. Nothing is fitted to the rows but the terms of one section, which
-try whether a model or card left out of their fit gains. Takes seconds.
+try whether a model or card left out of their fit gains, and each configuration's own. Takes a
+minute.
 """
 
 import argparse
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from simulator.errors import MeasurementError
+from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
@@ -135,6 +139,11 @@ def poor(rows: pd.DataFrame) -> list[str]:
     return lines
 
 
+def of_nvidia(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows are of NVIDIA's cards."""
+    return rows["gpu_id"].map(lambda name: load_hardware(name).vendor) == "NVIDIA"
+
+
 def terms(rows: pd.DataFrame, names: tuple[str, ...]) -> "np.ndarray":
     """Return the engine terms that fit rows best, in ms for each step, layer or sequence.
 
@@ -166,8 +175,7 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
         "| engine | left out | rows | plain: median | as the engine | lockstep | per step | per layer | per sequence | step and sequence |",
         "| --- | --- |" + " ---: |" * 8,
     ]
-    nvidia = rows["gpu_id"].map(lambda name: load_hardware(name).vendor) == "NVIDIA"
-    chosen = nvidia & (rows["licence"] == FIT_LICENCE)
+    chosen = of_nvidia(rows) & (rows["licence"] == FIT_LICENCE)
     layers = {name: load_model(name).layers for name in rows["model"].unique()}
     fit = rows[chosen].assign(step=1.0, layer=rows["model"].map(layers), sequence=rows["concurrency"])  # fmt: skip
     before = [each.set_index(["file", "line"])["ape"] for each in (plain, blind, rows)]
@@ -179,6 +187,43 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
             kinds = (("step",), ("layer",), ("sequence",), ("step", "sequence"))
             cells += [per_cent(left_out(part, column, names).abs().median()) for names in kinds]
             lines.append(f"| {engine} | {name} | {len(part):,} | {' | '.join(cells)} |")
+    return lines
+
+
+def calibrated(table: pd.DataFrame) -> list[str]:
+    """Tabulate what `bifurcate calibrate` gains on each configuration's own runs.
+
+    Parameters
+    ----------
+    table
+        Rows as they were read.
+    """
+    lines = [
+        "\n## Calibrated on one's own runs\n",
+        f"What `bifurcate calibrate` finds for each configuration (NVIDIA's card, engine, model, format, GPUs) of {LEAST_ROWS} rows or more by itself: a time of the engine for each step, for each",
+        "sequence, or both, where runs at other numbers of users than it was fitted to gain. Errors are medians over rows; *calibrated*, of users that were left out. None of these times is used:",
+        "one's own have to be measured. Configurations without have none mostly because their rows are predicted too long, and no engine saves time.\n",
+        "| engine | configurations | with a time | rows of these | as shipped | calibrated | rows of others | as shipped | predicted too long |",
+        "| --- |" + " ---: |" * 8,
+    ]
+    for engine, runs in table[of_nvidia(table)].groupby("framework", sort=True):
+        found = []
+        for (name, *_), part in runs.groupby([*CELL, "tensor_parallel"]):
+            own = Measurements({"serving": part.reset_index(drop=True)})
+            with suppress(MeasurementError):  # impossible rows alone
+                found += calibrate(own, load_hardware(str(name))).fits if len(part) >= LEAST_ROWS else []
+        told = [fit for fit in found if fit.fitted.constants]
+        before, after, others = (
+            np.expm1(np.concatenate([np.zeros(0), *residuals]))
+            for residuals in (
+                [fit.before for fit in told],
+                [fit.fitted.held_out for fit in told],
+                [fit.before for fit in found if not fit.fitted.constants],
+            )
+        )
+        shares = (np.median(np.abs(errors)) for errors in (before, after, others))
+        shipped, own_runs, rest = map(per_cent, shares)
+        lines.append(f"| {engine} | {len(found)} | {len(told)} | {len(before)} | {shipped} | {own_runs} | {len(others)} | {rest} | {(others > 0).mean():.0%} |")  # fmt: skip
     return lines
 
 
@@ -223,6 +268,7 @@ def page(table: pd.DataFrame, date: str) -> str:
         *steps(rows),
         *poor(rows),
         *engines(rows, plain.rows, blind.rows),
+        *calibrated(table),
     ]
     return "\n".join(lines) + "\n"
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 ROWS = opt.argument(
     "rows",
     {"metavar": "ROWS..."},
-    "Files of measured rows (.csv or .parquet), folders of them, or sample: synthetic rows that "
-    "ship.",
+    "Files of measured rows (.csv, .parquet), results of serving clients (.json, .jsonl), folders "
+    "of rows, or synthetic ones that ship: sample, and sample-runs under load.",
     list[Path],
     ...,
 )

@@ -421,13 +421,13 @@ CONSTANTS: dict[str, Definition] = {
     "served_step_us": _time(
         meaning="time that a serving engine under load adds to each step",
         needs=None,
-        fit={None: (1, 50_000, 300)},
+        fit={None: (10, 50_000, 5000)},
         rows="runs of one configuration with few users",
     ),
     "served_sequence_us": _time(
         meaning="time that a serving engine under load adds to each step for each of its sequences",
         needs=None,
-        fit={None: (0.1, 5000, 10)},
+        fit={None: (1, 5000, 300)},
         rows="runs of one configuration with many users",
     ),
     "module_us": _time(

@@ -44,7 +44,7 @@ _SETTINGS = {
 _NAMES = ("model", "engine")
 _NEEDS = ("mean_tpot_ms", "completed", "total_input_tokens", "total_output_tokens")
 # Keys that a user may add, besides fields above by their columns' names.
-_ADDED = ("gpu", "tensor_parallel", "weights_dtype", "kv_dtype", "length_ratio")
+_ADDED = ("source", "gpu", "tensor_parallel", "weights_dtype", "kv_dtype", "length_ratio")
 # The ``random_range_ratio`` of clients that draw equal lengths.
 _EQUAL = {"sglang": 1.0}
 

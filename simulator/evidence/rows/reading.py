@@ -37,8 +37,9 @@ from simulator.resources import data_dir
 
 # A file is like a kind that shares at least so much of what tells this kind from others.
 LEAST_LIKENESS = 0.25
-# Stands for the shipped rows, which are synthetic (tools/sample_rows.py).
-SAMPLE = Path("sample")
+# Names of the shipped rows, which are synthetic (tools/sample_rows.py): of kernels, and of runs
+# under load.
+SAMPLES = {Path("sample"): "", Path("sample-runs"): "synthetic_l4_runs.jsonl"}
 # The most missing columns that a message names.
 MOST_NAMED = 3
 # Suffixes of files of serving clients' results, which come with their lines.
@@ -110,7 +111,7 @@ def load(
     paths
         CSV files, or by their suffix parquet files and JSON results of serving benchmarks; a
         folder stands for its CSV and parquet files with the columns of a known kind, and
-        ``sample`` for the synthetic rows that ship.
+        ``sample`` for the synthetic rows that ship, ``sample-runs`` for such runs under load.
     gpu
         The GPU of rows that do not name one. Rows that name another GPU are dropped.
     engine
@@ -165,8 +166,8 @@ def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
     """Return the files to read, and whether each was named or found in a folder."""
     files: list[tuple[Path, bool]] = []
     for item in map(Path, paths):
-        if item == SAMPLE and not item.exists():
-            item = data_dir("sample_rows")  # noqa: PLW2901
+        if item in SAMPLES and not item.exists():
+            item = data_dir("sample_rows") / SAMPLES[item]  # noqa: PLW2901
         if item.is_dir():
             inside = sorted(p for p in item.iterdir() if p.suffix in {".csv", ".parquet"})
             files += [(path, False) for path in inside]
