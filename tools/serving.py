@@ -211,7 +211,9 @@ def calibrated(table: pd.DataFrame) -> list[str]:
         for (name, *_), part in runs.groupby([*CELL, "tensor_parallel"]):
             own = Measurements({"serving": part.reset_index(drop=True)})
             with suppress(MeasurementError):  # impossible rows alone
-                found += calibrate(own, load_hardware(str(name))).fits if len(part) >= LEAST_ROWS else []
+                found += (
+                    calibrate(own, load_hardware(str(name))).fits if len(part) >= LEAST_ROWS else []
+                )
         told = [fit for fit in found if fit.fitted.constants]
         before, after, others = (
             np.expm1(np.concatenate([np.zeros(0), *residuals]))

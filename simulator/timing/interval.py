@@ -15,7 +15,8 @@ at published peaks. The parts of an interval:
 * Bifurcated attention, predicted from standard attention's constants, adds a spread.
 * Plain PyTorch and the host that launches it, which no kernel rows describe, have their own
   spread, from whole steps; so has a serving engine under load, from public serving runs: its
-  version, its scheduler, the kernels that it chose, and the host between steps.
+  version, its scheduler, the kernels that it chose, and the host between steps, which may take a
+  time for each sequence.
 * No step is faster than its memory traffic and FLOPs at published peaks.
 
 In the ratio of two steps, the errors of products and norms and the common share of attention's
@@ -103,6 +104,8 @@ class Spread:
         The same for the time of bytes that the L2 cache serves.
     launch_above_us
         Time of each launch that a prediction from published peaks leaves out. [us]
+    sequence_above_us
+        Time that an engine under load may take for each sequence of a step. [us]
     common
         Share of the variance that all kernels of the kind share; the rest is independent.
     """
@@ -114,6 +117,7 @@ class Spread:
     cached_below: float = 0.0
     cached_above: float = 0.0
     launch_above_us: float = 0.0
+    sequence_above_us: float = 0.0
     common: float = 1.0
 
     def of(self, streaming_s: Numeric, fixed_s: Numeric = 0.0) -> "Deviation":
@@ -262,7 +266,8 @@ def with_engine(
 ) -> Uncertainty:
     """Return the interval of a step with the time that an engine under load adds to it.
 
-    The errors of the GPU's time and of the engine's are independent; no engine saves time.
+    The errors of the GPU's time and of the engine's are independent; no engine saves time. Where
+    rows do not tell what it takes for each sequence, it may take as much as most engines do.
 
     Parameters
     ----------
@@ -276,17 +281,18 @@ def with_engine(
     (each_s, error_s), (sequence_s, sequence_error_s) = served_s(
         gpu_rates.gpu, gpu_rates.choice, engine
     )
-    if not each_s and not sequence_s:
-        return step
-    added_s = each_s + sequence_s * sequences
+    total_s = step.total_s + each_s + sequence_s * sequences
     errors_s = _NORMAL * _root_of_squares(error_s, sequence_error_s * sequences)
-    total_s = step.total_s + added_s
     below_s = _root_of_squares(step.total_s - step.low_s, errors_s)
+    above_s = _root_of_squares(step.high_s - step.total_s, errors_s)
+    if not sequence_s and engine != "none":
+        untold_s = code_spread("engine").sequence_above_us * MICROSECOND
+        above_s = _root_of_squares(above_s, untold_s * sequences)
     return replace(
         step,
         total_s=total_s,
         low_s=maximum(total_s - below_s, step.low_s),
-        high_s=total_s + _root_of_squares(step.high_s - step.total_s, errors_s),
+        high_s=total_s + above_s,
     )
 
 
