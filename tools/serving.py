@@ -217,16 +217,16 @@ def calibrated(table: pd.DataFrame) -> list[str]:
                 )
         told = [fit for fit in found if fit.fitted.constants]
         before, after, others = (
-            np.expm1(np.concatenate([np.zeros(0), *residuals]))
+            pd.Series(np.expm1(np.concatenate([np.zeros(0), *residuals])))
             for residuals in (
                 [fit.before for fit in told],
                 [fit.fitted.held_out for fit in told],
                 [fit.before for fit in found if not fit.fitted.constants],
             )
         )
-        shares = (np.median(np.abs(errors)) for errors in (before, after, others))
-        shipped, own_runs, rest = map(per_cent, shares)
-        lines.append(f"| {engine} | {len(found)} | {len(told)} | {len(before)} | {shipped} | {own_runs} | {len(others)} | {rest} | {(others > 0).mean():.0%} |")  # fmt: skip
+        cells = [per_cent(errors.abs().median()) for errors in (before, after, others)]
+        shares = f"{len(before)} | {cells[0]} | {cells[1]} | {len(others)} | {cells[2]} | {per_cent((others > 0).mean())}"
+        lines.append(f"| {engine} | {len(found)} | {len(told)} | {shares} |")
     return lines
 
 
