@@ -25,6 +25,8 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import ENGINES
 from simulator.timing.constants import SERVED, Variant
 
+# Shorter times than predicted are told from this share on.
+SHORTER = 0.01
 # What a constant must take from the errors of shapes left out, as a share of them.
 LEAST_GAIN = 0.1
 
@@ -136,7 +138,7 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
 
 def _saving(found: StageFit) -> list[str]:
     """Say that runs are faster than without an engine, if they are and no time of it is found."""
-    if found.before is None or found.fitted.constants or np.median(found.before) <= 0:
+    if found.before is None or found.fitted.constants or np.median(found.before) < SHORTER:
         return []
     _, _, bias = error_summary(found.before)
     less = f"half of the rows take {1 - 1 / (1 + bias):.0%} or more less than predicted"
@@ -237,12 +239,13 @@ def _fit(
 
     before = fitted(()) if stage.noise else None
     result = fitted(free) if before is None else _proven(before, fitted, free)
-    untold = (item.key for item in free if str(item.key.of(variant)) not in result.constants)
+    asked = (item.key.of(variant) for item in free)
+    untold = tuple(key for key in asked if str(key) not in result.constants)
     named = rows.loc[labels, "source"].dropna().astype(str)
     return StageFit(
         kind=stage.kind,
         variant=variant,
-        fitted=replace(result, unidentified=tuple(untold)),
+        fitted=replace(result, unidentified=untold),
         rows=stage.rows,
         sources=tuple(sorted(set(named) - {""})),
         labels=tuple(labels),
@@ -268,8 +271,11 @@ def _proven(
         The constants. A second one must gain as much as the first.
     """
 
-    def left_out_error(found: Fitted) -> float:
+    def mean_error(found: Fitted) -> float:
         return float(np.mean(np.abs(found.held_out)))
+
+    def median_error(found: Fitted) -> float:
+        return float(np.median(np.abs(found.held_out)))
 
     for count in range(1, len(free) + 1):
         told = [
@@ -281,8 +287,9 @@ def _proven(
                 for name, error in found.stderr.items()
             )
         ]
-        more = min(told, key=left_out_error, default=best)
-        if left_out_error(more) < (1 - LEAST_GAIN) * left_out_error(best):
+        more = min(told, key=mean_error, default=best)
+        gains = mean_error(more) < (1 - LEAST_GAIN) * mean_error(best)
+        if gains and median_error(more) <= median_error(best):
             best = more
     return best
 
