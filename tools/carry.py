@@ -23,6 +23,7 @@ from simulator.timing.constants import (
     CONSTANTS,
     GENERAL,
     OF_ARCHITECTURE,
+    OF_ENGINES,
     Entry,
     Key,
     Variant,
@@ -39,7 +40,7 @@ from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 REFERENCE_MHZ = 1980.0
 REFERENCE_SM_TFLOPS = 7.5
 # Constants of the whole program or its host, not of a kernel.
-NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", "step_us")
+NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", *OF_ENGINES)
 # The one kernel measured on A100 does not split its keys over blocks and reaches a quarter of the
 # bandwidth: what a sane engine reaches on other cards is that of the others.
 NO_GUIDE = {("a100-sxm-80gb", "latent_attention")}

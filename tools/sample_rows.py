@@ -1,4 +1,4 @@
-"""Write the sample rows: synthetic times of an L4, to try calibrate and validate.
+"""Write the sample rows: synthetic times of an L4 and runs under load, to try calibrate, validate.
 
 They are this model's own times with the constants below in place of the shipped ones, and 2 %
 noise. Run it again only to change them: the rows stand for a card, and a card does not change with
@@ -6,8 +6,10 @@ the model.
 """
 
 import csv
+import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,8 @@ TRUTH = {
     "gemm_bandwidth_fraction": 0.70,
     "attention_launch_us": 9.0,
     "attention_bandwidth_fraction": 0.72,
+    "vllm_served_step_us": 4000.0,
+    "vllm_served_sequence_us": 150.0,
 }
 SAME = {"source": "synthetic", "gpu": GPU, "dtype": "bf16", "timing": "graph", "l2_state": "cold"}
 WEIGHTS = ((4096, 4096), (6144, 4096), (28672, 4096), (4096, 14336), (1024, 4096), (2048, 2048))
@@ -33,6 +37,9 @@ CALLS = {
         for batch, kv_heads, tokens in product((1, 4, 16), (8, 32), (512, 2048, 8192, 32768))
     ],
 }
+# Results of vLLM's client: with so many users, each of requests with so many tokens in and out.
+USERS, REQUESTS, LENGTHS = (1, 2, 4, 8, 16, 32), 10, (256, 512)
+RUN = {"backend": "vllm", "model_id": "llama-3.2-3b", "source": "synthetic", "gpu": GPU}
 
 
 def main() -> None:
@@ -52,6 +59,30 @@ def main() -> None:
                 for call, time in zip(calls, times, strict=True)
             ],
         )
+    path = folder / "synthetic_l4_runs.jsonl"
+    runs = [
+        {
+            **RUN,
+            "max_concurrency": users,
+            "completed": REQUESTS * users,
+            "total_input_tokens": REQUESTS * users * LENGTHS[0],
+            "total_output_tokens": REQUESTS * users * LENGTHS[1],
+            "mean_tpot_ms": 1e6,
+        }
+        for users in USERS
+    ]
+    _write_lines(path, runs)
+    rows = validate(load([path]), gpu=card).rows
+    noise = np.random.default_rng(1).normal(0, NOISE, len(rows))
+    times = rows["predicted_tpot_ms"] * np.exp(noise)
+    _write_lines(
+        path,
+        [run | {"mean_tpot_ms": round(time, 3)} for run, time in zip(runs, times, strict=True)],
+    )
+
+
+def _write_lines(path: Path, runs: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(run) + "\n" for run in runs), encoding="utf-8")
 
 
 def _write(path: Path, rows: list[dict[str, object]]) -> None:

@@ -45,6 +45,8 @@ LEAST_TELLING, HALF = 20, 0.5
 # The parts of a kernel's time, in the order of the fit's coefficients.
 PARTS = ("fixed", "streaming", "cached")
 
+# Runs of more users show what an engine takes for each sequence.
+MANY_USERS = 64
 # Rows of other licences test, and teach nothing; nor do those of more input tokens for each output
 # token, which depend on how requests arrive.
 FIT_LICENCE, LONGEST_INPUT = "Apache-2.0", 8
@@ -275,8 +277,9 @@ def _code_spread(code: Code, late: "np.ndarray") -> Spread:
 def serving_errors(measurements: Measurements) -> pd.DataFrame:
     """Return measured times of serving runs and the ends of their kernels' intervals.
 
-    All as ratios to predicted times: ``ratio``, ``low`` and ``high``. Of NVIDIA's GPUs, and of rows
-    with little prefill whose licence lets us learn from them.
+    All as ratios to predicted times, ``ratio``, ``low`` and ``high``; ``sequence_us`` is these over
+    the sequences. Of NVIDIA's GPUs, and of rows with little prefill whose licence lets us learn
+    from them.
     """
     table = measurements.tables.get("serving", pd.DataFrame())
     frames = []
@@ -287,7 +290,8 @@ def serving_errors(measurements: Measurements) -> pd.DataFrame:
             continue
         found, measured = group.predict(gpu), rows["time_s"].to_numpy()
         low, high = (end / found for end in ends)
-        frames.append(rows.assign(ratio=measured / found, low=low, high=high))
+        each = {"sequence_us": found / rows["concurrency"] / MICROSECOND}
+        frames.append(rows.assign(ratio=measured / found, low=low, high=high, **each))
     if not frames:
         return pd.DataFrame()
     joined = pd.concat(frames)
@@ -299,6 +303,7 @@ def engine_spread(errors: pd.DataFrame) -> Spread:
     """Return the spread that, added to that of kernels, holds ``COVERAGE`` of serving runs.
 
     Spreads add as squares: a run outside its kernels' interval needs the root of the difference.
+    What runs of many users miss beyond that grows with their sequences.
     """
     if not len(errors):
         return Spread()
@@ -310,6 +315,10 @@ def engine_spread(errors: pd.DataFrame) -> Spread:
     ):
         missing = np.sqrt((off.clip(lower=0) ** 2 - kernels**2).clip(lower=0))
         ends[f"streaming_{side}"] = _rounded(float(missing.quantile(HIGH)))
+    beyond = np.sqrt((missing**2 - ends["streaming_above"] ** 2).clip(lower=0))
+    of_each = (beyond * errors["sequence_us"])[errors["concurrency"] > MANY_USERS]
+    if len(of_each) >= LEAST_ROWS:
+        ends["sequence_above_us"] = _rounded(float(of_each.quantile(HIGH)))
     return Spread(**ends)
 
 

@@ -21,7 +21,7 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.batching import Served, Server, closed_loop, open_loop
 from simulator.timing.constants import Rates, rates
-from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
+from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime, with_engine
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import StepTime, step_time, summed, timed, timed_attention
 
@@ -383,7 +383,8 @@ def _timer(
 
     def servers(way: Setup, held: int, surely: int) -> tuple[Server, Server, Server | None]:
         step = before + timed_attention(model, way, work, gpu_rates) + after
-        steps = interval(step.operations, summed(step), way)
+        alone = interval(step.operations, summed(step), way)
+        steps = with_engine(alone, gpu_rates, way.engine, way.passing(work).sequences)
         # Prompts are computed alike, unless their caches are copied or kept in two forms.
         differs = way.copies or way.rebuilds or way.mixed
         filled = prefill(way if differs else way.under("standard").but(kv_layout="shared"))
@@ -406,7 +407,7 @@ def _timer(
                 resident_blocks=resident,
             )
             mixed_s = step_time(mixed, gpu_rates, execution).total_s
-            prefill_s = chunks * np.maximum(mixed_s - step_s, 0.0)
+            prefill_s = chunks * np.maximum(mixed_s - alone.total_s, 0.0)
             # What is decoded meanwhile, and the share of it that others' prompts cannot use.
             decoded_s, taken_s = chunks * step_s, new / room * step_s
 

@@ -20,7 +20,7 @@ from simulator.cli.output import (
     write_text,
 )
 from simulator.errors import MeasurementError, OutputError
-from simulator.inputs.setup import ConstantsChoice
+from simulator.inputs.setup import ENGINES, ConstantsChoice
 
 if TYPE_CHECKING:
     from simulator.evidence.fit.calibrate import Calibration
@@ -31,10 +31,16 @@ if TYPE_CHECKING:
 ROWS = opt.argument(
     "rows",
     {"metavar": "ROWS..."},
-    "Files of measured rows (.csv or .parquet), folders of them, or sample: synthetic rows that "
-    "ship.",
+    "Files of measured rows (.csv, .parquet), results of serving clients (.json, .jsonl), folders "
+    "of rows, or synthetic ones that ship: sample, and sample-runs under load.",
     list[Path],
     ...,
+)
+ENGINE = opt.of_answer(
+    "engine",
+    opt.one_of(ENGINES[:-1]),
+    "Engine of runs under load whose client names none, or only its interface (openai).",
+    kind=str | None,
 )
 KEEP_SUSPECT = opt.of_answer(
     "keep_suspect", {}, "Keep rows that break physics but have a time.", default=False
@@ -56,10 +62,17 @@ SUFFIXES = (".csv", ".parquet", ".json", ".html")
     ROWS,
     opt.of_answer("gpu", opt.GPU, "GPU whose rows are fitted.", "--gpu -g", ..., str),
     opt.of_answer("path", opt.FILE, "Profile to write (.toml).", "--output -o", kind=Path | None),
+    ENGINE,
     KEEP_SUSPECT,
 )
 def _calibrate(
-    output: Output, *, rows: list[Path], gpu: str, path: Path | None, keep_suspect: bool
+    output: Output,
+    *,
+    rows: list[Path],
+    gpu: str,
+    path: Path | None,
+    engine: str | None,
+    keep_suspect: bool,
 ) -> None:
     if missing := [name for name in ("scipy", "tomlkit") if find_spec(name) is None]:
         raise MeasurementError(
@@ -75,10 +88,8 @@ def _calibrate(
     card = load_hardware(gpu)
     if path is not None and path.suffix != ".toml":
         raise OutputError(f"cannot write {path}: a profile goes to .toml")
-    measurements = load(rows, gpu=card.id, keep_suspect=keep_suspect)
+    measurements = load(rows, gpu=card.id, engine=engine, keep_suspect=keep_suspect)
     _say_refused(measurements)
-    if "serving" in measurements.tables:
-        say("rows under load fit no constant (docs/serving.md); validate compares them")
     result = fitting.calibrate(measurements, card)
     if path is not None:
         shipped = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
@@ -141,6 +152,7 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                     name: {"value": value, "stderr": fitted.stderr.get(name)}
                     for name, value in fitted.constants.items()
                 },
+                **({} if part.before is None else {"without": _errors(error_summary(part.before))}),
                 "in_sample": _errors(seen),
                 "held_out": _errors(unseen),
                 "bounded": list(fitted.bounded),
@@ -177,6 +189,8 @@ def _calibration_table(result: "Calibration") -> Any:
         fitted = part.fitted
         median, p90, _ = error_summary(fitted.held_out)
         told = "" if math.isnan(median) else f"{100 * median:.1f} %, p90 {100 * p90:.1f} %"
+        if part.before is not None and fitted.constants:
+            told += f"; {100 * error_summary(part.before)[0]:.1f} % without"
         named = [(f"{part.kind} ({fitted.rows:,})", told)]
         for name, value in fitted.constants.items():
             bounded = name in fitted.bounded
@@ -238,6 +252,7 @@ def _calibration_table(result: "Calibration") -> Any:
         kind=Path | None,
     ),
     opt.keyword("figure", opt.FigurePath),
+    ENGINE,
     KEEP_SUSPECT,
 )
 def _validate(
@@ -249,6 +264,7 @@ def _validate(
     constants: ConstantsChoice,
     path: Path | None,
     figure: Path | None,
+    engine: str | None,
     keep_suspect: bool,
 ) -> None:
     from simulator.evidence.predict import summaries
@@ -266,7 +282,7 @@ def _validate(
     if card is not None and gpu:
         # It replaces the profile of ``gpu``, whatever its name is.
         card = card.model_copy(update={"id": load_hardware(gpu).id})
-    measurements = load(rows, gpu=gpu, keep_suspect=keep_suspect)
+    measurements = load(rows, gpu=gpu, engine=engine, keep_suspect=keep_suspect)
     _say_refused(measurements)
     result = checking.validate(measurements, gpu=card, choice=constants)
     if card is not None and result.constants and card.id not in result.constants:

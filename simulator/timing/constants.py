@@ -38,7 +38,7 @@ from simulator.counts.operation import KIN, KINDS, Kind, Operation, Route
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, PRECISIONS, Dtype, Precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
-from simulator.inputs.setup import ConstantsChoice
+from simulator.inputs.setup import ConstantsChoice, Engine
 from simulator.timing.limits import (
     BLOCKS_PER_SM,
     blocks_per_sm,
@@ -77,6 +77,9 @@ OF_ARCHITECTURE: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
 BY_FORMAT: tuple[Kind, ...] = (*PRODUCTS, "quantise")
 # Kinds of kernel that only stream their bytes.
 STREAMING: tuple[Kind, ...] = ("elementwise", "norm", "activation", "rotary", "quantise", "gather")
+# What an engine adds to the steps of the GPU: its own, on its own card, and never carried over.
+SERVED = ("served_step_us", "served_sequence_us")
+OF_ENGINES = ("step_us", *SERVED)
 # Fitted constants of a published program's code, which only evidence reads.
 HARNESS_PREFIX = "harness_"
 # Times fall with this power of the clock. A dependent kernel in a CUDA graph takes 1.44 us on an
@@ -413,6 +416,18 @@ CONSTANTS: dict[str, Definition] = {
         needs=None,
         fit={None: (1, 50_000, 1000)},
         rows="end-to-end batches of one sequence",
+    ),
+    "served_step_us": _time(
+        meaning="time that a serving engine under load adds to each step",
+        needs=None,
+        fit={None: (10, 50_000, 5000)},
+        rows="runs of one configuration with few users",
+    ),
+    "served_sequence_us": _time(
+        meaning="time that a serving engine under load adds to each step for each of its sequences",
+        needs=None,
+        fit={None: (1, 5000, 300)},
+        rows="runs of one configuration with many users",
     ),
     "module_us": _time(
         meaning="time that a library's timed code takes beyond the kernels counted here",
@@ -1171,6 +1186,28 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
         of_sm = figure.value / gpu.sm_count
         found["l2_gb_per_s"] = Constant(of_sm, figure.source, "measured")
     return found
+
+
+def served_s(
+    gpu: HardwareProfile, choice: ConstantsChoice, engine: Engine
+) -> list[tuple[float, float]]:
+    """Return what an engine under load adds to a step, and for each sequence of it. [s].
+
+    Each with its standard error; zero where no rows of the card tell it.
+
+    Parameters
+    ----------
+    gpu, choice
+        The GPU, and where its constants come from: these are no one else's.
+    engine
+        The engine.
+    """
+    own = gpu.fitted if choice == "auto" else {}
+    figures = (own.get(f"{engine}_{name}") for name in SERVED)
+    return [
+        (item.value * MICROSECOND, (item.stderr or 0.0) * MICROSECOND) if item else (0.0, 0.0)
+        for item in figures
+    ]
 
 
 def used_constants(

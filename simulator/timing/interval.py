@@ -15,7 +15,8 @@ at published peaks. The parts of an interval:
 * Bifurcated attention, predicted from standard attention's constants, adds a spread.
 * Plain PyTorch and the host that launches it, which no kernel rows describe, have their own
   spread, from whole steps; so has a serving engine under load, from public serving runs: its
-  version, its scheduler, the kernels that it chose, and the host between steps.
+  version, its scheduler, the kernels that it chose, and the host between steps, which may take a
+  time for each sequence.
 * No step is faster than its memory traffic and FLOPs at published peaks.
 
 In the ratio of two steps, the errors of products and norms and the common share of attention's
@@ -35,7 +36,7 @@ from simulator.counts.transformer import prefill_operations
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, HardwareProfile
 from simulator.inputs.model import ModelShape, Rule
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import Engine, Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import (
@@ -48,6 +49,7 @@ from simulator.timing.constants import (
     STREAMING,
     Key,
     Rates,
+    served_s,
 )
 from simulator.timing.request import GenerationTime
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
@@ -81,6 +83,8 @@ MOST_GPUS, VENDOR = 8, "NVIDIA"
 # another they may share nothing, and eight take this much less of the predicted time. For smaller
 # groups, which have the same spread, it is wider than need be.
 OVER_PCIE, UNSHARED = "pcie_collective", 1 - (PCIE_PAIR / NODE_GPUS) ** PCIE_POWER
+# Standard errors on either side that hold 80 % of a normal distribution.
+_NORMAL = 1.2816
 # Added to a kind's time in denominators, so that a kind without time has no error. [s]
 _TINY_S = 1e-15
 
@@ -98,6 +102,8 @@ class Spread(NamedTuple):
         The same for the time of bytes that the L2 cache serves.
     launch_above_us
         Time of each launch that a prediction from published peaks leaves out. [us]
+    sequence_above_us
+        Time that an engine under load may take for each sequence of a step. [us]
     common
         Share of the variance that all kernels of the kind share; the rest is independent.
     """
@@ -109,6 +115,7 @@ class Spread(NamedTuple):
     cached_below: float = 0.0
     cached_above: float = 0.0
     launch_above_us: float = 0.0
+    sequence_above_us: float = 0.0
     common: float = 1.0
 
     def of(self, streaming_s: Numeric, fixed_s: Numeric = 0.0) -> "Deviation":
@@ -246,6 +253,41 @@ def uncertainty(
         return found
     bound = minimum(sums.bound_s, sums.total_s)
     return found._replace(low_s=bound, high_s=sums.total_s * inf, known=False)
+
+
+def with_engine(
+    step: Uncertainty, gpu_rates: Rates, engine: Engine, sequences: Numeric
+) -> Uncertainty:
+    """Return the interval of a step with the time that an engine under load adds to it.
+
+    The errors of the GPU's time and of the engine's are independent; no engine saves time. Where
+    rows do not tell what it takes for each sequence, it may take as much as most engines do.
+
+    Parameters
+    ----------
+    step
+        The step on the GPU alone.
+    gpu_rates, engine
+        The rates it was timed with, whose profile has the engine's times.
+    sequences
+        Those that the step decodes.
+    """
+    (each_s, error_s), (sequence_s, sequence_error_s) = served_s(
+        gpu_rates.gpu, gpu_rates.choice, engine
+    )
+    total_s = step.total_s + each_s + sequence_s * sequences
+    errors_s = _NORMAL * _root_of_squares(error_s, sequence_error_s * sequences)
+    below_s = _root_of_squares(step.total_s - step.low_s, errors_s)
+    above_s = _root_of_squares(step.high_s - step.total_s, errors_s)
+    if not sequence_s and engine != "none":
+        untold_s = code_spread("engine").sequence_above_us * MICROSECOND
+        above_s = _root_of_squares(above_s, untold_s * sequences)
+    return replace(
+        step,
+        total_s=total_s,
+        low_s=maximum(total_s - below_s, step.low_s),
+        high_s=total_s + above_s,
+    )
 
 
 # Recurrences of a state that rows have timed (Gated DeltaNet, Kimi Delta Attention), and the lone

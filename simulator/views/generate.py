@@ -97,8 +97,9 @@ def generate_view(results: Mapping[Attention, Generation]) -> View:
     # Each kind of attention may take another form of latent attention.
     every = (note for result in results.values() for note in result.notes)
     forms = [note for note in every if note.startswith("Latent attention")]
-    loaded = any(result.loaded for result in results.values())
+    loaded = [result.loaded.deployment for result in results.values() if result.loaded]
     loads = load.prefill_notes([first.last_step.setup]) if loaded else []
+    loads += load.engine_notes(loaded)
     return columns.stack(
         estimate.question(first.last_step, attention=False, output_tokens=first.output_tokens),
         "",

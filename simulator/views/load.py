@@ -14,6 +14,7 @@ from simulator.answers.estimate import (
 from simulator.answers.load import Curve, Deployment, Point, Request
 from simulator.inputs.setup import Setup
 from simulator.timing.batching import Served
+from simulator.timing.constants import served_s
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
@@ -239,7 +240,8 @@ def question(deployment: Deployment, *, gpu: bool) -> Line:
 def _notes(curve: Curve) -> list[str]:
     """Say what a curve rests on."""
     setups = [each.setup for each in curve.deployments]
-    return [*curve.left_out, *prefill_notes(setups), *common_notes(curve.deployments)]
+    added = engine_notes(curve.deployments)
+    return [*curve.left_out, *prefill_notes(setups), *added, *common_notes(curve.deployments)]
 
 
 def prefill_notes(setups: Sequence[Setup]) -> list[str]:
@@ -255,6 +257,25 @@ def prefill_notes(setups: Sequence[Setup]) -> list[str]:
         *([_AS_IT_IS] if setups[0].engine == "none" else []),
         *([_GROUPS] if any(setup.data_parallel > 1 for setup in setups) else []),
     ]
+
+
+def engine_notes(deployed: Iterable[Deployment]) -> list[str]:
+    """Say what engines add to the steps of GPUs, as their own rows tell; each thing once."""
+    said = {}
+    for item in deployed:
+        engine = item.setup.engine
+        every = [
+            f"{format_time(time_s)} ± {format_time(error_s)} {what}"
+            for (time_s, error_s), what in zip(
+                served_s(item.gpu, item.setup.constants, engine),
+                ("to each step", "for each of its sequences"),
+                strict=True,
+            )
+            if time_s
+        ]
+        if every:
+            said[f"On {item.gpu.id} {engine} adds {' and '.join(every)} (fitted to its runs)."] = 0
+    return list(said)
 
 
 def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:

@@ -404,6 +404,7 @@ def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:
     deployed = [option.deployed for option in options]
     if result.request is not None:
         yield from load.prefill_notes([each.setup for each in deployed])
+        yield from load.engine_notes(option.point.deployment for option in options)
     yield from _price_sentences(options)
     yield from load.common_notes(deployed)
     if result.request is None:

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from simulator.cli.main import build, main
+from simulator.inputs.hardware import load_hardware
 from simulator.resources import data_dir
 from tools import sample_rows
 
@@ -127,35 +128,125 @@ def test_a_calibration_that_no_row_would_use_is_refused(
     assert "no row is of my-l4" in capsys.readouterr().err
 
 
-def test_rows_under_load_fit_no_constant(tmp_path: Path) -> None:
-    """Whoever calibrates with a serving client's result is sent to validate."""
-    path = tmp_path / "rows.csv"
-    path.write_text(
-        "gpu,model,input_len,output_len,concurrency,tpot_ms\nl4,llama-3.1-8b,1024,128,1,70\n"
-    )
-    code, _, said = run("calibrate", str(path), "--gpu", "l4")
-    assert code != 0
-    assert "validate compares them" in said
+def runs(folder: Path, times_ms: dict[int, float], **more: object) -> list[str]:
+    """Write results of `vllm bench serve`, one file for each number of users."""
+    paths = []
+    for users, time_ms in times_ms.items():
+        result = {
+            "backend": "openai",
+            "model_id": "llama-3.1-8b",
+            "max_concurrency": users,
+            "completed": 100,
+            "total_input_tokens": 100 * 1024,
+            "total_output_tokens": 100 * 256,
+            "mean_tpot_ms": time_ms,
+            "mean_ttft_ms": 50.0,
+            **more,
+        }
+        path = folder / f"run{users}.json"
+        path.write_text(json.dumps(result), encoding="utf-8")
+        paths.append(str(path))
+    return paths
+
+
+# Some 1.5 ms more than an H100 takes for these steps, in each of them.
+SLOW_MS = {1: 8.0, 8: 9.1, 32: 12.6, 64: 17.0}
+
+
+def test_a_users_runs_tell_the_time_of_their_engine(tmp_path: Path) -> None:
+    """Fit, write, check: errors shrink, and what was fitted to kernels stays."""
+    paths, profile = runs(tmp_path, SLOW_MS), str(tmp_path / "mine.toml")
+    asked = ["--gpu", "h100-sxm", "--engine", "vllm"]
+    code, out, said = run("calibrate", *paths, *asked, "-o", profile)
+    assert code == 0, said
+    assert "vllm_served_step_us" in out
+    assert "% without" in out
+    shipped, own = (load_hardware(name).fitted for name in ("h100-sxm", profile))
+    assert own.keys() - shipped.keys() == {"vllm_served_step_us"}
+    assert all(own[name] == figure for name, figure in shipped.items())
+    errors = []
+    for more in ([], ["--calibration", profile]):
+        check = ["validate", *paths, "--gpu", "h100-sxm", "--engine", "vllm", "--json", *more]
+        errors.append(json.loads(run(*check)[1])["median_ape"])
+    assert errors[1] < errors[0] / 4
+    # Another engine, and none, have nothing of it.
+    shown = [
+        json.loads(
+            run(*f"serve -m llama-3.1-8b -g {profile} --users 8 --json --engine".split(), each)[1]
+        )
+        for each in ("vllm", "sglang", "none")
+    ]
+    times = [answer["points"][0]["tpot_ms"] for answer in shown]
+    assert times[0] > times[1] + 1
+    assert times[2] == pytest.approx(times[1], rel=0.05)
+    assert [any("vllm adds" in note for note in answer["notes"]) for answer in shown] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("more", "engine", "words"),
+    [
+        ({}, (), "4 rows do not name their engine"),
+        ({"backend": "lmdeploy"}, ("--engine", "vllm"), "4 rows are of lmdeploy"),
+        ({"engine": "vllm", "accept_length": 2.5}, (), "speculative decoding is not predicted"),
+        ({"gpu": "l4"}, ("--engine", "vllm"), "-g can be l4"),
+        ({"max_concurrency": None}, (), "max_concurrency is not given"),
+    ],
+)
+def test_runs_that_tell_nothing_of_an_engine_are_refused_in_a_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: dict[str, object],
+    engine: tuple[str, ...],
+    words: str,
+) -> None:
+    """The reason is in the error."""
+    with pytest.raises(SystemExit) as stop:
+        main(["calibrate", *runs(tmp_path, SLOW_MS, **more), "-g", "h100-sxm", *engine])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.count("error:") == 1
+    assert words in said
+
+
+def test_runs_faster_than_predicted_have_no_engine_s_time(tmp_path: Path) -> None:
+    """No engine saves time: it is said, and nothing is written but the profile as it was."""
+    profile = tmp_path / "mine.toml"
+    fast = {users: 0.75 * time_ms for users, time_ms in SLOW_MS.items()}
+    asked = ["--gpu", "h100-sxm", "--engine", "vllm", "-o", str(profile)]
+    code, out, said = run("calibrate", *runs(tmp_path, fast), *asked)
+    assert code == 0
+    assert "wrote 0 constants" in said
+    assert "less than predicted" in " ".join(out.split())
+    assert load_hardware(str(profile)).fitted == load_hardware("h100-sxm").fitted
 
 
 def test_sample_rows_say_that_they_are_synthetic() -> None:
     """In the name of each file, and in each of its rows."""
     files = sorted(data_dir("sample_rows").iterdir())
-    assert len(files) == len(sample_rows.CALLS)
+    assert len(files) == len(sample_rows.CALLS) + 1
     for path in files:
         assert path.name.startswith("synthetic_")
-        rows = pd.read_csv(path)
+        lines = path.suffix == ".jsonl"
+        rows = pd.read_json(path, lines=True) if lines else pd.read_csv(path)
         assert set(rows["source"]) == {"synthetic"}
         assert set(rows["gpu"]) == {sample_rows.GPU}
 
 
 def test_sample_rows_are_found_again() -> None:
-    """Calibrating them gives the constants they were made with, within three errors or 5 %."""
-    fits = json.loads(run("calibrate", "sample", "--gpu", "l4", "--json")[1])["fits"]
+    """Calibrating them gives the constants they were made with, within three errors or 5 %.
+
+    Without the rows of kernels, all that is missing counts as the engine's.
+    """
+    files = ("sample", "sample-runs")
+    fits = json.loads(run("calibrate", *files, "--gpu", "l4", "--json")[1])["fits"]
     found = {name: told for fit in fits for name, told in fit["constants"].items()}
-    for name in ("gemm_launch_us", "gemm_bandwidth_fraction", "attention_bandwidth_fraction"):
+    for name in sample_rows.TRUTH.keys() - {"attention_launch_us"}:
         true, told = sample_rows.TRUTH[name], found[name]
         assert abs(told["value"] - true) <= max(3 * told["stderr"], 0.05 * true), name
+    assert fits[-1]["held_out"]["median_ape"] < fits[-1]["without"]["median_ape"] / 5
+    alone = json.loads(run("calibrate", files[1], "--gpu", "l4", "--json")[1])["fits"][0]
+    step = "vllm_served_step_us"
+    assert alone["constants"][step]["value"] > 1.5 * found[step]["value"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".html", ".json", ".parquet"])

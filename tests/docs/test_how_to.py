@@ -95,7 +95,10 @@ def test_the_steps_of_calibrating_run_in_order(
     monkeypatch.chdir(tmp_path)
     text = (HOW_TO / "calibrate.md").read_text(encoding="utf-8")
     commands = re.findall(r"^    bifurcate (.*)$", text, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == ["calibrate", "validate", "compare"]
+    assert [command.split()[0] for command in commands] == [
+        *("calibrate", "validate", "compare"),
+        *("calibrate", "validate", "serve"),
+    ]
     for command in commands:
         done = bifurcate(*command.split())
         assert done.code == 0, done.err

@@ -124,3 +124,23 @@ def test_another_file_is_refused_in_one_line(tmp_path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(MeasurementError, match=r"other\.json"):
         load([path])
+
+
+@pytest.mark.parametrize(
+    ("named", "asked", "told"),
+    [
+        ({"backend": "openai-chat", "engine": "sglang"}, None, "sglang"),
+        ({"backend": "openai-chat"}, "trtllm", "trtllm"),
+        ({"backend": "vllm"}, "trtllm", "vllm"),
+        ({"backend": "openai"}, None, "openai"),
+    ],
+)
+def test_what_a_user_adds_comes_before_the_clients_names(
+    tmp_path: Path, named: dict[str, Any], asked: str | None, told: str
+) -> None:
+    """A client knows the interface of a server and the path of its model."""
+    own = {"model_id": "/models/weights", "model": "llama-3.1-8b", **named}
+    found = load([write(tmp_path, "result.json", VLLM | own)], engine=asked)
+    (row,) = found.tables["serving"].to_dict("records")
+    assert (row["model"], row["framework"]) == ("llama-3.1-8b", told)
+    assert len(validate(found).rows) == 1

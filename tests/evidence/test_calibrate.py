@@ -3,7 +3,7 @@
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from simulator.evidence.fit.stages import STAGES, wanted_rows
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
-from simulator.timing.constants import CONSTANTS, Key, rates
+from simulator.timing.constants import CONSTANTS, SERVED, Key, rates
 
 # Any card without fitted constants of its own will do.
 CARD = "l4"
@@ -273,3 +273,106 @@ def test_the_constants_of_a_link_are_found(tmp_path: Path) -> None:
     assert "collectives: 69 rows of 69 shapes" in profile_text(
         profile_path(card.id).read_text(encoding="utf-8"), found, date="2026-11-29"
     )
+
+
+def engine_rows(tmp_path: Path, terms: dict[str, float], **more: Any) -> pd.DataFrame:
+    """Return runs under load of Llama 3.1 8B on an H100 that take exactly what is predicted."""
+    asked = {"users": (1, 4, 16, 64, 256), "lengths": ((1024, 512), (4096, 512)), "engine": "vllm"}
+    asked |= more
+    rows = [
+        {"gpu": "h100-sxm", "engine": asked["engine"], "model": "llama-3.1-8b", "tpot_ms": 1e3}
+        | {"concurrency": users, "input_len": context, "output_len": output}
+        for users in asked["users"]
+        for context, output in asked["lengths"]
+    ]
+    path = tmp_path / "runs.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    table = load([path]).tables["serving"]
+    (group,) = prepare(table, "serving").groups
+    card = with_constants(load_hardware("h100-sxm"), terms)
+    return table.assign(time_s=pd.Series(group.predict(card), group.index))
+
+
+def noisy(table: pd.DataFrame, seed: int, noise: float = 0.02) -> Calibration:
+    """Calibrate runs with some noise."""
+    factors = np.exp(noise * np.random.default_rng(seed).standard_normal(len(table)))
+    times = Measurements({"serving": table.assign(time_s=table["time_s"] * factors)})
+    return calibrate(times, load_hardware("h100-sxm"))
+
+
+STEP, SEQUENCE = "vllm_served_step_us", "vllm_served_sequence_us"
+
+
+def test_the_times_of_an_engine_come_back_within_their_errors(tmp_path: Path) -> None:
+    """Of ten series of runs: 80 % lie within 1.28 errors, so of twenty times 11 at the least."""
+    terms = {STEP: 800.0, SEQUENCE: 20.0}
+    table = engine_rows(tmp_path, terms)
+    found = [noisy(table, seed).values() for seed in range(10)]
+    assert all({*values} >= {*terms} for values in found)
+    off = [
+        abs(values[name][0] - true) / cast("float", values[name][1])
+        for values in found
+        for name, true in terms.items()
+    ]
+    assert sum(each <= 1.28 for each in off) >= 11
+    assert max(off) < 4
+    # The errors are as large as the noise of the rows makes them, to within two.
+    spread = {name: np.std([values[name][0] for values in found]) for name in terms}
+    told = {name: np.mean([values[name][1] for values in found]) for name in terms}
+    assert all(0.5 < told[name] / spread[name] < 2 for name in terms)
+
+
+def test_an_engine_that_adds_nothing_is_given_nothing(tmp_path: Path) -> None:
+    """Noise alone seldom passes for the time of an engine: in one of ten series at the most."""
+    table = engine_rows(tmp_path, {})
+    found = [noisy(table, seed) for seed in range(10)]
+    assert sum(bool(each.values()) for each in found) <= 1
+    (fit,) = found[0].fits
+    assert {key.name for key in fit.fitted.unidentified} == set(SERVED)
+    assert "few users" in wanted_rows(Key(SERVED[0]))
+
+
+def test_few_runs_tell_less(tmp_path: Path) -> None:
+    """Three runs tell the time of a step, with a larger error; of sequences, nothing."""
+    few = {"users": (1, 2, 4), "lengths": ((1024, 512),)}
+    three, ten = (engine_rows(tmp_path, {STEP: 800.0}, **more) for more in (few, {}))
+    some, many = noisy(three, 1).values(), noisy(ten, 1).values()
+    assert {*some} == {STEP}
+    assert cast("float", some[STEP][1]) > 1.3 * cast("float", many[STEP][1])
+    assert some[STEP][0] == pytest.approx(800, abs=2 * cast("float", some[STEP][1]))
+    with pytest.raises(MeasurementError, match="only 2 rows, 3 are needed"):
+        noisy(three[:2], 1)
+
+
+def test_runs_with_all_else_alike_tell_one_time(tmp_path: Path) -> None:
+    """At one number of users, what is for each step and for each sequence is the same."""
+    alike = {"users": (16,), "lengths": ((512, 512), (1024, 512), (4096, 512), (8192, 512))}
+    table = engine_rows(tmp_path, {STEP: 800.0, SEQUENCE: 20.0}, **alike)
+    assert len(noisy(table, 1, noise=0.01).values()) == 1
+
+
+def test_an_engine_s_time_stays_its_own_and_kernels_stay_as_they_were(tmp_path: Path) -> None:
+    """Of two engines each has its own, and a profile's other constants are kept."""
+    slow, plain = (
+        engine_rows(tmp_path, terms, engine=engine)
+        for engine, terms in (("vllm", {STEP: 2000.0}), ("sglang", {}))
+    )
+    both = pd.concat([slow, plain], ignore_index=True)
+    card = load_hardware("h100-sxm")
+    result = calibrate(Measurements({"serving": both}), card)
+    assert {*result.values()} == {STEP}
+    assert result.values()[STEP][0] == pytest.approx(2000, rel=0.001)
+    text = profile_text(profile_path(card.id).read_text(), result, date="2026-01-01")
+    path = tmp_path / "h100-sxm.toml"
+    path.write_text(text)
+    own = read_profile(path)
+    assert own.fitted.keys() - card.fitted.keys() == {STEP}
+    assert "llama-3.1-8b" in own.fitted[STEP].source
+    assert all(own.fitted[name] == figure for name, figure in card.fitted.items())
+    # Runs of another day replace it, and leave the rest.
+    later = engine_rows(tmp_path, {STEP: 1000.0})
+    again = calibrate(Measurements({"serving": later}), own)
+    assert again.values()[STEP][0] == pytest.approx(1000, rel=0.001)
+    newer = tomllib.loads(profile_text(text, again, date="2026-01-02"))["fitted"]
+    assert newer.keys() == own.fitted.keys()
+    assert newer[STEP]["date"] == "2026-01-02"

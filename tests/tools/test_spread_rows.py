@@ -61,11 +61,27 @@ def test_engines_spread_what_their_kernels_do_not() -> None:
     The 90th percentile counts as held: root(0.5^2 - 0.3^2) above and root(0.4^2 - 0.3^2) below.
     """
     ratio = [1.5] * 11 + [0.6] * 11 + [1.0] * 78
-    errors = pd.DataFrame({"ratio": ratio, "low": 0.7, "high": 1.3})
+    few = {"concurrency": 64, "sequence_us": 100.0}
+    errors = pd.DataFrame({"ratio": ratio, "low": 0.7, "high": 1.3} | few)
     found = spread.engine_spread(errors)
     assert found.streaming_above == pytest.approx(0.4)
     assert found.streaming_below == pytest.approx(0.07**0.5, abs=1e-3)
     assert spread.engine_spread(errors.assign(ratio=1.2)) == Spread()
+
+
+def test_runs_of_many_users_tell_what_each_sequence_may_take() -> None:
+    """Kernels within 30 %, 100 us for each sequence: runs of many users are 50 % late.
+
+    A tenth of those of few users are 50 % late as well, which 40 % hold; so nothing is missing of
+    the others. 80 % late, root(0.8^2 - 0.5^2) is: 62 us for each sequence.
+    """
+    few = pd.DataFrame({"ratio": [1.5] * 30 + [1.0] * 170, "concurrency": 8})
+    for late, each_us in ((1.5, 0.0), (1.8, 100 * 0.39**0.5)):
+        many = pd.DataFrame({"ratio": [late] * 11 + [1.0] * 89, "concurrency": 128})
+        errors = pd.concat([few, many]).assign(low=0.7, high=1.3, sequence_us=100.0)
+        found = spread.engine_spread(errors)
+        assert found.streaming_above == pytest.approx(0.4)
+        assert found.sequence_above_us == pytest.approx(each_us, abs=0.1)
 
 
 def test_rows_that_err_to_one_side_have_an_interval_to_that_side() -> None:

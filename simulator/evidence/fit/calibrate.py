@@ -2,28 +2,33 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from simulator.errors import MeasurementError
-from simulator.evidence.fit.solver import Fitted, Free, fit, with_constants
+from simulator.evidence.fit.solver import LARGEST_ERROR, Fitted, Free, fit, with_constants
 from simulator.evidence.fit.stages import STAGES, Rows, Stage
-from simulator.evidence.predict.groups import Group
+from simulator.evidence.predict.groups import Group, library_of
 from simulator.evidence.predict.measured import of_other_libraries
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import KINDS, RowKind
-from simulator.evidence.rows.reading import Measurements
+from simulator.evidence.rows.reading import UNTOLD, Measurements
 from simulator.inputs.dtypes import PRECISIONS
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import GENERAL, Variant
+from simulator.inputs.setup import ENGINES
+from simulator.timing.constants import SERVED, Variant
 
-# The fewest rows that can determine a constant.
-LEAST_ROWS = 12
+# Shorter times than predicted are told from this share on.
+SHORTER = 0.01
+# What a constant must take from the errors of shapes left out, as a share of them.
+LEAST_GAIN = 0.1
 
 
 @dataclass
@@ -33,6 +38,8 @@ class StageFit:
     ``rows`` says which of the kind's rows, as in a stage.
     ``labels`` are the rows' labels in their table, in the order of the fit's residuals.
     ``shapes`` are the rows' shapes: the values of ``shape_columns``, joined by slashes.
+    ``before`` are the residuals without constants that had to prove themselves, else None, and
+    ``models`` the models that an engine served.
     """
 
     kind: RowKind
@@ -43,6 +50,8 @@ class StageFit:
     labels: tuple[Any, ...] = ()
     shapes: tuple[str, ...] = ()
     shape_columns: tuple[str, ...] = ()
+    before: "np.ndarray | None" = None
+    models: tuple[str, ...] = ()
 
 
 @dataclass
@@ -77,21 +86,28 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
 
     For each kind of row, first in 16-bit formats and then in those of fewer bits: one fit to all
     libraries, for questions that name no library, then one for each library if there are several.
+    Where all rows are of engines under load, the constants of the GPU's kernels stay.
 
     Raises
     ------
     MeasurementError
         If no rows of this GPU can be fitted.
     """
-    # A fit starts from transferred constants: from an old fit, it would not be reproducible.
-    profile = gpu.model_copy(update={"fitted": {}})
     fits: list[StageFit] = []
     left_out: list[str] = []
+    tables = {
+        kind: own
+        for kind, table in measurements.tables.items()
+        if len(own := table[table["gpu_id"] == gpu.id])
+    }
+    # A fit starts from transferred constants: from an old fit, it would not be reproducible.
+    kernels = {} if {*tables} - {"serving"} else gpu.fitted
+    kept = {name: item for name, item in kernels.items() if not name.endswith(SERVED)}
+    profile = gpu.model_copy(update={"fitted": kept})
     for stage in STAGES:
-        table = measurements.tables.get(stage.kind)
-        if table is None:
+        rows = tables.get(stage.kind)
+        if rows is None:
             continue
-        rows = table[table["gpu_id"] == gpu.id]
         others = of_other_libraries(rows)
         if others.any():
             left_out.append(f"{stage.kind}: {others.sum()} rows are of other libraries' kernels")
@@ -100,13 +116,16 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         if doubtful.any():
             left_out.append(f"{stage.kind}: {doubtful.sum()} rows are of series that break physics")
             rows = rows[~doubtful]
+        if stage.noise:
+            rows = _of_engines(rows, left_out)
         if not len(rows):
             continue
-        if len(rows) < LEAST_ROWS:
-            left_out.append(f"{stage.kind}: only {len(rows)} rows, {LEAST_ROWS} are needed")
+        if len(rows) < stage.least:
+            left_out.append(f"{stage.kind}: only {len(rows)} rows, {stage.least} are needed")
             continue
-        for found in _stage(stage, rows, profile):
+        for found in _stage(stage, rows, profile, left_out):
             fits.append(found)
+            left_out += _saving(found)
             profile = with_constants(profile, found.fitted.constants)
     if not fits:
         known = ", ".join(dict.fromkeys(stage.kind for stage in STAGES))
@@ -117,14 +136,41 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
     return Calibration(profile, fits, list(dict.fromkeys(left_out)))
 
 
-def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterator[StageFit]:
+def _saving(found: StageFit) -> list[str]:
+    """Say that runs are faster than without an engine, if they are and no time of it is found."""
+    if found.before is None or found.fitted.constants or np.median(found.before) < SHORTER:
+        return []
+    _, _, bias = error_summary(found.before)
+    less = f"half of the rows take {1 - 1 / (1 + bias):.0%} or more less than predicted"
+    return [f"{found.kind}, {found.variant}: {less}, and no engine saves time"]
+
+
+def _of_engines(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:
+    """Return the rows of engines that are known; say what the others are."""
+    names = rows["framework"].fillna("").astype(str)
+    known = names.map(library_of).isin(ENGINES)
+    for name, count in names[~known].value_counts().items():
+        told = f"are of {name}, none of {', '.join(ENGINES[:-1])}"
+        if re.match(UNTOLD, str(name)):
+            told = "do not name their engine; --engine does"
+        left_out.append(f"serving: {count} rows {told}")
+    return rows[known]
+
+
+def _stage(
+    stage: Stage, rows: pd.DataFrame, profile: HardwareProfile, left_out: list[str]
+) -> Iterator[StageFit]:
     """Yield the fits of one kind of row: in general, by precision and library."""
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
     if stage.most:
         rows = _thinned(rows, stage)
-    prepared = [group for group in prepare(rows, stage.kind).groups if group.determines]
-    groups = [group for group in prepared if _launched(group) == stage.rows]
+    prepared = prepare(rows, stage.kind)
+    if stage.noise:
+        skipped = Counter(prepared.skipped.values())
+        left_out += [f"{stage.kind}: {count} rows: {why}" for why, count in skipped.items()]
+    determining = [group for group in prepared.groups if group.determines]
+    groups = [group for group in determining if _launched(group) == stage.rows]
     chosen_for = []
     for precision in ("", *PRECISIONS) if stage.own else ("",):
         general = Variant(precision=precision)
@@ -144,7 +190,7 @@ def _stage(stage: Stage, rows: pd.DataFrame, profile: HardwareProfile) -> Iterat
     for chosen, variant in chosen_for:
         # Keep constants that another kind of row has determined.
         left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
-        if sum(len(group.index) for group in chosen) < LEAST_ROWS or not left:
+        if sum(len(group.index) for group in chosen) < stage.least or not left:
             continue
         found = _fit(stage, rows, profile, chosen, left, variant)
         profile = with_constants(profile, found.fitted.constants)
@@ -178,24 +224,74 @@ def _fit(
     variant: Variant,
 ) -> StageFit:
     """Fit one set of constants to groups of rows."""
+    labels = [label for group in groups for label in group.index]
+    ways = (stage.shape, *stage.instead)
+    varied = (way for way in ways if rows.loc[labels, [*way]].nunique().max() > 1)
+    columns = next(varied, stage.shape)
     measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
     shapes = [
-        rows.loc[group.index, list(stage.shape)].astype(str).agg("/".join, axis=1).to_numpy()
+        rows.loc[group.index, [*columns]].astype(str).agg("/".join, axis=1).to_numpy()
         for group in groups
     ]
-    result = fit(profile, groups, measured, shapes, free, variant=variant)
-    labels = [label for group in groups for label in group.index]
+
+    def fitted(some: Sequence[Free]) -> Fitted:
+        return fit(profile, groups, measured, shapes, some, variant=variant, noise=stage.noise)
+
+    before = fitted(()) if stage.noise else None
+    result = fitted(free) if before is None else _proven(before, fitted, free)
+    asked = (item.key.of(variant) for item in free)
+    untold = tuple(key for key in asked if str(key) not in result.constants)
     named = rows.loc[labels, "source"].dropna().astype(str)
     return StageFit(
         kind=stage.kind,
         variant=variant,
-        fitted=result,
+        fitted=replace(result, unidentified=untold),
         rows=stage.rows,
         sources=tuple(sorted(set(named) - {""})),
         labels=tuple(labels),
         shapes=tuple(np.concatenate(shapes).astype(str)),
-        shape_columns=stage.shape,
+        shape_columns=columns,
+        before=None if before is None else before.residuals,
+        models=() if before is None else tuple(sorted(set(rows.loc[labels, "model"]))),
     )
+
+
+def _proven(
+    best: Fitted, fitted: Callable[[Sequence[Free]], Fitted], free: Sequence[Free]
+) -> Fitted:
+    """Return the fit of those constants by which shapes that were left out gain.
+
+    Parameters
+    ----------
+    best
+        The fit without any of them.
+    fitted
+        Fits some of them.
+    free
+        The constants. A second one must gain as much as the first.
+    """
+
+    def mean_error(found: Fitted) -> float:
+        return float(np.mean(np.abs(found.held_out)))
+
+    def median_error(found: Fitted) -> float:
+        return float(np.median(np.abs(found.held_out)))
+
+    for count in range(1, len(free) + 1):
+        told = [
+            found
+            for found in map(fitted, combinations(free, count))
+            if len(found.stderr) == count
+            and all(
+                error <= LARGEST_ERROR * found.constants[name]
+                for name, error in found.stderr.items()
+            )
+        ]
+        more = min(told, key=mean_error, default=best)
+        gains = mean_error(more) < (1 - LEAST_GAIN) * mean_error(best)
+        if gains and median_error(more) <= median_error(best):
+            best = more
+    return best
 
 
 def _launched(group: Group) -> Rows:
@@ -211,8 +307,7 @@ def _by_variant(groups: Sequence[Group]) -> Mapping[Variant, list[Group]]:
     """Sort groups by the most specific variant of their constants."""
     sorted_groups: dict[Variant, list[Group]] = {}
     for group in groups:
-        variant = group.variants[0] if group.variants else GENERAL
-        sorted_groups.setdefault(variant, []).append(group)
+        sorted_groups.setdefault(group.variant, []).append(group)
     return sorted_groups
 
 

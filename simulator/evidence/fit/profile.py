@@ -41,7 +41,7 @@ NAMES = {"all_reduce": "collectives"}
 
 
 def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
-    """Return a profile's text with its ``[fitted]`` table replaced.
+    """Return a profile's text with its ``[fitted]`` table replaced, but for constants that stay.
 
     Parameters
     ----------
@@ -55,8 +55,10 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
     import tomlkit
 
     document = tomlkit.parse(original)
-    document.pop("fitted", None)
-    table = tomlkit.table()
+    old, kept = document.pop("fitted", {}), {*calibration.profile.fitted} - {*calibration.values()}
+    table = old if kept else tomlkit.table()
+    for name in {*table} - kept:
+        table.remove(name)
     for part in calibration.fits:
         fitted = part.fitted
         if not fitted.constants:
@@ -64,7 +66,8 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         median, p90, _ = error_summary(fitted.held_out)
         kind = NAMES.get(part.kind, part.kind)
         name = f"{kind}, {part.variant}" if part.variant != GENERAL else kind
-        table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
+        if not kept:  # notes would stay where their constants go
+            table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
         if fitted.bounded:
             table.add(tomlkit.comment(f"the rows only bound {', '.join(fitted.bounded)}"))
         for constant, value in fitted.constants.items():
@@ -97,6 +100,7 @@ def _source(part: StageFit) -> str:
     """Name the sources of a fit's rows."""
     names = [SOURCES[name][0] if name in SOURCES else _plain(name) for name in part.sources]
     what = NAMES.get(part.kind, part.kind).replace("_", " ")
+    what += f" of {', '.join(part.models)}" if part.models else ""
     return "; ".join(f"{name}: {what}" for name in names) or f"recalled, the user's rows: {what}"
 
 

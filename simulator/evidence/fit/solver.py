@@ -24,6 +24,8 @@ EDGE_FACTOR = 2
 # The rows do without a constant if the fit is no worse than by this share.
 LEAST_GAIN = 0.01
 RESAMPLES = 400
+# Of few rows: as many more with the known noise are taken to have been seen.
+KNOWN_ROWS = 3
 FOLDS = 5
 
 
@@ -91,6 +93,7 @@ def fit(
     free: Sequence[Free],
     *,
     variant: Variant = GENERAL,
+    noise: float = 0.0,
 ) -> Fitted:
     """Fit constants to groups of rows.
 
@@ -110,6 +113,8 @@ def fit(
         The constants to fit.
     variant
         The library or format of the constants.
+    noise
+        The standard deviation of one row's logarithm, where rows may be too few to show it.
     """
     problem = _Problem(
         gpu,
@@ -118,6 +123,7 @@ def fit(
         shapes=np.concatenate(shapes).astype(str),
         free=tuple(free),
         variant=variant,
+        noise=noise,
     )
     rows = len(problem.measured)
     seen = np.any([problem.seen(start) for start in problem.starts()], axis=0)
@@ -217,6 +223,7 @@ class _Problem:
     shapes: "np.ndarray"
     free: tuple[Free, ...]
     variant: Variant
+    noise: float = 0.0
 
     @property
     def names(self) -> list[str]:
@@ -329,13 +336,42 @@ class _Problem:
     def uncertainty(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
         """Return standard errors of the logarithms and their correlations.
 
-        A bootstrap over shapes without refitting: each draw takes one Gauss-Newton step from the
-        fit of all rows. At the edge of a range, where an edge fits as well, or where no row shows
-        the constant, the error is infinite.
+        At the edge of a range, where an edge fits as well, or where no row shows the constant, the
+        error is infinite.
         """
         count = len(best)
         if not count:
             return np.zeros(0), np.zeros((0, 0))
+        errors, correlation = self._of_few(best) if self.noise else self._resampled(best)
+        distance = np.minimum(best - self.low, self.high - best)
+        errors[(distance < NEAR_EDGE) | self.loose(best) | ~self.seen(best)] = np.inf
+        return errors, correlation
+
+    def _of_few(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
+        """Return errors and correlations by the rows' scatter, shape by shape if that is more.
+
+        What so few rows show of their scatter counts together with as few of the known noise.
+        """
+        residuals, jacobian = self.residuals(best), self.jacobian(best)
+        weighted = jacobian / _robust(residuals)[:, None]
+        inverse = np.linalg.pinv(weighted.T @ jacobian)
+        known = len(residuals) - len(best) + KNOWN_ROWS
+        squares = residuals @ (residuals / _robust(residuals)) + KNOWN_ROWS * self.noise**2
+        alike = self.shapes[:, None] == np.unique(self.shapes)
+        of_shape = inverse @ (weighted * residuals[:, None]).T @ alike
+        factor = alike.shape[1] / max(alike.shape[1] - 1, 1)
+        variances = np.maximum(
+            squares / known * np.diag(inverse), factor * np.sum(of_shape**2, axis=1)
+        )
+        deviations = np.sqrt(np.diag(inverse))
+        return np.sqrt(variances), inverse / np.outer(deviations, deviations)
+
+    def _resampled(self, best: "np.ndarray") -> tuple["np.ndarray", "np.ndarray"]:
+        """Return errors and correlations from a bootstrap over shapes without refitting.
+
+        Each draw takes one Gauss-Newton step from the fit of all rows.
+        """
+        count = len(best)
         residuals, jacobian = self.residuals(best), self.jacobian(best)
         robust = 1 / _robust(residuals)
         _, shape = np.unique(self.shapes, return_inverse=True)
@@ -357,6 +393,4 @@ class _Problem:
         errors = spread.std(axis=0)
         scaled = np.where(errors > 0, errors, 1)
         centred = (spread - spread.mean(axis=0)) / scaled
-        distance = np.minimum(best - self.low, self.high - best)
-        errors[(distance < NEAR_EDGE) | self.loose(best) | ~self.seen(best)] = np.inf
         return errors, centred.T @ centred / RESAMPLES

@@ -7,7 +7,7 @@ from simulator.counts.operation import Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
-from simulator.timing.constants import CONSTANTS, KEYS, LINEAR_KERNELS, STREAMING, Key
+from simulator.timing.constants import CONSTANTS, KEYS, LINEAR_KERNELS, SERVED, STREAMING, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
@@ -70,14 +70,20 @@ class Stage:
     ----------
     shape
         Columns that define a row's shape: whole shapes are held out.
+    instead
+        Columns that do so where all rows are of one shape, the first that vary.
     own
         Whether each library and each precision gets constants of its own.
     general
         Whether there are also constants for no particular library; engines' overheads have none.
     apart
         A library whose rows have no part in these.
-    most
-        The most rows of a kernel and format to fit, 0 for all: whole series are left out.
+    least, most
+        The fewest rows that can determine a constant, and the most of a kernel and format to fit, 0
+        for all: whole series are left out.
+    noise
+        The relative noise of rows that may be too few to show it: each constant must then prove
+        itself on shapes left out. 0 where rows are many.
     rows
         Which rows: kernels replayed from a CUDA graph, modules of several kernels, kernels launched
         from the host one by one, or whole programs with their own timing.
@@ -86,10 +92,13 @@ class Stage:
     kind: RowKind
     free: tuple[Free, ...]
     shape: tuple[str, ...]
+    instead: tuple[tuple[str, ...], ...] = ()
     own: bool = False
     general: bool = True
     apart: str = ""
+    least: int = 12
     most: int = 0
+    noise: float = 0.0
     rows: Rows = "graph"
 
 
@@ -252,6 +261,18 @@ STAGES = (
         own=True,
         general=False,
         rows="whole",
+    ),
+    # Last, on top of the kernels. Users measure few runs, each a mean over many requests. Public
+    # runs of one configuration and version, made again (407 of docs/serving.md), vary so much.
+    Stage(
+        "serving",
+        _free(*map(Key, SERVED)),
+        ("model", "weights_dtype", "tensor_parallel"),
+        instead=(("concurrency",), ("input_len", "output_len")),
+        own=True,
+        general=False,
+        least=3,
+        noise=0.023,
     ),
 )
 

@@ -1,6 +1,6 @@
 """Groups of measured rows that are predicted together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +16,16 @@ from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ConstantsChoice, Execution, Setup
 from simulator.numeric import Numeric, maximum
-from simulator.timing.constants import LIBRARIES, Key, Rates, Variant, rates, variants_of
+from simulator.timing.constants import (
+    GENERAL,
+    LIBRARIES,
+    OF_ENGINES,
+    Key,
+    Rates,
+    Variant,
+    rates,
+    variants_of,
+)
 from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import cached_bytes, operation_time
 from simulator.timing.step import StepTime, step_time
@@ -76,6 +85,11 @@ class Group:
         found = (variant.precision for variant in self.variants if variant.precision)
         return next(found, self.cache)
 
+    @property
+    def variant(self) -> Variant:
+        """The most specific variant of the constants that its rows tell."""
+        return self.variants[0] if self.variants else GENERAL
+
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
         gpu_rates, step = self._timed(gpu, choice)
@@ -132,6 +146,15 @@ class Group:
     def column(self, values: Any) -> "np.ndarray":
         """Return one value per row, from a number or an array."""
         return np.broadcast_to(np.asarray(values, dtype=np.float64), len(self.index)).copy()
+
+
+def constants_of_gpu(gpu: HardwareProfile, choice: ConstantsChoice) -> Hashable:
+    """Return what tells the GPU's own times apart: all of its constants but those of engines.
+
+    A fit of an engine's time asks for the GPU's again and again.
+    """
+    own = gpu.fitted.items()
+    return choice, tuple((name, item.value) for name, item in own if not name.endswith(OF_ENGINES))
 
 
 class Prepared(NamedTuple):

@@ -19,7 +19,7 @@ Constants are those of questions, of no particular engine: those of an engine's 
 these rows no better.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from simulator.evidence.predict.groups import (
     Ends,
     Group,
     Prepared,
+    constants_of_gpu,
     library_of,
     model,
     numbers,
@@ -42,11 +43,11 @@ from simulator.evidence.rows.refusals import CLOCK_HEADROOM, IMPOSSIBLE_SHARE, L
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ConstantsChoice, Setup
+from simulator.inputs.setup import ConstantsChoice, Engine, Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import maximum
-from simulator.timing.constants import rates
-from simulator.timing.interval import uncertainty, unknown_regime
+from simulator.timing.constants import Variant, rates, served_s
+from simulator.timing.interval import uncertainty, unknown_regime, with_engine
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
 from simulator.units import MILLISECOND
@@ -107,7 +108,8 @@ def _contradictory(rows: pd.DataFrame, groups: "list[ServingGroup]") -> pd.Index
     bound = pd.Series(0.0, rows.index)
     for group in groups:
         # Those that may run in lockstep have less to wait for.
-        locked = replace(group, queued_s=np.where(group.queued_s == 0, 0, np.inf))
+        queued_s = np.where(group.queued_s == 0, 0, np.inf)
+        locked = replace(group, queued_s=queued_s, _known={})
         bound[group.index] = locked.predict(profile(group.gpu_id), "peak")
     fast = rows["time_s"] < bound / CLOCK_HEADROOM
     series = fast.astype(float).groupby([rows[name] for name in _SERIES])
@@ -200,6 +202,19 @@ class ServingGroup(Group):
     users: "np.ndarray"
     later_tokens: "np.ndarray"
     queued_s: "np.ndarray"
+    _known: dict[Any, "tuple[np.ndarray, np.ndarray]"] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    @property
+    def variant(self) -> Variant:
+        """The variant of the constants that its rows tell: those of its engine."""
+        return Variant(self.engine)
+
+    @property
+    def engine(self) -> Engine:
+        """Whose time the steps have beside that of the GPU."""
+        return self.setup.engine if self.setup else "none"
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times per output token. [s]."""
@@ -207,8 +222,25 @@ class ServingGroup(Group):
         return self.column(self.step_s(gpu, choice) + after * one_s)
 
     def step_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
-        """Return the times of a decode step alone. [s]."""
-        return super().predict(gpu, choice)
+        """Return the times of a decode step alone, with what the engine adds to it. [s]."""
+        step_s, _ = self._on_gpu(gpu, choice)
+        return self.column(step_s + self._engine_s(gpu, choice))
+
+    def _engine_s(self, gpu: HardwareProfile, choice: ConstantsChoice) -> "np.ndarray":
+        """Return what the engine adds to a step. [s]."""
+        (step_s, _), (sequence_s, _) = served_s(gpu, choice, self.engine)
+        return step_s + sequence_s * self.users
+
+    def _on_gpu(
+        self, gpu: HardwareProfile, choice: ConstantsChoice
+    ) -> "tuple[np.ndarray, np.ndarray]":
+        """Return the times of a step and of one prompt's prefill on the GPU alone. [s]."""
+        used = constants_of_gpu(gpu, choice)
+        if used not in self._known:
+            gpu_rates = rates(gpu, choice)
+            prefill_s = step_time(self.prefill, gpu_rates, self.execution).total_s
+            self._known[used] = super().predict(gpu, choice), self.column(prefill_s)
+        return self._known[used]
 
     def first_token_s(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the times to first token: prefills up to one's own, and a step. [s]."""
@@ -222,8 +254,7 @@ class ServingGroup(Group):
 
         First those up to its own, then those of others for each token after the first.
         """
-        gpu_rates = rates(gpu, choice, variants=self.variants)
-        one_s = self.column(step_time(self.prefill, gpu_rates, self.execution).total_s)
+        _, one_s = self._on_gpu(gpu, choice)
         in_lockstep = (self.users + 1) / 2
         before = np.where(self.queued_s > LOCKED * in_lockstep * one_s, in_lockstep, 1.0)
         return one_s, before, (self.users - before) / self.later_tokens
@@ -244,12 +275,16 @@ class ServingGroup(Group):
         for operations, times in ((self.operations, 1.0), (self.prefill, after)):
             step = step_time(operations, gpu_rates, self.execution)
             found = uncertainty(operations, step, gpu_rates, self.setup, served=served)
+            if served and operations is self.operations:
+                found = with_engine(found, gpu_rates, self.engine, self.users)
             low, high = low + times * found.low_s, high + times * found.high_s
         return self.column(low), self.column(high)
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"] | None:
-        """Return the time of the step by bound, and that of prefill. [s]."""
+        """Return the time of the step by bound, that of the engine, and that of prefill. [s]."""
         one_s, _, after = self.prefills(gpu, choice)
-        return {**(super().parts(gpu, choice) or {}), "prefill": after * one_s}
+        engine_s = self._engine_s(gpu, choice)
+        on_gpu = super().parts(gpu, choice) or {}
+        return {**on_gpu, "engine": engine_s, "prefill": after * one_s}

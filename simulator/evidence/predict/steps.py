@@ -18,6 +18,7 @@ from simulator.evidence.predict.groups import (
     Ends,
     Group,
     Prepared,
+    constants_of_gpu,
     library_of,
     model,
     profile,
@@ -166,16 +167,11 @@ class BatchGroup(Group):
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times of a step. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        # A fit of the engine's overhead asks for the model's time again and again.
-        used = tuple(
-            (name, figure.value)
-            for name, figure in gpu.fitted.items()
-            if not name.endswith("step_us")
-        )
-        if (used, choice) not in self._known:
+        used = constants_of_gpu(gpu, choice)
+        if used not in self._known:
             times = [_generation(batch, gpu_rates).total_s for batch in self.read]
-            self._known[used, choice] = np.array(times)
-        return np.asarray(self._known[used, choice] / self._tokens + gpu_rates.step_s)
+            self._known[used] = np.array(times)
+        return np.asarray(self._known[used] / self._tokens + gpu_rates.step_s)
 
     def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
         """Return the interval of the GPU's time, plus the engine's fitted overhead. [s]."""

@@ -40,9 +40,11 @@ _SETTINGS = {
     "concurrency": "max_concurrency",
     "backend": "backend",
 }
+# What a user adds of these comes before what the client knows: a path, an interface.
+_NAMES = ("model", "engine")
 _NEEDS = ("mean_tpot_ms", "completed", "total_input_tokens", "total_output_tokens")
 # Keys that a user may add, besides fields above by their columns' names.
-_ADDED = ("gpu", "tensor_parallel", "weights_dtype", "kv_dtype", "length_ratio")
+_ADDED = ("source", "gpu", "tensor_parallel", "weights_dtype", "kv_dtype", "length_ratio")
 # The ``random_range_ratio`` of clients that draw equal lengths.
 _EQUAL = {"sglang": 1.0}
 
@@ -114,7 +116,8 @@ def _row(result: Any, where: str) -> dict[str, Any]:
             raise MeasurementError(f"{where}: {name} = {told} is not a name or number")
     row = {name: result[name] for name in _ADDED if name in result}
     for name, column in _COLUMNS.items():
-        row[column] = result.get(column) if result.get(name) is None else result[name]
+        first, second = (column, name) if column in _NAMES else (name, column)
+        row[column] = result.get(second) if result.get(first) is None else result[first]
     if row["concurrency"] is None:
         raise MeasurementError(
             f"{where}: max_concurrency is not given: only a fixed number of requests in flight "

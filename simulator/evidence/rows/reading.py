@@ -37,12 +37,15 @@ from simulator.resources import data_dir
 
 # A file is like a kind that shares at least so much of what tells this kind from others.
 LEAST_LIKENESS = 0.25
-# Stands for the shipped rows, which are synthetic (tools/sample_rows.py).
-SAMPLE = Path("sample")
+# Names of the shipped rows, which are synthetic (tools/sample_rows.py): of kernels, and of runs
+# under load.
+SAMPLES = {Path("sample"): "", Path("sample-runs"): "synthetic_l4_runs.jsonl"}
 # The most missing columns that a message names.
 MOST_NAMED = 3
 # Suffixes of files of serving clients' results, which come with their lines.
 _RESULTS = {".json", ".jsonl"}
+# What a client calls an engine that it does not know: nothing, or its interface.
+UNTOLD = r"\s*$|openai"
 _COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
 
 
@@ -95,7 +98,11 @@ class Measurements:
 
 
 def load(
-    paths: Sequence[Path | str], *, gpu: str | None = None, keep_suspect: bool = False
+    paths: Sequence[Path | str],
+    *,
+    gpu: str | None = None,
+    engine: str | None = None,
+    keep_suspect: bool = False,
 ) -> Measurements:
     """Read files of measured rows.
 
@@ -104,9 +111,11 @@ def load(
     paths
         CSV files, or by their suffix parquet files and JSON results of serving benchmarks; a
         folder stands for its CSV and parquet files with the columns of a known kind, and
-        ``sample`` for the synthetic rows that ship.
+        ``sample`` for the synthetic rows that ship, ``sample-runs`` for such runs under load.
     gpu
         The GPU of rows that do not name one. Rows that name another GPU are dropped.
+    engine
+        The engine of rows under load that do not name one: a client may name its interface only.
     keep_suspect
         Keep physically impossible rows. Rows without a positive time, or without sizes, are
         refused anyway.
@@ -130,6 +139,9 @@ def load(
             continue
         for kind, table in _by_kind(frame, kinds):
             prepared = _prepare(table, kind, path, wanted)
+            if kind == "serving" and engine:
+                names = prepared["framework"].fillna("").astype(str)
+                prepared["framework"] = names.mask(names.str.match(UNTOLD), engine)
             if wanted is not None:
                 other = prepared["gpu_id"] != wanted
                 of_others.update(prepared["gpu"][other].astype(str))
@@ -154,8 +166,8 @@ def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
     """Return the files to read, and whether each was named or found in a folder."""
     files: list[tuple[Path, bool]] = []
     for item in map(Path, paths):
-        if item == SAMPLE and not item.exists():
-            item = data_dir("sample_rows")  # noqa: PLW2901
+        if item in SAMPLES and not item.exists():
+            item = data_dir("sample_rows") / SAMPLES[item]  # noqa: PLW2901
         if item.is_dir():
             inside = sorted(p for p in item.iterdir() if p.suffix in {".csv", ".parquet"})
             files += [(path, False) for path in inside]
