@@ -8,7 +8,7 @@ attention at the same point.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
@@ -25,12 +25,10 @@ from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.numeric import Frame
 from simulator.timing.constants import Key, rates
 from simulator.timing.interval import CACHE_READERS
 from simulator.units import MILLISECOND
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _LOSSES = ("loss_change", "loss_low", "loss_high")
 # Parts of a step; those that sharing the context changes come first.
@@ -54,7 +52,7 @@ def grid(
     model: ModelShape | None = None,
     gpu: HardwareProfile | None = None,
     **named: Any,
-) -> "pd.DataFrame":
+) -> Frame:
     """Compute every way of attention at every point of a grid around a study's question.
 
     Parameters
@@ -96,7 +94,7 @@ def grid(
     return frame
 
 
-def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
+def _long(block: Mapping[str, Any], attention: Attention) -> Frame:
     """Return one kind of attention of a block as rows."""
     import pandas as pd
 
@@ -113,7 +111,7 @@ def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
     return pd.DataFrame({**shared, "variant": attention, **figures, "both_fit": both})
 
 
-def by_samples(study: Study) -> "pd.DataFrame":
+def by_samples(study: Study) -> Frame:
     """Vary the samples, including the last count that fits and the first that does not."""
     return grid(study, {"samples": _with_ends(study, study.samples_axis, "samples")})
 
@@ -139,19 +137,19 @@ def _with_ends(
     return sorted(values)
 
 
-def memory_by_samples(study: Study) -> "pd.DataFrame":
+def memory_by_samples(study: Study) -> Frame:
     """Return :func:`by_samples` with the bytes of memory that weights take. [bytes]."""
     weights = float(study.estimate("bifurcated").memory.weights_bytes)
     return by_samples(study).assign(weights_bytes=weights)
 
 
-def by_context(study: Study) -> "pd.DataFrame":
+def by_context(study: Study) -> Frame:
     """Vary the context, including the longest that fits and the first that does not."""
     axis = _with_ends(study, study.context_axis, "context_tokens")
     return grid(study, {"context_tokens": axis})
 
 
-def by_context_and_samples(study: Study) -> "pd.DataFrame":
+def by_context_and_samples(study: Study) -> Frame:
     """Vary samples and context over powers of two, as a map with four steps per doubling."""
     work = study.workload
     contexts = {*_between(study.context_axis, 4), work.context_tokens}
@@ -170,14 +168,14 @@ def _between(axis: Sequence[int], finer: int) -> list[int]:
     return sorted({round(2 ** (low + step / finer)) for step in range((high - low) * finer + 1)})
 
 
-def by_kernel(study: Study) -> "pd.DataFrame":
+def by_kernel(study: Study) -> Frame:
     """Vary the samples for every kernel, in a CUDA graph and in eager execution.
 
     Kernels of engines, and those that have no form for the model's cache, are left out.
     """
     import pandas as pd
 
-    def parts() -> Iterator["pd.DataFrame"]:
+    def parts() -> Iterator[Frame]:
         for kernel in algorithms():
             for execution in ("graph", "eager"):
                 named: dict[str, Any] = {"kernel": kernel, "execution": execution}
@@ -191,7 +189,7 @@ def by_kernel(study: Study) -> "pd.DataFrame":
     return pd.concat(parts(), ignore_index=True)
 
 
-def by_kv_heads(study: Study) -> "pd.DataFrame":
+def by_kv_heads(study: Study) -> Frame:
     """Vary the samples for multi-head, multi-group and multi-query forms of the model.
 
     Nothing else changes, so the forms are not of equal quality; ``family`` names them. A latent
@@ -212,7 +210,7 @@ def by_kv_heads(study: Study) -> "pd.DataFrame":
     return pd.concat(parts, ignore_index=True)
 
 
-def by_family(study: Study) -> "pd.DataFrame":
+def by_family(study: Study) -> Frame:
     """Set the loss of families at equal size beside their KV bytes and their step.
 
     Rows without ``attention`` are the shipped size factors: ``family``, ``matched_by``, ``runs``,
@@ -263,7 +261,7 @@ def by_family(study: Study) -> "pd.DataFrame":
     return pd.DataFrame([*told, *asked])
 
 
-def by_own_tokens(study: Study) -> "pd.DataFrame":
+def by_own_tokens(study: Study) -> Frame:
     """Follow a request: the decoded tokens grow from the first step to the last."""
     work = study.workload
     first = work.query_tokens
@@ -283,7 +281,7 @@ def compared_gpus(study: Study) -> list[HardwareProfile]:
     return [study.gpu, *(gpu for gpu in priced_gpus() if gpu.id != study.gpu.id)]
 
 
-def by_gpu(study: Study) -> "pd.DataFrame":
+def by_gpu(study: Study) -> Frame:
     """Vary GPU, model and samples.
 
     Returns
@@ -340,13 +338,13 @@ def _own_formats(study: Study, model: ModelShape) -> dict[str, Any]:
     return {"weight_dtype": weights.name, "kv_dtype": model.kv_dtype or weights.base}
 
 
-def at_question(study: Study) -> "pd.DataFrame":
+def at_question(study: Study) -> Frame:
     """Return :func:`by_gpu` at the question's own point, for its own model."""
     frame = by_gpu(replace(study, models=study.models[:1]))
     return frame[frame["asked"]].reset_index(drop=True)
 
 
-def by_concurrency(study: Study) -> "pd.DataFrame":
+def by_concurrency(study: Study) -> Frame:
     """Follow the question's requests under load, over concurrency: see :func:`of_curve`.
 
     Raises
@@ -365,7 +363,7 @@ def by_concurrency(study: Study) -> "pd.DataFrame":
     return of_curve(curve)
 
 
-def of_curve(curve: Curve) -> "pd.DataFrame":
+def of_curve(curve: Curve) -> Frame:
     """Return a deployment's curve.
 
     Returns
@@ -419,7 +417,7 @@ def parts_of(step: Estimate) -> dict[str, float]:
     return spent
 
 
-def operations(study: Study) -> "pd.DataFrame":
+def operations(study: Study) -> Frame:
     """Break the question's step down into its operations, for every way of attention.
 
     Returns

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from simulator.answers.answer import Answer
 from simulator.answers.crossover import grid_of, log_steps
@@ -19,9 +19,6 @@ from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.request import request_times
 from simulator.timing.step import decode_time
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # What limits the number of samples.
 Limit = Literal["time", "memory", "counts", "search"]
@@ -202,7 +199,7 @@ class _Costs:
         """Return the point of one number of samples."""
         return self.points([samples])[0]
 
-    def points(self, samples: "Sequence[int] | np.ndarray") -> tuple[QualityPoint, ...]:
+    def points(self, samples: Sequence[int]) -> tuple[QualityPoint, ...]:
         """Return a point for each number of samples, all computed at once."""
         import numpy as np
 

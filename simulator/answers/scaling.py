@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from simulator.answers.answer import Answer
 from simulator.answers.power_law import SHARED, PowerLaw, fit_power_law
@@ -18,9 +17,7 @@ from simulator.inputs.csv_files import (
     families_of,
     read_training_runs,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.numeric import Array
 
 # Fewer sizes do not show a family's curve.
 LEAST_SIZES = 3
@@ -267,7 +264,7 @@ def _doubts(law: PowerLaw, laws: Sequence[FamilyLaw], runs: Sequence[TrainingRun
     return doubts
 
 
-def predicted_losses(fitted: ScalingLaw) -> "np.ndarray":
+def predicted_losses(fitted: ScalingLaw) -> Array:
     """Return the law's loss at each run."""
     import numpy as np
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from simulator.answers.answer import Answer
 from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
@@ -34,9 +34,7 @@ from simulator.inputs.csv_files import (
     family_name,
     read_training_runs,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.numeric import Array
 
 Item = TypeVar("Item")
 Shared = TypeVar("Shared")
@@ -511,9 +509,7 @@ def _slope(runs: Sequence[_Run]) -> tuple[float, float] | None:
     return (value, error) if value > 0 else None
 
 
-def _design(
-    runs: Sequence[_Run], levels: Sequence[tuple[object, ...]]
-) -> "tuple[np.ndarray, list[str]]":
+def _design(runs: Sequence[_Run], levels: Sequence[tuple[object, ...]]) -> tuple[Array, list[str]]:
     """Return columns of 0 and 1: one for each level, and one for each family but multi-head."""
     import numpy as np
 
@@ -522,7 +518,7 @@ def _design(
     return np.hstack([of_levels, _members([item.family for item in runs], families)]), families
 
 
-def _members(values: Sequence[object], groups: Iterable[object]) -> "np.ndarray":
+def _members(values: Sequence[object], groups: Iterable[object]) -> Array:
     """Return columns of 0 and 1: which values are of each group."""
     import numpy as np
 

@@ -135,7 +135,7 @@ MEANT: Mapping[str, str] = {
 }
 
 # Options that name a file to write.
-OUTPUTS = ("output", "path", "figure")
+OUTPUTS = ("output", "figure")
 
 
 def spelt(args: Sequence[str], known: Iterable[str]) -> list[str]:

@@ -1,27 +1,23 @@
 """explore: one offline page with sliders and menus for a scenario or a question."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.asked import Asked, asked, scenario_of
+from simulator.cli.asked import Asked, scenario_of, with_asked
 from simulator.cli.output import PAGES, say, write_text
 from simulator.errors import OutputError
 
 
-@opt.with_options(asked)()
-def _explore(
-    question: Asked,
-    output: Annotated[Path, opt.answer("--output -o", "File to write: .html.", opt.FILE)] = Path(
-        "explore.html"
+@with_asked(
+    opt.of_answer(
+        "output", opt.FILE, "File to write: .html.", opt.OUTPUT_SPELT, Path("explore.html")
     ),
-    gpu: Annotated[
-        list[str] | None,
-        opt.gpu_option("GPU to offer, as often as you like. Default: the scenario's, then all."),
-    ] = None,
-) -> None:
+    opt.gpus("GPU to offer, as often as you like. Default: the scenario's, then all."),
+)
+def _explore(question: Asked, *, output: Path, gpu: Sequence[str] | None) -> None:
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a page goes to .html")
     from simulator.views.explore.menu import menu

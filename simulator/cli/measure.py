@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from simulator.cli import options as opt
-from simulator.cli.output import Output, bar, say
+from simulator.cli.output import Output, bar, output_of, say
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
@@ -38,7 +38,7 @@ LISTED = list[str] | None
 SECONDS_BETWEEN_LINES = 15.0
 
 
-of_grid, of_run = partial(opt.listed, "What is measured"), partial(opt.listed, "How")
+of_grid, of_run = partial(opt.option, "What is measured"), partial(opt.option, "How")
 OPTIONS = (
     opt.argument(
         "scenario",
@@ -107,7 +107,7 @@ OPTIONS = (
 )
 
 
-@opt.with_options(opt.report_output)(*OPTIONS)
+@opt.with_options((output_of, opt.FORM))(*OPTIONS)
 def _measure(
     output: Output,
     *,

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.asked import OWN_MODEL, Asked, asked, scenario_of
+from simulator.cli.asked import OWN_MODEL, Asked, scenario_of, with_asked
 from simulator.cli.output import USUAL_HEIGHT, USUAL_WIDTH, check_figure, draw, write_text
 from simulator.cli.question import question_of
 
@@ -15,47 +15,42 @@ if TYPE_CHECKING:
     from simulator.answers.study import Study
 
 
-@opt.with_options(asked)()
+@with_asked(
+    opt.argument(
+        "figure",
+        {"metavar": "FIGURE", "autocompletion": opt.names_of("views.plots.registry", "FIGURES")},
+        "Figure (see --list).",
+    ),
+    opt.gpus("GPU; more than one to compare those. Default: the scenario's, or h100-sxm."),
+    opt.PRICE_PER_HOUR,
+    opt.of_answer(
+        "output",
+        opt.FILE,
+        "File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
+        "Default: FIGURE.html.",
+        opt.OUTPUT_SPELT,
+    ),
+    opt.of_answer("width", opt.SIZE, "Width of an image in pixels.", default=USUAL_WIDTH),
+    opt.of_answer("height", opt.SIZE, "Height of an image in pixels.", default=USUAL_HEIGHT),
+    opt.of_answer("show_list", {}, "List the figures, and stop.", "--list", default=False),
+)
 def _plot(
     question: Asked,
-    figure: Annotated[
-        str | None,
-        typer.Argument(
-            help="Figure (see --list).",
-            metavar="FIGURE",
-            autocompletion=opt.names_of("views.plots.registry", "FIGURES"),
-        ),
-    ] = None,
-    gpu: Annotated[
-        list[str] | None,
-        opt.gpu_option(
-            "GPU; more than one to compare those. Default: the scenario's, or h100-sxm."
-        ),
-    ] = None,
-    price_per_hour: opt.PricePerHour = None,
-    output: Annotated[
-        Path | None,
-        opt.answer(
-            "--output -o",
-            "File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
-            "Default: FIGURE.html.",
-            opt.FILE,
-        ),
-    ] = None,
-    width: Annotated[
-        int, opt.answer("--width", "Width of an image in pixels.", opt.SIZE)
-    ] = USUAL_WIDTH,
-    height: Annotated[
-        int, opt.answer("--height", "Height of an image in pixels.", opt.SIZE)
-    ] = USUAL_HEIGHT,
-    show_list: Annotated[bool, typer.Option("--list", help="List the figures, and stop.")] = False,
+    *,
+    figure: str | None,
+    gpu: Sequence[str] | None,
+    price_per_hour: float | None,
+    output: Path | None,
+    width: int,
+    height: int,
+    show_list: bool,
 ) -> None:
-    from simulator.views.plots.registry import FIGURES, kind
+    from simulator.views.plots.registry import SHOWS, kind
     from simulator.views.plots.registry import figure as drawn
 
     if show_list:
-        room = max(map(len, FIGURES))
-        lines = [f"{name:<{room}}  {item.shows}" for name, item in FIGURES.items()]
+        room = max(map(len, SHOWS))
+        lines = [f"{name:<{room}}  {shown}" for name, shown in SHOWS.items()]
         write_text("\n".join(lines) + "\n", None)
         return
     if figure is None:

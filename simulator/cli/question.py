@@ -4,25 +4,15 @@ Names follow the serving engines where possible: ``--input-len``, ``--num-sample
 ``--tensor-parallel-size``, ``--kv-cache-dtype``, ``--gpu-memory-utilization``.
 """
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.options import (
-    SIZE,
-    SIZES,
-    keyword,
-    number_of,
-    of_hardware,
-    of_model,
-    of_work,
-    one_of,
-)
+from simulator.cli.options import SIZE, SIZES, number_of, of_hardware, of_model, of_work, one_of
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
 from simulator.inputs.dtypes import KV_DTYPES, read_dtype
@@ -47,9 +37,7 @@ _WEIGHTS = {"metavar": "FORMAT", "autocompletion": opt.complete_weights}
 _CACHES = {"metavar": "FORMAT", "autocompletion": opt.complete_caches}
 # The options of a question, in the order of the help.
 OPTIONS = (
-    keyword(
-        "named", Annotated[str | None, typer.Argument(help="The same as --model.", **opt.MODEL)]
-    ),
+    opt.argument("named", opt.MODEL, "The same as --model."),
     of_model(
         "model",
         opt.MODEL,
@@ -209,7 +197,7 @@ OPTIONS = (
         "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
         "--max-batched-tokens --max-num-batched-tokens",
     ),
-    keyword("constants", opt.Constants, "auto"),
+    opt.CONSTANTS,
 )
 
 
@@ -229,9 +217,6 @@ def question_of(**values: Any) -> "Question":
     asked = tuple(_single(name, assume, shapes, **settings | sizes) for sizes in chosen)
     every = tuple(replace(each, listed=sizes) for each, sizes in zip(asked, chosen, strict=True))
     return replace(every[0], each=every)
-
-
-question_of.__signature__ = inspect.Signature(OPTIONS)  # type: ignore[attr-defined]
 
 
 def _single(
@@ -378,4 +363,4 @@ class Question:
         return self.settings(**sizes, **changes)
 
 
-with_question = opt.with_options(question_of, opt.output_options)
+with_question = opt.with_options((question_of, OPTIONS), opt.ANSWER)

@@ -1,12 +1,12 @@
 """report: one offline page that answers a scenario or a question."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
-from simulator.cli.asked import Asked, asked, scenario_of
+from simulator.cli.asked import Asked, scenario_of, with_asked
 from simulator.cli.output import PAGES, say
 from simulator.errors import OutputError, ScenarioError
 from simulator.resources import atomic_path
@@ -16,24 +16,26 @@ if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
 
-@opt.with_options(asked)()
+@with_asked(
+    opt.of_answer(
+        "output", opt.FILE, "Page to write: .html.", opt.OUTPUT_SPELT, Path("report.html")
+    ),
+    opt.gpus(
+        "GPU to decide between, as often as you like. Default: the scenario's, or "
+        "h100-sxm, and every GPU with a price."
+    ),
+    opt.target_step("Longest acceptable decode step. Default: the scenario's."),
+    opt.PRICE_PER_HOUR,
+    opt.of_answer("date", {"metavar": "TEXT"}, "Date to print.", default=""),
+)
 def _report(
     question: Asked,
-    output: Annotated[Path, opt.answer("--output -o", "Page to write: .html.", opt.FILE)] = Path(
-        "report.html"
-    ),
-    gpu: Annotated[
-        list[str] | None,
-        opt.gpu_option(
-            "GPU to decide between, as often as you like. Default: the scenario's, or "
-            "h100-sxm, and every GPU with a price."
-        ),
-    ] = None,
-    target_step_ms: Annotated[
-        float | None, opt.target_option("Longest acceptable decode step. Default: the scenario's.")
-    ] = None,
-    price_per_hour: opt.PricePerHour = None,
-    date: Annotated[str, opt.answer("--date", "Date to print.", {"metavar": "TEXT"})] = "",
+    *,
+    output: Path,
+    gpu: Sequence[str] | None,
+    target_step_ms: float | None,
+    price_per_hour: float | None,
+    date: str,
 ) -> None:
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a report is a page, {' or '.join(PAGES)}")

@@ -63,14 +63,14 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
         opt.one_of(LAYOUTS),
         "How the caches lie. Default: as a kernel wants them, shared for a function.",
     ),
-    opt.keyword("gpu", opt.GpuName, opt.DEFAULT_GPU),
+    opt.ONE_GPU,
     opt.of_work(
         "execution",
         opt.one_of(LAUNCHINGS),
         "Launched one by one, or in a CUDA graph.",
         default="eager",
     ),
-    opt.keyword("constants", opt.Constants, "auto"),
+    opt.CONSTANTS,
 )
 def _trace(
     output: Output,

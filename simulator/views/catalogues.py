@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 
 from simulator.inputs.model import count_parameters
 from simulator.views import columns
-from simulator.views.columns import Column, Row
+from simulator.views.columns import Column, Row, View
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from simulator.inputs.hardware import HardwareProfile
     from simulator.inputs.model import ModelShape
     from simulator.timing.constants import Key
@@ -147,7 +145,7 @@ def gpu_rows(facts: Row) -> list[Row]:
 _NUMBER = re.compile(r"(?<=[:;] )[\d.e-]+ (?=[A-Z])")
 
 
-def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> "RenderableType":
+def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> View:
     """Return a GPU's figures as a table, and where its constants come from as another."""
     ours = ("fitted.", "constant ")
     published = [row for row in rows if not row["figure"].startswith(ours)]

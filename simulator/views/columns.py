@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import inf
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from simulator.numeric import LARGEST_EXACT
 from simulator.units import MILLISECOND, format_si, format_time
@@ -25,6 +25,9 @@ SCHEMA_VERSION = 3
 ROOMY = 40
 
 Row = dict[str, Any]
+# What a terminal shows, and a line of it, in annotations, which so need no import of rich.
+View: TypeAlias = "RenderableType"
+Line: TypeAlias = "Text"
 # How a table shows values of each unit; times are in seconds until they are shown.
 CELLS: Mapping[str, Callable[[Any], str]] = {
     "ms": lambda seconds: format_time(float(seconds)),
@@ -190,14 +193,14 @@ def as_table(columns: Iterable[Column], items: Iterable[Any]) -> "FittedTable":
     )
 
 
-def line(*pieces: "str | tuple[str, str]") -> "Text":
+def line(*pieces: "str | tuple[str, str]") -> Line:
     """Return a line of pieces, some with a style."""
     from rich.text import Text
 
     return Text.assemble(*pieces)
 
 
-def stack(*parts: "RenderableType") -> "RenderableType":
+def stack(*parts: View) -> View:
     """Stack parts vertically; a text is a line in rich's markup."""
     from rich.console import Group
     from rich.text import Text
@@ -330,7 +333,7 @@ def simple_table(rows: Sequence[Row], spare: Collection[str] = ()) -> FittedTabl
     return as_table(described, rows)
 
 
-def facts_view(facts: Mapping[str, object]) -> "RenderableType":
+def facts_view(facts: Mapping[str, object]) -> View:
     """Return facts, one line each, without empty ones."""
     from rich.table import Table
 
@@ -366,7 +369,7 @@ def _in_a_row(value: object) -> str:
     return ("; " if commas else ", ").join(_lines(value))
 
 
-def notes(lines: Sequence[str]) -> "list[RenderableType]":
+def notes(lines: Sequence[str]) -> list[View]:
     """Return notes as a short list."""
     from rich.text import Text
 

@@ -13,12 +13,9 @@ from simulator.timing.interval import unknown_regime
 from simulator.timing.roofline import cached_bytes
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views import columns, text
-from simulator.views.columns import Column, Row
+from simulator.views.columns import Column, Line, Row, View
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
-
     from simulator.answers.compare import Comparison
     from simulator.answers.estimate import Estimate
     from simulator.answers.rules import RuleChoice
@@ -232,7 +229,7 @@ def list_view(
     *,
     output_tokens: int | None = None,
     **named: bool,
-) -> "RenderableType":
+) -> View:
     """Return the answers to a question with lists of sizes as one table, a row each.
 
     Parameters
@@ -288,9 +285,7 @@ def _notes_of_rows(
         yield f"With {of}: {note}" if of else note
 
 
-def estimate_list(
-    sizes: Sequence[Mapping[str, int]], results: "Sequence[Estimate]"
-) -> "RenderableType":
+def estimate_list(sizes: Sequence[Mapping[str, int]], results: "Sequence[Estimate]") -> View:
     """Return several estimates as one table."""
     wanted = (
         *columns.pick((*STEP, WITHIN), "step", "80 % within", "tokens/s"),
@@ -300,9 +295,7 @@ def estimate_list(
     return list_view(sizes, results, wanted, lambda result: result)
 
 
-def compare_list(
-    sizes: Sequence[Mapping[str, int]], results: "Sequence[Comparison]"
-) -> "RenderableType":
+def compare_list(sizes: Sequence[Mapping[str, int]], results: "Sequence[Comparison]") -> View:
     """Return several comparisons as one table."""
 
     def which_fit(result: "Comparison") -> str:
@@ -322,7 +315,7 @@ def compare_list(
     return list_view(sizes, results, wanted, lambda result: result.bifurcated, attention=False)
 
 
-def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableType":
+def estimate_view(result: "Estimate", *, explain: bool = False) -> View:
     """Return an estimate as a headline, memory, a table of operations, and notes."""
     totals = result.totals
     moved = float(totals.bytes_read + totals.bytes_written)
@@ -358,7 +351,7 @@ def estimate_view(result: "Estimate", *, explain: bool = False) -> "RenderableTy
     return columns.stack(*parts, *_explained(result)) if explain else columns.stack(*parts)
 
 
-def _explained(result: "Estimate") -> "list[RenderableType]":
+def _explained(result: "Estimate") -> list[View]:
     """Return the derivation of each number."""
     from simulator.views.explain import explain_lines
 
@@ -372,7 +365,7 @@ def question(
     gpu: bool = True,
     output_tokens: int | None = None,
     sizes: str = "",
-) -> "Text":
+) -> Line:
     """Return the question as it was understood.
 
     Parameters
@@ -406,7 +399,7 @@ def _bound_phrase(result: "Estimate") -> str:
     return f"{result.bound} ({share:.0%} of the step)"
 
 
-def _memory_line(result: "Estimate") -> "Text":
+def _memory_line(result: "Estimate") -> Line:
     """Say what takes memory and whether it fits."""
     needs = result.memory
     styles = {"fits": "green", "too close to call": "bold yellow", "does not fit": "bold red"}
@@ -457,7 +450,7 @@ def storage_phrase(result: "Estimate") -> str:
     return "bifurcated" if setup.bifurcated else f"standard, {LAYOUTS[setup.kv_layout]}"
 
 
-def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableType":
+def compare_view(result: "Comparison", *, explain: bool = False) -> View:
     """Return a comparison as a table of its variants, the verdict, and what to change next."""
     shown = variants(result).values()
     wanted = (
@@ -469,7 +462,7 @@ def compare_view(result: "Comparison", *, explain: bool = False) -> "RenderableT
         *columns.pick(STEP, "bound by", part="result"),
     )
     every = (note for item in shown for note in item.notes)
-    parts: list[RenderableType] = [
+    parts: list[View] = [
         question(result.standard, attention=False),
         "",
         *verdict(result),

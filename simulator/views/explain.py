@@ -22,12 +22,10 @@ from simulator.timing.roofline import (
     overlap_power,
 )
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
-from simulator.views.columns import line
+from simulator.views.columns import View, line
 from simulator.views.text import KERNELS, fits_between, interval_phrase
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from simulator.timing.constants import Constant
 
 # Names of the parts of an interval.
@@ -79,11 +77,11 @@ def explain_objects(result: Estimate) -> list[dict[str, str]]:
     return [asdict(step) for step in explain(result)]
 
 
-def explain_lines(result: Estimate) -> "list[RenderableType]":
+def explain_lines(result: Estimate) -> list[View]:
     """Return the derivation as lines for a terminal."""
     from rich.padding import Padding
 
-    parts: list[RenderableType] = ["", line(("How each number comes about", "bold"))]
+    parts: list[View] = ["", line(("How each number comes about", "bold"))]
     for step in explain(result):
         parts.append(line((f"\n{step.what}", "bold")))
         lines = [step.formula, f"= {step.numbers}", f"= {step.result}", f"[{step.reference}]"]

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.answers.generate import Generation
 from simulator.inputs.setup import Attention
 from simulator.views import columns, estimate, load, text
-from simulator.views.columns import Column, Row
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from simulator.views.columns import Column, Row, View
 
 FIGURES = (
     Column("prefill_ms", "ms", "time.prefill.total_s", "prefill"),
@@ -94,7 +91,7 @@ def generate_rows(results: Mapping[Attention, Generation]) -> list[Row]:
     return [columns.as_object(ROW, result) for result in results.values()]
 
 
-def generate_view(results: Mapping[Attention, Generation]) -> "RenderableType":
+def generate_view(results: Mapping[Attention, Generation]) -> View:
     """Return whole requests as a table."""
     first = next(iter(results.values()))
     # Each kind of attention may take another form of latent attention.
@@ -113,7 +110,7 @@ def generate_view(results: Mapping[Attention, Generation]) -> "RenderableType":
 
 def generate_list(
     sizes: Sequence[Mapping[str, int]], results: Sequence[Mapping[Attention, Generation]]
-) -> "RenderableType":
+) -> View:
     """Return several requests as one table, with a row for each kind of attention."""
     rows = [(at, item) for at, each in zip(sizes, results, strict=True) for item in each.values()]
     return estimate.list_view(

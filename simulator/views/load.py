@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import inf
-from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import (
     Estimate,
@@ -18,11 +17,7 @@ from simulator.timing.batching import Served
 from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Row
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
+from simulator.views.columns import Column, Line, Row, View
 
 
 def _time(seconds: float | None) -> str:
@@ -145,7 +140,7 @@ def serve_rows(curve: Curve) -> list[Row]:
     return [asked | columns.as_object(SERVED, point) for point in curve.points]
 
 
-def serve_view(curve: Curve) -> "RenderableType":
+def serve_view(curve: Curve) -> View:
     """Return a curve as a table."""
     unfit = [each.attention for each in curve.deployments if each.server is None]
     if not curve.points:
@@ -166,7 +161,7 @@ def serve_view(curve: Curve) -> "RenderableType":
     )
 
 
-def serve_list(asked: Sequence[Mapping[str, int]], curves: Sequence[Curve]) -> "RenderableType":
+def serve_list(asked: Sequence[Mapping[str, int]], curves: Sequence[Curve]) -> View:
     """Return the points of several curves as one table."""
     every = list(zip(asked, curves, strict=True))
     points = [(given, point) for given, curve in every for point in curve.points]
@@ -231,7 +226,7 @@ def sizes(request: Request) -> Row:
     }
 
 
-def question(deployment: Deployment, *, gpu: bool) -> "Text":
+def question(deployment: Deployment, *, gpu: bool) -> Line:
     """Return the question as it was understood."""
     request = deployment.request
     step = replace(deployment.alone, workload=request.workload)

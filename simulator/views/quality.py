@@ -1,16 +1,12 @@
 """Answers about quality: the pass@k that a latency buys."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from simulator.answers.quality import Affordable, Quality, QualityPoint
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_time, is_power_of_two
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Row
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from simulator.views.columns import Column, Row, View
 
 LIMITS = {
     "time": "one sample more would be too slow",
@@ -76,7 +72,7 @@ def quality_rows(result: Quality) -> list[Row]:
     ]
 
 
-def quality_view(result: Quality) -> "RenderableType":
+def quality_view(result: Quality) -> View:
     """Return what a target buys, and pass@k against latency."""
     first = result.results["standard"]
     timed = result.output_tokens is not None
@@ -118,7 +114,7 @@ def quality_view(result: Quality) -> "RenderableType":
     )
 
 
-def _best_lines(result: Quality) -> "list[RenderableType]":
+def _best_lines(result: Quality) -> list[View]:
     """Say what the target buys under each kind of attention."""
     targets = [
         f"a {what} of {format_time(target)}"
@@ -126,7 +122,7 @@ def _best_lines(result: Quality) -> "list[RenderableType]":
         if target is not None
     ]
     what = " and ".join(targets) or "the memory there is"
-    lines: list[RenderableType] = [columns.line((f"{what.capitalize()} buys:", "bold"))]
+    lines: list[View] = [columns.line((f"{what.capitalize()} buys:", "bold"))]
     for attention in ATTENTIONS:
         name = f"{attention}:".ljust(max(map(len, ATTENTIONS)) + 1)
         lines.append(columns.line(f"  {name} {_bought(result.best[attention])}"))

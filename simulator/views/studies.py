@@ -1,13 +1,8 @@
 """Answers about size factors that many studies share."""
 
-from typing import TYPE_CHECKING
-
 from simulator.answers.studies import Studies
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Row
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from simulator.views.columns import Column, Row, View
 
 # Words for where the parameters go that a smaller cache frees.
 FREED = {
@@ -80,13 +75,13 @@ def studies_object(result: Studies) -> Row:
     return columns.as_object(STUDIES, result)
 
 
-def factor_rows(result: Studies) -> list[Row]:
+def studies_rows(result: Studies) -> list[Row]:
     """Return what each paper says of each family, one row each."""
     wanted = columns.without(EFFECT, "lines")
     return [columns.as_object(wanted, effect) for effect in result.effects]
 
 
-def studies_view(result: Studies) -> "RenderableType":
+def studies_view(result: Studies) -> View:
     """Return the families' size factors, the papers' exponents, and how well they foretell."""
     interval = Column(
         unit="text",

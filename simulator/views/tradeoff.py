@@ -11,13 +11,11 @@ from simulator.answers.tradeoff import Candidate, Contender, Tradeoff
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import GIGA, MILLISECOND, format_tokens, is_power_of_two
 from simulator.views import columns, estimate, text
-from simulator.views.columns import Column, Row
+from simulator.views.columns import Column, Row, View
 from simulator.views.load import POINT
 from simulator.views.plan import LIMITS
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from simulator.answers.power_law import PowerLaw
 
 
@@ -155,7 +153,7 @@ def scaling_object(result: ScalingLaw) -> Row:
     return columns.as_object(SCALING, result)
 
 
-def run_rows(result: ScalingLaw) -> list[Row]:
+def scaling_rows(result: ScalingLaw) -> list[Row]:
     """Return every training run with its fitted loss, one row each."""
     law, held = result.law, result.held_out
     pairs = () if held is None else zip(held.runs, held.predicted, strict=True)
@@ -187,7 +185,7 @@ def tradeoff_object(result: Tradeoff) -> Row:
     }
 
 
-def variant_rows(result: Tradeoff) -> list[Row]:
+def tradeoff_rows(result: Tradeoff) -> list[Row]:
     """Return the models under each kind of attention, one tidy row each."""
     return [columns.as_object(ROW, item) for item in _items(result)]
 
@@ -202,7 +200,7 @@ def _factor(candidate: Candidate) -> float:
     return 1.0 if candidate.size_factor is None else candidate.size_factor.value
 
 
-def crossover_rows(result: Tradeoff) -> list[Row]:
+def tradeoff_crossover_rows(result: Tradeoff) -> list[Row]:
     """Return the borders, one row for each model, pairing and context."""
     return [
         {
@@ -221,7 +219,7 @@ def crossover_rows(result: Tradeoff) -> list[Row]:
     ]
 
 
-def map_rows(result: Tradeoff) -> list[Row]:
+def tradeoff_map_rows(result: Tradeoff) -> list[Row]:
     """Return every point of the maps, one row for each model, pairing, context and samples."""
     return [
         {
@@ -247,7 +245,7 @@ def map_rows(result: Tradeoff) -> list[Row]:
     ]
 
 
-def scaling_view(result: ScalingLaw) -> "RenderableType":
+def scaling_view(result: ScalingLaw) -> View:
     """Return a fitted law as its formula, its families, and how well it holds."""
     law, errors = result.law, result.law.stderr
     left, of_tokens, exponents = _terms(law)
@@ -299,7 +297,7 @@ def _terms(law: "PowerLaw") -> tuple[float, str, str]:
     return left, f" + {at_giga:.4g} (D / 1e9)^-{law.token_exponent:.4g}", exponents
 
 
-def tradeoff_view(result: Tradeoff) -> "RenderableType":
+def tradeoff_view(result: Tradeoff) -> View:
     """Return the models side by side, and where each is faster."""
     first = result.base.variants["standard"].result
     items = _items(result)
@@ -330,7 +328,7 @@ def tradeoff_view(result: Tradeoff) -> "RenderableType":
         *columns.pick(REST, "USD per million", part="variant"),
         *columns.pick(estimate.MEMORY, "fits", part="variant.result.memory"),
     )
-    loaded: list[RenderableType] = []
+    loaded: list[View] = []
     if result.users is not None:
         names = ("TTFT", "TPOT", "tokens/s per GPU", "USD per million")
         model = Column("model", "text", "candidate.model.name", "model", wrap=True)
@@ -384,9 +382,7 @@ def _verdict(other: Candidate, base: Candidate) -> str:
     return f"[bold]{other.model.name}[/]: {'; '.join(said)}."
 
 
-def _crossover_lines(
-    crossed: Crossover, base: Candidate, other: Candidate
-) -> "list[RenderableType]":
+def _crossover_lines(crossed: Crossover, base: Candidate, other: Candidate) -> list[View]:
     """Say where a larger model with fewer KV heads is faster, under each kind of attention."""
     words = {
         ("standard", "standard"): "both standard",

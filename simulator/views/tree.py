@@ -1,18 +1,14 @@
 """Answers about a prefix tree: every way to read it, the best one, and each level's gain."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from simulator.answers.tree import Reading, TreePlan
 from simulator.answers.verdict import OPEN
 from simulator.inputs.tree import tree_text
 from simulator.units import format_si, format_time, format_tokens
 from simulator.views import columns, estimate
-from simulator.views.columns import Column, Row
+from simulator.views.columns import Column, Row, View
 from simulator.views.text import FITS_WORDS, plural_tokens, without_shortage
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 MOST_READINGS_SHOWN = 16
 
@@ -127,7 +123,7 @@ def _item(reading: Reading, result: TreePlan) -> estimate.Compared:
     return estimate.Compared(reading.split, reading.result, result.standard)
 
 
-def tree_view(result: TreePlan) -> "RenderableType":
+def tree_view(result: TreePlan) -> View:
     """Return every way to read a tree as a table, which to take, and the rule for each level."""
     shown = result.readings[:MOST_READINGS_SHOWN]
     standard, layout = result.standard, result.standard.setup.kv_layout

@@ -1,16 +1,12 @@
 """Errors of predictions: by kind, engine and regime, and the worst rows."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.units import MICROSECOND, format_time
 from simulator.views import columns
-from simulator.views.columns import Column
+from simulator.views.columns import Column, Line, View
 from simulator.views.text import plural
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.text import Text
 
 # The groups that a terminal shows; JSON has more.
 SHOWN = ("kind", "kind, gpu, framework", "kind, regime")
@@ -45,7 +41,7 @@ WORST = (
 )
 
 
-def validation_view(report: Mapping[str, Any]) -> "RenderableType":
+def validation_view(report: Mapping[str, Any]) -> View:
     """Return the errors by kind, engine and regime, and the worst rows.
 
     Parameters
@@ -53,7 +49,7 @@ def validation_view(report: Mapping[str, Any]) -> "RenderableType":
     report
         The JSON object of ``bifurcate validate``.
     """
-    parts: list[RenderableType] = [_headline(report), ""]
+    parts: list[View] = [_headline(report), ""]
     groups = [group for by in SHOWN for group in report["groups"] if group["by"] == by]
     if groups:
         parts += [columns.as_table(GROUP, groups), ""]
@@ -70,7 +66,7 @@ def validation_view(report: Mapping[str, Any]) -> "RenderableType":
     return columns.stack(*parts)
 
 
-def _headline(report: Mapping[str, Any]) -> "Text":
+def _headline(report: Mapping[str, Any]) -> Line:
     """Say how many rows were predicted, and how well."""
     counts = f"{report['predicted']:,} of {plural(report['rows'], 'row')} predicted"
     if report["median_ape"] is None:

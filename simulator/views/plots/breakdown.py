@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.answers.frames import PARTS
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.timing.interval import CACHE_READERS
 from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
 from simulator.views.plots import axes, layout, lines, palette, panels, texts
 from simulator.views.plots.layout import Caption
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots.panels import Figure
 
 # Parts that read the KV cache stand out; those that sharing does not change are green or grey.
 _COLOURS = (
@@ -29,7 +27,7 @@ _OPERATION = (
 )
 
 
-def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def operations(frame: Frame, caption: Caption) -> Figure:
     """Draw time and bytes of a step as stacked bars; ``frame`` as of ``frames.operations``."""
     rows = ATTENTIONS[::-1]  # from the bottom up
     fits = frame.groupby("variant")["fits"].first()
@@ -71,7 +69,7 @@ def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _operations_finding(frame), caption)
 
 
-def _operations_finding(frame: "pd.DataFrame") -> str:
+def _operations_finding(frame: Frame) -> str:
     """Say what share of the step attention takes, before and after."""
     shares = {}
     for variant in ATTENTIONS:
@@ -86,7 +84,7 @@ def _operations_finding(frame: "pd.DataFrame") -> str:
     )
 
 
-def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def roofline(frame: Frame, caption: Caption) -> Figure:
     """Draw operations under the GPU's roofs, before and after bifurcation.
 
     ``frame`` as of ``frames.operations``; operations without matrix products have no place.
@@ -136,7 +134,7 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _roofline_finding(attention), words)
 
 
-def _add_move(figure: "go.Figure", attention: "pd.DataFrame") -> None:
+def _add_move(figure: Figure, attention: Frame) -> None:
     """Add the arrow from standard attention to bifurcated attention over the context."""
     context = attention[attention["part"] == "attention, context"].drop_duplicates("variant")
     ends = context.set_index("variant")[["intensity", "rate"]].map(math.log10)
@@ -154,7 +152,7 @@ def _intensity(point: Any) -> str:
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"  # noqa: PLR2004
 
 
-def _roofline_finding(attention: "pd.DataFrame") -> str:
+def _roofline_finding(attention: Frame) -> str:
     """Say how far reading the context once moves its attention to the right."""
     context = attention[attention["part"] == "attention, context"]
     if not {"standard", "bifurcated"} <= set(context["variant"]):

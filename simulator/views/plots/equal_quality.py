@@ -1,20 +1,17 @@
 """Models of equal quality: where the larger one with fewer KV heads is faster."""
 
 import math
-from typing import TYPE_CHECKING
 
 from simulator.answers.study import Study
 from simulator.answers.tradeoff import Tradeoff, tradeoff
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.units import is_power_of_two
 from simulator.views.plots import layout, palette, panels, ratio_map, texts
 from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.layout import Caption
-from simulator.views.tradeoff import map_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots.panels import Figure
+from simulator.views.tradeoff import tradeoff_map_rows
 
 # Purple where the base is faster, green where the larger model is; white between.
 _SCALE = ratio_map.colour_scale(palette.PURPLE, palette.GREEN)
@@ -29,7 +26,7 @@ _PANELS = {
 }
 
 
-def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def equal_quality(frame: Frame, caption: Caption) -> Figure:
     """Draw the base model's step over the larger one's, by samples and context, for each pairing.
 
     Parameters
@@ -79,7 +76,7 @@ def equal_quality(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _finding(frame), caption.after(note))
 
 
-def _finding(frame: "pd.DataFrame") -> str:
+def _finding(frame: Frame) -> str:
     """Say how bifurcation moves the border."""
     words = []
     both = frame[frame["base_attention"] == frame["other_attention"]]
@@ -93,11 +90,11 @@ def _finding(frame: "pd.DataFrame") -> str:
     return f"{frame.iloc[0]['model']} is faster {', '.join(words)}"
 
 
-def crossover_figure(result: Tradeoff) -> "go.Figure":
+def crossover_figure(result: Tradeoff) -> Figure:
     """Draw where the first of the other models is faster than the base."""
     import pandas as pd
 
-    frame = pd.DataFrame(map_rows(result))
+    frame = pd.DataFrame(tradeoff_map_rows(result))
     first = result.others[0].model.name
     study = study_of(result.base.variants["standard"].result)
     about = caption(study, ("samples", "context_tokens"))
@@ -106,7 +103,7 @@ def crossover_figure(result: Tradeoff) -> "go.Figure":
     return equal_quality(frame[frame["model"] == first], about.after(*note))
 
 
-def equal_quality_frame(study: Study) -> "pd.DataFrame":
+def equal_quality_frame(study: Study) -> Frame:
     """Return the map of a study's model against a multi-query one of equal quality.
 
     Raises
@@ -118,4 +115,4 @@ def equal_quality_frame(study: Study) -> "pd.DataFrame":
 
     asked = (study.model, study.gpu, study.setup, study.workload)
     result = tradeoff(*asked, usd_per_hour=study.usd_per_hour)
-    return pd.DataFrame(map_rows(result))
+    return pd.DataFrame(tradeoff_map_rows(result))

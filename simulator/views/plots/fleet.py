@@ -1,16 +1,13 @@
 """GPUs and models against each other: throughput against latency, and cost per million tokens."""
 
 import math
-from typing import TYPE_CHECKING
 
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.views.plots import axes, layout, lines, palette, panels, texts
 from simulator.views.plots.caption import hash_of
 from simulator.views.plots.layout import Caption
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots.panels import Figure
 
 _JOINED = {"mode": "lines+markers"}
 _AXES = ("step_ms", "tokens_per_s_per_gpu")
@@ -29,7 +26,7 @@ _RIGHT_END = 0.9
 _NAME_GAP_PX = 20
 
 
-def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def pareto(frame: Frame, caption: Caption) -> Figure:
     """Draw throughput against latency: a curve for each GPU along samples, and the frontiers.
 
     ``frame`` as of :func:`frames.by_gpu`; what does not fit in memory is left out.
@@ -65,7 +62,7 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _pareto_finding(fitting), words)
 
 
-def _name_curves(figure: "go.Figure", fitting: "pd.DataFrame", *, asked: str) -> None:
+def _name_curves(figure: Figure, fitting: Frame, *, asked: str) -> None:
     """Write a GPU's name at the end of its curve: the one asked about, then the highest with room.
 
     Names that a phone has no room for are marked as being for a wide page.
@@ -94,7 +91,7 @@ def _name_curves(figure: "go.Figure", fitting: "pd.DataFrame", *, asked: str) ->
         panels.label(figure, text, point, {"name": form, "xanchor": anchor, "yshift": 10})
 
 
-def frontier(points: "pd.DataFrame") -> "pd.DataFrame":
+def frontier(points: Frame) -> Frame:
     """Return the points that no other beats in both latency and throughput, fastest first."""
     ordered = points.sort_values(
         ["step_ms", "tokens_per_s_per_gpu"], ascending=[True, False], kind="stable"
@@ -103,7 +100,7 @@ def frontier(points: "pd.DataFrame") -> "pd.DataFrame":
     return ordered[ordered["tokens_per_s_per_gpu"] > best]
 
 
-def _pareto_finding(fitting: "pd.DataFrame") -> str:
+def _pareto_finding(fitting: Frame) -> str:
     """Say the highest throughput of each kind of attention, and on what."""
     several = len(set(fitting["model"])) > 1
     best = fitting.sort_values(_AXES[1], ascending=False).drop_duplicates("variant")
@@ -120,7 +117,7 @@ def _pareto_finding(fitting: "pd.DataFrame") -> str:
     return f"Most tokens: {'; '.join(named)}"
 
 
-def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def cost(frame: Frame, caption: Caption) -> Figure:
     """Draw the cost of a million tokens on each GPU; ``frame`` as of :func:`frames.at_question`."""
     known, usd = frame[frame["usd_per_million_tokens"].notna()], "usd_per_million_tokens"
     priced = known[known["fits"].astype(bool)]
@@ -159,7 +156,7 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _cost_finding(known), words)
 
 
-def _cost_finding(priced: "pd.DataFrame") -> str:
+def _cost_finding(priced: Frame) -> str:
     """Say where a million tokens cost least, each way."""
     if not len(priced):
         return "No price is known of any of these GPUs; give --price-per-hour"
@@ -183,7 +180,7 @@ def _cost_finding(priced: "pd.DataFrame") -> str:
     return f"{finding}; standard at best {other['usd_per_million_tokens']:.3g}, {where}"
 
 
-def with_gpus(caption: Caption, frame: "pd.DataFrame") -> Caption:
+def with_gpus(caption: Caption, frame: Frame) -> Caption:
     """Add to a footer which constants and profiles a figure over GPUs rests on."""
     gpus = frame.drop_duplicates("gpu")
     fitted = sorted(gpus[gpus["constants"] == "fitted"]["gpu"])

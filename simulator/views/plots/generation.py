@@ -1,16 +1,12 @@
 """A whole generation: how the step and the gain change as each sample decodes tokens."""
 
-from typing import TYPE_CHECKING
-
+from simulator.numeric import Frame
 from simulator.views.plots import axes, layout, lines, palette, panels, texts
 from simulator.views.plots.layout import Caption
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots.panels import Figure
 
 
-def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def generation(frame: Frame, caption: Caption) -> Figure:
     """Draw step and gain against decoded tokens; ``frame`` as of :func:`frames.by_own_tokens`."""
     figure, x = panels.new_panels(["", ""], 1, 1, shared=False), "decoded_tokens"
     lines.add_lines(figure, frame, x, "step_ms", f"{{{x}:,}} own tokens: {{step_ms:.4g}} ms")
@@ -34,7 +30,7 @@ def generation(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _finding(frame), caption)
 
 
-def _finding(frame: "pd.DataFrame") -> str:
+def _finding(frame: Frame) -> str:
     """Say how the gain fades from the first step to the last, and what it is over all steps."""
     there = lines.comparable(frame).sort_values("decoded_tokens")
     unfit = lines.fit_words(frame)
@@ -54,7 +50,7 @@ def _finding(frame: "pd.DataFrame") -> str:
     )
 
 
-def _mean(steps: "pd.DataFrame") -> float:
+def _mean(steps: Frame) -> float:
     """Return the mean step over all own tokens, by the trapezoidal rule. [ms]."""
     import numpy as np
 

@@ -2,34 +2,32 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.answers.verdict import OPEN
+from simulator.numeric import Frame
 from simulator.units import MILLISECOND, format_time, format_tokens
 from simulator.views.plots import axes, layout, lines, palette, panels, texts
 from simulator.views.plots.layout import Caption
+from simulator.views.plots.panels import Figure
 from simulator.views.text import plural
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 STEP_TITLE = "time of a decode step [ms]"
 SAMPLES_TITLE = "samples per context [sequences]"
 CONTEXT_TITLE = "shared context [tokens]"
 
 
-def latency_samples(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def latency_samples(frame: Frame, caption: Caption) -> Figure:
     """Draw the step's time against samples; ``frame`` as of :func:`frames.by_samples`."""
     return _latency(frame, caption, "samples", SAMPLES_TITLE)
 
 
-def latency_context(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def latency_context(frame: Frame, caption: Caption) -> Figure:
     """Draw the step's time against the context; ``frame`` as of :func:`frames.by_context`."""
     return _latency(frame, caption, "context_tokens", CONTEXT_TITLE)
 
 
-def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> "go.Figure":
+def _latency(frame: Frame, caption: Caption, axis: str, title: str) -> Figure:
     """Draw the step's time against an axis."""
     figure = panels.new_figure()
     lines.add_bands(figure, frame, axis)
@@ -50,7 +48,7 @@ def _latency(frame: "pd.DataFrame", caption: Caption, axis: str, title: str) -> 
     return layout.finish(figure, _finding(frame, axis), words)
 
 
-def _finding(frame: "pd.DataFrame", axis: str) -> str:
+def _finding(frame: Frame, axis: str) -> str:
     """Say how much faster bifurcated attention is, and where either runs out of memory."""
     parts = {
         name: part.sort_values(axis).set_index(axis, drop=False)
@@ -85,11 +83,8 @@ def _size(axis: str, value: Any) -> str:
 
 
 def _panels(
-    named: "Mapping[str, pd.DataFrame]",
-    columns: tuple[int, int],
-    most_ticks: tuple[int, int],
-    drawn: "pd.DataFrame",
-) -> "go.Figure":
+    named: Mapping[str, Frame], columns: tuple[int, int], most_ticks: tuple[int, int], drawn: Frame
+) -> Figure:
     """Draw the step's time against samples, a panel for each name.
 
     Parameters
@@ -113,7 +108,7 @@ def _panels(
     return figure
 
 
-def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def latency_kernels(frame: Frame, caption: Caption) -> Figure:
     """Draw the step's time against samples, a panel for each kernel and execution.
 
     ``frame`` as of :func:`frames.by_kernel`.
@@ -124,7 +119,7 @@ def latency_kernels(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _kernels_finding(frame), caption)
 
 
-def _kernels_finding(frame: "pd.DataFrame") -> str:
+def _kernels_finding(frame: Frame) -> str:
     """Say in which setting bifurcated attention gains most and least at the samples asked for."""
     asked = lines.comparable(frame[frame["asked"]])
     if not len(asked):
@@ -137,7 +132,7 @@ def _kernels_finding(frame: "pd.DataFrame") -> str:
     return f"At {samples} bifurcated is {most}, {least}"
 
 
-def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def kv_heads(frame: Frame, caption: Caption) -> Figure:
     """Draw the step's time against samples, a panel for each number of KV heads.
 
     ``frame`` as of :func:`frames.by_kv_heads`.
@@ -153,7 +148,7 @@ def kv_heads(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _heads_finding(frame, names), words)
 
 
-def _heads_finding(frame: "pd.DataFrame", names: Mapping[Any, str]) -> str:
+def _heads_finding(frame: Frame, names: Mapping[Any, str]) -> str:
     """Say what sharing the reads brings for the most and the fewest KV heads."""
     asked = frame[frame["asked"]]
     if not len(asked):

@@ -6,14 +6,11 @@ A figure carries a form for each; the wide one is drawn unless the page's script
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.views.plots.palette import GREY
-from simulator.views.plots.panels import panel_axes
+from simulator.views.plots.panels import Figure, panel_axes
 from simulator.views.plots.texts import escape, text_width
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 # Name of an annotation that a phone has no room for.
 WIDE_ONLY = "wide only"
@@ -86,7 +83,7 @@ _AXIS_ROOM_PX = 54
 _LEGEND_ROW_PX, _LEGEND_GAPS_PX, _LEGEND_LEFT = 19, 14, 0.13
 
 
-def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
+def finish(figure: Figure, finding: str, caption: Caption) -> Figure:
     """Give a figure its title, legend and footer, in every form.
 
     Parameters
@@ -125,7 +122,7 @@ def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
     return take_form(figure, "wide")
 
 
-def take_form(figure: "go.Figure", name: str) -> "go.Figure":
+def take_form(figure: Figure, name: str) -> Figure:
     """Lay a finished figure out in a form, in place."""
     for path, value in figure.layout.meta[name].items():
         figure.layout[path] = value
@@ -141,9 +138,7 @@ def form_for(width: int) -> str:
     return next(name for name, least in FORMS_FROM.items() if width >= least)
 
 
-def _form(
-    figure: "go.Figure", name: str, finding: str, caption: Caption, footer: int
-) -> dict[str, Any]:
+def _form(figure: Figure, name: str, finding: str, caption: Caption, footer: int) -> dict[str, Any]:
     """Return what a relayout to one form sets."""
     form = _FORMS[name]
     meta = figure.layout.meta or {}
@@ -198,7 +193,7 @@ def _form(
     }
 
 
-def _legend_rows(figure: "go.Figure", form: _Form, room_px: float) -> int:
+def _legend_rows(figure: Figure, form: _Form, room_px: float) -> int:
     """Return how many rows a figure's legend takes.
 
     Parameters

@@ -1,17 +1,13 @@
 """A deployment under load: throughput of a GPU against what a user sees, over concurrency."""
 
-from typing import TYPE_CHECKING
-
 from simulator.answers.frames import of_curve
 from simulator.answers.load import Curve
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.layout import Caption
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots.panels import Figure
 
 # Of an axis without a point. [tokens/s]
 _EMPTY_AXIS = (1.0, 100.0)
@@ -21,7 +17,7 @@ _HOVER = (
 )
 
 
-def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def load(frame: Frame, caption: Caption) -> Figure:
     """Draw the curve of each way of attention; ``frame`` as of :func:`frames.by_concurrency`."""
     figure, x, y = panels.new_figure(), "tokens_per_s_per_user", "tokens_per_s_per_gpu"
     for variant in ATTENTIONS:
@@ -40,13 +36,13 @@ def load(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _finding(frame), caption.after(told))
 
 
-def load_figure(curve: Curve) -> "go.Figure":
+def load_figure(curve: Curve) -> Figure:
     """Draw a deployment's curve."""
     study = study_of(curve.deployments[0].alone)
     return load(of_curve(curve), caption(study, ("decoded_tokens", "prompts")))
 
 
-def _finding(frame: "pd.DataFrame") -> str:
+def _finding(frame: Frame) -> str:
     """Say what the best way carries at most, and how much more than the next."""
     if not len(frame):
         return "A request does not fit in memory"

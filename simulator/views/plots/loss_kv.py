@@ -1,18 +1,16 @@
 """Loss of attention families at equal size: against their KV bytes, and against their step."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator._version import __version__
 from simulator.answers.studies import REFERENCE, Studies
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.layout import Caption
+from simulator.views.plots.panels import Figure
 from simulator.views.text import plural
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # Colour, symbol and name by where the freed parameters go. Where that is unknown, a family is not
 # compared with others.
@@ -29,7 +27,7 @@ _HEADROOM = 0.15
 LEAST_RUNS = 3
 
 
-def loss_kv(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def loss_kv(frame: Frame, caption: Caption) -> Figure:
     """Draw families as points with 95 % intervals.
 
     Parameters
@@ -75,7 +73,7 @@ def _share_text(value: float) -> str:
     return f"1/{1 / value:.0f}" if value < 1 else "1"
 
 
-def _note(timed: "pd.DataFrame") -> str:
+def _note(timed: Frame) -> str:
     """Say what points and lines are."""
     step = ""
     if len(timed):
@@ -86,7 +84,7 @@ def _note(timed: "pd.DataFrame") -> str:
     return f"Lines: 95 % interval. Pale: under {LEAST_RUNS} runs.{step}"
 
 
-def _add_families(figure: "go.Figure", known: "pd.DataFrame") -> None:
+def _add_families(figure: Figure, known: Frame) -> None:
     """Add multi-head and the families compared with it to the first panel, by way of matching."""
     figure.add_scatter(
         x=[1.0],
@@ -114,7 +112,7 @@ def _add_families(figure: "go.Figure", known: "pd.DataFrame") -> None:
             _add_points(figure, part[~strong], "kv_share", drawn, hover)
 
 
-def _add_steps(figure: "go.Figure", timed: "pd.DataFrame") -> None:
+def _add_steps(figure: Figure, timed: Frame) -> None:
     """Add the models under both kinds of attention to the second panel."""
     hover = "{name}: {loss_change_percent:+.2f} %, {step_ms:.3g} ms"
     for attention, side in zip(ATTENTIONS, ("right", "left"), strict=True):
@@ -131,13 +129,7 @@ def _add_steps(figure: "go.Figure", timed: "pd.DataFrame") -> None:
 
 
 def _add_points(
-    figure: "go.Figure",
-    part: "pd.DataFrame",
-    x: str,
-    style: Mapping[str, Any],
-    hover: str,
-    *,
-    panel: int = 0,
+    figure: Figure, part: Frame, x: str, style: Mapping[str, Any], hover: str, *, panel: int = 0
 ) -> None:
     """Add families as points with their names and intervals. [%]."""
     y = part["loss_change_percent"]
@@ -153,7 +145,7 @@ def _add_points(
     lines.add(figure, part, x, "loss_change_percent", drawn, hover=hover, panel=panel)
 
 
-def _untold(told: "pd.DataFrame") -> list[str]:
+def _untold(told: Frame) -> list[str]:
     """List the families whose KV bytes runs do not tell, by the way of matching of most runs."""
     rest = told[told["kv_share"].isna() & (told["runs"] >= LEAST_RUNS)]
     rest = rest.sort_values("runs", ascending=False).drop_duplicates("family")
@@ -164,7 +156,7 @@ def _untold(told: "pd.DataFrame") -> list[str]:
     return [f"KV bytes not told: {', '.join(words)}."] if words else []
 
 
-def _finding(told: "pd.DataFrame") -> str:
+def _finding(told: Frame) -> str:
     """Say what the smallest caches of many runs cost."""
     query = told[told["family"] == "multi-query"].sort_values("loss_change")
     if not len(query):
@@ -173,7 +165,7 @@ def _finding(told: "pd.DataFrame") -> str:
     return f"Multi-query's loss at equal size: {', '.join(words)}"
 
 
-def studies_figure(result: Studies) -> "go.Figure":
+def studies_figure(result: Studies) -> Figure:
     """Draw the families of a user's own runs."""
     import pandas as pd
 

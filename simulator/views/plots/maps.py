@@ -2,18 +2,15 @@
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from simulator.answers.verdict import TIE_MARGIN
+from simulator.numeric import Frame
 from simulator.units import format_tokens, is_power_of_two
 from simulator.views.plots import axes, layout, lines, palette, panels, ratio_map, texts
 from simulator.views.plots.latency import CONTEXT_TITLE, SAMPLES_TITLE
 from simulator.views.plots.layout import Caption
+from simulator.views.plots.panels import Figure
 from simulator.views.text import plural
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # Red where standard attention is faster, blue where bifurcated is.
 _SCALE = ratio_map.colour_scale(palette.VERMILLION, palette.BLUE)
@@ -22,7 +19,7 @@ _MOST_CONTEXTS = 5
 _MOST_CELLS = 11
 
 
-def speedup_map(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def speedup_map(frame: Frame, caption: Caption) -> Figure:
     """Draw the speed-up over context and samples; ``frame`` as of ``by_context_and_samples``.
 
     Cells are powers of two, and lines run between them.
@@ -77,7 +74,7 @@ def _cell_sizes(axis: Iterable[float], most: int = _MOST_CELLS) -> list[float]:
     return sizes[:: -(-len(sizes) // most) or 1]
 
 
-def _map_finding(frame: "pd.DataFrame") -> str:
+def _map_finding(frame: Frame) -> str:
     """Say where bifurcated attention is faster, and where it alone fits."""
     bifurcated = frame[(frame["variant"] == "bifurcated") & frame["fits"].astype(bool)]
     if not len(bifurcated):
@@ -99,7 +96,7 @@ def _map_finding(frame: "pd.DataFrame") -> str:
     return f"{first}, {where}{rest}"
 
 
-def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def kv_io(frame: Frame, caption: Caption) -> Figure:
     """Draw the end-to-end speed-up against the ratio of KV bytes, a line for each context.
 
     ``frame`` as of ``by_context_and_samples``.
@@ -130,7 +127,7 @@ def kv_io(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _kv_io_finding(frame), caption.after(notes))
 
 
-def _kv_io_finding(frame: "pd.DataFrame") -> str:
+def _kv_io_finding(frame: Frame) -> str:
     """Say by how much the ratio of bytes overstates the gain."""
     both = lines.comparable(frame)
     if not len(both):

@@ -1,23 +1,19 @@
 """Memory against samples, up to what the card holds."""
 
-from typing import TYPE_CHECKING
-
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.units import GIB, format_gib
 from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.latency import SAMPLES_TITLE
 from simulator.views.plots.layout import Caption
+from simulator.views.plots.panels import Figure
 from simulator.views.text import plural
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # How far above the card's memory the axis goes.
 _ABOVE = 4
 
 
-def memory(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def memory(frame: Frame, caption: Caption) -> Figure:
     """Draw memory against samples; ``frame`` as of :func:`frames.memory_by_samples`."""
     frame = frame.assign(gib=frame["memory_bytes"] / GIB)
     capacity, weights = (
@@ -41,7 +37,7 @@ def memory(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _finding(frame), caption)
 
 
-def _finding(frame: "pd.DataFrame") -> str:
+def _finding(frame: Frame) -> str:
     """Say how many samples fit, each way."""
     capacity = format_gib(float(frame["capacity_bytes"].iloc[0]))
     fitting = frame[frame["fits"].astype(bool)]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from simulator.views.plots.palette import FONT, GREY, INK, PALE
 from simulator.views.plots.texts import escape
@@ -10,11 +10,13 @@ from simulator.views.plots.texts import escape
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+# A figure in annotations, which so need no import.
+Figure: TypeAlias = "go.Figure"
 # Between panels, shares of the plot's width or height: the second with ticks and titles in it.
 _PANEL_GAP, _TITLED_GAP = 0.03, {"xaxis": 0.12, "yaxis": 0.16}
 
 
-def new_figure(**subplots: Any) -> "go.Figure":
+def new_figure(**subplots: Any) -> Figure:
     """Return an empty figure in this style, or one of subplots."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -52,7 +54,7 @@ def new_panels(
     *,
     medium_columns: int | None = None,
     shared: bool = True,
-) -> "go.Figure":
+) -> Figure:
     """Return a figure of panels with these names, in more rows on a phone than on a wide page.
 
     Parameters
@@ -80,7 +82,7 @@ def new_panels(
 
 
 def label(
-    figure: "go.Figure",
+    figure: Figure,
     text: str,
     at: Sequence[float],
     style: Mapping[str, Any],
@@ -113,7 +115,7 @@ def axis_name(axis: str, number: int) -> str:
     return axis if number == 0 else f"{axis}{number + 1}"
 
 
-def panel_axes(figure: "go.Figure", form: str) -> dict[str, Any]:
+def panel_axes(figure: Figure, form: str) -> dict[str, Any]:
     """Return where each panel lies in a form, with titles and ticks at the outer ones only."""
     count, columns_of, shared = (figure.layout.meta or {}).get("panels", (0, {}, True))
     chosen: dict[str, Any] = {}

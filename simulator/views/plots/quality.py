@@ -1,19 +1,16 @@
 """Quality against latency: the pass@k that a decode step or a request buys."""
 
 import math
-from typing import TYPE_CHECKING
 
 from simulator.answers.quality import Quality
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.units import MILLISECOND
 from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.caption import caption, study_of
 from simulator.views.plots.layout import Caption
+from simulator.views.plots.panels import Figure
 from simulator.views.quality import quality_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # By column: what is timed, its title, and its unit.
 TIMES = {
@@ -25,8 +22,8 @@ NEARLY = 0.999
 
 
 def quality_latency(
-    frame: "pd.DataFrame", caption: Caption, *, axis: str = "step_ms", target: float | None = None
-) -> "go.Figure":
+    frame: Frame, caption: Caption, *, axis: str = "step_ms", target: float | None = None
+) -> Figure:
     """Draw pass@k against latency, a line for each kind of attention.
 
     Parameters
@@ -58,14 +55,14 @@ def quality_latency(
     return layout.finish(figure, _finding(frame, axis, target), caption.after(note))
 
 
-def _worth_drawing(part: "pd.DataFrame") -> "pd.DataFrame":
+def _worth_drawing(part: Frame) -> Frame:
     """Leave out points that do not fit once more samples gain nothing."""
     enough = part["pass_at_k"] >= NEARLY * part["pass_at_k"].max()
     useless = ~part["fits"].astype(bool) & enough.shift(fill_value=False)
     return part[~useless]
 
 
-def _add_line(figure: "go.Figure", part: "pd.DataFrame", axis: str, attention: str) -> None:
+def _add_line(figure: Figure, part: Frame, axis: str, attention: str) -> None:
     """Add the line of one kind of attention, pale where it does not fit, and its errors' band."""
     line, name = palette.line_style(attention), palette.LINES[attention].name
     known = part[part["pass_at_k_stderr"].notna() & part["fits"].astype(bool)]
@@ -97,7 +94,7 @@ def _add_line(figure: "go.Figure", part: "pd.DataFrame", axis: str, attention: s
         lines.add(figure, piece, axis, "pass_at_k", drawn, hover=hover)
 
 
-def _finding(frame: "pd.DataFrame", axis: str, target: float | None) -> str:
+def _finding(frame: Frame, axis: str, target: float | None) -> str:
     """Say what the target buys, or without one what memory allows."""
     bought = []
     for attention in ATTENTIONS:
@@ -115,7 +112,7 @@ def _finding(frame: "pd.DataFrame", axis: str, target: float | None) -> str:
     return f"{limit} buys {' and '.join(bought)}"
 
 
-def quality_figure(result: Quality) -> "go.Figure":
+def quality_figure(result: Quality) -> Figure:
     """Draw pass@k against the request's time if it has a target, else against the step's."""
     import pandas as pd
 

@@ -3,13 +3,11 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from simulator.numeric import Frame
 from simulator.views.plots import axes, palette
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots.panels import Figure
 
 # Ratios beyond it are drawn in the strongest colour.
 _STRONGEST = 8.0
@@ -21,9 +19,9 @@ def colour_scale(below: str, above: str) -> list[list[Any]]:
 
 
 def add_cells(
-    figure: "go.Figure",
-    ratios: "pd.DataFrame",
-    fits: "pd.DataFrame",
+    figure: Figure,
+    ratios: Frame,
+    fits: Frame,
     *,
     scale: Sequence[Sequence[Any]],
     hover: str,
@@ -61,8 +59,8 @@ def add_cells(
 
 
 def add_border(
-    figure: "go.Figure",
-    ratios: "pd.DataFrame",
+    figure: Figure,
+    ratios: Frame,
     name: str,
     line: dict[str, Any],
     *,
@@ -115,7 +113,7 @@ def _edges(middles: Sequence[float]) -> list[float]:
     return [middles[0] - gaps[0], *ends[: len(middles) - 1], middles[-1] + gaps[-1]]
 
 
-def _places(table: "pd.DataFrame") -> dict[str, list[float]]:
+def _places(table: Frame) -> dict[str, list[float]]:
     """Return the exponents of two of a table over context and samples."""
     return {
         "x": [math.log2(samples) for samples in table.columns],
@@ -134,7 +132,7 @@ def short_ratio(ratio: float) -> str:
     return f"{ratio:.1f}" if ratio < 9.95 else f"{ratio:.0f}"  # noqa: PLR2004
 
 
-def exponent_axis(figure: "go.Figure", axis: str, values: list[int], title: str) -> None:
+def exponent_axis(figure: Figure, axis: str, values: list[int], title: str) -> None:
     """Make an axis of exponents of two, with the powers themselves as ticks.
 
     Parameters

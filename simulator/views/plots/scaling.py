@@ -1,28 +1,22 @@
 """A scaling law: the loss of every run, the law of its family, and the residuals."""
 
-from typing import TYPE_CHECKING
-
 from simulator._version import __version__
 from simulator.answers.scaling import ScalingLaw
+from simulator.numeric import Frame
 from simulator.units import GIGA, MEGA
 from simulator.views.columns import as_object
 from simulator.views.plots import axes, layout, lines, palette, panels
 from simulator.views.plots.layout import Caption
+from simulator.views.plots.panels import Figure
 from simulator.views.text import plural
-from simulator.views.tradeoff import FAMILY, run_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.tradeoff import FAMILY, scaling_rows
 
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
 # Points of a law's curve.
 POINTS = 60
 
 
-def scaling_law(
-    runs: "pd.DataFrame", curves: "pd.DataFrame", families: "pd.DataFrame", caption: Caption
-) -> "go.Figure":
+def scaling_law(runs: Frame, curves: Frame, families: Frame, caption: Caption) -> Figure:
     """Draw runs, laws and residuals.
 
     Parameters
@@ -95,7 +89,7 @@ def _size_text(value: float) -> str:
     return f"{value / GIGA:g} B" if value >= GIGA else f"{value / MEGA:g} M"
 
 
-def _finding(families: "pd.DataFrame", runs: "pd.DataFrame") -> str:
+def _finding(families: Frame, runs: Frame) -> str:
     """Say how much larger the family furthest from the reference must be."""
     if len(families) == 1:
         return f"One law of {plural(len(runs), 'training run')}; no other family to compare with"
@@ -108,7 +102,7 @@ def _finding(families: "pd.DataFrame", runs: "pd.DataFrame") -> str:
     )
 
 
-def scaling_figure(result: ScalingLaw) -> "go.Figure":
+def scaling_figure(result: ScalingLaw) -> Figure:
     """Draw a fitted law with its runs and residuals."""
     import pandas as pd
 
@@ -118,7 +112,7 @@ def scaling_figure(result: ScalingLaw) -> "go.Figure":
         f"irreducible loss {law.irreducible_loss:.4g} ± {law.stderr[0]:.2g}, "
         f"exponent {law.exponent:.3g} ± {law.stderr[2]:.2g}"
     )
-    runs = pd.DataFrame(run_rows(result))
+    runs = pd.DataFrame(scaling_rows(result))
     formula = (
         "L = E + A (N / F)^-α: one E, A and α for all families. In brackets the 95 % interval."
     )
@@ -138,7 +132,7 @@ def scaling_figure(result: ScalingLaw) -> "go.Figure":
     )
 
 
-def _curves(result: ScalingLaw) -> "pd.DataFrame":
+def _curves(result: ScalingLaw) -> Frame:
     """Return the law of each family over the sizes of all runs."""
     import numpy as np
     import pandas as pd
