@@ -34,11 +34,11 @@ VIEWS: Mapping[str, str] = {
 }
 # Likewise the functions that draw figures.
 FIGURES: Mapping[str, str] = {
-    "Curve": "load.load_figure",
+    "Curve": "fleet.load_figure",
     "Quality": "quality.quality_figure",
     "ScalingLaw": "scaling.scaling_figure",
     "Studies": "loss_kv.studies_figure",
-    "Tradeoff": "equal_quality.crossover_figure",
+    "Tradeoff": "maps.crossover_figure",
 }
 
 

@@ -1,15 +1,15 @@
 """The figures by name: what each shows, the frame it takes, and the function that draws it."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
 from simulator.numeric import Frame
-from simulator.views.plots import breakdown, fleet, generation, latency, load, loss_kv, maps, memory
+from simulator.views.plots import along, breakdown, fleet, loss_kv, maps
 from simulator.views.plots.caption import caption
-from simulator.views.plots.equal_quality import equal_quality, equal_quality_frame
 from simulator.views.plots.layout import Caption
 from simulator.views.plots.panels import Figure
 
@@ -33,10 +33,14 @@ class Kind(NamedTuple):
 
 
 FIGURES: Mapping[str, Kind] = {
-    "latency-samples": Kind(frames.by_samples, latency.latency_samples, ("samples",)),
-    "latency-context": Kind(frames.by_context, latency.latency_context, ("context_tokens",)),
+    "latency-samples": Kind(
+        frames.by_samples, partial(along.latency, axis="samples"), ("samples",)
+    ),
+    "latency-context": Kind(
+        frames.by_context, partial(along.latency, axis="context_tokens"), ("context_tokens",)
+    ),
     "latency-kernels": Kind(
-        frames.by_kernel, latency.latency_kernels, ("samples", "kernel", "execution")
+        frames.by_kernel, along.latency_kernels, ("samples", "kernel", "execution")
     ),
     "operations": Kind(frames.operations, breakdown.operations),
     "roofline": Kind(frames.operations, breakdown.roofline),
@@ -44,14 +48,16 @@ FIGURES: Mapping[str, Kind] = {
         frames.by_context_and_samples, maps.speedup_map, ("context_tokens", "samples")
     ),
     "kv-io": Kind(frames.by_context_and_samples, maps.kv_io, ("context_tokens", "samples")),
-    "memory": Kind(frames.memory_by_samples, memory.memory, ("samples",)),
+    "memory": Kind(frames.memory_by_samples, along.memory, ("samples",)),
     "pareto": Kind(frames.by_gpu, fleet.pareto, ("gpu", "model", "samples")),
-    "load": Kind(frames.by_concurrency, load.load, ("decoded_tokens", "prompts")),
+    "load": Kind(frames.by_concurrency, fleet.load, ("decoded_tokens", "prompts")),
     "cost": Kind(frames.at_question, fleet.cost, ("gpu",)),
-    "kv-heads": Kind(frames.by_kv_heads, latency.kv_heads, ("samples",)),
-    "equal-quality": Kind(equal_quality_frame, equal_quality, ("context_tokens", "samples")),
+    "kv-heads": Kind(frames.by_kv_heads, along.kv_heads, ("samples",)),
+    "equal-quality": Kind(
+        maps.equal_quality_frame, maps.equal_quality, ("context_tokens", "samples")
+    ),
     "loss-kv": Kind(frames.by_family, loss_kv.loss_kv),
-    "generation": Kind(frames.by_own_tokens, generation.generation, ("decoded_tokens",)),
+    "generation": Kind(frames.by_own_tokens, along.generation, ("decoded_tokens",)),
 }
 # What each shows, in one line.
 SHOWS: Mapping[str, str] = {

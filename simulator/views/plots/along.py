@@ -1,35 +1,33 @@
-"""Time of a decode step along samples and context; in panels, for every kernel or KV heads."""
+"""A step along samples, context or own tokens: time, also for every kernel, and memory."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from simulator.answers.verdict import OPEN
+from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
-from simulator.units import MILLISECOND, format_time, format_tokens
+from simulator.units import GIB, MILLISECOND, format_gib, format_time, format_tokens
 from simulator.views.plots import axes, layout, lines, palette, panels, texts
 from simulator.views.plots.layout import Caption
 from simulator.views.plots.panels import Figure
 from simulator.views.text import plural
 
 STEP_TITLE = "time of a decode step [ms]"
-SAMPLES_TITLE = "samples per context [sequences]"
-CONTEXT_TITLE = "shared context [tokens]"
+TITLES = {"samples": "samples per context [sequences]", "context_tokens": "shared context [tokens]"}
 
 
-def latency_samples(frame: Frame, caption: Caption) -> Figure:
-    """Draw the step's time against samples; ``frame`` as of :func:`frames.by_samples`."""
-    return _latency(frame, caption, "samples", SAMPLES_TITLE)
+def latency(frame: Frame, caption: Caption, axis: str) -> Figure:
+    """Draw the step's time against samples or context.
 
-
-def latency_context(frame: Frame, caption: Caption) -> Figure:
-    """Draw the step's time against the context; ``frame`` as of :func:`frames.by_context`."""
-    return _latency(frame, caption, "context_tokens", CONTEXT_TITLE)
-
-
-def _latency(frame: Frame, caption: Caption, axis: str, title: str) -> Figure:
-    """Draw the step's time against an axis."""
-    figure = panels.new_figure()
+    Parameters
+    ----------
+    frame, axis
+        As of :func:`frames.by_samples` or :func:`frames.by_context`, and the column that varies.
+    caption
+        The subject and the assumptions.
+    """
+    figure, title = panels.new_figure(), TITLES[axis]
     lines.add_bands(figure, frame, axis)
     hover = f"{{{axis}:,}} {title.partition(' ')[0]}: {{step_ms:.4g}} ms"
     lines.add_lines(figure, frame, axis, "step_ms", hover, bounds=True)
@@ -45,10 +43,10 @@ def _latency(frame: Frame, caption: Caption, axis: str, title: str) -> Figure:
     shown = [*frame["step_ms"], *held["step_ms_low"], *held["step_ms_high"]]
     axes.log_axis(figure, "yaxis", shown, STEP_TITLE)
     words = caption.after("Shaded: where 80% of measured steps should lie.")
-    return layout.finish(figure, _finding(frame, axis), words)
+    return layout.finish(figure, _latency_finding(frame, axis), words)
 
 
-def _finding(frame: Frame, axis: str) -> str:
+def _latency_finding(frame: Frame, axis: str) -> str:
     """Say how much faster bifurcated attention is, and where either runs out of memory."""
     parts = {
         name: part.sort_values(axis).set_index(axis, drop=False)
@@ -161,3 +159,102 @@ def _heads_finding(frame: Frame, names: Mapping[Any, str]) -> str:
     ends = dict.fromkeys((named[0], named[-1]))
     words = [f"{texts.faster(gains[count])} with {names[count]}" for count in ends]
     return f"At {samples} bifurcated is {'; '.join(words)}"
+
+
+# How far above the card's memory the axis goes.
+_ABOVE = 4
+
+
+def memory(frame: Frame, caption: Caption) -> Figure:
+    """Draw memory against samples; ``frame`` as of :func:`frames.memory_by_samples`."""
+    frame = frame.assign(gib=frame["memory_bytes"] / GIB)
+    capacity, weights = (
+        float(frame[f"{name}_bytes"].iloc[0]) / GIB for name in ("capacity", "weights")
+    )
+    figure = panels.new_figure()
+    ends = [float(frame["samples"].min()), float(frame["samples"].max())]
+    for name, value, line in (
+        ("card's usable memory", capacity, {"color": palette.INK, "dash": "solid"}),
+        ("weights", weights, {"color": palette.GREY, "dash": "dot"}),
+    ):
+        said = f"{name}, {format_gib(value * GIB)}"
+        lines.add_rule(figure, ends, [value, value], said, **line, width=2)
+    # With one stored context both take nearly the same: the dotted line lies on the other.
+    hover = "{samples:,} samples: {gib:.4g} GiB"
+    lines.add_lines(figure, frame, "samples", "gib", hover, order=ATTENTIONS[::-1])
+    lines.add_keys(figure, frame)
+    axes.log_axis(figure, "xaxis", frame["samples"], TITLES["samples"], text=axes.size_text)
+    shown = frame["gib"].clip(upper=max(capacity * _ABOVE, 2 * frame["gib"].min()))
+    axes.log_axis(figure, "yaxis", [*shown, weights, capacity], "memory of one GPU [GiB]")
+    return layout.finish(figure, _memory_finding(frame), caption)
+
+
+def _memory_finding(frame: Frame) -> str:
+    """Say how many samples fit, each way."""
+    capacity = format_gib(float(frame["capacity_bytes"].iloc[0]))
+    fitting = frame[frame["fits"].astype(bool)]
+    most = fitting.groupby("variant")["samples"].max()
+    if "bifurcated" not in most:
+        return f"Not even {plural(int(frame['samples'].min()), 'sample')} fits in {capacity}"
+    last = int(frame["samples"].max())
+    standard, bifurcated = int(most.get("standard", 0)), int(most["bifurcated"])
+    if standard == bifurcated:
+        drawn = f"Even {last:,}" if standard == last else f"At most {standard:,}"
+        return f"{drawn} samples fit with either kind of attention"
+    held = f"fits {plural(standard, 'sample')}" if standard else "does not fit"
+    beyond = " and more" if bifurcated == last else ""
+    return f"Standard {held} in {capacity}, bifurcated {bifurcated:,}{beyond}"
+
+
+def generation(frame: Frame, caption: Caption) -> Figure:
+    """Draw step and gain against decoded tokens; ``frame`` as of :func:`frames.by_own_tokens`."""
+    figure, x = panels.new_panels(["", ""], 1, 1, shared=False), "decoded_tokens"
+    lines.add_lines(figure, frame, x, "step_ms", f"{{{x}:,}} own tokens: {{step_ms:.4g}} ms")
+    gains = frame[frame["variant"] == "bifurcated"].sort_values(x)
+    for column, name, colour, dash in (
+        ("speedup", "speed-up of the step", palette.INK, "solid"),
+        ("kv_io_ratio", "KV-IO ratio", palette.GREY, "dashdot"),
+    ):
+        hover = f"{{{x}:,}} own tokens: {name} {{{column}:.3g}}"
+        line = {"color": colour, "dash": dash, "width": 2.5}
+        mode = "lines" if len(gains) > 1 else "lines+markers"
+        drawn = {"mode": mode, "line": line, "name": name}
+        lines.add(figure, gains, x, column, drawn, hover=hover, panel=1)
+    lines.add_keys(figure, frame)
+    title = "own tokens of each sample [tokens]"
+    for axis in ("xaxis", "xaxis2"):
+        axes.log_axis(figure, axis, frame[x], title, text=axes.size_text)
+    axes.log_axis(figure, "yaxis", frame["step_ms"], "step [ms]", pad=0.1)
+    ratios = [*gains["speedup"], *gains["kv_io_ratio"], 1.0]
+    axes.log_axis(figure, "yaxis2", ratios, "ratio [times]", most_ticks=8)
+    return layout.finish(figure, _generation_finding(frame), caption)
+
+
+def _generation_finding(frame: Frame) -> str:
+    """Say how the gain fades from the first step to the last, and what it is over all steps."""
+    there = lines.comparable(frame).sort_values("decoded_tokens")
+    unfit = lines.fit_words(frame)
+    if not len(there):
+        return f"No step to compare{unfit}"
+    first, last = (texts.faster(there.iloc[at]["speedup"]) for at in (0, -1))
+    if len(there) == 1:
+        return f"The only step is {first} with bifurcated attention"
+    if first == last:
+        return f"Bifurcated is {first} from the first step to the last{unfit}"
+    standard = frame[(frame["variant"] == "standard") & frame["both_fit"].astype(bool)]
+    over_all = texts.faster(_mean(standard.sort_values("decoded_tokens")) / _mean(there))
+    tokens = int(there.iloc[-1]["decoded_tokens"])
+    steps = f"these steps{unfit}" if unfit else "all steps"
+    return (
+        f"Bifurcated is {first} at first, {last} at {tokens:,} own tokens, {over_all} over {steps}"
+    )
+
+
+def _mean(steps: Frame) -> float:
+    """Return the mean step over all own tokens, by the trapezoidal rule. [ms]."""
+    import numpy as np
+
+    tokens, step_ms = (steps[name].to_numpy(dtype=float) for name in ("decoded_tokens", "step_ms"))
+    # numpy has a function for it from 2.0 on, and another one before.
+    areas = np.diff(tokens) * (step_ms[1:] + step_ms[:-1]) / 2
+    return float(areas.sum() / (tokens[-1] - tokens[0]))
