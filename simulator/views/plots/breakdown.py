@@ -58,7 +58,7 @@ def operations(frame: Frame, caption: Caption) -> Figure:
         for row, (variant, total) in enumerate(sums.sum(axis="columns").items()):
             amount = format_si(total * GIGA, "B") if panel else format_time(total * MILLISECOND)
             unfit = "" if fits[variant] else ", does not fit"
-            name = f"<b>{palette.LINES[variant].name}</b>: {amount}{unfit}"
+            name = f"<b>{variant}</b>: {amount}{unfit}"
             style = {"yanchor": "bottom", "font": {"size": 12}}
             panels.label(figure, name, (0, row + 0.3), style, panel=panel)
         x, y = (panels.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
@@ -113,9 +113,9 @@ def roofline(frame: Frame, caption: Caption) -> Figure:
         colour = palette.INK if prefix else palette.GREY
         lines.add_rule(figure, xs, ys, name, color=colour, dash=dash, width=1.5)
     groups = [("products, in both", others, palette.GREEN, "diamond")]
-    for variant, line in palette.LINES.items():
+    for variant, colour in palette.COLOURS.items():
         rows = attention[attention["variant"] == variant]
-        groups.append((f"attention, {line.name}", rows, line.colour, "circle"))
+        groups.append((f"attention, {variant}", rows, colour, "circle"))
     for name, rows, colour, symbol in groups:
         sizes, edge = (8 + 40 * rows["share"] ** 0.5).tolist(), {"color": "white", "width": 1}
         marker = {"size": sizes, "color": colour, "symbol": symbol, "opacity": 0.75, "line": edge}

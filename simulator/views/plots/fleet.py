@@ -37,18 +37,17 @@ def pareto(frame: Frame, caption: Caption) -> Figure:
     figure = panels.new_figure()
     models = list(dict.fromkeys(frame["model"]))
     for variant in ATTENTIONS:
-        style, attention = palette.line_style(variant), palette.LINES[variant].name
         for number, model in enumerate(models):
             part = fitting[(fitting["variant"] == variant) & (fitting["model"] == model)]
             # One model's curves are as many as a reader can tell apart.
             for _, curve in part.groupby("gpu", sort=False) if number == 0 else ():
-                thin = {"line": {**style, "width": 1.2}, "marker": {"size": 3}}
+                thin = {"line": {**palette.LINES[variant], "width": 1.2}, "marker": {"size": 3}}
                 pale = {"opacity": palette.UNFIT_OPACITY, "showlegend": False}
                 lines.add(figure, curve, *_AXES, {**_JOINED, **thin, **pale}, hover=_CURVE)
             if len(part):
                 marker = {"size": 8, "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)]}
-                name = f"frontier, {attention}" + (f", {model}" if len(models) > 1 else "")
-                drawn = {**_JOINED, "line": style, "marker": marker, "name": name}
+                name = f"frontier, {variant}" + (f", {model}" if len(models) > 1 else "")
+                drawn = {**_JOINED, "line": palette.LINES[variant], "marker": marker, "name": name}
                 lines.add(figure, frontier(part), *_AXES, drawn)
     shown = fitting if len(fitting) else frame
     axes.log_axis(figure, "xaxis", shown["step_ms"], "time of a decode step [ms]")
@@ -130,15 +129,13 @@ def cost(frame: Frame, caption: Caption) -> Figure:
     bar = {"mode": "lines", "line": {"color": palette.PALE, "width": 4}, "showlegend": False}
     for _, both in priced.sort_values("place").groupby("place"):
         lines.add(figure, both, usd, "place", bar)
-    for variant, line in palette.LINES.items():
+    for variant, colour in palette.COLOURS.items():
         part = priced[priced["variant"] == variant]
         symbol = "circle" if variant == "bifurcated" else "diamond"
         if len(part):
             hover = f"{{gpu_name}}: {{{usd}:.3g}} USD per million tokens"
-            marker = {"color": line.colour, "symbol": symbol, "size": 11}
-            lines.add(
-                figure, part, usd, "place", {"marker": marker, "name": line.name}, hover=hover
-            )
+            marker = {"color": colour, "symbol": symbol, "size": 11}
+            lines.add(figure, part, usd, "place", {"marker": marker, "name": variant}, hover=hover)
     axes.log_axis(figure, "xaxis", priced[usd], "cost of a million tokens [USD]")
     apart = set(priced[~priced["price_comparable"].astype(bool)]["gpu"])
     names = [f"{gpu} *" if gpu in apart else gpu for gpu in places]
@@ -217,9 +214,8 @@ def load(frame: Frame, caption: Caption) -> Figure:
     for variant in ATTENTIONS:
         part = frame[frame["variant"] == variant].sort_values("concurrency")
         if len(part):
-            line, name = palette.line_style(variant), palette.LINES[variant].name
-            marker = {"size": 8, "color": line["color"]}
-            drawn = {"mode": "lines+markers", "line": line, "marker": marker, "name": name}
+            marker = {"size": 8, "color": palette.COLOURS[variant]}
+            drawn = {**_JOINED, "line": palette.LINES[variant], "marker": marker, "name": variant}
             lines.add(figure, part, x, y, drawn, hover=_LOAD)
     for axis, column, title in (
         ("xaxis", x, "speed that a user sees [tokens/s]"),
@@ -241,6 +237,6 @@ def _load_finding(frame: Frame) -> str:
     if not len(frame):
         return "A request does not fit in memory"
     most = frame.groupby("variant")["tokens_per_s_per_gpu"].max().sort_values(ascending=False)
-    best, *others = (palette.LINES[str(variant)].name for variant in most.index)
+    best, *others = most.index
     more = f", {most.iloc[0] / most.iloc[1]:.1f}x as much as {others[0]}" if others else ""
     return f"Under load {best} carries up to {most.iloc[0]:,.0f} tokens/s per GPU{more}"

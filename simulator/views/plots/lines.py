@@ -134,7 +134,7 @@ def add_bands(figure: Figure, frame: Frame, x: str) -> None:
         part = known[known["variant"] == variant]
         low, high = part["step_ms_low"], part["step_ms_high"]
         if (low != high).any():
-            add_area(figure, part[x], low, high, palette.pale(palette.LINES[variant].colour))
+            add_area(figure, part[x], low, high, palette.pale(palette.COLOURS[variant]))
 
 
 def add_lines(
@@ -164,15 +164,15 @@ def add_lines(
     told = frame.assign(held=frame["fits"].map(lambda fits: "fits" if fits else "does not fit"))
     for variant in order:
         part = told[told["variant"] == variant].sort_values(x)
-        line, name = palette.line_style(variant), palette.LINES[variant].name
+        line = palette.LINES[variant]
         pieces = by_fit(part) if len(part) else []
         for number, (piece, opacity) in enumerate(pieces):
             marker: dict[str, Any] = {"size": 8, "color": line["color"]}
             if bounds:
                 marker["symbol"] = [palette.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
-            key = {"name": name, "legendgroup": variant, "showlegend": not panel and not number}
+            key = {"name": variant, "legendgroup": variant, "showlegend": not panel and not number}
             mode = "lines+markers" if bounds or len(part) == 1 else "lines"
-            said = f"{name}<br>{hover}<br>{{held}}, bound by {{bound}}"
+            said = f"{variant}<br>{hover}<br>{{held}}, bound by {{bound}}"
             drawn = {"mode": mode, "line": line, "marker": marker, "opacity": opacity, **key}
             add(figure, piece, x, y, drawn, hover=said, panel=panel)
         if len(pieces) > 1:

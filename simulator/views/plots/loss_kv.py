@@ -116,15 +116,15 @@ def _add_steps(figure: Figure, timed: Frame) -> None:
     """Add the models under both kinds of attention to the second panel."""
     hover = "{name}: {loss_change_percent:+.2f} %, {step_ms:.3g} ms"
     for attention, side in zip(ATTENTIONS, ("right", "left"), strict=True):
-        part, line = timed[timed["attention"] == attention], palette.LINES[attention]
+        part, colour = timed[timed["attention"] == attention], palette.COLOURS[attention]
         # Neighbours in loss have their names on different sides.
         ranks = part["loss_change"].rank(method="first")
         sides = [
             "bottom right" if family == REFERENCE else f"{'bottom' if rank % 2 else 'top'} {side}"
             for family, rank in zip(part["family"], ranks, strict=True)
         ]
-        named = {"textposition": sides, "textfont": {"size": 11, "color": line.colour}}
-        style = {"marker": {"color": line.colour, "size": 9}, "name": line.name, **named}
+        named = {"textposition": sides, "textfont": {"size": 11, "color": colour}}
+        style = {"marker": {"color": colour, "size": 9}, "name": attention, **named}
         _add_points(figure, part, "step_ms", style, hover, panel=1)
 
 

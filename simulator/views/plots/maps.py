@@ -164,20 +164,16 @@ def speedup_map(frame: Frame, caption: Caption) -> Figure:
     by_variant = dict(iter(drawn.groupby("variant")))
     cells, fits = (_table(by_variant["bifurcated"], column) for column in ("speedup", "fits"))
     borders = [
-        (f"memory ends, {line.name}", _table(by_variant[variant], "share"), line.colour, line.dash)
-        for variant, line in palette.LINES.items()
+        (f"memory ends, {name}", _table(by_variant[name], "share"), {**line, "width": 5})
+        for name, line in palette.LINES.items()
     ]
     # Last and thin, so that both are seen where they run together.
-    borders.append(("break-even", cells, palette.INK, "solid"))
+    borders.append(("break-even", cells, {"color": palette.INK, "dash": "solid", "width": 2}))
     _draw_map(
         figure,
         cells,
         fits.astype(bool),
-        [
-            (name, table, {"color": colour, "dash": dash, "width": 2 if table is cells else 5})
-            for name, table, colour, dash in borders
-            if 0 < (table > 1).to_numpy().mean() < 1
-        ],
+        [border for border in borders if 0 < (border[1] > 1).to_numpy().mean() < 1],
         colours=_SPEEDUP_COLOURS,
         hover="%{customdata:.2f} times as fast",
         titles=TITLES,
@@ -243,7 +239,7 @@ def kv_io(frame: Frame, caption: Caption) -> Figure:
         symbols = ["circle" if fits else "circle-open" for fits in line["both_fit"]]
         # Of bifurcated's blue, paler for a shorter context.
         shade = palette.on_white(palette.BLUE, 0.25 + 0.75 * number / len(contexts))
-        pen = {**palette.line_style("bifurcated"), "color": f"rgb({', '.join(map(str, shade))})"}
+        pen = {**palette.LINES["bifurcated"], "color": f"rgb({', '.join(map(str, shade))})"}
         marks = {"marker": {"size": 8, "symbol": symbols}, "mode": "lines+markers"}
         marks |= {"line": pen, "name": f"{format_tokens(int(tokens))}-token context"}
         lines.add(figure, line, "kv_io_ratio", "speedup", marks, hover=hover)

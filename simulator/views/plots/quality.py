@@ -64,14 +64,14 @@ def _worth_drawing(part: Frame) -> Frame:
 
 def _add_line(figure: Figure, part: Frame, axis: str, attention: str) -> None:
     """Add the line of one kind of attention, pale where it does not fit, and its errors' band."""
-    line, name = palette.line_style(attention), palette.LINES[attention].name
+    line = palette.LINES[attention]
     known = part[part["pass_at_k_stderr"].notna() & part["fits"].astype(bool)]
     if len(known):
         error = known["pass_at_k_stderr"].astype(float)
         low, high = (known["pass_at_k"] + sign * error for sign in (-1, 1))
         ends = low.clip(lower=0), high.clip(upper=1)
         lines.add_area(figure, known[axis], *ends, palette.pale(line["color"]))
-    hover = f"{name}<br>{{samples:,}} samples: {{{axis}:.4g}} {TIMES[axis][-1]}, "
+    hover = f"{attention}<br>{{samples:,}} samples: {{{axis}:.4g}} {TIMES[axis][-1]}, "
     hover += "pass@k {pass_at_k:.4f}"
     # Every second power of two is named; more would run into one another.
     names = [
@@ -87,7 +87,7 @@ def _add_line(figure: Figure, part: Frame, axis: str, attention: str) -> None:
             "text": piece["name"].tolist() if opacity == 1 else None,
             "textposition": "bottom right" if attention == "standard" else "top left",
             "textfont": {"size": 11, "color": line["color"]},
-            "name": name,
+            "name": attention,
             "legendgroup": attention,
             "showlegend": number == 0,
         }

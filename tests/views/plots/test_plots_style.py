@@ -51,22 +51,22 @@ def text_of(markup: str) -> str:
 @every_figure
 def test_kinds_of_attention_look_the_same_everywhere(name: str, about: str) -> None:
     """A line or point in standard's colour is dashed and named standard, and so for the others."""
-    for line in palette.LINES.values():
+    for name, line in palette.LINES.items():
         for trace in drawn(name, about).data:
-            if trace.type != "scatter" or trace.line.color != line.colour or not trace.name:
+            if trace.type != "scatter" or trace.line.color != line["color"] or not trace.name:
                 continue
-            assert trace.line.dash == line.dash, trace.name
+            assert trace.line.dash == line["dash"], trace.name
             # The lines of the KV-IO ratio are shades of bifurcated's blue, named for contexts.
-            assert line.name in trace.name or "-token context" in trace.name
+            assert name in trace.name or "-token context" in trace.name
 
 
 @every_figure
 def test_attention_has_no_other_colour(name: str, about: str) -> None:
     """A trace that is named for one kind of attention has its colour, in whatever figure."""
     for trace in drawn(name, about).data:
-        found = next((line for line in palette.LINES.values() if trace.name == line.name), None)
+        found = palette.COLOURS.get(trace.name)
         if found is not None:
-            assert found.colour in {trace.line.color, trace.marker.color}
+            assert found in {trace.line.color, trace.marker.color}
 
 
 @every_figure
@@ -188,11 +188,11 @@ def test_a_figure_is_json_with_finite_numbers(name: str, about: str) -> None:
 
 def test_colours_differ() -> None:
     """No kind of attention has the colour of another, or of anything that is no attention."""
-    colours = [line.colour for line in palette.LINES.values()]
+    colours = [*palette.COLOURS.values()]
     assert len({*colours, *palette.CATEGORIES, palette.GREY}) == len(colours) + len(
         palette.CATEGORIES
     )
-    assert len({line.dash for line in palette.LINES.values()}) == len(colours)
+    assert len({line["dash"] for line in palette.LINES.values()}) == len(colours)
 
 
 def test_figures_offer_no_way_to_send_them() -> None:
