@@ -25,6 +25,7 @@ from typing import NamedTuple, TypeVar
 
 from simulator.answers.answer import Answer
 from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
+from simulator.answers.scaling import HeldOutRun
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
     Matching,
@@ -201,26 +202,6 @@ class LeftOut:
     def inside(self) -> bool:
         """Whether the interval holds the paper's own factor."""
         return self.low <= self.size_factor <= self.high
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutRun:
-    """A model of its set's largest size, predicted from the smaller ones.
-
-    Attributes
-    ----------
-    predicted
-        Its loss by the set's own line through them.
-    """
-
-    run: TrainingRun
-    family: str
-    predicted: float
-
-    @property
-    def error(self) -> float:
-        """Predicted over observed loss, minus 1."""
-        return self.predicted / self.run.loss - 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row, View
 from simulator.views.load import POINT
 from simulator.views.plan import LIMITS
+from simulator.views.studies import HELD_OUT
 
 if TYPE_CHECKING:
     from simulator.answers.power_law import PowerLaw
@@ -24,24 +25,6 @@ class Item(NamedTuple):
 
     candidate: Candidate
     variant: Contender
-
-
-def _held_out(result: ScalingLaw) -> list[Row] | None:
-    """Return the runs that were left out of a fit, with their predicted losses."""
-    if result.held_out is None:
-        return None
-    held = result.held_out
-    lines = [run.line for run in result.runs]
-    return [
-        {
-            "family": result.laws[result.families[lines.index(run.line)]].family.name,
-            "parameters": run.parameters,
-            "loss": run.loss,
-            "predicted_loss": predicted,
-            "error": error,
-        }
-        for run, predicted, error in zip(held.runs, held.predicted, held.errors, strict=True)
-    ]
 
 
 FAMILY = (
@@ -70,7 +53,7 @@ SCALING = (
     ),
     Column("families", value="laws", of=FAMILY),
     Column("residual_spread", value="law.spread"),
-    Column("held_out", value=_held_out),
+    Column("held_out", of=HELD_OUT),
     Column("refused", of=(Column("line"), Column("reason"))),
     Column("notes"),
 )
@@ -155,9 +138,7 @@ def scaling_object(result: ScalingLaw) -> Row:
 
 def scaling_rows(result: ScalingLaw) -> list[Row]:
     """Return every training run with its fitted loss, one row each."""
-    law, held = result.law, result.held_out
-    pairs = () if held is None else zip(held.runs, held.predicted, strict=True)
-    held_out = {run.line: loss for run, loss in pairs}
+    law, held_out = result.law, {each.run.line: each.predicted for each in result.held_out or ()}
     fitted = zip(result.runs, result.families, predicted_losses(result), law.outliers, strict=True)
     return [
         {
@@ -259,8 +240,8 @@ def scaling_view(result: ScalingLaw) -> View:
         Column(unit="text", heading="95 % interval", cell=interval),
     )
     held = ", ".join(
-        f"{text.parameters_phrase(row['parameters'])} {row['error']:+.2%}"
-        for row in _held_out(result) or ()
+        f"{text.parameters_phrase(each.run.parameters)} {each.error:+.2%}"
+        for each in result.held_out or ()
     )
     foretold = f"The largest models, predicted by a fit to the others: {held}."
     return columns.stack(

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from simulator.views.plots import panels
 from simulator.views.plots.palette import GREY
 from simulator.views.plots.panels import Figure, panel_axes
 from simulator.views.plots.texts import escape, text_width
@@ -91,32 +92,15 @@ def finish(figure: Figure, finding: str, caption: Caption) -> Figure:
     finding
         What the figure shows, a sentence made from its data.
     """
-    figure.add_annotation(
-        name="footer",
-        text="",
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=0,
-        xanchor="left",
-        yanchor="top",
-        align="left",
-        showarrow=False,
-    )
+    paper = {"xref": "paper", "yref": "paper"}
+    below = {"name": "footer", "yanchor": "top", "align": "left", **paper}
+    panels.label(figure, "", (0, 0), below)
     footer = len(figure.layout.annotations) - 1
     forms = {name: _form(figure, name, finding, caption, footer) for name in _FORMS}
     figure.update_layout(
         title={"x": 0, "xanchor": "left", "xref": "container", "y": 1, "yanchor": "top"},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.0,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "xref": "paper",
-            "yref": "paper",
-            "traceorder": "normal",
-        },
+        legend={"orientation": "h", "x": 0, "y": 1.0, "traceorder": "normal", **paper}
+        | {"xanchor": "left", "yanchor": "bottom"},
         meta={**(figure.layout.meta or {}), "finding": finding, **forms},
     )
     return take_form(figure, "wide")

@@ -51,13 +51,13 @@ def text_of(markup: str) -> str:
 @every_figure
 def test_kinds_of_attention_look_the_same_everywhere(name: str, about: str) -> None:
     """A line or point in standard's colour is dashed and named standard, and so for the others."""
-    for name, line in palette.LINES.items():
+    for attention, line in palette.LINES.items():
         for trace in drawn(name, about).data:
             if trace.type != "scatter" or trace.line.color != line["color"] or not trace.name:
                 continue
             assert trace.line.dash == line["dash"], trace.name
             # The lines of the KV-IO ratio are shades of bifurcated's blue, named for contexts.
-            assert name in trace.name or "-token context" in trace.name
+            assert attention in trace.name or "-token context" in trace.name
 
 
 @every_figure
