@@ -32,9 +32,9 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Grids, figures, pages": {
         "sweep": ("sweep", "Compute a scenario's or a question's grid, to CSV or parquet."),
-        "plot": ("plot", "Draw a figure: page, image or Plotly's JSON."),
-        "report": ("report", "Write one offline page that answers a scenario or a question."),
-        "explore": ("explore", "Write a page with sliders and menus that answers at once."),
+        "plot": ("pages", "Draw a figure: page, image or Plotly's JSON."),
+        "report": ("pages", "Write one offline page that answers a scenario or a question."),
+        "explore": ("pages", "Write a page with sliders and menus that answers at once."),
     },
     "Models, GPUs, scenarios": {
         "models": ("catalogues", "List models, show one, or list the known model types."),
