@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from simulator.answers.generate import Generation
 
 Answer = TypeVar("Answer")
-USERS = "--users --concurrency"
 
 
 @with_question(opt.ONE_GPU, opt.ATTENTION, opt.EXPLAIN, opt.CHECK)
@@ -51,7 +50,7 @@ def _compare(
 @with_question(
     opt.ONE_GPU,
     opt.ATTENTION,
-    opt.of_work("users", opt.SIZE, "Also as one of so many users of a server.", USERS),
+    opt.of_work("users", opt.SIZE, "Also as one of so many users of a server."),
     opt.PRICE_PER_HOUR,
     opt.CHECK,
 )
@@ -95,7 +94,6 @@ PERCENTILE = opt.of_work(
         "tensor_parallel_sizes",
         {"parser": _group, "metavar": "SIZE"},
         "Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
-        "--gpus",
         kind=list[int] | None,
     ),
     opt.PRICE_PER_HOUR,
@@ -165,7 +163,6 @@ def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
         "users",
         opt.SIZES,
         "Users who ask again at once. Default: powers of two up to what it holds.",
-        USERS,
     ),
     opt.of_work(
         "requests_per_s",

@@ -18,7 +18,6 @@ MODELS = opt.of_model(
     "model",
     opt.MODEL,
     "Model, as in 'bifurcate models'; as often as you like.",
-    "--model -m",
     kind=list[str] | None,
 )
 # Options of a question that describe a model by its sizes.

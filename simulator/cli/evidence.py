@@ -54,8 +54,10 @@ SUFFIXES = (".csv", ".parquet", ".json", ".html")
 
 @opt.with_options(opt.REPORT)(
     ROWS,
-    opt.of_answer("gpu", opt.GPU, "GPU whose rows are fitted.", "--gpu -g", ..., str),
-    opt.of_answer("output", opt.FILE, "Profile to write (.toml).", opt.OUTPUT_SPELT),
+    opt.of_answer(
+        "gpu", opt.GPU, "GPU whose rows are fitted.", spelt="--gpu -g", default=..., kind=str
+    ),
+    opt.of_answer("output", opt.FILE, "Profile to write (.toml)."),
     KEEP_SUSPECT,
 )
 def _calibrate(
@@ -224,7 +226,10 @@ def _calibration_table(result: "Calibration") -> Any:
 @opt.with_options(opt.REPORT)(
     ROWS,
     opt.of_answer(
-        "gpu", opt.GPU, "Use only this GPU's rows; also the GPU of rows that name none.", "--gpu -g"
+        "gpu",
+        opt.GPU,
+        "Use only this GPU's rows; also the GPU of rows that name none.",
+        spelt="--gpu -g",
     ),
     opt.of_answer("calibration", opt.FILE, "Profile to use instead of the shipped one."),
     opt.CONSTANTS,
@@ -232,7 +237,6 @@ def _calibration_table(result: "Calibration") -> Any:
         "output",
         opt.FILE,
         "Every row with its prediction (.csv, .parquet), the report (.json) or the figure (.html).",
-        opt.OUTPUT_SPELT,
     ),
     opt.FIGURE,
     KEEP_SUSPECT,

@@ -46,13 +46,12 @@ OPTIONS = (
         "Scenario (see 'bifurcate scenarios') or a TOML file. Default: the paper's regime on 7B "
         "shapes, under 25 minutes.",
     ),
-    of_grid("kinds", opt.one_of(ROW_KINDS), "Kind of row; repeatable.", "--only", kind=LISTED),
+    of_grid("kinds", opt.one_of(ROW_KINDS), "Kind of row; repeatable.", kind=LISTED),
     of_grid(
         "kernels",
         {},
         "Attention kernel, as often as you like. Default: all of ours; "
         f"{' and '.join(OTHER_LIBRARIES)} run other libraries'.",
-        "--kernel",
         kind=LISTED,
     ),
     of_grid("mode", opt.one_of(MODES), "CUDA graph replay or eager launches. Default: both."),
@@ -66,6 +65,7 @@ OPTIONS = (
         "dtype",
         opt.one_of(("bf16", "fp16", "fp32")),
         "Format of weights, caches and activations. Default: bf16.",
+        spelt="--dtype",
     ),
     of_grid(
         "query_tokens",
@@ -80,7 +80,10 @@ OPTIONS = (
         default="cuda",
     ),
     of_run(
-        "gpu", opt.GPU, "Profile to predict with. Default: the one of this card's name.", "--gpu -g"
+        "gpu",
+        opt.GPU,
+        "Profile to predict with. Default: the one of this card's name.",
+        spelt="--gpu -g",
     ),
     of_run(
         "retry",
@@ -100,7 +103,6 @@ OPTIONS = (
         "folder",
         {},
         "Folder of the rows; a run there is continued.",
-        "--output -o",
         default=Path("measured"),
         kind=Path,
     ),

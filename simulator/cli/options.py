@@ -30,6 +30,40 @@ _WITH_UNIT = re.compile(r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?")
 CHECK_FAILED = 3
 
 
+# How options are spelt that have other names than their values, or several.
+SPELT: Mapping[str, str] = {
+    "model": "--model -m",
+    "gpu": "--gpu --hardware -g",
+    "context_tokens": "--context-tokens --context --input-len",
+    "samples": "--samples --num-samples -n",
+    "prompts": "--prompts --batch-size",
+    "decoded_tokens": "--decoded-tokens --decoded",
+    "output_tokens": "--output-tokens --output-len",
+    "users": "--users --concurrency",
+    "dtype": "--dtype --weight-dtype",
+    "kv_dtype": "--kv-dtype --kv-cache-dtype",
+    "tensor_parallel": "--tensor-parallel-size --tensor-parallel --tp",
+    "data_parallel": "--data-parallel-size --data-parallel --dp",
+    "expert_parallel": "--expert-parallel-size --expert-parallel --ep",
+    "pipeline_parallel": "--pipeline-parallel-size --pipeline-parallel --pp",
+    "max_batched_tokens": "--max-batched-tokens --max-num-batched-tokens",
+    "most_sequences": "--max-num-seqs",
+    "tensor_parallel_sizes": "--gpus",
+    "families": "--family",
+    "size_factors": "--size-factor",
+    "problem_counts": "--counts",
+    "longest_context_tokens": "--longest-context",
+    "part": "--rows",
+    "kinds": "--only",
+    "kernels": "--kernel",
+    "shape": "--shape -s",
+    "inputs": "--input -i",
+    "format_name": "--format",
+    "as_json": "--json",
+    "output": "--output -o",
+    "folder": "--output -o",
+    "show_list": "--list",
+}
 MODEL_PANEL, WORK_PANEL = "The model", "The workload"
 HARDWARE_PANEL = "The hardware, and what runs on it"
 
@@ -138,9 +172,9 @@ def option(
     name: str,
     reads: Mapping[str, Any],
     text: str,
-    spelt: str = "",
     default: Any = None,
     kind: Any = None,
+    spelt: str = "",
 ) -> inspect.Parameter:
     """Return an option of a command, which is passed its value by this name.
 
@@ -148,8 +182,8 @@ def option(
     ----------
     panel, text
         Its section of the help, and what that says.
-    name
-        Of its value; also its spelling, unless ``spelt`` has others.
+    name, spelt
+        Of its value; and its spellings, by default those of ``SPELT``, or the name.
     reads
         How its value is read and completed, and what stands for it in the help.
     default
@@ -158,7 +192,7 @@ def option(
         Its type, by default that of ``default``, or text. What is read by a function has its
         result's.
     """
-    names = (spelt or f"--{name.replace('_', '-')}").split()
+    names = (spelt or SPELT.get(name, f"--{name.replace('_', '-')}")).split()
     described = typer.Option(*names, help=text, rich_help_panel=panel, **reads)
     usual = Any if "parser" in reads else str | None if default is None else type(default)
     return parameter(name, Annotated[kind or usual, described], default)
@@ -186,7 +220,6 @@ SIZE = {"parser": count, "metavar": "SIZE"}
 SIZES = {"parser": counts, "metavar": "SIZE[,SIZE...]"}
 FILE = {"parser": Path, "metavar": "FILE"}
 MODEL: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
-GPU_SPELT, OUTPUT_SPELT = "--gpu --hardware -g", "--output -o"
 GPU: dict[str, Any] = {"metavar": "GPU", "autocompletion": complete_gpus}
 TYPE: dict[str, Any] = {"metavar": "TYPE", "autocompletion": complete_types}
 SCENARIO: dict[str, Any] = {"metavar": "SCENARIO", "autocompletion": complete_scenarios}
@@ -217,7 +250,7 @@ def one_of(words: Iterable[str]) -> dict[str, Any]:
 
 def gpus(text: str) -> inspect.Parameter:
     """Return an option that names GPUs, as often as one likes."""
-    return of_hardware("gpu", GPU, text, GPU_SPELT, kind=list[str] | None)
+    return of_hardware("gpu", GPU, text, kind=list[str] | None)
 
 
 def target_step(text: str) -> inspect.Parameter:
@@ -227,7 +260,7 @@ def target_step(text: str) -> inspect.Parameter:
 
 # The options that several commands have.
 ONE_GPU = of_hardware(
-    "gpu", GPU, "GPU (see 'bifurcate gpus') or a profile's path.", GPU_SPELT, DEFAULT_GPU
+    "gpu", GPU, "GPU (see 'bifurcate gpus') or a profile's path.", default=DEFAULT_GPU
 )
 ATTENTION = of_work("attention", one_of(ATTENTIONS), "Read the context per sample, or once.")
 PRICE_PER_HOUR = of_hardware(
@@ -243,10 +276,7 @@ CACHED_TOKENS = of_work(
     "a --tree's levels above the last.",
 )
 MOST_SEQUENCES = of_work(
-    "most_sequences",
-    SIZE,
-    "Under load: sequences that the engine decodes together. Default: 1024.",
-    "--max-num-seqs",
+    "most_sequences", SIZE, "Under load: sequences that the engine decodes together. Default: 1024."
 )
 CHECK = of_answer(
     "check", {}, "Exit with 3 if it does not fit or the target is not met.", default=False
@@ -264,13 +294,11 @@ CONSTANTS = of_hardware(
     default="auto",
 )
 FORM = (
-    of_answer("format_name", one_of(FORMATS), "Form of the answer.", "--format"),
-    of_answer("as_json", {}, "The same as --format json.", "--json", default=False),
+    of_answer("format_name", one_of(FORMATS), "Form of the answer."),
+    of_answer("as_json", {}, "The same as --format json.", default=False),
 )
-OUTPUT = of_answer(
-    "output", FILE, "File to write; .json, .csv or .txt picks the format.", OUTPUT_SPELT
-)
-REPORT_JSON = of_answer("as_json", {}, "Report as JSON.", "--json", default=False)
+OUTPUT = of_answer("output", FILE, "File to write; .json, .csv or .txt picks the format.")
+REPORT_JSON = of_answer("as_json", {}, "Report as JSON.", default=False)
 
 # What a command is passed first: what a function makes of the options of a list.
 Built = tuple[Callable[..., Any], Sequence[inspect.Parameter]]

@@ -32,11 +32,10 @@ if TYPE_CHECKING:
         opt.FILE,
         "File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
         "Default: FIGURE.html.",
-        opt.OUTPUT_SPELT,
     ),
     opt.of_answer("width", opt.SIZE, "Width of an image in pixels.", default=out.USUAL_WIDTH),
     opt.of_answer("height", opt.SIZE, "Height of an image in pixels.", default=out.USUAL_HEIGHT),
-    opt.of_answer("show_list", {}, "List the figures, and stop.", "--list", default=False),
+    opt.of_answer("show_list", {}, "List the figures, and stop.", default=False),
 )
 def _plot(
     question: Asked,
@@ -89,9 +88,7 @@ def _study(
 
 
 @with_asked(
-    opt.of_answer(
-        "output", opt.FILE, "Page to write: .html.", opt.OUTPUT_SPELT, Path("report.html")
-    ),
+    opt.of_answer("output", opt.FILE, "Page to write: .html.", default=Path("report.html")),
     opt.gpus(
         "GPU to decide between, as often as you like. Default: the scenario's, or "
         "h100-sxm, and every GPU with a price."
@@ -176,9 +173,7 @@ def _decisions(
 
 
 @with_asked(
-    opt.of_answer(
-        "output", opt.FILE, "File to write: .html.", opt.OUTPUT_SPELT, Path("explore.html")
-    ),
+    opt.of_answer("output", opt.FILE, "File to write: .html.", default=Path("explore.html")),
     opt.gpus("GPU to offer, as often as you like. Default: the scenario's, then all."),
 )
 def _explore(question: Asked, *, output: Path, gpu: Sequence[str] | None) -> None:

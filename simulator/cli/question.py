@@ -42,7 +42,6 @@ OPTIONS = (
         "model",
         opt.MODEL,
         "Preset (see 'bifurcate models'), config.json, folder with one, or Hugging Face id.",
-        "--model -m",
     ),
     of_model("kv_heads", SIZES, "Replace the model's number of KV heads."),
     of_model("assume", opt.TYPE, "Model type to read an unknown config.json as, e.g. llama."),
@@ -52,24 +51,17 @@ OPTIONS = (
     of_model("head_dim", SIZE, "Without --model: head width."),
     of_model("intermediate_size", SIZE, "Without --model: MLP width."),
     of_model("vocab_size", SIZE, "Without --model: vocabulary."),
-    of_work(
-        "context_tokens",
-        SIZES,
-        "Tokens of the shared context. Default: 8192.",
-        "--context-tokens --context --input-len",
-    ),
+    of_work("context_tokens", SIZES, "Tokens of the shared context. Default: 8192."),
     of_work(
         "samples",
         SIZES,
         "Sequences sampled from each context. Default: 16; with --batch-size, and of a "
         "request under load, 1.",
-        "--samples --num-samples -n",
     ),
     of_work(
         "prompts",
         SIZES,
         "Distinct contexts decoded together; alone, that many sequences. Default: 1.",
-        "--prompts --batch-size",
     ),
     of_work(
         "tree",
@@ -77,18 +69,12 @@ OPTIONS = (
         "What contexts share, from the root down, instead of both: "
         "system=2K,problem=512x8 is 2048 tokens above 8 problems of 512.",
     ),
-    of_work(
-        "decoded_tokens",
-        SIZES,
-        "Decoded tokens of each sample at this step. Default: 64.",
-        "--decoded-tokens --decoded",
-    ),
+    of_work("decoded_tokens", SIZES, "Decoded tokens of each sample at this step. Default: 64."),
     of_work(
         "output_tokens",
         SIZES,
         "Tokens each sample generates: the step asked about is the last, the longest. "
         "Default of whole requests: 256.",
-        "--output-tokens --output-len",
     ),
     of_work("query_tokens", SIZES, "Tokens per sample in one step.", default=1),
     of_work(
@@ -118,7 +104,6 @@ OPTIONS = (
         _WEIGHTS,
         f"Format of all matrices in layers: {', '.join(WEIGHT_NAMES)}. auto, the default: "
         "the checkpoint's own.",
-        "--dtype --weight-dtype",
     ),
     of_hardware(
         "quantization",
@@ -130,33 +115,20 @@ OPTIONS = (
         _CACHES,
         f"Format of the KV cache: {', '.join(KV_DTYPES)}, auto. Default: what the "
         "checkpoint states, else that of the activations.",
-        "--kv-dtype --kv-cache-dtype",
     ),
-    of_hardware(
-        "tensor_parallel",
-        SIZES,
-        "GPUs that share each layer. Default: 1.",
-        "--tensor-parallel-size --tensor-parallel --tp",
-    ),
+    of_hardware("tensor_parallel", SIZES, "GPUs that share each layer. Default: 1."),
     of_hardware(
         "data_parallel",
         SIZES,
         "Groups of such GPUs with requests of their own, which share the experts. Default: 1.",
-        "--data-parallel-size --data-parallel --dp",
     ),
     of_hardware(
         "expert_parallel",
         SIZES,
         "Parts into which whole experts are dealt out over the GPUs of all groups. "
         "Default: 1, every GPU has a slice of each.",
-        "--expert-parallel-size --expert-parallel --ep",
     ),
-    of_hardware(
-        "pipeline_parallel",
-        SIZES,
-        "Stages, each with a part of the layers. Default: 1.",
-        "--pipeline-parallel-size --pipeline-parallel --pp",
-    ),
+    of_hardware("pipeline_parallel", SIZES, "Stages, each with a part of the layers. Default: 1."),
     of_hardware(
         "routing",
         one_of(ROUTINGS),
@@ -195,7 +167,6 @@ OPTIONS = (
         SIZE,
         "Tokens of the largest prefill batch, for which engines keep memory. Default: 8192 on "
         "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
-        "--max-batched-tokens --max-num-batched-tokens",
     ),
     opt.CONSTANTS,
 )

@@ -25,9 +25,7 @@ SUFFIXES = (".csv", ".parquet")
 
 @with_asked(
     opt.gpus("GPU, as often as you like. Default: the scenario's, or h100-sxm."),
-    opt.of_answer(
-        "output", opt.FILE, "File to write: .csv or .parquet. Default: stdout.", opt.OUTPUT_SPELT
-    ),
+    opt.of_answer("output", opt.FILE, "File to write: .csv or .parquet. Default: stdout."),
     opt.of_answer("dry_run", {}, "Say how many points there are, and stop.", default=False),
 )
 def _sweep(

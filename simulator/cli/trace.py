@@ -46,7 +46,6 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
         "shape",
         {"metavar": "NAME=SIZE"},
         "A size of its tensors; repeatable: samples=16, context_tokens=8K.",
-        "--shape -s",
         kind=list[str] | None,
     ),
     opt.of_work(
@@ -54,10 +53,9 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
         {"metavar": "SIZES[:DTYPE]"},
         "A tensor to call it with, instead of the five of a kernel: samples,heads,128 or "
         "16,4096:int64.",
-        "--input -i",
         kind=list[str] | None,
     ),
-    opt.of_work("dtype", opt.one_of(TYPES), "Type of its tensors.", default="bf16"),
+    opt.of_work("dtype", opt.one_of(TYPES), "Type of its tensors.", "bf16", spelt="--dtype"),
     opt.of_work(
         "layout",
         opt.one_of(LAYOUTS),

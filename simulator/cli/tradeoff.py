@@ -49,7 +49,6 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
         "families",
         {"metavar": "NAME"},
         f"A family to compare with instead, as often as you like: {', '.join(FAMILIES)}.",
-        "--family",
         kind=list[str] | None,
     ),
     opt.of_model(
@@ -58,7 +57,6 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
         "Its parameters over the model's at equal quality, one for each model; 'paper' is "
         "the paper's (multi-query 1.10). Default: that of --runs, else that of published runs, "
         "by family and --scale-by.",
-        "--size-factor",
         kind=list[str] | None,
     ),
     opt.of_model(
@@ -75,18 +73,16 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
         "most_samples", opt.SIZE, "Most samples to look for the crossover at. Default: 1024."
     ),
     opt.of_work(
-        "longest_context_tokens",
-        opt.SIZE,
-        "Longest context to look for it at. Default: 128K.",
-        "--longest-context",
+        "longest_context_tokens", opt.SIZE, "Longest context to look for it at. Default: 128K."
     ),
     opt.of_work(
         "users",
         opt.SIZE,
         "Also serve this many users, who ask again as soon as they have their answer.",
+        spelt="--users",
     ),
     opt.PRICE_PER_HOUR,
-    opt.of_answer("part", opt.one_of(PARTS), "What the rows of CSV are.", "--rows", PARTS[0]),
+    opt.of_answer("part", opt.one_of(PARTS), "What the rows of CSV are.", default=PARTS[0]),
     opt.FIGURE,
 )
 def _tradeoff(
@@ -128,12 +124,7 @@ def _tradeoff(
         opt.number_of("P"),
         "Probability that a single sample is right; or give --counts.",
     ),
-    opt.of_work(
-        "problem_counts",
-        opt.FILE,
-        "CSV of tries by problem: problem, samples, correct.",
-        "--counts",
-    ),
+    opt.of_work("problem_counts", opt.FILE, "CSV of tries by problem: problem, samples, correct."),
     opt.TARGET_STEP,
     opt.of_work(
         "target_request_s", opt.number_of("S"), "Longest acceptable request, with --output-tokens."
