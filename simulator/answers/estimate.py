@@ -401,8 +401,8 @@ def fits_note(needs: Memory) -> str:
     if needs.verdict == "does not fit":
         return f"{no}: {format_gib(-float(needs.free_bytes))} short on each GPU."
     return (
-        f"{unsure} is too close to call: it takes {format_gib(float(needs.low_bytes))} to "
-        f"{format_gib(float(needs.high_bytes))} of {format_gib(float(needs.capacity_bytes))} on "
+        f"{unsure} is too close to call: it takes {format_gib(needs.low_bytes)} to "
+        f"{format_gib(needs.high_bytes)} of {format_gib(needs.capacity_bytes)} on "
         "each GPU."
     )
 

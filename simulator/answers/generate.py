@@ -100,7 +100,7 @@ class Generation(Answer):
         prefill = engine if step.setup.graph else f"of {tokens:,} tokens at once"
         return (
             "Memory is that of the whole request: its workspace, "
-            f"{format_gib(float(self.memory.workspace_bytes))}, is the larger of the last step's "
+            f"{format_gib(self.memory.workspace_bytes)}, is the larger of the last step's "
             f"and of a prefill {prefill}."
         )
 

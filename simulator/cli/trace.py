@@ -181,16 +181,14 @@ def _view(result: "TraceSummary") -> Any:
     )
     bound = f"bound by {time.bound}"
     if float(time.host_s) > device_s:
-        bound = f"bound by launch (the host needs {format_time(float(time.host_s))} for it)"
+        bound = f"bound by launch (the host needs {format_time(time.host_s)} for it)"
     within = text.interval_phrase(float(result.within.low_s), float(result.within.high_s))
     return columns.stack(
         columns.line(
             (f"{result.request.target} on {result.gpu.gpu.name}", "bold"), f"\n{_asked(result)}"
         ),
         columns.line(
-            ("Time ", "bold"),
-            (format_time(float(time.total_s)), "bold cyan"),
-            f" ({within})   {bound}",
+            ("Time ", "bold"), (format_time(time.total_s), "bold cyan"), f" ({within})   {bound}"
         ),
         columns.line(
             f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "

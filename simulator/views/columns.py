@@ -30,10 +30,10 @@ View: TypeAlias = "RenderableType"
 Line: TypeAlias = "Text"
 # How a table shows values of each unit; times are in seconds until they are shown.
 CELLS: Mapping[str, Callable[[Any], str]] = {
-    "ms": lambda seconds: format_time(float(seconds)),
+    "ms": format_time,
     "s": format_time,
-    "bytes": lambda count: format_si(float(count), "B"),
-    "FLOP": lambda count: format_si(float(count), "").strip(),
+    "bytes": lambda count: format_si(count, "B"),
+    "FLOP": lambda count: format_si(count, "").strip(),
     "launches": lambda count: f"{float(count):,.0f}",
     "1/s": "{:,.0f}".format,
     "USD": lambda price: money(price, 3),

@@ -191,7 +191,7 @@ def memory(frame: Frame, caption: Caption) -> Figure:
 
 def _memory_finding(frame: Frame) -> str:
     """Say how many samples fit, each way."""
-    capacity = format_gib(float(frame["capacity_bytes"].iloc[0]))
+    capacity = format_gib(frame["capacity_bytes"].iloc[0])
     fitting = frame[frame["fits"].astype(bool)]
     most = fitting.groupby("variant")["samples"].max()
     if "bifurcated" not in most:

@@ -169,7 +169,7 @@ def _memory(choice: Choice) -> Drawing:
         sizes = text.memory_parts(needs)
         parts = [(*part, size) for part, size in zip(_MEMORY, sizes, strict=True)]
         fits = "unsure" if needs.verdict == "too close to call" else needs.verdict
-        said = f"{format_gib(float(needs.total_bytes))}, {fits}"
+        said = f"{format_gib(needs.total_bytes)}, {fits}"
         bars.append(svg.Bar(name, parts, said))
     capacity = float(choice.comparison.standard.memory.capacity_bytes)
     finding = words.memory_finding(choice.comparison)
