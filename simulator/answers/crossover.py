@@ -81,12 +81,6 @@ class Crossover:
     other_memory_share: Mapping[Attention, Array]
     borders: Mapping[Pairing, Border]
 
-    def speedup(self, pairing: Pairing) -> Array:
-        """Return the base's time over the other's at every point of the map."""
-        import numpy as np
-
-        return np.asarray(self.base_step_s[pairing[0]] / self.other_step_s[pairing[1]])
-
 
 def crossover(
     base: ModelShape,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
 from simulator.answers.load import Curve, Request, serve
-from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_of, priced_gpus
+from simulator.answers.price import cost_per_million_tokens, price_of, priced_gpus
 from simulator.answers.scaled import FAMILIES, scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
@@ -240,8 +240,9 @@ def by_family(study: Study) -> Frame:
         form = family(base)
         if family_of(form) in losses:
             ranks = study.setup.tensor_parallel
-            scaled = scale_model(base, form, size_factor=1.0, scale_by="mlp", ranks=ranks)
-            forms[family_of(form)] = scaled.model
+            forms[family_of(form)], _ = scale_model(
+                base, form, size_factor=1.0, scale_by="mlp", ranks=ranks
+            )
     shares = {name: form.cached_values / base.cached_values for name, form in forms.items()}
     told = [vars(each) | {"kv_share": each.kv_share or shares.get(each.family)} for each in factors]
     asked = [
@@ -311,7 +312,6 @@ def by_gpu(study: Study) -> Frame:
             gpus = study.setup.gpus
             price = price_of(gpu, study.usd_per_hour)
             usd_per_hour = math.nan if price is None else price.value * gpus
-            usd_per_s = usd_per_hour / SECONDS_PER_HOUR
             parts.append(
                 part.assign(
                     gpu_name=gpu.name,
@@ -321,7 +321,9 @@ def by_gpu(study: Study) -> Frame:
                     tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
                     usd_per_hour=usd_per_hour,
                     price_comparable=price is not None and price.comparable,
-                    usd_per_million_tokens=usd_per_s / part["tokens_per_s"] * TOKENS_PRICED,
+                    usd_per_million_tokens=cost_per_million_tokens(
+                        usd_per_hour, part["tokens_per_s"]
+                    ),
                 )
             )
     if not parts:

@@ -242,10 +242,10 @@ def tradeoff(
     asked: Sequence[float | str | None] = size_factors or [None] * len(forms)
     for form, given in zip(forms, asked, strict=True):
         factor, way = _factor(base, form, given, known, scale_by)
-        scaled = scale_model(
+        scaled, error = scale_model(
             base, form, size_factor=factor.value, scale_by=way, ranks=setup.tensor_parallel
         )
-        others.append(candidate(scaled.model, factor, scaled.size_error))
+        others.append(candidate(scaled, factor, error))
     rates = base_steps["standard"].rates
     return Tradeoff(
         base=first,
