@@ -47,25 +47,25 @@ __all__ += ["__version__"]
 
 # By module: its public names.
 _NAMES = {
-    "answers.compare": "Comparison",
-    "answers.estimate": "Estimate",
-    "answers.generate": "Generation",
-    "answers.load": "Curve",
-    "answers.plan": "Plan",
-    "answers.quality": "Quality",
-    "answers.scaling": "ScalingLaw fit_scaling_law",
-    "answers.studies": "Studies fit_studies",
-    "answers.sweep": "Sweep prepare_sweep",
-    "answers.tradeoff": "Tradeoff",
-    "answers.tree": "TreePlan",
-    "api": "compare estimate generate plan quality serve tradeoff tree",
-    "errors": "SimulatorError",
-    "inputs.hardware": "HardwareProfile load_hardware",
-    "inputs.model": "ModelShape",
-    "inputs.presets": "load_model model_from_flags",
-    "inputs.scenario": "Scenario load_scenario",
-    "inputs.setup": "Setup",
-    "inputs.workload": "Workload",
+    "simulator.answers.compare": "Comparison",
+    "simulator.answers.estimate": "Estimate",
+    "simulator.answers.generate": "Generation",
+    "simulator.answers.load": "Curve",
+    "simulator.answers.plan": "Plan",
+    "simulator.answers.quality": "Quality",
+    "simulator.answers.scaling": "ScalingLaw fit_scaling_law",
+    "simulator.answers.studies": "Studies fit_studies",
+    "simulator.answers.sweep": "Sweep prepare_sweep",
+    "simulator.answers.tradeoff": "Tradeoff",
+    "simulator.answers.tree": "TreePlan",
+    "simulator.api": "compare estimate generate plan quality serve tradeoff tree",
+    "simulator.errors": "SimulatorError",
+    "simulator.inputs.hardware": "HardwareProfile load_hardware",
+    "simulator.inputs.model": "ModelShape",
+    "simulator.inputs.presets": "load_model model_from_flags",
+    "simulator.inputs.scenario": "Scenario load_scenario",
+    "simulator.inputs.setup": "Setup",
+    "simulator.inputs.workload": "Workload",
 }
 _HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
@@ -74,7 +74,7 @@ def __getattr__(name: str) -> Any:
     """Load a public name on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"simulator.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

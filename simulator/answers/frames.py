@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
-from simulator.answers.load import Curve, Request, serve
 from simulator.answers.price import cost_per_million_tokens, price_of, priced_gpus
 from simulator.answers.scaled import FAMILIES, scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
@@ -344,48 +343,6 @@ def at_question(study: Study) -> Frame:
     """Return :func:`by_gpu` at the question's own point, for its own model."""
     frame = by_gpu(replace(study, models=study.models[:1]))
     return frame[frame["asked"]].reset_index(drop=True)
-
-
-def by_concurrency(study: Study) -> Frame:
-    """Follow the question's requests under load, over concurrency: see :func:`of_curve`.
-
-    Raises
-    ------
-    WorkloadError
-        If the question cannot run.
-    """
-    curve = serve(
-        study.model,
-        study.gpu,
-        study.setup,
-        Request.of(study.workload, study.output_tokens),
-        attentions=ATTENTIONS,
-        usd_per_hour=study.usd_per_hour,
-    )
-    return of_curve(curve)
-
-
-def of_curve(curve: Curve) -> Frame:
-    """Return a deployment's curve.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each ``variant`` and ``concurrency`` [users]: ``ttft_ms`` and ``tpot_ms`` [ms],
-        ``tokens_per_s_per_user`` and ``tokens_per_s_per_gpu`` [1/s]; none where a request does not
-        fit.
-    """
-    import pandas as pd
-
-    columns = {
-        "variant": [point.deployment.attention for point in curve.points],
-        "concurrency": [point.concurrency for point in curve.points],
-        "ttft_ms": [point.served.ttft_s / MILLISECOND for point in curve.points],
-        "tpot_ms": [point.served.tpot_s / MILLISECOND for point in curve.points],
-        "tokens_per_s_per_user": [point.tokens_per_s_per_user for point in curve.points],
-        "tokens_per_s_per_gpu": [point.tokens_per_s_per_gpu for point in curve.points],
-    }
-    return pd.DataFrame(columns)
 
 
 # The operations of a step: where time and bytes go, and which roof bounds each.

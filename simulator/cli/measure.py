@@ -246,16 +246,11 @@ def _dry_run(
 
 def _preview_table(result: "Preview") -> Any:
     """Return the groups of cells as a table."""
-    from simulator.views.columns import Column, FittedTable, notes, stack
+    from simulator.views.columns import notes, stack, table
 
-    names = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
-    columns = [Column(unit="text", heading="shape"), *(Column(heading=name) for name in names)]
-    return stack(
-        result.title,
-        "",
-        FittedTable(columns=columns, rows=result.lines),
-        *notes(["--json and --format csv list every cell."]),
-    )
+    numbers = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
+    groups = table("shape", *(f"{name}>" for name in numbers), rows=result.lines)
+    return stack(result.title, "", groups, *notes(["--json and --format csv list every cell."]))
 
 
 def _measure_plan(

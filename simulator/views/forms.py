@@ -19,26 +19,27 @@ if TYPE_CHECKING:
 WIDTH = 120
 _PRE = '<pre style="overflow-x:auto;white-space:pre;line-height:normal">{code}</pre>'
 
-# By class of answer: the module that shows it, and how the names of its functions begin.
-VIEWS: Mapping[str, str] = {
-    "Comparison": "estimate.compare",
-    "Curve": "load.serve",
-    "Estimate": "estimate.estimate",
-    "Generation": "generate.generate",
-    "Plan": "plan.plan",
-    "Quality": "quality.quality",
-    "ScalingLaw": "tradeoff.scaling",
-    "Studies": "studies.studies",
-    "Tradeoff": "tradeoff.tradeoff",
-    "TreePlan": "tree.tree",
+# By class of answer: the module that shows it, and how the names of its functions begin: its
+# ``_view``, the ``_list`` of several, its JSON's ``_object`` and its CSV's ``_rows``.
+VIEWS: Mapping[str, tuple[str, str]] = {
+    "Comparison": ("simulator.views.estimate", "compare"),
+    "Curve": ("simulator.views.load", "serve"),
+    "Estimate": ("simulator.views.estimate", "estimate"),
+    "Generation": ("simulator.views.generate", "generate"),
+    "Plan": ("simulator.views.plan", "plan"),
+    "Quality": ("simulator.views.quality", "quality"),
+    "ScalingLaw": ("simulator.views.tradeoff", "scaling"),
+    "Studies": ("simulator.views.studies", "studies"),
+    "Tradeoff": ("simulator.views.tradeoff", "tradeoff"),
+    "TreePlan": ("simulator.views.tree", "tree"),
 }
 # Likewise the functions that draw figures.
-FIGURES: Mapping[str, str] = {
-    "Curve": "fleet.load_figure",
-    "Quality": "quality.quality_figure",
-    "ScalingLaw": "scaling.scaling_figure",
-    "Studies": "loss_kv.studies_figure",
-    "Tradeoff": "maps.crossover_figure",
+FIGURES: Mapping[str, tuple[str, str]] = {
+    "Curve": ("simulator.views.plots.fleet", "load_figure"),
+    "Quality": ("simulator.views.plots.quality", "quality_figure"),
+    "ScalingLaw": ("simulator.views.plots.losses", "scaling_figure"),
+    "Studies": ("simulator.views.plots.losses", "studies_figure"),
+    "Tradeoff": ("simulator.views.plots.maps", "crossover_figure"),
 }
 
 
@@ -54,24 +55,19 @@ def form_of(answer: Any, form: str) -> Callable[..., Any]:
         ``rows``, of CSV.
     """
     several = isinstance(answer, Mapping)
-    name = VIEWS["Generation" if several else type(answer).__name__]
-    function = _found(f"{name}_{form}")
-    if name == VIEWS["Generation"] and not several:
+    name = "Generation" if several else type(answer).__name__
+    module, prefix = VIEWS[name]
+    function: Callable[..., Any] = getattr(import_module(module), f"{prefix}_{form}")
+    if name == "Generation" and not several:
         return lambda one: function({one.attention: one})
     return function
 
 
 def figure_of(answer: Answer) -> "go.Figure":
     """Draw the figure of an answer."""
-    figure: go.Figure = _found(f"plots.{FIGURES[type(answer).__name__]}")(answer)
+    module, name = FIGURES[type(answer).__name__]
+    figure: go.Figure = getattr(import_module(module), name)(answer)
     return figure
-
-
-def _found(name: str) -> Callable[..., Any]:
-    """Return a function of the views by its name; only its module is loaded."""
-    module, _, function = name.rpartition(".")
-    found: Callable[..., Any] = getattr(import_module(f"simulator.views.{module}"), function)
-    return found
 
 
 def html_of(answer: Answer) -> str:

@@ -51,12 +51,7 @@ def predicted_measured(rows: Frame, gpus: "Frame | None" = None) -> Figure:
     for number, (kind, part) in enumerate(kinds):
         drawn = _thinned(part, MOST_POINTS // len(kinds))
         drawn = drawn.assign(about=_about(drawn))
-        marker = {
-            "color": palette.CATEGORIES[number % len(palette.CATEGORIES)],
-            "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)],
-            "size": 5,
-            "opacity": 0.6,
-        }
+        marker = {**palette.mark(number), "size": 5, "opacity": 0.6}
         said = f"{str(kind).replace('_', ' ')}: {len(part):,}, {_errors(part).median():.1%}"
         hover = "{about}<br>measured {measured_us:.4g} µs<br>predicted {predicted_us:.4g} µs"
         columns = ("measured_us", "predicted_us")

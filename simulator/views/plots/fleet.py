@@ -2,10 +2,11 @@
 
 import math
 
-from simulator.answers.frames import of_curve
-from simulator.answers.load import Curve
+from simulator.answers.load import Curve, Request, serve
+from simulator.answers.study import Study
 from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
+from simulator.views.load import serve_rows
 from simulator.views.plots import axes, layout, lines, palette, panels, texts
 from simulator.views.plots.caption import caption, hash_of, study_of
 from simulator.views.plots.layout import Caption
@@ -45,7 +46,7 @@ def pareto(frame: Frame, caption: Caption) -> Figure:
                 pale = {"opacity": palette.UNFIT_OPACITY, "showlegend": False}
                 lines.add(figure, curve, *_AXES, {**_JOINED, **thin, **pale}, hover=_CURVE)
             if len(part):
-                marker = {"size": 8, "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)]}
+                marker = {"size": 8, "symbol": palette.mark(number)["symbol"]}
                 name = f"frontier, {variant}" + (f", {model}" if len(models) > 1 else "")
                 drawn = {**_JOINED, "line": palette.LINES[variant], "marker": marker, "name": name}
                 lines.add(figure, frontier(part), *_AXES, drawn)
@@ -203,16 +204,16 @@ def with_gpus(caption: Caption, frame: Frame) -> Caption:
 # Of an axis without a point. [tokens/s]
 _EMPTY_AXIS = (1.0, 100.0)
 _LOAD = (
-    "{variant}, {concurrency:,} at once: TTFT {ttft_ms:,.4g} ms, TPOT {tpot_ms:.4g} ms<br>"
+    "{attention}, {concurrency:,} at once: TTFT {ttft_ms:,.4g} ms, TPOT {tpot_ms:.4g} ms<br>"
     "{tokens_per_s_per_user:.4g} tokens/s for a user, {tokens_per_s_per_gpu:,.0f} of a GPU"
 )
 
 
 def load(frame: Frame, caption: Caption) -> Figure:
-    """Draw the curve of each way of attention; ``frame`` as of :func:`frames.by_concurrency`."""
+    """Draw the curve of each way of attention; ``frame`` as of :func:`load_frame`."""
     figure, x, y = panels.new_figure(), "tokens_per_s_per_user", "tokens_per_s_per_gpu"
     for variant in ATTENTIONS:
-        part = frame[frame["variant"] == variant].sort_values("concurrency")
+        part = frame[frame["attention"] == variant].sort_values("concurrency")
         if len(part):
             marker = {"size": 8, "color": palette.COLOURS[variant]}
             drawn = {**_JOINED, "line": palette.LINES[variant], "marker": marker, "name": variant}
@@ -228,15 +229,33 @@ def load(frame: Frame, caption: Caption) -> Figure:
 
 def load_figure(curve: Curve) -> Figure:
     """Draw a deployment's curve."""
+    import pandas as pd
+
     study = study_of(curve.deployments[0].alone)
-    return load(of_curve(curve), caption(study, ("decoded_tokens", "prompts")))
+    return load(pd.DataFrame(serve_rows(curve)), caption(study, ("decoded_tokens", "prompts")))
+
+
+def load_frame(study: Study) -> Frame:
+    """Follow the question's requests under load: the rows of ``bifurcate serve``.
+
+    Raises
+    ------
+    WorkloadError
+        If the question cannot run.
+    """
+    import pandas as pd
+
+    request = Request.of(study.workload, study.output_tokens)
+    asked = (study.model, study.gpu, study.setup, request)
+    curve = serve(*asked, attentions=ATTENTIONS, usd_per_hour=study.usd_per_hour)
+    return pd.DataFrame(serve_rows(curve))
 
 
 def _load_finding(frame: Frame) -> str:
     """Say what the best way carries at most, and how much more than the next."""
     if not len(frame):
         return "A request does not fit in memory"
-    most = frame.groupby("variant")["tokens_per_s_per_gpu"].max().sort_values(ascending=False)
+    most = frame.groupby("attention")["tokens_per_s_per_gpu"].max().sort_values(ascending=False)
     best, *others = most.index
     more = f", {most.iloc[0] / most.iloc[1]:.1f}x as much as {others[0]}" if others else ""
     return f"Under load {best} carries up to {most.iloc[0]:,.0f} tokens/s per GPU{more}"

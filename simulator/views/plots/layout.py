@@ -10,7 +10,7 @@ from typing import Any
 
 from simulator.views.plots import panels
 from simulator.views.plots.palette import GREY
-from simulator.views.plots.panels import Figure, panel_axes
+from simulator.views.plots.panels import Figure
 from simulator.views.plots.texts import escape, text_width
 
 # Name of an annotation that a phone has no room for.
@@ -165,7 +165,7 @@ def _form(figure: Figure, name: str, finding: str, caption: Caption, footer: int
         f"annotations[{footer}].font.color": GREY,
         f"annotations[{footer}].xshift": 8 - left,
         f"annotations[{footer}].yshift": -axis_px,
-        **panel_axes(figure, name),
+        **panels.panel_axes(figure, name),
         **{
             f"annotations[{index}].visible": roomy
             for index, note in enumerate(figure.layout.annotations)

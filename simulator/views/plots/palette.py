@@ -49,3 +49,8 @@ def on_white(colour: str, share: float) -> list[int]:
     ([0, 114, 178], [255, 255, 255])
     """
     return [round(255 + share * (int(colour[at : at + 2], 16) - 255)) for at in (1, 3, 5)]
+
+
+def mark(number: int) -> dict[str, str]:
+    """Return the colour and the symbol of the thing of this number, where they have no order."""
+    return {"color": CATEGORIES[number % len(CATEGORIES)], "symbol": SYMBOLS[number % len(SYMBOLS)]}

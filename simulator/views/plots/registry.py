@@ -8,7 +8,7 @@ from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
 from simulator.numeric import Frame
-from simulator.views.plots import along, breakdown, fleet, loss_kv, maps
+from simulator.views.plots import along, breakdown, fleet, losses, maps
 from simulator.views.plots.caption import caption
 from simulator.views.plots.layout import Caption
 from simulator.views.plots.panels import Figure
@@ -50,13 +50,13 @@ FIGURES: Mapping[str, Kind] = {
     "kv-io": Kind(frames.by_context_and_samples, maps.kv_io, ("context_tokens", "samples")),
     "memory": Kind(frames.memory_by_samples, along.memory, ("samples",)),
     "pareto": Kind(frames.by_gpu, fleet.pareto, ("gpu", "model", "samples")),
-    "load": Kind(frames.by_concurrency, fleet.load, ("decoded_tokens", "prompts")),
+    "load": Kind(fleet.load_frame, fleet.load, ("decoded_tokens", "prompts")),
     "cost": Kind(frames.at_question, fleet.cost, ("gpu",)),
     "kv-heads": Kind(frames.by_kv_heads, along.kv_heads, ("samples",)),
     "equal-quality": Kind(
         maps.equal_quality_frame, maps.equal_quality, ("context_tokens", "samples")
     ),
-    "loss-kv": Kind(frames.by_family, loss_kv.loss_kv),
+    "loss-kv": Kind(frames.by_family, losses.loss_kv),
     "generation": Kind(frames.by_own_tokens, along.generation, ("decoded_tokens",)),
 }
 # What each shows, in one line.

@@ -14,11 +14,10 @@ from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.views.plots.loss_kv import studies_figure
+from simulator.views.plots.losses import scaling_figure, studies_figure
 from simulator.views.plots.maps import crossover_figure
 from simulator.views.plots.quality import quality_figure
 from simulator.views.plots.registry import figure
-from simulator.views.plots.scaling import scaling_figure
 from simulator.views.tradeoff import tradeoff_map_rows
 
 
