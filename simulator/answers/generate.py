@@ -149,12 +149,7 @@ def generate(
     setup = last_step.setup
     time = generation_time(model, setup, work, gpu_rates, output_tokens=output_tokens)
     low_s, high_s = request_interval(model, setup, work, gpu_rates, time, last_step.uncertainty)
-    loaded = None
-    if users is not None:
-        request = Request(workload=work, output_tokens=output_tokens)
-        server, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
-        if server.server is not None:
-            loaded = at_concurrency(server, users, price=price_of(gpu, usd_per_hour))
+    request = Request(workload=work, output_tokens=output_tokens)
     return Generation(
         attention=setup.attention,
         output_tokens=output_tokens,
@@ -164,8 +159,35 @@ def generate(
         usd_per_hour=price_per_hour(gpu, setup.gpus, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,
-        loaded=loaded,
+        loaded=among_users(model, gpu, setup, request, users=users, usd_per_hour=usd_per_hour),
     )
+
+
+def among_users(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    setup: Setup,
+    request: Request,
+    *,
+    users: int | None,
+    usd_per_hour: float | None,
+) -> Point | None:
+    """Follow a request among those of users; None without users, or if it does not fit.
+
+    Parameters
+    ----------
+    model, gpu, setup, request
+        What is decoded, on what, how, and the request.
+    users
+        How many ask for such a request again and again.
+    usd_per_hour
+        Price of one GPU instead of the profile's. [USD/h]
+    """
+    if users is None:
+        return None
+    found, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
+    price = price_of(gpu, usd_per_hour)
+    return None if found.server is None else at_concurrency(found, users, price=price)
 
 
 def check_begins(work: Workload) -> None:

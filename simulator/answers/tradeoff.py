@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.load import Point, Request, at_concurrency, deployments
-from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
+from simulator.answers.generate import among_users
+from simulator.answers.load import Point, Request
+from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.answers.scaled import FAMILIES, SCALE_BY, ScaleBy, scale_model, with_heads
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
 from simulator.answers.size_factor import (
@@ -192,16 +194,10 @@ def tradeoff(
     price = price_per_hour(gpu, setup.gpus, usd_per_hour)
 
     base_steps = {name: estimate(base, gpu, setup.under(name), work) for name in ATTENTIONS}
+    request = Request.of(work, output_tokens)
+    load: dict[str, Any] = {"users": users, "usd_per_hour": usd_per_hour}
     known = _known(scaling)
     forms, longest = _forms(base, target_kv_heads, families), longest_context(base, work)
-
-    def served(model: ModelShape, attention: Attention) -> Point | None:
-        if users is None:
-            return None
-        request = Request.of(work, output_tokens)
-        found, *_ = deployments(model, gpu, setup, request, attentions=[attention])
-        price = price_of(gpu, usd_per_hour)
-        return None if found.server is None else at_concurrency(found, users, price=price)
 
     def contender(model: ModelShape, attention: Attention) -> Contender:
         first = result = base_steps[attention]
@@ -219,7 +215,7 @@ def tradeoff(
             speedup=first.step_s / result.step_s,
             speedup_low=low,
             speedup_high=high,
-            loaded=served(model, attention),
+            loaded=among_users(model, gpu, setup.under(attention), request, **load),
         )
 
     def candidate(
@@ -247,20 +243,12 @@ def tradeoff(
         )
         others.append(candidate(scaled, factor, error))
     rates = base_steps["standard"].rates
+    ends = {"most_samples": most_samples, "longest_context_tokens": longest_context_tokens}
     return Tradeoff(
         base=first,
         others=tuple(others),
         crossovers=tuple(
-            crossover(
-                base,
-                other.model,
-                rates,
-                setup,
-                work,
-                most_samples=most_samples,
-                longest_context_tokens=longest_context_tokens,
-            )
-            for other in others
+            crossover(base, other.model, rates, setup, work, **ends) for other in others
         ),
         scaling=known if isinstance(known, ScalingLaw) else None,
         target_step_s=target_step_s,
