@@ -115,11 +115,9 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
     model = decision.case.model.name
     about = f"{model} on {words.group_name(decision.first.comparison.standard)}: speed-up of a step"
     draw = svg.map_chart(columns, rows, cells, (work.samples, work.context_tokens))
-    keys = [
-        svg.key("bifurcated faster", COLOURS["bifurcated"], area=True),
-        svg.key("standard faster", COLOURS["standard"], area=True),
-        svg.key("bif: only bifurcated fits; empty: neither", "var(--rule)", area=True),
-    ]
+    faster = [(f"{name} faster", COLOURS[name]) for name in ATTENTIONS[::-1]]
+    unfit = "bif: only bifurcated fits; empty: neither"
+    keys = svg.area_keys([*faster, (unfit, "var(--rule)")])
     return _drawing(name, finding, about, draw, keys, then="; the case is framed.")
 
 
@@ -156,7 +154,7 @@ def _along(study: Study, decision: Decision, axis: str) -> Drawing:
     )
     keys = svg.line_keys()
     if target:
-        keys.append(svg.key(f"target, {format_time(target)}", GREEN, "12 4 2 4"))
+        keys.append(svg.line_key(f"target, {format_time(target)}", GREEN, "12 4 2 4"))
     about = f"{model} on {place}: time of a step; pale beyond the cross, where it does not fit."
     return _drawing(f"along-{axis.partition('_')[0]}", finding, about, draw, keys)
 
@@ -166,17 +164,16 @@ def _memory(choice: Choice) -> Drawing:
     bars = []
     for name in ATTENTIONS:
         needs = choice.under(name).memory
-        sizes = text.memory_parts(needs)
-        parts = [(*part, size) for part, size in zip(_MEMORY, sizes, strict=True)]
+        parts = [
+            (*part, size) for part, size in zip(_MEMORY, text.memory_parts(needs), strict=True)
+        ]
         fits = "unsure" if needs.verdict == "too close to call" else needs.verdict
-        said = f"{format_gib(needs.total_bytes)}, {fits}"
-        bars.append(svg.Bar(name, parts, said))
+        bars.append(svg.Bar(name, parts, f"{format_gib(needs.total_bytes)}, {fits}"))
     capacity = float(choice.comparison.standard.memory.capacity_bytes)
     finding = words.memory_finding(choice.comparison)
     about = f"Memory of one {choice.gpu.name} and what takes it."
     draw = svg.bar_chart(bars, limit=(capacity, f"{format_gib(capacity)} may be used"))
-    keys = [svg.key(name, colour, area=True) for name, colour in _MEMORY]
-    return _drawing("memory", finding, about, draw, keys)
+    return _drawing("memory", finding, about, draw, svg.area_keys(_MEMORY))
 
 
 _MEMORY = (
@@ -189,19 +186,18 @@ _MEMORY = (
 
 def _parts(choice: Choice) -> Drawing:
     """Draw what a step's time is spent on."""
-    bars, shares, used = [], [], set()
+    bars, shares = [], []
     for name in ATTENTIONS:
         step = choice.under(name)
         spent = parts_of(step)
-        used |= {part for part, seconds in spent.items() if seconds}
         parts = [(part, PART_COLOURS[part], seconds) for part, seconds in spent.items()]
         bars.append(svg.Bar(name, parts, format_time(step.step_s)))
         attending = sum(seconds for part, seconds in spent.items() if part.startswith("attention"))
-        shares.append(attending / step.step_s)
-    standard, bifurcated = (f"{share:.0%}" for share in shares)
-    finding = f"Attention takes {standard} of a standard step and {bifurcated} of a bifurcated one"
+        shares.append(f"{attending / step.step_s:.0%}")
+    finding = f"Attention takes {shares[0]} of a standard step and {shares[1]} of a bifurcated one"
     about = f"Time of a step on {choice.gpu.name} by what it is spent on."
-    keys = [svg.key(part, PART_COLOURS[part], area=True) for part in PARTS if part in used]
+    used = {part for bar in bars for part, _, seconds in bar.parts if seconds}
+    keys = svg.area_keys((part, PART_COLOURS[part]) for part in PARTS if part in used)
     return _drawing("parts", finding, about, svg.bar_chart(bars), keys)
 
 

@@ -5,7 +5,7 @@ texts and axes are the page's own.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from simulator.inputs.setup import ATTENTIONS
@@ -61,29 +61,35 @@ def chart(about: str, draw: Draw, keys: Sequence[Html] = ()) -> Html:
     return text_of([*forms, tag("ul", keys, class_="legend") if keys else None])
 
 
-def key(name: str, colour: str, dash: str | None = "", *, area: bool = False) -> Html:
-    """Return an entry of a legend.
+def key(name: str, mark: Html) -> Html:
+    """Return an entry of a legend: a mark of 26 x 12, and what it is."""
+    return tag("li", tag("svg", mark, viewBox="0 0 26 12", aria_hidden="true"), name)
+
+
+def area_keys(areas: Iterable[tuple[str, str]]) -> list[Html]:
+    """Return the entries of areas, by their names and colours."""
+    return [
+        key(name, tag("rect", width="14", height="12", x="6", fill=colour))
+        for name, colour in areas
+    ]
+
+
+def line_key(name: str, colour: str, dash: str | None) -> Html:
+    """Return the entry of a line.
 
     Parameters
     ----------
     name, colour, dash
-        What it names, and how that is drawn.
-    area
-        Whether it is an area, and no line.
+        What it names, and how it is drawn.
     """
-    mark = (
-        tag("rect", width="14", height="12", x="6", fill=colour)
-        if area
-        else tag(
-            "path", d="M0 6H26", stroke=colour, stroke_width="2.5", stroke_dasharray=dash or None
-        )
+    return key(
+        name, tag("path", d="M0 6H26", stroke=colour, stroke_width="2.5", stroke_dasharray=dash)
     )
-    return tag("li", tag("svg", mark, viewBox="0 0 26 12", aria_hidden="true"), name)
 
 
 def line_keys() -> list[Html]:
     """Return the entries of both kinds of attention."""
-    return [key(name, line["color"], _DASHES[line["dash"]]) for name, line in LINES.items()]
+    return [line_key(name, line["color"], _DASHES[line["dash"]]) for name, line in LINES.items()]
 
 
 def _text(x: float, y: float, words: str, anchor: str = "middle", **more: str) -> Html:
