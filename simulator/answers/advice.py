@@ -139,7 +139,12 @@ def runnable(
 ) -> tuple[Sequence[Attention], tuple[str, ...]]:
     """Return the kinds of attention that a kernel runs, and why others are left out.
 
-    A kind that is asked for alone is always returned.
+    Parameters
+    ----------
+    attentions
+        The kinds asked for; a single one is always returned.
+    model, gpu
+        What is decoded, and on what.
     """
     barred = no_shared_kernel(model, gpu)
     if not barred or len(attentions) == 1:

@@ -149,7 +149,7 @@ def generate(
     setup = last_step.setup
     time = generation_time(model, setup, work, gpu_rates, output_tokens=output_tokens)
     low_s, high_s = request_interval(model, setup, work, gpu_rates, time, last_step.uncertainty)
-    request = Request(workload=work, output_tokens=output_tokens)
+    asked = None if users is None else Request(workload=work, output_tokens=output_tokens)
     return Generation(
         attention=setup.attention,
         output_tokens=output_tokens,
@@ -159,7 +159,7 @@ def generate(
         usd_per_hour=price_per_hour(gpu, setup.gpus, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,
-        loaded=among_users(model, gpu, setup, request, users=users, usd_per_hour=usd_per_hour),
+        loaded=among_users(model, gpu, setup, asked, users, usd_per_hour),
     )
 
 
@@ -167,12 +167,11 @@ def among_users(
     model: ModelShape,
     gpu: HardwareProfile,
     setup: Setup,
-    request: Request,
-    *,
+    request: Request | None,
     users: int | None,
     usd_per_hour: float | None,
 ) -> Point | None:
-    """Follow a request among those of users; None without users, or if it does not fit.
+    """Follow a request among those of users; None without them, or if it does not fit.
 
     Parameters
     ----------
@@ -183,7 +182,7 @@ def among_users(
     usd_per_hour
         Price of one GPU instead of the profile's. [USD/h]
     """
-    if users is None:
+    if request is None or users is None:
         return None
     found, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
     price = price_of(gpu, usd_per_hour)

@@ -95,9 +95,9 @@ class Candidate:
     """
 
     model: ModelShape
-    size_factor: SizeFactor | None
+    size_factor: SizeFactor | None = None
     parameters: int
-    size_error: float
+    size_error: float = 0.0
     variants: Mapping[Attention, Contender]
 
 
@@ -194,8 +194,7 @@ def tradeoff(
     price = price_per_hour(gpu, setup.gpus, usd_per_hour)
 
     base_steps = {name: estimate(base, gpu, setup.under(name), work) for name in ATTENTIONS}
-    request = Request.of(work, output_tokens)
-    load: dict[str, Any] = {"users": users, "usd_per_hour": usd_per_hour}
+    request = None if users is None else Request.of(work, output_tokens)
     known = _known(scaling)
     forms, longest = _forms(base, target_kv_heads, families), longest_context(base, work)
 
@@ -215,18 +214,15 @@ def tradeoff(
             speedup=first.step_s / result.step_s,
             speedup_low=low,
             speedup_high=high,
-            loaded=among_users(model, gpu, setup.under(attention), request, **load),
+            loaded=among_users(model, gpu, setup.under(attention), request, users, usd_per_hour),
         )
 
-    def candidate(
-        model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
-    ) -> Candidate:
+    def candidate(model: ModelShape, **size: Any) -> Candidate:
         return Candidate(
             model=model,
-            size_factor=factor,
             parameters=count_parameters(model).total,
-            size_error=error,
             variants={attention: contender(model, attention) for attention in ATTENTIONS},
+            **size,
         )
 
     first = candidate(base)
@@ -241,7 +237,7 @@ def tradeoff(
         scaled, error = scale_model(
             base, form, size_factor=factor.value, scale_by=way, ranks=setup.tensor_parallel
         )
-        others.append(candidate(scaled, factor, error))
+        others.append(candidate(scaled, size_factor=factor, size_error=error))
     rates = base_steps["standard"].rates
     ends = {"most_samples": most_samples, "longest_context_tokens": longest_context_tokens}
     return Tradeoff(

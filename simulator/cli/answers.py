@@ -28,16 +28,7 @@ def _estimate(
     _check(check, all(result.memory.fits for result in results))
 
 
-@with_question(
-    opt.ONE_GPU,
-    opt.of_work(
-        "rule",
-        opt.one_of(RULES),
-        "Also what a serving engine's rule would choose, and what that costs.",
-    ),
-    opt.EXPLAIN,
-    opt.CHECK,
-)
+@with_question(opt.ONE_GPU, opt.of_work("rule", opt.one_of(RULES)), opt.EXPLAIN, opt.CHECK)
 def _compare(
     question: Question, output: Output, *, explain: bool, check: bool, **asked: Any
 ) -> None:
@@ -79,11 +70,7 @@ def _group(text: str) -> int:
     return opt.count(text)
 
 
-PERCENTILE = opt.of_work(
-    "percentile",
-    opt.number_of("PERCENT"),
-    "Under load: percentage of requests within these times, in place of the means.",
-)
+PERCENTILE = opt.of_work("percentile", opt.number_of("PERCENT"))
 
 
 @with_question(
@@ -91,32 +78,13 @@ PERCENTILE = opt.of_work(
     opt.ATTENTION,
     opt.TARGET_STEP,
     opt.of_work(
-        "tensor_parallel_sizes",
-        {"parser": _group, "metavar": "SIZE"},
-        "Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
-        kind=list[int] | None,
+        "tensor_parallel_sizes", {"parser": _group, "metavar": "SIZE"}, kind=list[int] | None
     ),
     opt.PRICE_PER_HOUR,
-    opt.of_work(
-        "prices",
-        opt.FILE,
-        "TOML file of your own prices: lines GPU = USD per hour, the default GPUs.",
-    ),
-    opt.of_work(
-        "requests_per_s",
-        opt.number_of("RATE"),
-        "Plan for requests that arrive at random, this many a second, instead of a step.",
-    ),
-    opt.of_work(
-        "ttft_ms",
-        opt.number_of("MS"),
-        "Under load: longest acceptable time to the first token, the mean.",
-    ),
-    opt.of_work(
-        "tpot_ms",
-        opt.number_of("MS"),
-        "Under load: longest acceptable time per output token after it, the mean.",
-    ),
+    opt.of_work("prices", opt.FILE),
+    opt.of_work("requests_per_s", opt.number_of("RATE")),
+    opt.of_work("ttft_ms", opt.number_of("MS")),
+    opt.of_work("tpot_ms", opt.number_of("MS")),
     PERCENTILE,
     opt.of_work("gpus_at_most", opt.SIZE, "GPUs of a group, or under load of all replicas."),
     opt.CACHED_TOKENS,
@@ -159,11 +127,7 @@ def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
 @with_question(
     opt.ONE_GPU,
     opt.ATTENTION,
-    opt.of_work(
-        "users",
-        opt.SIZES,
-        "Users who ask again at once. Default: powers of two up to what it holds.",
-    ),
+    opt.of_work("users", opt.SIZES),
     opt.of_work(
         "requests_per_s",
         {"parser": opt.numbers, "metavar": "RATES"},

@@ -14,12 +14,7 @@ from simulator.inputs.setup import PROCESS
 if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
-MODELS = opt.of_model(
-    "model",
-    opt.MODEL,
-    "Model, as in 'bifurcate models'; as often as you like.",
-    kind=list[str] | None,
-)
+MODELS = opt.of_model("model", opt.MODEL, kind=list[str] | None)
 # Options of a question that describe a model by its sizes.
 OWN_MODEL = ("assume", *SHAPE)
 # A scenario's name, or None, and the options of a question.
@@ -68,12 +63,7 @@ def asked(context: typer.Context, scenario: str | None, **options: Any) -> Asked
 # With several models, and without the argument for one.
 _OPTIONS = (
     opt.parameter("context", typer.Context, ...),
-    opt.argument(
-        "scenario",
-        opt.SCENARIO | {"metavar": "SCENARIO|MODEL"},
-        "Scenario (see 'bifurcate scenarios') or a TOML file; options replace its own. "
-        "Or a model, and the options of a question.",
-    ),
+    opt.argument("scenario", opt.SCENARIO | {"metavar": "SCENARIO|MODEL"}),
     *(MODELS if each.name == "model" else each for each in OPTIONS if each.name != "named"),
 )
 with_asked = opt.with_options((asked, _OPTIONS))

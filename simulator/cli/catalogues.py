@@ -15,9 +15,7 @@ from simulator.resources import readable
 CHECK_FOUND = 1
 Item = TypeVar("Item")
 Made = Callable[..., None]
-FILES = opt.argument(
-    "files", {"metavar": "FILE"}, "Files to check. Default: all.", list[str] | None
-)
+FILES = opt.argument("files", {"metavar": "FILE"}, kind=list[str] | None)
 
 
 @opt.with_output()

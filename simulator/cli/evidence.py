@@ -28,17 +28,8 @@ if TYPE_CHECKING:
     from simulator.evidence.rows.reading import Measurements
     from simulator.inputs.hardware import HardwareProfile
 
-ROWS = opt.argument(
-    "rows",
-    {"metavar": "ROWS..."},
-    "Files of measured rows (.csv or .parquet), folders of them, or sample: synthetic rows that "
-    "ship.",
-    list[Path],
-    ...,
-)
-KEEP_SUSPECT = opt.of_answer(
-    "keep_suspect", {}, "Keep rows that break physics but have a time.", default=False
-)
+ROWS = opt.argument("rows", {"metavar": "ROWS..."}, kind=list[Path], default=...)
+KEEP_SUSPECT = opt.of_answer("keep_suspect", {}, default=False)
 # Shapes shown per fit; the JSON has all.
 MOST_SHAPES = 3
 # What is shown of a shape: its errors, by their names in the JSON, and their headings.

@@ -55,57 +55,24 @@ OPTIONS = (
         kind=LISTED,
     ),
     of_grid("mode", opt.one_of(MODES), "CUDA graph replay or eager launches. Default: both."),
-    of_grid(
-        "l2",
-        opt.one_of(L2_STATES),
-        "L2 before a call: cold rotates over buffers larger than it.",
-        default=L2_STATES[0],
-    ),
-    of_grid(
-        "dtype",
-        opt.one_of(("bf16", "fp16", "fp32")),
-        "Format of weights, caches and activations. Default: bf16.",
-        spelt="--dtype",
-    ),
-    of_grid(
-        "query_tokens",
-        opt.SIZE,
-        "Query tokens of each sample, as often as you like. Default: 1, or the scenario's.",
-        kind=list[int] | None,
-    ),
-    of_run(
-        "device",
-        opt.one_of(get_args(DeviceName)),
-        "cpu tries everything on small shapes.",
-        default="cuda",
-    ),
+    of_grid("l2", opt.one_of(L2_STATES), default=L2_STATES[0]),
+    of_grid("dtype", opt.one_of(("bf16", "fp16", "fp32")), spelt="--dtype"),
+    of_grid("query_tokens", opt.SIZE, kind=list[int] | None),
+    of_run("device", opt.one_of(get_args(DeviceName)), default="cuda"),
     of_run(
         "gpu",
         opt.GPU,
         "Profile to predict with. Default: the one of this card's name.",
         spelt="--gpu -g",
     ),
-    of_run(
-        "retry",
-        opt.one_of(RETRIED),
-        "Measure rows of this status again, as often as you like.",
-        kind=LISTED,
-    ),
+    of_run("retry", opt.one_of(RETRIED), kind=LISTED),
     of_run("skip_oom", {}, "Do not try what should not fit in memory.", default=False),
-    of_run(
-        "time_limit", {"min": 0.0}, "Start nothing new after this many minutes.", kind=float | None
-    ),
+    of_run("time_limit", {"min": 0.0}, kind=float | None),
     of_run("memory_limit", opt.SIZE, "Most bytes to use."),
     of_run("repeats", {"min": 1}, "Most timed repeats of each cell.", default=30),
     of_run("hardware_counters", {}, "Then count bytes with Nsight Compute (ncu).", default=False),
     of_run("dry_run", {}, "Show cells, predicted times and memory, and stop.", default=False),
-    of_run(
-        "folder",
-        {},
-        "Folder of the rows; a run there is continued.",
-        default=Path("measured"),
-        kind=Path,
-    ),
+    of_run("folder", {}, default=Path("measured"), kind=Path),
 )
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from simulator.cli.command import OUTPUT_PANEL
+from simulator.cli.help import HELP, SPELT
 from simulator.cli.output import FORMATS, output_of
 from simulator.errors import nearest
 from simulator.inputs.dtypes import KV_DTYPES
@@ -30,40 +31,6 @@ _WITH_UNIT = re.compile(r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?")
 CHECK_FAILED = 3
 
 
-# How options are spelt that have other names than their values, or several.
-SPELT: Mapping[str, str] = {
-    "model": "--model -m",
-    "gpu": "--gpu --hardware -g",
-    "context_tokens": "--context-tokens --context --input-len",
-    "samples": "--samples --num-samples -n",
-    "prompts": "--prompts --batch-size",
-    "decoded_tokens": "--decoded-tokens --decoded",
-    "output_tokens": "--output-tokens --output-len",
-    "users": "--users --concurrency",
-    "dtype": "--dtype --weight-dtype",
-    "kv_dtype": "--kv-dtype --kv-cache-dtype",
-    "tensor_parallel": "--tensor-parallel-size --tensor-parallel --tp",
-    "data_parallel": "--data-parallel-size --data-parallel --dp",
-    "expert_parallel": "--expert-parallel-size --expert-parallel --ep",
-    "pipeline_parallel": "--pipeline-parallel-size --pipeline-parallel --pp",
-    "max_batched_tokens": "--max-batched-tokens --max-num-batched-tokens",
-    "most_sequences": "--max-num-seqs",
-    "tensor_parallel_sizes": "--gpus",
-    "families": "--family",
-    "size_factors": "--size-factor",
-    "problem_counts": "--counts",
-    "longest_context_tokens": "--longest-context",
-    "part": "--rows",
-    "kinds": "--only",
-    "kernels": "--kernel",
-    "shape": "--shape -s",
-    "inputs": "--input -i",
-    "format_name": "--format",
-    "as_json": "--json",
-    "output": "--output -o",
-    "folder": "--output -o",
-    "show_list": "--list",
-}
 MODEL_PANEL, WORK_PANEL = "The model", "The workload"
 HARDWARE_PANEL = "The hardware, and what runs on it"
 
@@ -171,7 +138,7 @@ def option(
     panel: str,
     name: str,
     reads: Mapping[str, Any],
-    text: str,
+    text: str = "",
     default: Any = None,
     kind: Any = None,
     spelt: str = "",
@@ -181,7 +148,7 @@ def option(
     Parameters
     ----------
     panel, text
-        Its section of the help, and what that says.
+        Its section of the help, and what that says, by default what ``HELP`` says.
     name, spelt
         Of its value; and its spellings, by default those of ``SPELT``, or the name.
     reads
@@ -193,13 +160,13 @@ def option(
         result's.
     """
     names = (spelt or SPELT.get(name, f"--{name.replace('_', '-')}")).split()
-    described = typer.Option(*names, help=text, rich_help_panel=panel, **reads)
+    described = typer.Option(*names, help=text or HELP[name], rich_help_panel=panel, **reads)
     usual = Any if "parser" in reads else str | None if default is None else type(default)
     return parameter(name, Annotated[kind or usual, described], default)
 
 
 def argument(
-    name: str, reads: Mapping[str, Any], text: str, kind: Any = str | None, default: Any = None
+    name: str, reads: Mapping[str, Any], text: str = "", kind: Any = str | None, default: Any = None
 ) -> inspect.Parameter:
     """Return an argument of a command.
 
@@ -208,7 +175,9 @@ def argument(
     name, reads, text, kind, default
         As for :func:`option`.
     """
-    return parameter(name, Annotated[kind, typer.Argument(help=text, **reads)], default)
+    return parameter(
+        name, Annotated[kind, typer.Argument(help=text or HELP[name], **reads)], default
+    )
 
 
 of_model, of_work, of_hardware, of_answer = (
@@ -259,40 +228,16 @@ def target_step(text: str) -> inspect.Parameter:
 
 
 # The options that several commands have.
-ONE_GPU = of_hardware(
-    "gpu", GPU, "GPU (see 'bifurcate gpus') or a profile's path.", default=DEFAULT_GPU
-)
+ONE_GPU = of_hardware("gpu", GPU, default=DEFAULT_GPU)
 ATTENTION = of_work("attention", one_of(ATTENTIONS), "Read the context per sample, or once.")
-PRICE_PER_HOUR = of_hardware(
-    "price_per_hour",
-    number_of("USD"),
-    "Price of one GPU in USD per hour, instead of the profile's.",
-)
+PRICE_PER_HOUR = of_hardware("price_per_hour", number_of("USD"))
 TARGET_STEP = target_step("Longest acceptable decode step.")
-CACHED_TOKENS = of_work(
-    "cached_tokens",
-    SIZE,
-    "Under load: tokens of each prompt that are stored when it arrives. Default: those of "
-    "a --tree's levels above the last.",
-)
-MOST_SEQUENCES = of_work(
-    "most_sequences", SIZE, "Under load: sequences that the engine decodes together. Default: 1024."
-)
-CHECK = of_answer(
-    "check", {}, "Exit with 3 if it does not fit or the target is not met.", default=False
-)
-EXPLAIN = of_answer(
-    "explain", {}, "Show each formula with the numbers in it and its reference.", default=False
-)
-FIGURE = of_answer(
-    "figure", FILE, "Draw it too: .html, .png, .svg, .pdf, or .json as Plotly reads it."
-)
-CONSTANTS = of_hardware(
-    "constants",
-    one_of(CONSTANTS_CHOICES),
-    "Constants of the timing model: the best known, those of other cards, or bare peaks.",
-    default="auto",
-)
+CACHED_TOKENS = of_work("cached_tokens", SIZE)
+MOST_SEQUENCES = of_work("most_sequences", SIZE)
+CHECK = of_answer("check", {}, default=False)
+EXPLAIN = of_answer("explain", {}, default=False)
+FIGURE = of_answer("figure", FILE)
+CONSTANTS = of_hardware("constants", one_of(CONSTANTS_CHOICES), default="auto")
 FORM = (
     of_answer("format_name", one_of(FORMATS), "Form of the answer."),
     of_answer("as_json", {}, "The same as --format json.", default=False),

@@ -27,12 +27,7 @@ if TYPE_CHECKING:
     ),
     opt.gpus("GPU; more than one to compare those. Default: the scenario's, or h100-sxm."),
     opt.PRICE_PER_HOUR,
-    opt.of_answer(
-        "output",
-        opt.FILE,
-        "File to write: .html, .png, .svg, .pdf, or .json as Plotly reads it. "
-        "Default: FIGURE.html.",
-    ),
+    opt.of_answer("output", opt.FILE),
     opt.of_answer("width", opt.SIZE, "Width of an image in pixels.", default=out.USUAL_WIDTH),
     opt.of_answer("height", opt.SIZE, "Height of an image in pixels.", default=out.USUAL_HEIGHT),
     opt.of_answer("show_list", {}, "List the figures, and stop.", default=False),

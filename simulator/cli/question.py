@@ -52,64 +52,23 @@ OPTIONS = (
     of_model("intermediate_size", SIZE, "Without --model: MLP width."),
     of_model("vocab_size", SIZE, "Without --model: vocabulary."),
     of_work("context_tokens", SIZES, "Tokens of the shared context. Default: 8192."),
-    of_work(
-        "samples",
-        SIZES,
-        "Sequences sampled from each context. Default: 16; with --batch-size, and of a "
-        "request under load, 1.",
-    ),
-    of_work(
-        "prompts",
-        SIZES,
-        "Distinct contexts decoded together; alone, that many sequences. Default: 1.",
-    ),
-    of_work(
-        "tree",
-        {"metavar": "LEVELS"},
-        "What contexts share, from the root down, instead of both: "
-        "system=2K,problem=512x8 is 2048 tokens above 8 problems of 512.",
-    ),
+    of_work("samples", SIZES),
+    of_work("prompts", SIZES),
+    of_work("tree", {"metavar": "LEVELS"}),
     of_work("decoded_tokens", SIZES, "Decoded tokens of each sample at this step. Default: 64."),
-    of_work(
-        "output_tokens",
-        SIZES,
-        "Tokens each sample generates: the step asked about is the last, the longest. "
-        "Default of whole requests: 256.",
-    ),
+    of_work("output_tokens", SIZES),
     of_work("query_tokens", SIZES, "Tokens per sample in one step.", default=1),
-    of_work(
-        "accepted_tokens",
-        number_of("TOKENS"),
-        "Of those, how many are kept on average; generate takes its steps by it.",
-        default=1,
-    ),
-    of_hardware(
-        "kernel", one_of(tuple(WAYS)), "Attention kernel, or that of an engine.", default="flash"
-    ),
-    of_work(
-        "kv_layout",
-        one_of(KV_LAYOUTS),
-        "How standard attention stores the context: a copy per sample, one for all, "
-        "or one that is concatenated anew on every step.",
-        default=KV_LAYOUTS[0],
-    ),
-    of_hardware(
-        "execution",
-        one_of(EXECUTIONS),
-        "CUDA graph as engines use, compiled, or plain eager PyTorch.",
-        default=EXECUTIONS[0],
-    ),
+    of_work("accepted_tokens", number_of("TOKENS"), default=1),
+    of_hardware("kernel", one_of(tuple(WAYS)), default="flash"),
+    of_work("kv_layout", one_of(KV_LAYOUTS), default=KV_LAYOUTS[0]),
+    of_hardware("execution", one_of(EXECUTIONS), default=EXECUTIONS[0]),
     of_hardware(
         "dtype",
         _WEIGHTS,
         f"Format of all matrices in layers: {', '.join(WEIGHT_NAMES)}. auto, the default: "
         "the checkpoint's own.",
     ),
-    of_hardware(
-        "quantization",
-        _WEIGHTS,
-        "The same; beside it --dtype may name a format of 16 bits, as in engines.",
-    ),
+    of_hardware("quantization", _WEIGHTS),
     of_hardware(
         "kv_dtype",
         _CACHES,
@@ -117,57 +76,15 @@ OPTIONS = (
         "checkpoint states, else that of the activations.",
     ),
     of_hardware("tensor_parallel", SIZES, "GPUs that share each layer. Default: 1."),
-    of_hardware(
-        "data_parallel",
-        SIZES,
-        "Groups of such GPUs with requests of their own, which share the experts. Default: 1.",
-    ),
-    of_hardware(
-        "expert_parallel",
-        SIZES,
-        "Parts into which whole experts are dealt out over the GPUs of all groups. "
-        "Default: 1, every GPU has a slice of each.",
-    ),
+    of_hardware("data_parallel", SIZES),
+    of_hardware("expert_parallel", SIZES),
     of_hardware("pipeline_parallel", SIZES, "Stages, each with a part of the layers. Default: 1."),
-    of_hardware(
-        "routing",
-        one_of(ROUTINGS),
-        "How tokens choose a model's experts: in turn, at random, or by a power law.",
-        default="uniform",
-    ),
-    of_hardware(
-        "routing_exponent",
-        number_of("POWER"),
-        "Exponent of skewed routing, between 1 and 2.",
-        default=1.2,
-    ),
-    of_hardware(
-        "latent_form",
-        one_of(LATENT_FORMS),
-        "Latent attention (MLA): absorbed, expanded to every head, or mixed: shared "
-        "context expanded, own tokens absorbed. auto takes the faster of absorbed and mixed.",
-        default=LATENT_FORMS[0],
-    ),
-    of_hardware(
-        "gpu_memory_utilization",
-        number_of("SHARE"),
-        "Share of the card's memory that may be used.",
-        default=0.9,
-    ),
-    of_hardware(
-        "engine",
-        one_of(ENGINES),
-        "Your engine, or none for a loop of your own: whose meaning that share has (vLLM's, "
-        "SGLang's --mem-fraction-static, TensorRT-LLM's free_gpu_memory_fraction), whose switch "
-        "compare names. SGLang and TensorRT-LLM quantise activations in the kernel before.",
-        default="vllm",
-    ),
-    of_hardware(
-        "max_batched_tokens",
-        SIZE,
-        "Tokens of the largest prefill batch, for which engines keep memory. Default: 8192 on "
-        "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
-    ),
+    of_hardware("routing", one_of(ROUTINGS), default="uniform"),
+    of_hardware("routing_exponent", number_of("POWER"), default=1.2),
+    of_hardware("latent_form", one_of(LATENT_FORMS), default=LATENT_FORMS[0]),
+    of_hardware("gpu_memory_utilization", number_of("SHARE"), default=0.9),
+    of_hardware("engine", one_of(ENGINES), default="vllm"),
+    of_hardware("max_batched_tokens", SIZE),
     opt.CONSTANTS,
 )
 

@@ -38,29 +38,13 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
     opt.argument(
         "target",
         {"metavar": "FUNCTION", "autocompletion": opt.names_of("evidence.kernels", "KERNELS")},
-        "MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.",
-        str,
-        ...,
+        kind=str,
+        default=...,
     ),
-    opt.of_work(
-        "shape",
-        {"metavar": "NAME=SIZE"},
-        "A size of its tensors; repeatable: samples=16, context_tokens=8K.",
-        kind=list[str] | None,
-    ),
-    opt.of_work(
-        "inputs",
-        {"metavar": "SIZES[:DTYPE]"},
-        "A tensor to call it with, instead of the five of a kernel: samples,heads,128 or "
-        "16,4096:int64.",
-        kind=list[str] | None,
-    ),
+    opt.of_work("shape", {"metavar": "NAME=SIZE"}, kind=list[str] | None),
+    opt.of_work("inputs", {"metavar": "SIZES[:DTYPE]"}, kind=list[str] | None),
     opt.of_work("dtype", opt.one_of(TYPES), "Type of its tensors.", "bf16", spelt="--dtype"),
-    opt.of_work(
-        "layout",
-        opt.one_of(LAYOUTS),
-        "How the caches lie. Default: as a kernel wants them, shared for a function.",
-    ),
+    opt.of_work("layout", opt.one_of(LAYOUTS)),
     opt.ONE_GPU,
     opt.of_work(
         "execution",

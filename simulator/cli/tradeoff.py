@@ -19,15 +19,7 @@ PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @opt.with_output(
-    opt.argument(
-        "training_runs",
-        {"metavar": "RUNS"},
-        "CSV of training runs: parameters, loss, and kv_heads with heads, group_size or family; "
-        "study and tokens tell sets apart.",
-        Path,
-        ...,
-    ),
-    opt.FIGURE,
+    opt.argument("training_runs", {"metavar": "RUNS"}, kind=Path, default=...), opt.FIGURE
 )
 def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> None:
     check_figure(figure)
@@ -39,12 +31,7 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
 
 @with_question(
     opt.ONE_GPU,
-    opt.of_model(
-        "target_kv_heads",
-        opt.SIZE,
-        "KV heads of a model to compare with, as often as you like. Default: 1.",
-        kind=list[int] | None,
-    ),
+    opt.of_model("target_kv_heads", opt.SIZE, kind=list[int] | None),
     opt.of_model(
         "families",
         {"metavar": "NAME"},
@@ -54,27 +41,13 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
     opt.of_model(
         "size_factors",
         {"parser": lambda text: text if text == PAPER_CASE else opt.number(text), "metavar": "F"},
-        "Its parameters over the model's at equal quality, one for each model; 'paper' is "
-        "the paper's (multi-query 1.10). Default: that of --runs, else that of published runs, "
-        "by family and --scale-by.",
         kind=list[str] | None,
     ),
-    opt.of_model(
-        "runs", opt.FILE, "Training runs to fit the size factors to (see 'bifurcate scaling')."
-    ),
-    opt.of_model(
-        "scale_by",
-        opt.one_of(SCALE_BY),
-        "What makes the other models larger. Default: width, or the first of mlp and "
-        "heads if published runs of the family are matched so alone.",
-    ),
+    opt.of_model("runs", opt.FILE),
+    opt.of_model("scale_by", opt.one_of(SCALE_BY)),
     opt.TARGET_STEP,
-    opt.of_work(
-        "most_samples", opt.SIZE, "Most samples to look for the crossover at. Default: 1024."
-    ),
-    opt.of_work(
-        "longest_context_tokens", opt.SIZE, "Longest context to look for it at. Default: 128K."
-    ),
+    opt.of_work("most_samples", opt.SIZE),
+    opt.of_work("longest_context_tokens", opt.SIZE),
     opt.of_work(
         "users",
         opt.SIZE,
@@ -119,16 +92,10 @@ def _tradeoff(
 
 @with_question(
     opt.ONE_GPU,
-    opt.of_work(
-        "success_rate",
-        opt.number_of("P"),
-        "Probability that a single sample is right; or give --counts.",
-    ),
+    opt.of_work("success_rate", opt.number_of("P")),
     opt.of_work("problem_counts", opt.FILE, "CSV of tries by problem: problem, samples, correct."),
     opt.TARGET_STEP,
-    opt.of_work(
-        "target_request_s", opt.number_of("S"), "Longest acceptable request, with --output-tokens."
-    ),
+    opt.of_work("target_request_s", opt.number_of("S")),
     opt.of_work("most_samples", opt.SIZE, "Most samples to look at. Default: 1024."),
     opt.PRICE_PER_HOUR,
     opt.FIGURE,
