@@ -5,10 +5,9 @@ import math
 
 from simulator._version import __version__
 from simulator.numeric import Frame
-from simulator.views.plots import axes, layout, lines, palette, panels
+from simulator.views.plots import axes, layout, lines, palette
 from simulator.views.plots.fleet import with_gpus
-from simulator.views.plots.layout import Caption
-from simulator.views.plots.panels import Figure
+from simulator.views.plots.layout import Caption, Figure
 from simulator.views.text import plural
 
 # The most points to draw, divided over the kinds: more only slow down the page.
@@ -35,7 +34,7 @@ def predicted_measured(rows: Frame, gpus: "Frame | None" = None) -> Figure:
         and its profile's ``hash``.
     """
     timed = rows[(rows["measured_us"] > 0) & (rows["predicted_us"] > 0)]
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     values = [*timed["measured_us"], *timed["predicted_us"]]
     for axis, word in (("xaxis", "measured"), ("yaxis", "predicted")):
         axes.log_axis(figure, axis, values, f"{word} time [µs]", base=10, pad=0.02)

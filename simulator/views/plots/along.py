@@ -8,9 +8,8 @@ from simulator.answers.verdict import OPEN
 from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
 from simulator.units import GIB, MILLISECOND, format_gib, format_time, format_tokens
-from simulator.views.plots import axes, layout, lines, palette, panels, texts
-from simulator.views.plots.layout import Caption
-from simulator.views.plots.panels import Figure
+from simulator.views.plots import axes, layout, lines, palette, texts
+from simulator.views.plots.layout import Caption, Figure
 from simulator.views.text import plural
 
 STEP_TITLE = "time of a decode step [ms]"
@@ -27,7 +26,7 @@ def latency(frame: Frame, caption: Caption, axis: str) -> Figure:
     caption
         The subject and the assumptions.
     """
-    figure, title = panels.new_figure(), TITLES[axis]
+    figure, title = layout.new_figure(), TITLES[axis]
     lines.add_bands(figure, frame, axis)
     hover = f"{{{axis}:,}} {title.partition(' ')[0]}: {{step_ms:.4g}} ms"
     lines.add_lines(figure, frame, axis, "step_ms", hover, bounds=True)
@@ -94,11 +93,11 @@ def _panels(
     drawn
         All rows, which the axes of all panels span.
     """
-    figure = panels.new_panels(list(named), *columns)
+    figure = layout.new_panels(list(named), *columns)
     for panel, frame in enumerate(named.values()):
         hover = "{samples:,} samples: {step_ms:.4g} ms"
         lines.add_lines(figure, frame, "samples", "step_ms", hover, panel=panel)
-        x, y = (panels.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
+        x, y = (layout.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
         title, most = "samples [sequences]", most_ticks[0]
         axes.log_axis(figure, x, drawn["samples"], title, most_ticks=most, text=axes.size_text)
         axes.log_axis(figure, y, drawn["step_ms"], "step [ms]", most_ticks=most_ticks[1])
@@ -171,7 +170,7 @@ def memory(frame: Frame, caption: Caption) -> Figure:
     capacity, weights = (
         float(frame[f"{name}_bytes"].iloc[0]) / GIB for name in ("capacity", "weights")
     )
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     ends = [float(frame["samples"].min()), float(frame["samples"].max())]
     for name, value, line in (
         ("card's usable memory", capacity, {"color": palette.INK, "dash": "solid"}),
@@ -208,7 +207,7 @@ def _memory_finding(frame: Frame) -> str:
 
 def generation(frame: Frame, caption: Caption) -> Figure:
     """Draw step and gain against decoded tokens; ``frame`` as of :func:`frames.by_own_tokens`."""
-    figure, x = panels.new_panels(["", ""], 1, 1, shared=False), "decoded_tokens"
+    figure, x = layout.new_panels(["", ""], 1, 1, shared=False), "decoded_tokens"
     lines.add_lines(figure, frame, x, "step_ms", f"{{{x}:,}} own tokens: {{step_ms:.4g}} ms")
     gains = frame[frame["variant"] == "bifurcated"].sort_values(x)
     for column, name, colour, dash in (

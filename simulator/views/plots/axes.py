@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from simulator.units import KIB, KILO, MEGA, MIB
-from simulator.views.plots.panels import Figure
+from simulator.views.plots.layout import Figure
 
 
 def size_text(value: float) -> str:

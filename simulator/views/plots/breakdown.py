@@ -10,9 +10,8 @@ from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
 from simulator.timing.interval import CACHE_READERS
 from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
-from simulator.views.plots import axes, layout, lines, palette, panels, texts
-from simulator.views.plots.layout import Caption
-from simulator.views.plots.panels import Figure
+from simulator.views.plots import axes, layout, lines, palette, texts
+from simulator.views.plots.layout import Caption, Figure
 
 # Parts that read the KV cache stand out; those that sharing does not change are green or grey.
 _COLOURS = (
@@ -31,7 +30,7 @@ def operations(frame: Frame, caption: Caption) -> Figure:
     """Draw time and bytes of a step as stacked bars; ``frame`` as of ``frames.operations``."""
     rows = ATTENTIONS[::-1]  # from the bottom up
     fits = frame.groupby("variant")["fits"].first()
-    figure = panels.new_panels(["", ""], 2, 1, shared=False)
+    figure = layout.new_panels(["", ""], 2, 1, shared=False)
     for panel, (column, unit, title) in enumerate(
         (("time_ms", 1.0, "time of a decode step [ms]"), ("bytes", GIGA, "bytes moved [GB]"))
     ):
@@ -60,8 +59,8 @@ def operations(frame: Frame, caption: Caption) -> Figure:
             unfit = "" if fits[variant] else ", does not fit"
             name = f"<b>{variant}</b>: {amount}{unfit}"
             style = {"yanchor": "bottom", "font": {"size": 12}}
-            panels.label(figure, name, (0, row + 0.3), style, panel=panel)
-        x, y = (panels.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
+            layout.label(figure, name, (0, row + 0.3), style, panel=panel)
+        x, y = (layout.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
         most = float(sums.sum(axis="columns").max())
         figure.layout[x].update(range=[0, most * 1.02], nticks=6, title_text=title)
         figure.layout[y].update(range=[-0.5, len(rows) - 0.2], visible=False)
@@ -96,7 +95,7 @@ def roofline(frame: Frame, caption: Caption) -> Figure:
         share=points["time_ms"] / points["step_ms"],
         name=points["part"].str.partition(", ")[2],
     )
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     reads = points["kind"].isin(CACHE_READERS)
     attention, others = points[reads], points[~reads & (points["variant"] == "standard")]
     roof = points.iloc[0]

@@ -5,8 +5,7 @@ import json
 from typing import Any
 
 from simulator.errors import OutputError
-from simulator.views.plots.layout import FORMS_FROM, WIDE, form_for, take_form
-from simulator.views.plots.panels import Figure
+from simulator.views.plots.layout import FORMS_FROM, WIDE, Figure, form_for, take_form
 from simulator.views.text import POLICY
 
 IMAGE_FORMATS = ("png", "svg", "pdf")

@@ -7,10 +7,9 @@ from simulator.answers.study import Study
 from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
 from simulator.views.load import serve_rows
-from simulator.views.plots import axes, layout, lines, palette, panels, texts
+from simulator.views.plots import axes, layout, lines, palette, texts
 from simulator.views.plots.caption import caption, hash_of, study_of
-from simulator.views.plots.layout import Caption
-from simulator.views.plots.panels import Figure
+from simulator.views.plots.layout import Caption, Figure
 
 _JOINED = {"mode": "lines+markers"}
 _AXES = ("step_ms", "tokens_per_s_per_gpu")
@@ -35,7 +34,7 @@ def pareto(frame: Frame, caption: Caption) -> Figure:
     ``frame`` as of :func:`frames.by_gpu`; what does not fit in memory is left out.
     """
     fitting = frame[frame["fits"].astype(bool)].sort_values("samples", kind="stable")
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     models = list(dict.fromkeys(frame["model"]))
     for variant in ATTENTIONS:
         for number, model in enumerate(models):
@@ -90,7 +89,7 @@ def _name_curves(figure: Figure, fitting: Frame, *, asked: str) -> None:
         form = "" if "narrow" in free else layout.WIDE_ONLY
         # Within the plot: at its right end a name stands left of its point.
         anchor = "right" if at[0] > _RIGHT_END else "center"
-        panels.label(figure, text, point, {"name": form, "xanchor": anchor, "yshift": 10})
+        layout.label(figure, text, point, {"name": form, "xanchor": anchor, "yshift": 10})
 
 
 def frontier(points: Frame) -> Frame:
@@ -126,7 +125,7 @@ def cost(frame: Frame, caption: Caption) -> Figure:
     best = priced.groupby("gpu")[usd].min().sort_values(ascending=False)
     places = {gpu: place for place, gpu in enumerate(best.index)}
     priced = priced.assign(place=priced["gpu"].map(places))
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     bar = {"mode": "lines", "line": {"color": palette.PALE, "width": 4}, "showlegend": False}
     for _, both in priced.sort_values("place").groupby("place"):
         lines.add(figure, both, usd, "place", bar)
@@ -211,7 +210,7 @@ _LOAD = (
 
 def load(frame: Frame, caption: Caption) -> Figure:
     """Draw the curve of each way of attention; ``frame`` as of :func:`load_frame`."""
-    figure, x, y = panels.new_figure(), "tokens_per_s_per_user", "tokens_per_s_per_gpu"
+    figure, x, y = layout.new_figure(), "tokens_per_s_per_user", "tokens_per_s_per_gpu"
     for variant in ATTENTIONS:
         part = frame[frame["attention"] == variant].sort_values("concurrency")
         if len(part):

@@ -7,7 +7,7 @@ from typing import Any
 from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
 from simulator.views.plots import palette
-from simulator.views.plots.panels import Figure, axis_name
+from simulator.views.plots.layout import Figure, axis_name
 
 
 def comparable(frame: Frame) -> Frame:

@@ -10,9 +10,8 @@ from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
 from simulator.units import GIGA, MEGA
 from simulator.views.columns import as_object
-from simulator.views.plots import axes, layout, lines, palette, panels
-from simulator.views.plots.layout import Caption
-from simulator.views.plots.panels import Figure
+from simulator.views.plots import axes, layout, lines, palette
+from simulator.views.plots.layout import Caption, Figure
 from simulator.views.text import plural
 from simulator.views.tradeoff import FAMILY, scaling_rows
 
@@ -34,7 +33,7 @@ def scaling_law(runs: Frame, curves: Frame, families: Frame, caption: Caption) -
         What the fit says of each family, the reference first: ``family``, ``size_factor``,
         ``size_factor_low``, ``size_factor_high``.
     """
-    figure = panels.new_panels(["", ""], 2, 1, shared=False)
+    figure = layout.new_panels(["", ""], 2, 1, shared=False)
     held_out = runs["held_out_loss"].notna()
     foretold = runs["held_out_loss"].astype(float) / runs["loss"] - 1
     percent = 100 * foretold.where(held_out, runs["residual"])
@@ -183,7 +182,7 @@ def loss_kv(frame: Frame, caption: Caption) -> Figure:
     )
     timed, told = frame[frame["attention"].notna()], frame[frame["attention"].isna()]
     names = ["against KV bytes", "against the step"] if len(timed) else [""]
-    figure = panels.new_panels(names, len(names), 1, shared=False)
+    figure = layout.new_panels(names, len(names), 1, shared=False)
     told = told[told["matched_by"].isin(_MARKS)]
     known = told[told["kv_share"].notna()]
     _add_families(figure, known)
@@ -195,7 +194,7 @@ def loss_kv(frame: Frame, caption: Caption) -> Figure:
         axes.log_axis(figure, "xaxis2", list(timed["step_ms"]), title, pad=0.2)
     for number, part in enumerate((known, timed)[: len(names)]):
         low, high = part["loss_low_percent"].min(), part["loss_high_percent"].max()
-        figure.layout[panels.axis_name("yaxis", number)].update(
+        figure.layout[layout.axis_name("yaxis", number)].update(
             range=[low - 0.05 * (high - low), high + _HEADROOM * (high - low)],
             title_text="loss over multi-head's − 1 [%]",
             zeroline=True,

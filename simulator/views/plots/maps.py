@@ -11,11 +11,10 @@ from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
 from simulator.units import format_tokens, is_power_of_two
-from simulator.views.plots import axes, layout, lines, palette, panels, texts
+from simulator.views.plots import axes, layout, lines, palette, texts
 from simulator.views.plots.along import TITLES
 from simulator.views.plots.caption import caption, study_of
-from simulator.views.plots.layout import Caption
-from simulator.views.plots.panels import Figure
+from simulator.views.plots.layout import Caption, Figure
 from simulator.views.text import plural
 from simulator.views.tradeoff import tradeoff_map_rows
 
@@ -52,7 +51,7 @@ def _draw_map(
         The titles of the axes, by size, and the number of the panel.
     """
     exponents = [[math.log2(size) for size in sizes] for sizes in (ratios.columns, ratios.index)]
-    place = {axis: panels.axis_name(axis[0], panel) for axis in ("xaxis", "yaxis")}
+    place = {axis: layout.axis_name(axis[0], panel) for axis in ("xaxis", "yaxis")}
     figure.update_layout(plot_bgcolor=palette.PALE)
     figure.add_heatmap(
         x=exponents[0],
@@ -87,7 +86,7 @@ def _draw_map(
         edges,
         strict=True,
     ):
-        name = panels.axis_name(axis, panel)
+        name = layout.axis_name(axis, panel)
         figure.layout[name].update(range=[ends[0], ends[-1]], showgrid=False, title_text=title)
         axes.set_ticks(figure, name, ticks, [*map(axes.size_text, sizes)], narrow_most=7)
 
@@ -156,7 +155,7 @@ def speedup_map(frame: Frame, caption: Caption) -> Figure:
 
     Cells are powers of two, and lines run between them.
     """
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     frame = frame.assign(share=frame["memory_bytes"] / frame["capacity_bytes"])
     drawn = frame
     for axis in ("context_tokens", "samples"):
@@ -227,7 +226,7 @@ def kv_io(frame: Frame, caption: Caption) -> Figure:
     points = frame[frame["variant"] == "bifurcated"].sort_values("samples")
     points = points[points["samples"].map(is_power_of_two)]
     contexts = _cell_sizes(points["context_tokens"], _MOST_CONTEXTS)
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     high = max(2.0, float(points["kv_io_ratio"].max()))
     name, grey = "if bytes of KV were all of the time", {"color": palette.GREY, "dash": "dot"}
     lines.add_rule(figure, [1, high], [1, high], name, **grey, width=2)
@@ -289,7 +288,7 @@ def equal_quality(frame: Frame, caption: Caption) -> Figure:
     frame
         The rows of ``bifurcate tradeoff --rows map``, of one larger model.
     """
-    figure = panels.new_panels(list(_PANELS.values()), 3, 1, medium_columns=1)
+    figure = layout.new_panels(list(_PANELS.values()), 3, 1, medium_columns=1)
     figure.layout.meta = {**figure.layout.meta, "stacked_px": _STACKED_PX}
     powers = {
         axis: sorted(filter(is_power_of_two, set(frame[axis].tolist())))
@@ -317,7 +316,7 @@ def equal_quality(frame: Frame, caption: Caption) -> Figure:
             panel=number,
         )
         # Room for the panel's name above its cells.
-        upright = figure.layout[panels.axis_name("yaxis", number)]
+        upright = figure.layout[layout.axis_name("yaxis", number)]
         upright.range = [upright.range[0], upright.range[1] + _NAME_ROOM]
     first = frame.iloc[0]
     note = (

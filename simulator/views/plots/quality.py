@@ -6,10 +6,9 @@ from simulator.answers.quality import Quality
 from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
 from simulator.units import MILLISECOND
-from simulator.views.plots import axes, layout, lines, palette, panels
+from simulator.views.plots import axes, layout, lines, palette
 from simulator.views.plots.caption import caption, study_of
-from simulator.views.plots.layout import Caption
-from simulator.views.plots.panels import Figure
+from simulator.views.plots.layout import Caption, Figure
 from simulator.views.quality import quality_rows
 
 # By column: what is timed, its title, and its unit.
@@ -35,7 +34,7 @@ def quality_latency(
     target
         Longest acceptable, in the axis's unit.
     """
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     _, title, unit = TIMES[axis]
     drawn = [target] if target else []
     for attention in ATTENTIONS:
@@ -45,7 +44,7 @@ def quality_latency(
     if target is not None:
         figure.add_vline(x=target, line={"color": palette.INK, "dash": "dot", "width": 1.5})
         place = {"yref": "paper", "yanchor": "bottom"}
-        panels.label(figure, f" target {target:g} {unit}", (math.log10(target), 0.02), place)
+        layout.label(figure, f" target {target:g} {unit}", (math.log10(target), 0.02), place)
     # With room on a phone for the number beside the first points.
     axes.log_axis(figure, "xaxis", drawn, title, pad=0.07)
     figure.layout.yaxis.update(range=[0, 1.07], tickformat=".0%", title_text="expected pass@k")

@@ -10,8 +10,7 @@ from simulator.errors import SimulatorError, unknown
 from simulator.numeric import Frame
 from simulator.views.plots import along, breakdown, fleet, losses, maps
 from simulator.views.plots.caption import caption
-from simulator.views.plots.layout import Caption
-from simulator.views.plots.panels import Figure
+from simulator.views.plots.layout import Caption, Figure
 
 
 class Kind(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from plot_studies import STUDIES, study
 
-from simulator.views.plots import export, layout, palette, panels, texts
+from simulator.views.plots import export, layout, palette, texts
 from simulator.views.plots.axes import log_axis, size_text
 from simulator.views.plots.registry import FIGURES, figure, kind
 
@@ -203,7 +203,7 @@ def test_figures_offer_no_way_to_send_them() -> None:
 
 def test_names_are_no_markup() -> None:
     """A model whose name has < or & in it does not turn into markup."""
-    made = layout.finish(panels.new_figure(), "a<b & c", layout.Caption("<b>x</b>", ("1 < 2",)))
+    made = layout.finish(layout.new_figure(), "a<b & c", layout.Caption("<b>x</b>", ("1 < 2",)))
     assert "a&lt;b &amp; c" in made.layout.title.text
     assert "&lt;b&gt;x" in made.layout.title.text
     assert made.layout.annotations[-1].text == "1 &lt; 2"
@@ -212,7 +212,7 @@ def test_names_are_no_markup() -> None:
 @pytest.mark.parametrize("power", [-3, 0, 1, 10, 23])
 def test_a_range_has_at_least_two_ticks_within_or_around_it(power: int) -> None:
     """Even a single value gets two ticks that enclose it."""
-    made = panels.new_figure()
+    made = layout.new_figure()
     log_axis(made, "xaxis", [1.3 * 2**power], "x", text=size_text)
     ticks, (low, high) = made.layout.xaxis.tickvals, made.layout.xaxis.range
     assert len(ticks) >= 2
@@ -222,7 +222,7 @@ def test_a_range_has_at_least_two_ticks_within_or_around_it(power: int) -> None:
 
 def test_an_axis_without_values_is_still_an_axis() -> None:
     """Nothing to draw, or only what a logarithm does not have, makes no error."""
-    made = panels.new_figure()
+    made = layout.new_figure()
     log_axis(made, "xaxis", [], "x [s]")
     log_axis(made, "yaxis", [0.0, float("inf")], "y [s]")
     assert made.layout.xaxis.tickvals
