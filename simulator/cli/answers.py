@@ -1,6 +1,6 @@
 """estimate, compare, generate, plan, serve and tree."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -114,14 +114,10 @@ def _plan(
         **asked,
     )
     _write(output, question, results)
-    _say_skipped(output, dict.fromkeys(reason for result in results for reason in result.skipped))
-    _check(check, all(result.options[0].meets_target for result in results))
-
-
-def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
-    """Say what could not be tried, which CSV alone does not hold."""
-    for reason in reasons if output.format == "csv" else ():
+    skipped = dict.fromkeys(reason for result in results for reason in result.skipped)
+    for reason in skipped if output.format == "csv" else ():  # which CSV alone does not hold
         say(f"skipped: {reason}")
+    _check(check, all(result.options[0].meets_target for result in results))
 
 
 @with_question(

@@ -230,7 +230,7 @@ class FittedTable:
             gone = spare[len(spare) - left_out :]
             shown = [index for index in range(len(self.columns)) if index not in gone]
             widths = self._widths(shown, options.max_width, tight=tight)
-            if sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) <= options.max_width:
+            if sum(widths.values()) + (len(shown) - 1) * (2 - tight) <= options.max_width:
                 break
         # Still wider than the terminal, which breaks the lines: no figure is lost.
         whole = sum(widths.values()) + len(shown)
@@ -243,7 +243,7 @@ class FittedTable:
     def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
         """Return the width of each shown column, with texts squeezed as far as allowed."""
         widths = {index: self._width(index, "\n", tight=tight) for index in shown}
-        excess = sum(widths.values()) + (len(shown) - 1) * _gap(tight=tight) - room
+        excess = sum(widths.values()) + (len(shown) - 1) * (2 - tight) - room
         texts = [index for index in shown if self.columns[index].wrap]
         spare = any(self.columns[index].spare for index in shown)
         for index in sorted(texts, key=lambda text: -widths[text]):
@@ -267,7 +267,7 @@ class FittedTable:
         """Build the table with some of its columns."""
         from rich.table import Table
 
-        gaps = (0, _gap(tight=tight), 0, 0)
+        gaps = (0, 2 - tight, 0, 0)  # one blank or two between columns
         table = Table(box=None, pad_edge=False, padding=gaps, header_style="bold")
         for index, width in widths.items():
             column = self.columns[index]
@@ -294,11 +294,6 @@ def in_two(heading: str) -> str:
         "\n".join([" ".join(words[:at]), " ".join(words[at:])]) for at in range(1, len(words))
     ]
     return min(broken, key=lambda text: max(map(len, text.split("\n"))), default=heading)
-
-
-def _gap(*, tight: bool) -> int:
-    """Return the blanks between columns."""
-    return 1 if tight else 2
 
 
 def table(*headings: str, rows: Sequence[Sequence[str]]) -> FittedTable:

@@ -350,10 +350,8 @@ def _step_time(result: Estimate) -> Step:
 def _interval(result: Estimate) -> Step:
     """Derive the interval: how much each error shortens or lengthens the step."""
     unsure, what = result.uncertainty, "Interval"
-    formula, reference = (
-        "not below the bytes and FLOPs at published peaks",
-        "docs/equations.md, intervals",
-    )
+    formula = "not below the bytes and FLOPs at published peaks"
+    reference = "docs/equations.md, intervals"
     numbers = unknown_regime(result.model, result.rates, result.setup)
     if not numbers:
         what += f" meant to contain {shipped_spreads().coverage:.0%} of measured times"
