@@ -448,7 +448,7 @@ def _of_tokens(runs: Sequence[_Run], exponent: float) -> tuple[float | None, flo
         (item.run.metric, item.family, item.run.matched_by, size)
         for item, size in zip(known, sizes, strict=True)
     ]
-    groups = _members(alike, set(alike))
+    groups = _members(alike, dict.fromkeys(alike))
     apart = np.eye(len(known)) - groups @ np.linalg.pinv(groups)
     log_tokens = apart @ np.log([item.run.tokens or 1.0 for item in known])
     both = np.log([[item.run.loss, item.run.parameters] for item in known])
@@ -479,7 +479,7 @@ def _slope(runs: Sequence[_Run]) -> tuple[float, float] | None:
     solution = inverse @ design.T @ losses
     residuals = losses - design @ solution
     # Errors that the runs of one size share: the sandwich over cells, for few clusters.
-    cells = {item.cell for item in runs}
+    cells = dict.fromkeys(item.cell for item in runs)
     pulls = _members([item.cell for item in runs], cells).T @ (design * residuals[:, None])
     levels = len({item.set for item in runs}) + 1
     if len(cells) <= levels:

@@ -9,6 +9,7 @@ import typer
 from simulator import api
 from simulator.answers.rules import RULES
 from simulator.cli import options as opt
+from simulator.cli.help import HELP
 from simulator.cli.output import Output, check_figure, draw_answer, say
 from simulator.cli.question import DEFAULT_OUTPUT_TOKENS, Question, with_question
 from simulator.inputs.setup import ATTENTIONS, Attention
@@ -127,7 +128,7 @@ def _plan(
     opt.of_work(
         "requests_per_s",
         {"parser": opt.numbers, "metavar": "RATES"},
-        "Requests that arrive in a second, at random; several with commas.",
+        HELP["requests_per_s of serve"],
     ),
     PERCENTILE,
     opt.CACHED_TOKENS,

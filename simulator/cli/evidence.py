@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
+from simulator.cli.help import HELP
 from simulator.cli.output import (
     MOST_LISTED,
     Output,
@@ -216,19 +217,10 @@ def _calibration_table(result: "Calibration") -> Any:
 
 @opt.with_options(opt.REPORT)(
     ROWS,
-    opt.of_answer(
-        "gpu",
-        opt.GPU,
-        "Use only this GPU's rows; also the GPU of rows that name none.",
-        spelt="--gpu -g",
-    ),
+    opt.of_answer("gpu", opt.GPU, HELP["gpu of validate"], spelt="--gpu -g"),
     opt.of_answer("calibration", opt.FILE, "Profile to use instead of the shipped one."),
     opt.CONSTANTS,
-    opt.of_answer(
-        "output",
-        opt.FILE,
-        "Every row with its prediction (.csv, .parquet), the report (.json) or the figure (.html).",
-    ),
+    opt.of_answer("output", opt.FILE, HELP["output of validate"]),
     opt.FIGURE,
     KEEP_SUSPECT,
 )

@@ -120,4 +120,16 @@ HELP: Mapping[str, str] = {
     "rows": "Files of measured rows (.csv or .parquet), folders of them, or sample: synthetic "
     "rows that ship.",
     "keep_suspect": "Keep rows that break physics but have a time.",
+    "requests_per_s of serve": "Requests that arrive in a second, at random; several with commas.",
+    "gpu of validate": "Use only this GPU's rows; also the GPU of rows that name none.",
+    "output of validate": "Every row with its prediction (.csv, .parquet), the report (.json) or "
+    "the figure (.html).",
+    "scenario of measure": "Scenario (see 'bifurcate scenarios') or a TOML file. Default: the "
+    "paper's regime on 7B shapes, under 25 minutes.",
+    "gpu of measure": "Profile to predict with. Default: the one of this card's name.",
+    "model of a question": "Preset (see 'bifurcate models'), config.json, folder with one, or "
+    "Hugging Face id.",
+    "execution of trace": "Launched one by one, or in a CUDA graph.",
+    "users of tradeoff": "Also serve this many users, who ask again as soon as they have their "
+    "answer.",
 }

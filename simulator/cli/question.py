@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from simulator.cli import options as opt
+from simulator.cli.help import HELP
 from simulator.cli.options import SIZE, SIZES, number_of, of_hardware, of_model, of_work, one_of
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
@@ -38,11 +39,7 @@ _CACHES = {"metavar": "FORMAT", "autocompletion": opt.complete_caches}
 # The options of a question, in the order of the help.
 OPTIONS = (
     opt.argument("named", opt.MODEL, "The same as --model."),
-    of_model(
-        "model",
-        opt.MODEL,
-        "Preset (see 'bifurcate models'), config.json, folder with one, or Hugging Face id.",
-    ),
+    of_model("model", opt.MODEL, HELP["model of a question"]),
     of_model("kv_heads", SIZES, "Replace the model's number of KV heads."),
     of_model("assume", opt.TYPE, "Model type to read an unknown config.json as, e.g. llama."),
     of_model("layers", SIZE, "Without --model: layers."),

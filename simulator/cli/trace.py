@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import typer
 
 from simulator.cli import options as opt
+from simulator.cli.help import HELP
 from simulator.cli.output import Output
 from simulator.errors import TraceError, unknown
 from simulator.inputs.setup import ConstantsChoice
@@ -46,12 +47,7 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
     opt.of_work("dtype", opt.one_of(TYPES), "Type of its tensors.", "bf16", spelt="--dtype"),
     opt.of_work("layout", opt.one_of(LAYOUTS)),
     opt.ONE_GPU,
-    opt.of_work(
-        "execution",
-        opt.one_of(LAUNCHINGS),
-        "Launched one by one, or in a CUDA graph.",
-        default="eager",
-    ),
+    opt.of_work("execution", opt.one_of(LAUNCHINGS), HELP["execution of trace"], default="eager"),
     opt.CONSTANTS,
 )
 def _trace(
