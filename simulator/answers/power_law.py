@@ -8,6 +8,7 @@ tokens D, the law is joint, with another term B D^(-beta). The form is that of H
 arXiv 2203.15556, equation 2 (recalled), at a fixed amount of data without the last term.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -252,7 +253,12 @@ class PowerLaw:
 
 
 def fit_power_law(
-    parameters: Array, losses: Array, families: Array, *, tokens: "Array | None" = None
+    parameters: Array,
+    losses: Array,
+    families: Array,
+    *,
+    tokens: "Array | None" = None,
+    starts: Sequence[tuple[float, float]] = STARTS,
 ) -> PowerLaw:
     """Fit the law.
 
@@ -265,6 +271,8 @@ def fit_power_law(
         missing.
     tokens
         Training tokens of each run, for a joint law; they must not follow from the sizes.
+    starts
+        Starting points of the search: E as a share of the least loss, and the exponent.
 
     Raises
     ------
@@ -279,7 +287,7 @@ def fit_power_law(
             f"{problem.rows} runs cannot tell {problem.constants} constants and how sure they are: "
             f"{problem.constants + 1} runs are needed"
         )
-    best = _best(problem, optimize.least_squares)
+    best = _best(problem, optimize.least_squares, starts)
     residuals = problem.residuals(best)
     spread = _spread(residuals, problem.constants)
     if problem.fall(best) < LEAST_FALL * spread:
@@ -332,7 +340,7 @@ def import_scipy() -> tuple[Any, Any]:
     return optimize, stats
 
 
-def _best(problem: Problem, least_squares: Any) -> Array:
+def _best(problem: Problem, least_squares: Any, starts: Sequence[tuple[float, float]]) -> Array:
     """Return the best point: first by least absolute deviations, then with weights.
 
     Soft absolute deviations find the law despite outliers; the residuals around it give the spread
@@ -356,7 +364,7 @@ def _best(problem: Problem, least_squares: Any) -> Array:
         )
 
     # From coarse to fine: the sum of soft absolute values is convex enough only when it is coarse.
-    points = [problem.start(*start) for start in STARTS]
+    points = [problem.start(*start) for start in starts]
     for scale in (0.1, 0.01, 0.001):
         found = [_solved(point, "soft_l1", scale) for point in points]
         points = [item.x for item in found]

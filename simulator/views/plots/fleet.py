@@ -228,10 +228,8 @@ def load(frame: Frame, caption: Caption) -> Figure:
 
 def load_figure(curve: Curve) -> Figure:
     """Draw a deployment's curve."""
-    import pandas as pd
-
     study = study_of(curve.deployments[0].alone)
-    return load(pd.DataFrame(serve_rows(curve)), caption(study, ("decoded_tokens", "prompts")))
+    return load(_points(curve), caption(study, ("decoded_tokens", "prompts")))
 
 
 def load_frame(study: Study) -> Frame:
@@ -242,12 +240,18 @@ def load_frame(study: Study) -> Frame:
     WorkloadError
         If the question cannot run.
     """
-    import pandas as pd
-
     request = Request.of(study.workload, study.output_tokens)
     asked = (study.model, study.gpu, study.setup, request)
     curve = serve(*asked, attentions=ATTENTIONS, usd_per_hour=study.usd_per_hour)
-    return pd.DataFrame(serve_rows(curve))
+    return _points(curve)
+
+
+def _points(curve: Curve) -> Frame:
+    """Return the points of a curve, none where a request does not fit."""
+    import pandas as pd
+
+    times, rates = ("ttft_ms", "tpot_ms"), ("tokens_per_s_per_user", "tokens_per_s_per_gpu")
+    return pd.DataFrame(serve_rows(curve), columns=["attention", "concurrency", *times, *rates])
 
 
 def _load_finding(frame: Frame) -> str:
