@@ -517,13 +517,11 @@ def constants_note(gpu_rates: Rates) -> str:
                 "from other GPUs."
             )
         return f"Constants fitted to rows measured on {name}."
-    rates_of = {
+    keys = {
         "large-transfer": Key("bandwidth_fraction", "copy"),
         "matrix": Key("flops_fraction", "gemm"),
     }
-    measured = [
-        rate for rate, key in rates_of.items() if gpu_rates.constants[key].origin == "measured"
-    ]
+    measured = [rate for rate, key in keys.items() if gpu_rates.constants[key].origin == "measured"]
     if measured:
         return (
             f"{' and '.join(measured).capitalize()} rates measured on {name}, other constants "

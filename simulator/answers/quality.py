@@ -138,9 +138,7 @@ def quality(
         check_begins(work)
         own = last_own_tokens(output_tokens, work.query_tokens, work.accepted_tokens)
         work = work.but(decoded_tokens=own)
-    results = {
-        attention: estimate(model, gpu, setup.under(attention), work) for attention in ATTENTIONS
-    }
+    results = {name: estimate(model, gpu, setup.under(name), work) for name in ATTENTIONS}
     known = success.largest_k
     most = most_samples if known is None else min(most_samples, known)
     price = price_per_hour(gpu, setup.gpus, usd_per_hour)

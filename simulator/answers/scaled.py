@@ -174,14 +174,12 @@ FAMILIES: Mapping[str, Callable[[ModelShape], ModelShape]] = {
 }
 
 
-def _named(
-    model: ModelShape, base: ModelShape, size_factor: float, scale_by: ScaleBy
-) -> ModelShape:
+def _named(model: ModelShape, base: ModelShape, factor: float, scale_by: ScaleBy) -> ModelShape:
     """Describe a scaled model in its name and source."""
     name = base.name.removesuffix(f" with {base.kv_heads} KV heads")
     return model.model_copy(
         update={
-            "name": f"{name} x {size_factor:.2f} with {_kv_phrase(model)}",
+            "name": f"{name} x {factor:.2f} with {_kv_phrase(model)}",
             "source": f"{base.name}, scaled by {scale_by}; not a trained model",
         }
     )

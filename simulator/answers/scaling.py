@@ -194,9 +194,7 @@ def _fit(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> PowerLaw:
     )
 
 
-def _family_law(
-    law: PowerLaw, number: int, family: Family, runs: Sequence[TrainingRun]
-) -> FamilyLaw:
+def _family_law(law: PowerLaw, number: int, family: Family, runs: list[TrainingRun]) -> FamilyLaw:
     """Return a family's size factor and its interval, symmetric in the logarithm."""
     import numpy as np
 

@@ -101,9 +101,7 @@ def _axis(asked: set[int], low: int, high: int) -> tuple[int, ...]:
     return tuple(sorted(values - {0}))  # a context of no tokens has no place on a logarithmic axis
 
 
-def study_scenario(
-    scenario: Scenario, *, usd_per_hour: float | None = None, **settings: Any
-) -> Study:
+def study_scenario(scenario: Scenario, usd_per_hour: float | None = None, **settings: Any) -> Study:
     """Return a scenario as a study: its first model at the middle of every axis of its grid.
 
     Parameters

@@ -276,9 +276,7 @@ def _known(scaling: ScalingLaw | Studies | str | Path | None) -> ScalingLaw | Fa
     return FactorTable(factors=scaling.factors, source=f"pooled over the runs of {scaling.source}")
 
 
-def _forms(
-    base: ModelShape, target_kv_heads: Sequence[int], families: Sequence[str]
-) -> list[ModelShape]:
+def _forms(base: ModelShape, kv_heads: Sequence[int], families: Sequence[str]) -> list[ModelShape]:
     """Return the base with the attention of each model to compare with.
 
     Raises
@@ -289,7 +287,7 @@ def _forms(
     for name in families:
         if name not in FAMILIES:
             raise WorkloadError(unknown("family", name, FAMILIES))
-    for number in () if families else target_kv_heads:
+    for number in () if families else kv_heads:
         if number < 1:
             raise WorkloadError(f"a model has at least 1 KV head, not {number}")
         if number > base.heads:
@@ -297,7 +295,7 @@ def _forms(
                 f"{number} KV heads are more than the {base.heads} heads of {base.name}"
             )
     forms = [FAMILIES[name](base) for name in families]
-    forms = forms or [with_heads(base, number) for number in target_kv_heads]
+    forms = forms or [with_heads(base, number) for number in kv_heads]
     if not forms:
         raise WorkloadError("no number of KV heads to compare with was given")
     if base in forms:

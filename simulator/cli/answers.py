@@ -21,18 +21,14 @@ Answer = TypeVar("Answer")
 
 
 @with_question(opt.ONE_GPU, opt.ATTENTION, opt.EXPLAIN, opt.CHECK)
-def _estimate(
-    question: Question, output: Output, *, explain: bool, check: bool, **asked: Any
-) -> None:
+def _estimate(question: Question, output: Output, explain: bool, check: bool, **asked: Any) -> None:
     results = _answers(question, api.estimate, **asked)
     _write(output, question, results, explain=explain, whole=True)
     _check(check, all(result.memory.fits for result in results))
 
 
 @with_question(opt.ONE_GPU, opt.of_work("rule", opt.one_of(RULES)), opt.EXPLAIN, opt.CHECK)
-def _compare(
-    question: Question, output: Output, *, explain: bool, check: bool, **asked: Any
-) -> None:
+def _compare(question: Question, output: Output, explain: bool, check: bool, **asked: Any) -> None:
     results = _answers(question, api.compare, **asked)
     _write(output, question, results, explain=explain)
     fits = (item.standard.memory.fits or item.bifurcated.memory.fits for item in results)
@@ -108,7 +104,7 @@ def _plan(
     results = _answers(
         question,
         api.plan,
-        under_load=asked["requests_per_s"] is not None,
+        load=asked["requests_per_s"] is not None,
         gpus=opt.names_in(gpu) or None,
         attentions=attention,
         tensor_parallel=question.tensor_parallel,
@@ -149,9 +145,7 @@ def _serve(
     check_figure(figure)
     if figure is not None:
         question.settings()  # a figure is of one question
-    results = _answers(
-        question, api.serve, under_load=True, attentions=attention or ATTENTIONS, **asked
-    )
+    results = _answers(question, api.serve, load=True, attentions=attention or ATTENTIONS, **asked)
     draw_answer(results[0], figure)
     _write(output, question, results)
     _check(check, all(result.points for result in results))
@@ -165,12 +159,10 @@ def _tree(question: Question, output: Output, *, gpu: str, check: bool) -> None:
 
 
 def _answers(
-    question: Question, ask: Callable[..., Answer], *, under_load: bool = False, **changes: Any
+    question: Question, ask: Callable[..., Answer], *, load: bool = False, **changes: Any
 ) -> list[Answer]:
     """Answer the question, about a step or requests, for each combination of its lists."""
-    return [
-        ask(**(each.request if under_load else each.settings)(**changes)) for each in question.each
-    ]
+    return [ask(**(each.request if load else each.settings)(**changes)) for each in question.each]
 
 
 def _write(output: Output, question: Question, results: Sequence[Any], **how: Any) -> None:

@@ -134,9 +134,7 @@ def _measure(
     for kernel in kernels or ():
         find_kernel(kernel)  # an unusable library would fail cell by cell
     rates = _rates(gpu, opened.card.gpu)
-    result = _measure_plan(
-        plan, folder, opened, rates, settings, counted=counted, retry=retry or ()
-    )
+    result = _measure_plan(plan, folder, opened, rates, settings, counted, retry or ())
     output.write(result, _summary_table, dict, lambda result: result["files"])
 
 
@@ -217,7 +215,6 @@ def _measure_plan(
     device: "Device",
     gpu: "Rates | None",
     settings: "Settings",
-    *,
     counted: Sequence["AttentionCell"] | None = None,
     retry: Sequence[str] = (),
 ) -> dict[str, Any]:

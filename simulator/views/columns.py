@@ -90,9 +90,8 @@ class Column:
         """Return the item's value as computed."""
         if isinstance(item, Mapping) and not self.value:
             return item[self.key]
-        return (
-            self.value(item) if callable(self.value) else attrgetter(self.value or self.key)(item)
-        )
+        read = self.value if callable(self.value) else attrgetter(self.value or self.key)
+        return read(item)
 
     def plain(self, item: Any) -> Any:
         """Return the item's value as JSON and CSV show it."""
@@ -188,9 +187,8 @@ def as_object(columns: Iterable[Column], item: Any) -> Row:
 def as_table(columns: Iterable[Column], items: Iterable[Any]) -> "FittedTable":
     """Return items as a table for a terminal."""
     shown = tuple(columns)
-    return FittedTable(
-        columns=shown, rows=[[column.text(item) for column in shown] for item in items]
-    )
+    rows = [[column.text(item) for column in shown] for item in items]
+    return FittedTable(columns=shown, rows=rows)
 
 
 def line(*pieces: "str | tuple[str, str]") -> Line:

@@ -145,9 +145,7 @@ def _kv_read(result: Estimate) -> Step:
         latent = model.latent is not None and not setup.expanded
         kept = "the latent cache instead of K and V" if latent else "K and V"
         reference = f"{PAPER}, equation {6 if setup.bifurcated else 5}, {kept}, all layers"
-    return Step(
-        "KV bytes read", formula, numbers, _exact(float(result.totals.kv_bytes_read)), reference
-    )
+    return Step("KV bytes read", formula, numbers, _exact(result.totals.kv_bytes_read), reference)
 
 
 def _exact(number_of_bytes: float) -> str:
@@ -175,7 +173,7 @@ def _weights_read(result: Estimate) -> Step:
         "Weight bytes read",
         "each matrix once, visited experts only, table rows of the tokens at work",
         f"{count.total:,} parameters{active}, {result.setup.weights}, over {gpus}",
-        _exact(float(result.totals.weight_bytes_read)),
+        _exact(result.totals.weight_bytes_read),
         "docs/equations.md, projections and MLP",
     )
 
@@ -198,9 +196,7 @@ def _attention_flops(result: Estimate) -> Step:
     what = f"Attention FLOPs ({alike})"
     if model.latent is not None:
         # Absorbed keys are the latent and the rotary part, values the latent.
-        absorbed, expanded = (
-            sum(widths(model.latent)) for widths in (absorbed_widths, expanded_widths)
-        )
+        absorbed, expanded = sum(absorbed_widths(model.latent)), sum(expanded_widths(model.latent))
         symbol_of, expanded_symbol = "(2 kv_rank + rope_dim)", "(nope_dim + rope_dim + value_dim)"
         factor, symbols = f"2 x {absorbed}", f"2 {symbol_of}"
         if setup.expanded:
@@ -369,9 +365,8 @@ def _interval(result: Estimate) -> Step:
             "; ".join(parts) or "no error",
             f"{reference}; spreads: docs/accuracy.md",
         )
-    return Step(
-        what, formula, numbers, interval_phrase(result.step_low_s, result.step_high_s), reference
-    )
+    within = interval_phrase(result.step_low_s, result.step_high_s)
+    return Step(what, formula, numbers, within, reference)
 
 
 def _memory(result: Estimate) -> Step:

@@ -64,9 +64,7 @@ def quality_object(result: Quality) -> Row:
 
 def quality_rows(result: Quality) -> list[Row]:
     """Return every point, one row for each kind of attention and number of samples."""
-    return [
-        columns.as_object(POINT, point) for points in result.points.values() for point in points
-    ]
+    return [columns.as_object(POINT, each) for points in result.points.values() for each in points]
 
 
 def quality_view(result: Quality) -> View:

@@ -195,9 +195,8 @@ def with_gpus(caption: Caption, frame: Frame) -> Caption:
         if len(gpus) == 1
         else f"Profiles of {len(gpus)} GPUs, hash of all {hash_of(list(gpus['hash']))}."
     )
-    return Caption(
-        caption.subject, (*caption.notes[:-1], f"{origin} {profiles} {caption.notes[-1]}")
-    )
+    notes = (*caption.notes[:-1], f"{origin} {profiles} {caption.notes[-1]}")
+    return Caption(caption.subject, notes)
 
 
 # Of an axis without a point. [tokens/s]

@@ -65,9 +65,7 @@ def add(
     )
 
 
-def add_rule(
-    figure: Figure, x: Sequence[float], y: Sequence[float], name: str, **line: Any
-) -> None:
+def add_rule(figure: Figure, x: list[float], y: list[float], name: str, **line: Any) -> None:
     """Add a line that is a limit or a bound, and no prediction.
 
     Parameters
