@@ -139,6 +139,7 @@ def option(
     name: str,
     reads: Mapping[str, Any],
     text: str = "",
+    *,
     default: Any = None,
     kind: Any = None,
     spelt: str = "",

@@ -44,7 +44,9 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
     ),
     opt.of_work("shape", {"metavar": "NAME=SIZE"}, kind=list[str] | None),
     opt.of_work("inputs", {"metavar": "SIZES[:DTYPE]"}, kind=list[str] | None),
-    opt.of_work("dtype", opt.one_of(TYPES), "Type of its tensors.", "bf16", spelt="--dtype"),
+    opt.of_work(
+        "dtype", opt.one_of(TYPES), "Type of its tensors.", default="bf16", spelt="--dtype"
+    ),
     opt.of_work("layout", opt.one_of(LAYOUTS)),
     opt.ONE_GPU,
     opt.of_work("execution", opt.one_of(LAUNCHINGS), HELP["execution of trace"], default="eager"),
