@@ -36,73 +36,38 @@ if TYPE_CHECKING:
     from simulator.inputs.setup import Setup
     from simulator.inputs.workload import Workload
 
-__all__ = [
-    "Comparison",
-    "Curve",
-    "Estimate",
-    "Generation",
-    "HardwareProfile",
-    "ModelShape",
-    "Plan",
-    "Quality",
-    "ScalingLaw",
-    "Scenario",
-    "Setup",
-    "SimulatorError",
-    "Studies",
-    "Sweep",
-    "Tradeoff",
-    "TreePlan",
-    "Workload",
-    "__version__",
-    "compare",
-    "estimate",
-    "fit_scaling_law",
-    "fit_studies",
-    "generate",
-    "load_hardware",
-    "load_model",
-    "load_scenario",
-    "model_from_flags",
-    "plan",
-    "prepare_sweep",
-    "quality",
-    "serve",
-    "tradeoff",
-    "tree",
-]
+# Functions that answer, and those that read what is asked about; the classes of both.
+__all__ = ["compare", "estimate", "generate", "plan", "quality", "serve", "tradeoff", "tree"]
+__all__ += ["fit_scaling_law", "fit_studies", "prepare_sweep"]
+__all__ += ["load_hardware", "load_model", "load_scenario", "model_from_flags"]
+__all__ += ["Comparison", "Curve", "Estimate", "Generation", "Plan", "Quality", "ScalingLaw"]
+__all__ += ["Studies", "Sweep", "Tradeoff", "TreePlan"]
+__all__ += ["HardwareProfile", "ModelShape", "Scenario", "Setup", "SimulatorError", "Workload"]
+__all__ += ["__version__"]
 
+# By module: its public names.
 _NAMES = {
-    "simulator.answers.compare": ("Comparison",),
-    "simulator.answers.estimate": ("Estimate",),
-    "simulator.answers.generate": ("Generation",),
-    "simulator.answers.load": ("Curve",),
-    "simulator.answers.plan": ("Plan",),
-    "simulator.answers.quality": ("Quality",),
-    "simulator.answers.scaling": ("ScalingLaw", "fit_scaling_law"),
-    "simulator.answers.studies": ("Studies", "fit_studies"),
-    "simulator.answers.sweep": ("Sweep", "prepare_sweep"),
-    "simulator.answers.tradeoff": ("Tradeoff",),
-    "simulator.answers.tree": ("TreePlan",),
-    "simulator.api": (
-        "compare",
-        "estimate",
-        "generate",
-        "plan",
-        "quality",
-        "serve",
-        "tradeoff",
-        "tree",
-    ),
-    "simulator.errors": ("SimulatorError",),
-    "simulator.inputs.hardware": ("HardwareProfile", "load_hardware"),
-    "simulator.inputs.model": ("ModelShape",),
-    "simulator.inputs.presets": ("load_model", "model_from_flags"),
-    "simulator.inputs.scenario": ("Scenario", "load_scenario"),
-    "simulator.inputs.setup": ("Setup",),
-    "simulator.inputs.workload": ("Workload",),
+    "simulator.answers.compare": "Comparison",
+    "simulator.answers.estimate": "Estimate",
+    "simulator.answers.generate": "Generation",
+    "simulator.answers.load": "Curve",
+    "simulator.answers.plan": "Plan",
+    "simulator.answers.quality": "Quality",
+    "simulator.answers.scaling": "ScalingLaw fit_scaling_law",
+    "simulator.answers.studies": "Studies fit_studies",
+    "simulator.answers.sweep": "Sweep prepare_sweep",
+    "simulator.answers.tradeoff": "Tradeoff",
+    "simulator.answers.tree": "TreePlan",
+    "simulator.api": "compare estimate generate plan quality serve tradeoff tree",
+    "simulator.errors": "SimulatorError",
+    "simulator.inputs.hardware": "HardwareProfile load_hardware",
+    "simulator.inputs.model": "ModelShape",
+    "simulator.inputs.presets": "load_model model_from_flags",
+    "simulator.inputs.scenario": "Scenario load_scenario",
+    "simulator.inputs.setup": "Setup",
+    "simulator.inputs.workload": "Workload",
 }
-_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

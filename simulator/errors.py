@@ -97,8 +97,17 @@ def parted(message: str) -> tuple[str, str]:
 
 
 def nearest(value: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
-    """Return the known name closest to ``value``, or None if none is as alike as ``cutoff``.
+    """Return the known name closest to a word, or None.
 
+    Parameters
+    ----------
+    value, known
+        The word, and the names.
+    cutoff
+        How alike they must be, from 0 to 1, the same.
+
+    Examples
+    --------
     >>> nearest("h100sxm", ["a100-sxm-80gb", "h100-sxm"])
     'h100-sxm'
     """

@@ -7,11 +7,18 @@ and the command line starts quickly. Arrays must be float64, which is exact up t
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 # A Python number, or a numpy array that broadcasts with the others in the same formula. The type is
 # Any, because plain numbers must not import numpy.
 Numeric = Any
+# Arrays and frames in annotations, which so need no import.
+Array: TypeAlias = "np.ndarray"
+Frame: TypeAlias = "pd.DataFrame"
 Name = TypeVar("Name", bound=str)
 # Larger whole numbers are not exact in float64: they are shown as computed.
 LARGEST_EXACT = 2**53

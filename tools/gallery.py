@@ -21,7 +21,7 @@ from typing import Any
 
 from simulator.cli import main as bifurcate
 from simulator.views.plots.export import image
-from simulator.views.plots.registry import FIGURES
+from simulator.views.plots.registry import SHOWS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 PICTURES = FOLDER / "figures"
@@ -103,7 +103,7 @@ def page() -> str:
     """Return the page."""
     parts = []
     for picture in GALLERY:
-        shows = FIGURES[picture.figure].shows
+        shows = SHOWS[picture.figure]
         parts.append(
             PART.format(
                 shows=shows[0].upper() + shows[1:],

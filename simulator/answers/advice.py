@@ -139,7 +139,12 @@ def runnable(
 ) -> tuple[Sequence[Attention], tuple[str, ...]]:
     """Return the kinds of attention that a kernel runs, and why others are left out.
 
-    A kind that is asked for alone is always returned.
+    Parameters
+    ----------
+    attentions
+        The kinds asked for; a single one is always returned.
+    model, gpu
+        What is decoded, and on what.
     """
     barred = no_shared_kernel(model, gpu)
     if not barred or len(attentions) == 1:
@@ -213,10 +218,8 @@ def _spare_bytes(result: Estimate) -> str:
         width = " to 4 bits" if is_low_precision(narrowest) else ""
         return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
     if float(totals.kv_bytes_read) > LARGE_SHARE * moved:
-        low_precision = is_low_precision(setup.kv_bytes)
-        way = (
-            "use fewer KV heads or fewer samples" if low_precision else "store the KV cache in fp8"
-        )
+        narrow = is_low_precision(setup.kv_bytes)
+        way = "use fewer KV heads or fewer samples" if narrow else "store the KV cache in fp8"
         return f"{way}, because KV reads are most of the bytes moved"
     if find_way(setup.kernel).logits_in_memory:
         return "use a flash kernel, because the logits' passes through memory bind the step"

@@ -96,7 +96,7 @@ class Comparison(Answer):
         """
         if self.nothing_shared:
             return None
-        return from_where_on(self._gain("samples"), low=1, high=MOST_SAMPLES)
+        return from_where_on(self._gain("samples"), high=MOST_SAMPLES)
 
     @cached_property
     def break_even_context_tokens(self) -> int | None:
@@ -104,7 +104,7 @@ class Comparison(Answer):
         if self.nothing_shared:
             return None
         return from_where_on(
-            self._gain("context_tokens"), low=1, high=LONGEST_CONTEXT, after=TOKENS_PER_SPLIT
+            self._gain("context_tokens"), high=LONGEST_CONTEXT, after=TOKENS_PER_SPLIT
         )
 
     @cached_property

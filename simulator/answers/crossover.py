@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.answers.estimate import memory_on
 from simulator.errors import WorkloadError, check_between
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
+from simulator.numeric import Array
 from simulator.timing.constants import Rates
 from simulator.timing.step import decode_time
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # How far the map reaches by default, and at most.
 MOST_SAMPLES, LONGEST_CONTEXT = 1024, 2**17
@@ -75,19 +73,13 @@ class Crossover:
         By pairing, see :data:`PAIRINGS`.
     """
 
-    context_tokens: "np.ndarray"
-    samples: "np.ndarray"
-    base_step_s: Mapping[Attention, "np.ndarray"]
-    other_step_s: Mapping[Attention, "np.ndarray"]
-    base_memory_share: Mapping[Attention, "np.ndarray"]
-    other_memory_share: Mapping[Attention, "np.ndarray"]
+    context_tokens: Array
+    samples: Array
+    base_step_s: Mapping[Attention, Array]
+    other_step_s: Mapping[Attention, Array]
+    base_memory_share: Mapping[Attention, Array]
+    other_memory_share: Mapping[Attention, Array]
     borders: Mapping[Pairing, Border]
-
-    def speedup(self, pairing: Pairing) -> "np.ndarray":
-        """Return the base's time over the other's at every point of the map."""
-        import numpy as np
-
-        return np.asarray(self.base_step_s[pairing[0]] / self.other_step_s[pairing[1]])
 
 
 def crossover(
@@ -155,9 +147,9 @@ def _solve(
     gpu_rates: Rates,
     setup: Setup,
     work: Workload,
-    samples: "np.ndarray",
-    contexts: "np.ndarray",
-) -> tuple["np.ndarray", "np.ndarray"]:
+    samples: Array,
+    contexts: Array,
+) -> tuple[Array, Array]:
     """Return a model's step times and shares of the memory, arrays of samples x contexts."""
     import numpy as np
 
@@ -187,7 +179,7 @@ def grid_of(work: Workload, **arrays: Any) -> Workload:
     return work.but(**arrays)
 
 
-def log_steps(low: int, high: int) -> "np.ndarray":
+def log_steps(low: int, high: int) -> Array:
     """Return whole numbers in about equal steps of their logarithm, both ends included."""
     import numpy as np
 
@@ -195,7 +187,7 @@ def log_steps(low: int, high: int) -> "np.ndarray":
     return np.unique(np.append(np.round(low * 2**octaves), high).astype(int))
 
 
-def _border(speedup: "np.ndarray", rows: "np.ndarray") -> Border:
+def _border(speedup: Array, rows: Array) -> Border:
     """Find where the other model is faster: at each context, and on the rows of the map."""
     import numpy as np
 

@@ -9,7 +9,7 @@ from simulator.answers.capacity import most_samples
 from simulator.answers.compare import Comparison, compare
 from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation, generate
-from simulator.answers.price import cost_per_million_tokens, price_of
+from simulator.answers.price import Priced, cost_per_million_tokens, price_of
 from simulator.answers.study import Case
 from simulator.answers.verdict import Verdict
 from simulator.errors import WorkloadError
@@ -35,13 +35,13 @@ _BY_VERDICT: dict[Verdict, Standing] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Choice(Priced):
     """One GPU, or group of them, for a case.
 
     Attributes
     ----------
-    price
-        Price of one GPU, None where unknown.
+    price, gpus
+        Price of one GPU, None where unknown, and how many there are.
     name
         How the GPU was named: an id or a path.
     most_samples
@@ -56,19 +56,9 @@ class Choice:
     comparison: Comparison
     most_samples: Mapping[Attention, int | None]
     price: Price | None
+    gpus: int
     asked: bool
     target_step_s: float | None
-
-    @property
-    def usd_per_hour(self) -> float | None:
-        """Price of the whole group, None where unknown. [USD]."""
-        gpus = self.comparison.standard.setup.gpus
-        return None if self.price is None else self.price.value * gpus
-
-    @property
-    def comparable(self) -> bool:
-        """Whether a price is known that ranks with others."""
-        return self.price is not None and self.price.comparable
 
     @property
     def gpu(self) -> HardwareProfile:
@@ -197,6 +187,7 @@ def decide(
                     for step in (comparison.standard, comparison.bifurcated)
                 },
                 price=price_of(gpu, usd_per_hour),
+                gpus=case.setup.gpus,
                 asked=index < asked,
                 target_step_s=target_step_s,
             )

@@ -401,8 +401,8 @@ def fits_note(needs: Memory) -> str:
     if needs.verdict == "does not fit":
         return f"{no}: {format_gib(-float(needs.free_bytes))} short on each GPU."
     return (
-        f"{unsure} is too close to call: it takes {format_gib(float(needs.low_bytes))} to "
-        f"{format_gib(float(needs.high_bytes))} of {format_gib(float(needs.capacity_bytes))} on "
+        f"{unsure} is too close to call: it takes {format_gib(needs.low_bytes)} to "
+        f"{format_gib(needs.high_bytes)} of {format_gib(needs.capacity_bytes)} on "
         "each GPU."
     )
 
@@ -517,13 +517,11 @@ def constants_note(gpu_rates: Rates) -> str:
                 "from other GPUs."
             )
         return f"Constants fitted to rows measured on {name}."
-    rates_of = {
+    keys = {
         "large-transfer": Key("bandwidth_fraction", "copy"),
         "matrix": Key("flops_fraction", "gemm"),
     }
-    measured = [
-        rate for rate, key in rates_of.items() if gpu_rates.constants[key].origin == "measured"
-    ]
+    measured = [rate for rate, key in keys.items() if gpu_rates.constants[key].origin == "measured"]
     if measured:
         return (
             f"{' and '.join(measured).capitalize()} rates measured on {name}, other constants "

@@ -8,12 +8,11 @@ attention at the same point.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from simulator.answers.capacity import capacity
 from simulator.answers.estimate import Estimate, check_workload, estimate
-from simulator.answers.load import Curve, Request, serve
-from simulator.answers.price import SECONDS_PER_HOUR, TOKENS_PRICED, price_of, priced_gpus
+from simulator.answers.price import cost_per_million_tokens, price_of, priced_gpus
 from simulator.answers.scaled import FAMILIES, scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
@@ -25,12 +24,10 @@ from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.numeric import Frame
 from simulator.timing.constants import Key, rates
 from simulator.timing.interval import CACHE_READERS
 from simulator.units import MILLISECOND
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _LOSSES = ("loss_change", "loss_low", "loss_high")
 # Parts of a step; those that sharing the context changes come first.
@@ -54,7 +51,7 @@ def grid(
     model: ModelShape | None = None,
     gpu: HardwareProfile | None = None,
     **named: Any,
-) -> "pd.DataFrame":
+) -> Frame:
     """Compute every way of attention at every point of a grid around a study's question.
 
     Parameters
@@ -96,7 +93,7 @@ def grid(
     return frame
 
 
-def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
+def _long(block: Mapping[str, Any], attention: Attention) -> Frame:
     """Return one kind of attention of a block as rows."""
     import pandas as pd
 
@@ -113,7 +110,7 @@ def _long(block: Mapping[str, Any], attention: Attention) -> "pd.DataFrame":
     return pd.DataFrame({**shared, "variant": attention, **figures, "both_fit": both})
 
 
-def by_samples(study: Study) -> "pd.DataFrame":
+def by_samples(study: Study) -> Frame:
     """Vary the samples, including the last count that fits and the first that does not."""
     return grid(study, {"samples": _with_ends(study, study.samples_axis, "samples")})
 
@@ -139,19 +136,19 @@ def _with_ends(
     return sorted(values)
 
 
-def memory_by_samples(study: Study) -> "pd.DataFrame":
+def memory_by_samples(study: Study) -> Frame:
     """Return :func:`by_samples` with the bytes of memory that weights take. [bytes]."""
     weights = float(study.estimate("bifurcated").memory.weights_bytes)
     return by_samples(study).assign(weights_bytes=weights)
 
 
-def by_context(study: Study) -> "pd.DataFrame":
+def by_context(study: Study) -> Frame:
     """Vary the context, including the longest that fits and the first that does not."""
     axis = _with_ends(study, study.context_axis, "context_tokens")
     return grid(study, {"context_tokens": axis})
 
 
-def by_context_and_samples(study: Study) -> "pd.DataFrame":
+def by_context_and_samples(study: Study) -> Frame:
     """Vary samples and context over powers of two, as a map with four steps per doubling."""
     work = study.workload
     contexts = {*_between(study.context_axis, 4), work.context_tokens}
@@ -170,14 +167,14 @@ def _between(axis: Sequence[int], finer: int) -> list[int]:
     return sorted({round(2 ** (low + step / finer)) for step in range((high - low) * finer + 1)})
 
 
-def by_kernel(study: Study) -> "pd.DataFrame":
+def by_kernel(study: Study) -> Frame:
     """Vary the samples for every kernel, in a CUDA graph and in eager execution.
 
     Kernels of engines, and those that have no form for the model's cache, are left out.
     """
     import pandas as pd
 
-    def parts() -> Iterator["pd.DataFrame"]:
+    def parts() -> Iterator[Frame]:
         for kernel in algorithms():
             for execution in ("graph", "eager"):
                 named: dict[str, Any] = {"kernel": kernel, "execution": execution}
@@ -191,7 +188,7 @@ def by_kernel(study: Study) -> "pd.DataFrame":
     return pd.concat(parts(), ignore_index=True)
 
 
-def by_kv_heads(study: Study) -> "pd.DataFrame":
+def by_kv_heads(study: Study) -> Frame:
     """Vary the samples for multi-head, multi-group and multi-query forms of the model.
 
     Nothing else changes, so the forms are not of equal quality; ``family`` names them. A latent
@@ -212,7 +209,7 @@ def by_kv_heads(study: Study) -> "pd.DataFrame":
     return pd.concat(parts, ignore_index=True)
 
 
-def by_family(study: Study) -> "pd.DataFrame":
+def by_family(study: Study) -> Frame:
     """Set the loss of families at equal size beside their KV bytes and their step.
 
     Rows without ``attention`` are the shipped size factors: ``family``, ``matched_by``, ``runs``,
@@ -242,8 +239,9 @@ def by_family(study: Study) -> "pd.DataFrame":
         form = family(base)
         if family_of(form) in losses:
             ranks = study.setup.tensor_parallel
-            scaled = scale_model(base, form, size_factor=1.0, scale_by="mlp", ranks=ranks)
-            forms[family_of(form)] = scaled.model
+            forms[family_of(form)], _ = scale_model(
+                base, form, size_factor=1.0, scale_by="mlp", ranks=ranks
+            )
     shares = {name: form.cached_values / base.cached_values for name, form in forms.items()}
     told = [vars(each) | {"kv_share": each.kv_share or shares.get(each.family)} for each in factors]
     asked = [
@@ -263,7 +261,7 @@ def by_family(study: Study) -> "pd.DataFrame":
     return pd.DataFrame([*told, *asked])
 
 
-def by_own_tokens(study: Study) -> "pd.DataFrame":
+def by_own_tokens(study: Study) -> Frame:
     """Follow a request: the decoded tokens grow from the first step to the last."""
     work = study.workload
     first = work.query_tokens
@@ -283,7 +281,7 @@ def compared_gpus(study: Study) -> list[HardwareProfile]:
     return [study.gpu, *(gpu for gpu in priced_gpus() if gpu.id != study.gpu.id)]
 
 
-def by_gpu(study: Study) -> "pd.DataFrame":
+def by_gpu(study: Study) -> Frame:
     """Vary GPU, model and samples.
 
     Returns
@@ -313,7 +311,6 @@ def by_gpu(study: Study) -> "pd.DataFrame":
             gpus = study.setup.gpus
             price = price_of(gpu, study.usd_per_hour)
             usd_per_hour = math.nan if price is None else price.value * gpus
-            usd_per_s = usd_per_hour / SECONDS_PER_HOUR
             parts.append(
                 part.assign(
                     gpu_name=gpu.name,
@@ -323,7 +320,9 @@ def by_gpu(study: Study) -> "pd.DataFrame":
                     tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
                     usd_per_hour=usd_per_hour,
                     price_comparable=price is not None and price.comparable,
-                    usd_per_million_tokens=usd_per_s / part["tokens_per_s"] * TOKENS_PRICED,
+                    usd_per_million_tokens=cost_per_million_tokens(
+                        usd_per_hour, part["tokens_per_s"]
+                    ),
                 )
             )
     if not parts:
@@ -340,52 +339,10 @@ def _own_formats(study: Study, model: ModelShape) -> dict[str, Any]:
     return {"weight_dtype": weights.name, "kv_dtype": model.kv_dtype or weights.base}
 
 
-def at_question(study: Study) -> "pd.DataFrame":
+def at_question(study: Study) -> Frame:
     """Return :func:`by_gpu` at the question's own point, for its own model."""
     frame = by_gpu(replace(study, models=study.models[:1]))
     return frame[frame["asked"]].reset_index(drop=True)
-
-
-def by_concurrency(study: Study) -> "pd.DataFrame":
-    """Follow the question's requests under load, over concurrency: see :func:`of_curve`.
-
-    Raises
-    ------
-    WorkloadError
-        If the question cannot run.
-    """
-    curve = serve(
-        study.model,
-        study.gpu,
-        study.setup,
-        Request.of(study.workload, study.output_tokens),
-        attentions=ATTENTIONS,
-        usd_per_hour=study.usd_per_hour,
-    )
-    return of_curve(curve)
-
-
-def of_curve(curve: Curve) -> "pd.DataFrame":
-    """Return a deployment's curve.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row for each ``variant`` and ``concurrency`` [users]: ``ttft_ms`` and ``tpot_ms`` [ms],
-        ``tokens_per_s_per_user`` and ``tokens_per_s_per_gpu`` [1/s]; none where a request does not
-        fit.
-    """
-    import pandas as pd
-
-    columns = {
-        "variant": [point.deployment.attention for point in curve.points],
-        "concurrency": [point.concurrency for point in curve.points],
-        "ttft_ms": [point.served.ttft_s / MILLISECOND for point in curve.points],
-        "tpot_ms": [point.served.tpot_s / MILLISECOND for point in curve.points],
-        "tokens_per_s_per_user": [point.tokens_per_s_per_user for point in curve.points],
-        "tokens_per_s_per_gpu": [point.tokens_per_s_per_gpu for point in curve.points],
-    }
-    return pd.DataFrame(columns)
 
 
 # The operations of a step: where time and bytes go, and which roof bounds each.
@@ -419,7 +376,7 @@ def parts_of(step: Estimate) -> dict[str, float]:
     return spent
 
 
-def operations(study: Study) -> "pd.DataFrame":
+def operations(study: Study) -> Frame:
     """Break the question's step down into its operations, for every way of attention.
 
     Returns

@@ -100,7 +100,7 @@ class Generation(Answer):
         prefill = engine if step.setup.graph else f"of {tokens:,} tokens at once"
         return (
             "Memory is that of the whole request: its workspace, "
-            f"{format_gib(float(self.memory.workspace_bytes))}, is the larger of the last step's "
+            f"{format_gib(self.memory.workspace_bytes)}, is the larger of the last step's "
             f"and of a prefill {prefill}."
         )
 
@@ -149,12 +149,7 @@ def generate(
     setup = last_step.setup
     time = generation_time(model, setup, work, gpu_rates, output_tokens=output_tokens)
     low_s, high_s = request_interval(model, setup, work, gpu_rates, time, last_step.uncertainty)
-    loaded = None
-    if users is not None:
-        request = Request(workload=work, output_tokens=output_tokens)
-        server, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
-        if server.server is not None:
-            loaded = at_concurrency(server, users, price=price_of(gpu, usd_per_hour))
+    asked = None if users is None else Request(workload=work, output_tokens=output_tokens)
     return Generation(
         attention=setup.attention,
         output_tokens=output_tokens,
@@ -164,8 +159,34 @@ def generate(
         usd_per_hour=price_per_hour(gpu, setup.gpus, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,
-        loaded=loaded,
+        loaded=among_users(model, gpu, setup, asked, users, usd_per_hour),
     )
+
+
+def among_users(
+    model: ModelShape,
+    gpu: HardwareProfile,
+    setup: Setup,
+    request: Request | None,
+    users: int | None,
+    usd_per_hour: float | None,
+) -> Point | None:
+    """Follow a request among those of users; None without them, or if it does not fit.
+
+    Parameters
+    ----------
+    model, gpu, setup, request
+        What is decoded, on what, how, and the request.
+    users
+        How many ask for such a request again and again.
+    usd_per_hour
+        Price of one GPU instead of the profile's. [USD/h]
+    """
+    if request is None or users is None:
+        return None
+    found, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
+    price = price_of(gpu, usd_per_hour)
+    return None if found.server is None else at_concurrency(found, users, price=price)
 
 
 def check_begins(work: Workload) -> None:

@@ -10,12 +10,10 @@ arXiv 2203.15556, equation 2 (recalled), at a fixed amount of data without the l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.errors import MeasurementError
-
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.numeric import Array
 
 # The constants that all families share: E, A and alpha.
 SHARED = 3
@@ -53,11 +51,7 @@ class Problem:
     """
 
     def __init__(
-        self,
-        parameters: "np.ndarray",
-        losses: "np.ndarray",
-        families: "np.ndarray",
-        tokens: "np.ndarray | None" = None,
+        self, parameters: Array, losses: Array, families: Array, tokens: "Array | None" = None
     ) -> None:
         import numpy as np
 
@@ -87,7 +81,7 @@ class Problem:
         limits = np.vstack([[(0.0, LARGEST_SHARE)], terms, moves, terms[: self.free_tokens]])
         self.low, self.high = limits.T
 
-    def start(self, share: float, alpha: float) -> "np.ndarray":
+    def start(self, share: float, alpha: float) -> Array:
         """Return a starting point: the level that fits E and alpha, without shifts."""
         import numpy as np
 
@@ -100,14 +94,14 @@ class Problem:
         point[1] = np.median(np.log(left) + exponent * self.sizes)
         return point
 
-    def residuals(self, point: "np.ndarray") -> "np.ndarray":
+    def residuals(self, point: Array) -> Array:
         """Return ln(predicted / observed) of every run."""
         import numpy as np
 
         predicted = point[0] + self._reducible(point) + self._of_tokens(point)
         return np.asarray(np.log(predicted) - np.log(self.losses))
 
-    def jacobian(self, point: "np.ndarray") -> "np.ndarray":
+    def jacobian(self, point: Array) -> Array:
         """Return how the residuals change with each constant."""
         import numpy as np
 
@@ -120,7 +114,7 @@ class Problem:
         columns += [of_share, -of_share * self.tokens[:, None]][: self.free_tokens]
         return np.hstack(columns)
 
-    def fall(self, point: "np.ndarray") -> float:
+    def fall(self, point: Array) -> float:
         """Return by how much ln L of the reference falls over the fitted sizes."""
         import numpy as np
 
@@ -129,11 +123,11 @@ class Problem:
         first, last = rest + np.exp(point[1] - point[2] * ends)
         return float(np.log(first / last))
 
-    def beta(self, point: "np.ndarray") -> float:
+    def beta(self, point: Array) -> float:
         """Return the exponent of tokens, fixed or fitted."""
         return float(point[-1]) if self.free_tokens > 1 else TOKEN_EXPONENT
 
-    def _of_tokens(self, point: "np.ndarray") -> "np.ndarray":
+    def _of_tokens(self, point: Array) -> Array:
         """Return each run's predicted term in tokens, 0 where the law has none."""
         import numpy as np
 
@@ -142,7 +136,7 @@ class Problem:
         level = point[self.of_shifts.stop] - self.beta(point) * self.tokens
         return np.asarray(np.exp(np.clip(level, -200, 200)))
 
-    def _reducible(self, point: "np.ndarray") -> "np.ndarray":
+    def _reducible(self, point: Array) -> Array:
         """Return each run's predicted term in size."""
         import numpy as np
 
@@ -189,22 +183,22 @@ class PowerLaw:
     irreducible_loss: float
     log_reducible: float
     exponent: float
-    shifts: "np.ndarray"
+    shifts: Array
     center_parameters: float
     log_of_tokens: float | None
     token_exponent: float | None
     center_tokens: float | None
-    covariance: "np.ndarray"
-    residuals: "np.ndarray"
+    covariance: Array
+    residuals: Array
     spread: float
-    outliers: "np.ndarray"
-    drifts: "np.ndarray"
-    drift_errors: "np.ndarray"
+    outliers: Array
+    drifts: Array
+    drift_errors: Array
     spare: int
     quantile: float
 
     @property
-    def stderr(self) -> "np.ndarray":
+    def stderr(self) -> Array:
         """Standard errors in the order of the covariance."""
         import numpy as np
 
@@ -259,11 +253,11 @@ class PowerLaw:
 
 
 def fit_power_law(
-    parameters: "np.ndarray",
-    losses: "np.ndarray",
-    families: "np.ndarray",
+    parameters: Array,
+    losses: Array,
+    families: Array,
     *,
-    tokens: "np.ndarray | None" = None,
+    tokens: "Array | None" = None,
     starts: Sequence[tuple[float, float]] = STARTS,
 ) -> PowerLaw:
     """Fit the law.
@@ -346,9 +340,7 @@ def import_scipy() -> tuple[Any, Any]:
     return optimize, stats
 
 
-def _best(
-    problem: Problem, least_squares: Any, starts: Sequence[tuple[float, float]]
-) -> "np.ndarray":
+def _best(problem: Problem, least_squares: Any, starts: Sequence[tuple[float, float]]) -> Array:
     """Return the best point: first by least absolute deviations, then with weights.
 
     Soft absolute deviations find the law despite outliers; the residuals around it give the spread
@@ -356,7 +348,7 @@ def _best(
     """
     import numpy as np
 
-    def _solved(point: "np.ndarray", loss: str, scale: float) -> Any:
+    def _solved(point: Array, loss: str, scale: float) -> Any:
         return least_squares(
             problem.residuals,
             np.clip(point, problem.low + 1e-9, problem.high - 1e-9),
@@ -383,7 +375,7 @@ def _best(
     return np.asarray(best)
 
 
-def _spread(residuals: "np.ndarray", constants: int) -> float:
+def _spread(residuals: Array, constants: int) -> float:
     """Return a robust standard deviation of residuals.
 
     A fit can make as many residuals zero as it has constants, so the smallest are left out.
@@ -394,9 +386,7 @@ def _spread(residuals: "np.ndarray", constants: int) -> float:
     return max(float(np.median(largest)) / MEDIAN_OF_NORMAL, LEAST_SPREAD)
 
 
-def _covariance(
-    jacobian: "np.ndarray", residuals: "np.ndarray", spread: float, *, held: bool
-) -> "np.ndarray":
+def _covariance(jacobian: Array, residuals: Array, spread: float, *, held: bool) -> Array:
     """Return the covariance of the constants under Cauchy's weights (Huber's formula).
 
     A fixed constant has none.
@@ -417,9 +407,7 @@ def _covariance(
     return covariance
 
 
-def _drifts(
-    problem: Problem, best: "np.ndarray", residuals: "np.ndarray", spread: float
-) -> tuple["np.ndarray", "np.ndarray"]:
+def _drifts(problem: Problem, best: Array, residuals: Array, spread: float) -> tuple[Array, Array]:
     """Return how ln F of each family seems to change with size, and the standard errors.
 
     One step leads from the fit towards a law that lets it change. If families had different

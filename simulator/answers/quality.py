@@ -1,8 +1,9 @@
 """Quality against latency: how many samples a target allows, and the pass@k they reach."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import Literal
 
 from simulator.answers.answer import Answer
 from simulator.answers.crossover import grid_of, log_steps
@@ -19,9 +20,6 @@ from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.request import request_times
 from simulator.timing.step import decode_time
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # What limits the number of samples.
 Limit = Literal["time", "memory", "counts", "search"]
@@ -140,20 +138,18 @@ def quality(
         check_begins(work)
         own = last_own_tokens(output_tokens, work.query_tokens, work.accepted_tokens)
         work = work.but(decoded_tokens=own)
-    results = {
-        attention: estimate(model, gpu, setup.under(attention), work) for attention in ATTENTIONS
-    }
+    results = {name: estimate(model, gpu, setup.under(name), work) for name in ATTENTIONS}
     known = success.largest_k
     most = most_samples if known is None else min(most_samples, known)
     price = price_per_hour(gpu, setup.gpus, usd_per_hour)
-    costs = {
-        attention: _Costs(result, success, output_tokens, price)
+    points = {
+        attention: partial(_points, result, success, output_tokens, price)
         for attention, result in results.items()
     }
     beyond: Limit = "counts" if known is not None and known <= most_samples else "search"
     best = {
-        attention: cost.best(most, beyond, target_step_s, target_request_s)
-        for attention, cost in costs.items()
+        attention: _best(of, most, beyond, target_step_s, target_request_s)
+        for attention, of in points.items()
     }
     shown = {*map(int, log_steps(1, most)), min(work.samples, most)}
     shown |= {item.point.samples for item in best.values() if item.point is not None}
@@ -163,7 +159,7 @@ def quality(
         output_tokens=output_tokens,
         target_step_s=target_step_s,
         target_request_s=target_request_s,
-        points={attention: cost.points(sorted(shown)) for attention, cost in costs.items()},
+        points={attention: of(sorted(shown)) for attention, of in points.items()},
         best=best,
     )
 
@@ -189,79 +185,75 @@ def _check(
     check_between("output_tokens", output_tokens, 1, MOST_OUTPUT_TOKENS)
 
 
-@dataclass(frozen=True)
-class _Costs:
-    """Cost and pass@k over numbers of samples, under one kind of attention."""
+def _points(
+    result: Estimate,
+    success: Success,
+    output_tokens: int | None,
+    usd_per_hour: float | None,
+    samples: Sequence[int],
+) -> tuple[QualityPoint, ...]:
+    """Return a point for each number of samples, all computed at once."""
+    import numpy as np
 
-    result: Estimate
-    success: Success
-    output_tokens: int | None
-    usd_per_hour: float | None
+    model, setup, work = result.model, result.setup, result.workload
+    counts = np.asarray(samples, dtype=np.float64)
+    grid = grid_of(work, samples=counts)
+    steps = decode_time(model, setup, grid, result.rates).total_s
+    needs = memory_on(result.gpu, model, setup, grid, prefill=output_tokens is not None)
+    requests: Sequence[float | None] = [None] * len(counts)
+    if output_tokens is not None:
+        times = request_times(
+            model, setup, work, result.rates, samples=counts, output_tokens=output_tokens
+        )
+        requests = times.tolist()
+    steps = np.broadcast_to(steps, counts.shape)
+    fits = np.broadcast_to(needs.fits, counts.shape)
+    usd_per_s = None if usd_per_hour is None else usd_per_hour / SECONDS_PER_HOUR
+    return tuple(
+        QualityPoint(
+            attention=setup.attention,
+            samples=int(count),
+            step_s=float(step_s),
+            request_s=request_s,
+            fits=bool(held),
+            pass_at_k=probability,
+            stderr=stderr,
+            usd_per_problem=None
+            if request_s is None or usd_per_s is None
+            else usd_per_s * request_s / work.prompts,
+        )
+        for count, step_s, request_s, held in zip(counts, steps, requests, fits, strict=True)
+        for probability, stderr in [success.at(int(count))]
+    )
 
-    def at(self, samples: int) -> QualityPoint:
-        """Return the point of one number of samples."""
-        return self.points([samples])[0]
 
-    def points(self, samples: "Sequence[int] | np.ndarray") -> tuple[QualityPoint, ...]:
-        """Return a point for each number of samples, all computed at once."""
-        import numpy as np
+def _best(
+    points: Callable[[Sequence[int]], tuple[QualityPoint, ...]],
+    most: int,
+    beyond: Limit,
+    target_step_s: float | None,
+    target_request_s: float | None,
+) -> Affordable:
+    """Return the most samples that fit in memory and within the targets.
 
-        result = self.result
-        model, setup, work = result.model, result.setup, result.workload
-        counts = np.asarray(samples, dtype=np.float64)
-        grid = grid_of(work, samples=counts)
-        steps = decode_time(model, setup, grid, result.rates).total_s
-        tokens = self.output_tokens
-        needs = memory_on(result.gpu, model, setup, grid, prefill=tokens is not None)
-        requests: Sequence[float | None] = [None] * len(counts)
-        if tokens is not None:
-            times = request_times(
-                model, setup, work, result.rates, samples=counts, output_tokens=tokens
-            )
-            requests = times.tolist()
-        steps = np.broadcast_to(steps, counts.shape)
-        fits = np.broadcast_to(needs.fits, counts.shape)
-        usd_per_s = None if self.usd_per_hour is None else self.usd_per_hour / SECONDS_PER_HOUR
-        return tuple(
-            QualityPoint(
-                attention=setup.attention,
-                samples=int(count),
-                step_s=float(step_s),
-                request_s=request_s,
-                fits=bool(held),
-                pass_at_k=probability,
-                stderr=stderr,
-                usd_per_problem=None
-                if request_s is None or usd_per_s is None
-                else usd_per_s * request_s / work.prompts,
-            )
-            for count, step_s, request_s, held in zip(counts, steps, requests, fits, strict=True)
-            for probability, stderr in [self.success.at(int(count))]
+    ``beyond`` is what rules out more than ``most``.
+    """
+
+    def at(samples: int) -> QualityPoint:
+        return points([samples])[0]
+
+    def in_time(samples: int) -> bool:
+        point = at(samples)
+        limits = (point.step_s, target_step_s), (point.request_s, target_request_s)
+        return all(
+            target is None or (time is not None and time <= target) for time, target in limits
         )
 
-    def best(
-        self, most: int, beyond: Limit, target_step_s: float | None, target_request_s: float | None
-    ) -> Affordable:
-        """Return the most samples that fit in memory and within the targets.
-
-        Parameters
-        ----------
-        beyond
-            What rules out more than ``most`` samples.
-        """
-
-        def in_time(samples: int) -> bool:
-            point = self.at(samples)
-            limits = (point.step_s, target_step_s), (point.request_s, target_request_s)
-            return all(
-                target is None or (time is not None and time <= target) for time, target in limits
-            )
-
-        held = largest(lambda samples: self.at(samples).fits, low=1, high=most)
-        if held is None:
-            return Affordable(point=None, limit="memory")
-        timely = largest(in_time, low=1, high=held)
-        if timely is None:
-            return Affordable(point=None, limit="time")
-        limit: Limit = "time" if timely < held else "memory" if held < most else beyond
-        return Affordable(point=self.at(timely), limit=limit)
+    held = largest(lambda samples: at(samples).fits, low=1, high=most)
+    if held is None:
+        return Affordable(point=None, limit="memory")
+    timely = largest(in_time, low=1, high=held)
+    if timely is None:
+        return Affordable(point=None, limit="time")
+    limit: Limit = "time" if timely < held else "memory" if held < most else beyond
+    return Affordable(point=at(timely), limit=limit)

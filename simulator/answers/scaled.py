@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from typing import Any, Literal, get_args
@@ -31,23 +30,6 @@ GROUP_SIZE = 4
 YOCO_WINDOW = 1024
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScaledModel:
-    """A model of a wanted size.
-
-    Attributes
-    ----------
-    model, parameters
-        Its shape and size.
-    size_error
-        Relative difference between the size and the wanted one.
-    """
-
-    model: ModelShape
-    parameters: int
-    size_error: float
-
-
 def scale_model(
     base: ModelShape,
     form: ModelShape,
@@ -55,8 +37,8 @@ def scale_model(
     size_factor: float,
     scale_by: ScaleBy = "width",
     ranks: int = 1,
-) -> ScaledModel:
-    """Scale a model of another family to be as good as before.
+) -> tuple[ModelShape, float]:
+    """Return a model of another family that is as good as before, and the error of its size.
 
     Parameters
     ----------
@@ -83,8 +65,8 @@ def scale_model(
     --------
     >>> from simulator.inputs.presets import load_model
     >>> llama = load_model("llama-2-7b")
-    >>> larger = scale_model(llama, with_heads(llama, 1), size_factor=1.1)
-    >>> larger.model.hidden_size, larger.model.heads, larger.model.intermediate_size
+    >>> larger, _ = scale_model(llama, with_heads(llama, 1), size_factor=1.1)
+    >>> larger.hidden_size, larger.heads, larger.intermediate_size
     (4608, 36, 13056)
     """
     _check(base, form, scale_by)
@@ -98,11 +80,7 @@ def scale_model(
         ]
         if near:
             *_, model = min(near, key=lambda item: item[:3])
-            return ScaledModel(
-                model=_named(model, base, size_factor, scale_by),
-                parameters=count_parameters(model).total,
-                size_error=_size_error(model, target),
-            )
+            return _named(model, base, size_factor, scale_by), _size_error(model, target)
     raise ModelError(
         f"{base.name}: no {scale_by} with round sizes gives {_kv_phrase(form)} and "
         f"{target / MEGA:,.0f} M parameters within {SIZE_TOLERANCE:.0%}; "
@@ -196,14 +174,12 @@ FAMILIES: Mapping[str, Callable[[ModelShape], ModelShape]] = {
 }
 
 
-def _named(
-    model: ModelShape, base: ModelShape, size_factor: float, scale_by: ScaleBy
-) -> ModelShape:
+def _named(model: ModelShape, base: ModelShape, factor: float, scale_by: ScaleBy) -> ModelShape:
     """Describe a scaled model in its name and source."""
     name = base.name.removesuffix(f" with {base.kv_heads} KV heads")
     return model.model_copy(
         update={
-            "name": f"{name} x {size_factor:.2f} with {_kv_phrase(model)}",
+            "name": f"{name} x {factor:.2f} with {_kv_phrase(model)}",
             "source": f"{base.name}, scaled by {scale_by}; not a trained model",
         }
     )

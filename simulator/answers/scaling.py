@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from simulator.answers.answer import Answer
 from simulator.answers.power_law import SHARED, PowerLaw, fit_power_law
@@ -18,9 +17,7 @@ from simulator.inputs.csv_files import (
     families_of,
     read_training_runs,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.numeric import Array
 
 # Fewer sizes do not show a family's curve.
 LEAST_SIZES = 3
@@ -57,26 +54,25 @@ class FamilyLaw:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """The largest model of each family, predicted by a fit to all others.
+class HeldOutRun:
+    """A run of the largest size, predicted from the smaller ones.
 
     Attributes
     ----------
-    runs
-        The runs that were left out.
+    run, family
+        The run, and the name of its family.
     predicted
-        The losses that this fit predicts for them.
+        Its loss by the law of the others.
     """
 
-    runs: tuple[TrainingRun, ...]
-    predicted: tuple[float, ...]
+    run: TrainingRun
+    family: str
+    predicted: float
 
     @property
-    def errors(self) -> tuple[float, ...]:
+    def error(self) -> float:
         """Predicted over observed loss, minus 1."""
-        return tuple(
-            loss / run.loss - 1 for run, loss in zip(self.runs, self.predicted, strict=True)
-        )
+        return self.predicted / self.run.loss - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +88,7 @@ class ScalingLaw(Answer):
     laws
         The families: the reference first, then by decreasing number of KV heads.
     held_out
-        None if the other runs are too few for a fit.
+        The largest model of each family; None if the other runs are too few for a fit.
     notes
         What was left out and what the runs cannot tell, one sentence each.
     """
@@ -102,7 +98,7 @@ class ScalingLaw(Answer):
     runs: tuple[TrainingRun, ...]
     families: tuple[int, ...]
     laws: tuple[FamilyLaw, ...]
-    held_out: HeldOut | None
+    held_out: tuple[HeldOutRun, ...] | None
     refused: tuple[RefusedRow, ...]
     notes: tuple[str, ...]
 
@@ -139,7 +135,7 @@ def fit_scaling_law(training_runs: str | Path) -> ScalingLaw:
         _family_law(law, number, family, [run for run, of in kept if of == family])
         for number, family in enumerate(order)
     )
-    held_out = _hold_out(runs, numbers)
+    held_out = _hold_out(kept, numbers)
     if held_out is None:
         notes.append(
             "The largest sizes were not held out: without them there are too few runs for a fit."
@@ -198,9 +194,7 @@ def _fit(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> PowerLaw:
     )
 
 
-def _family_law(
-    law: PowerLaw, number: int, family: Family, runs: Sequence[TrainingRun]
-) -> FamilyLaw:
+def _family_law(law: PowerLaw, number: int, family: Family, runs: list[TrainingRun]) -> FamilyLaw:
     """Return a family's size factor and its interval, symmetric in the logarithm."""
     import numpy as np
 
@@ -217,23 +211,25 @@ def _family_law(
     )
 
 
-def _hold_out(runs: Sequence[TrainingRun], numbers: Sequence[int]) -> HeldOut | None:
+def _hold_out(
+    kept: Sequence[tuple[TrainingRun, Family]], numbers: Sequence[int]
+) -> tuple[HeldOutRun, ...] | None:
     """Predict the largest model of each family from all smaller ones."""
-    pairs = list(zip(runs, numbers, strict=True))
-    largest = {
-        number: max(run.parameters for run, of in pairs if of == number) for number in numbers
-    }
-    left = [(run, of) for run, of in pairs if run.parameters == largest[of]]
-    rest = [(run, of) for run, of in pairs if run.parameters != largest[of]]
-    if len({run.tokens for run, _ in rest}) == 1 < len({run.tokens for run in runs}):
+    largest = {of: max(run.parameters for run, other in kept if other == of) for _, of in kept}
+    numbered = list(zip(kept, numbers, strict=True))
+    rest = [(run, at) for (run, of), at in numbered if run.parameters != largest[of]]
+    if len({run.tokens for run, _ in rest}) == 1 < len({run.tokens for run, _ in kept}):
         return None
     try:
-        law = _fit([run for run, _ in rest], [of for _, of in rest])
+        law = _fit([run for run, _ in rest], [at for _, at in rest])
     except MeasurementError:
         return None
-    return HeldOut(
-        runs=tuple(run for run, _ in left),
-        predicted=tuple(float(law.loss(run.parameters, of, run.tokens)) for run, of in left),
+    return tuple(
+        HeldOutRun(
+            run=run, family=of.name, predicted=float(law.loss(run.parameters, at, run.tokens))
+        )
+        for (run, of), at in numbered
+        if run.parameters == largest[of]
     )
 
 
@@ -267,7 +263,7 @@ def _doubts(law: PowerLaw, laws: Sequence[FamilyLaw], runs: Sequence[TrainingRun
     return doubts
 
 
-def predicted_losses(fitted: ScalingLaw) -> "np.ndarray":
+def predicted_losses(fitted: ScalingLaw) -> Array:
     """Return the law's loss at each run."""
     import numpy as np
 

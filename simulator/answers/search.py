@@ -76,10 +76,8 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
     return high if first_false is None else first_false - 1
 
 
-def from_where_on(
-    ratio: Callable[[int], float], *, low: int, high: int, after: int = 1
-) -> int | None:
-    """Return the smallest integer at and above which a ratio exceeds 1; None if it ends below.
+def from_where_on(ratio: Callable[[int], float], *, high: int, after: int = 1) -> int | None:
+    """Return the smallest integer from which on, up to an end, a ratio exceeds 1; None for none.
 
     The ratio may cross 1 several times: the last crossing counts, and the search comes from above.
     Below n, a ratio r at n falls at most in proportion, or a tenth faster because of waves, so
@@ -92,20 +90,20 @@ def from_where_on(
         Integers tried are one more than a multiple of this, where a ratio that moves in such steps
         is smallest.
 
-    >>> from_where_on(lambda n: n / 20, low=1, high=1000)
+    >>> from_where_on(lambda n: n / 20, high=1000)
     21
-    >>> from_where_on(lambda n: 0.9 if 30 <= n < 40 else (n / 20) ** 0.2, low=1, high=1000)
+    >>> from_where_on(lambda n: 0.9 if 30 <= n < 40 else (n / 20) ** 0.2, high=1000)
     40
     """
     above = high
     now = ratio(above)
     if now <= 1:
         return None
-    while above > low:
+    while above > 1:
         trial = int(above * min(SAFE_RATIO / now, 2 ** (-1 / PER_OCTAVE)))
-        trial = max(low, min(above - 1, (trial - 1) // after * after + 1))
+        trial = max(1, min(above - 1, (trial - 1) // after * after + 1))
         now = ratio(trial)
         if now <= 1:
             return _halved(lambda n: ratio(n) > 1, trial, above)
         above = trial
-    return low
+    return 1

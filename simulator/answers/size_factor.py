@@ -112,9 +112,8 @@ def fitted_factor(scaling: ScalingLaw, base: ModelShape, form: ModelShape) -> Si
     """
     start, end = _weights(scaling, base), _weights(scaling, form)
     difference = [ours - theirs for ours, theirs in zip(end, start, strict=True)]
-    shift = sum(
-        weight * float(value) for weight, value in zip(difference, scaling.law.shifts, strict=True)
-    )
+    pairs = zip(difference, scaling.law.shifts, strict=True)
+    shift = sum(weight * float(value) for weight, value in pairs)
     # The reference has a shift of 0, known exactly.
     error = scaling.law.quantile * _spread_of(difference[1:], scaling)
     between = any(SAME < weight < 1 - SAME for weight in (*start, *end))
@@ -203,9 +202,7 @@ def pooled_factor(
     what = family
     origin: Origin = "studies"
     # The weights of families in ln F: the other's less the base's, where neither is the reference.
-    weights = {
-        name: float(weight) for name, weight in ((family, 1), (own, -1)) if name != REFERENCE
-    }
+    weights = {name: weight for name, weight in ((family, 1.0), (own, -1.0)) if name != REFERENCE}
     if own == family == "multi-group":
         weights, origin = {"multi-query": position(form) - position(base)}, "assumed"
         what = "assumed: a part of multi-query's ln F, the same for each halving of the KV heads"

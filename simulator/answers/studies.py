@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from simulator.answers.answer import Answer
 from simulator.answers.power_law import CONFIDENCE, LEAST_SPREAD, import_scipy
+from simulator.answers.scaling import HeldOutRun
 from simulator.errors import MeasurementError
 from simulator.inputs.csv_files import (
     Matching,
@@ -34,9 +35,7 @@ from simulator.inputs.csv_files import (
     family_name,
     read_training_runs,
 )
-
-if TYPE_CHECKING:
-    import numpy as np
+from simulator.numeric import Array
 
 Item = TypeVar("Item")
 Shared = TypeVar("Shared")
@@ -203,26 +202,6 @@ class LeftOut:
     def inside(self) -> bool:
         """Whether the interval holds the paper's own factor."""
         return self.low <= self.size_factor <= self.high
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOutRun:
-    """A model of its set's largest size, predicted from the smaller ones.
-
-    Attributes
-    ----------
-    predicted
-        Its loss by the set's own line through them.
-    """
-
-    run: TrainingRun
-    family: str
-    predicted: float
-
-    @property
-    def error(self) -> float:
-        """Predicted over observed loss, minus 1."""
-        return self.predicted / self.run.loss - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,7 +448,7 @@ def _of_tokens(runs: Sequence[_Run], exponent: float) -> tuple[float | None, flo
         (item.run.metric, item.family, item.run.matched_by, size)
         for item, size in zip(known, sizes, strict=True)
     ]
-    groups = _members(alike, set(alike))
+    groups = _members(alike, dict.fromkeys(alike))
     apart = np.eye(len(known)) - groups @ np.linalg.pinv(groups)
     log_tokens = apart @ np.log([item.run.tokens or 1.0 for item in known])
     both = np.log([[item.run.loss, item.run.parameters] for item in known])
@@ -500,7 +479,7 @@ def _slope(runs: Sequence[_Run]) -> tuple[float, float] | None:
     solution = inverse @ design.T @ losses
     residuals = losses - design @ solution
     # Errors that the runs of one size share: the sandwich over cells, for few clusters.
-    cells = {item.cell for item in runs}
+    cells = dict.fromkeys(item.cell for item in runs)
     pulls = _members([item.cell for item in runs], cells).T @ (design * residuals[:, None])
     levels = len({item.set for item in runs}) + 1
     if len(cells) <= levels:
@@ -511,9 +490,7 @@ def _slope(runs: Sequence[_Run]) -> tuple[float, float] | None:
     return (value, error) if value > 0 else None
 
 
-def _design(
-    runs: Sequence[_Run], levels: Sequence[tuple[object, ...]]
-) -> "tuple[np.ndarray, list[str]]":
+def _design(runs: Sequence[_Run], levels: Sequence[tuple[object, ...]]) -> tuple[Array, list[str]]:
     """Return columns of 0 and 1: one for each level, and one for each family but multi-head."""
     import numpy as np
 
@@ -522,7 +499,7 @@ def _design(
     return np.hstack([of_levels, _members([item.family for item in runs], families)]), families
 
 
-def _members(values: Sequence[object], groups: Iterable[object]) -> "np.ndarray":
+def _members(values: Sequence[object], groups: Iterable[object]) -> Array:
     """Return columns of 0 and 1: which values are of each group."""
     import numpy as np
 

@@ -5,7 +5,6 @@ A study is one question and the values to vary around it; a case is one model of
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -19,7 +18,6 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, Value
 from simulator.inputs.setup import Attention, Setup, ask
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import Rates, rates
 from simulator.units import MILLISECOND
 
 DEFAULT_OUTPUT_TOKENS = 256
@@ -68,11 +66,6 @@ class Study:
         """The question's GPU."""
         return self.gpus[0]
 
-    @cached_property
-    def rates(self) -> Rates:
-        """Constants of the question's GPU."""
-        return rates(self.gpu, self.setup.constants)
-
     @property
     def samples_axis(self) -> tuple[int, ...]:
         """Samples to draw: those asked for, and powers of two around them."""
@@ -108,9 +101,7 @@ def _axis(asked: set[int], low: int, high: int) -> tuple[int, ...]:
     return tuple(sorted(values - {0}))  # a context of no tokens has no place on a logarithmic axis
 
 
-def study_scenario(
-    scenario: Scenario, *, usd_per_hour: float | None = None, **settings: Any
-) -> Study:
+def study_scenario(scenario: Scenario, usd_per_hour: float | None = None, **settings: Any) -> Study:
     """Return a scenario as a study: its first model at the middle of every axis of its grid.
 
     Parameters

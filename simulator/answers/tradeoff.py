@@ -3,13 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.load import Point, Request, at_concurrency, deployments
-from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
+from simulator.answers.generate import among_users
+from simulator.answers.load import Point, Request
+from simulator.answers.price import cost_per_million_tokens, price_per_hour
 from simulator.answers.scaled import FAMILIES, SCALE_BY, ScaleBy, scale_model, with_heads
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
 from simulator.answers.size_factor import (
@@ -93,9 +95,9 @@ class Candidate:
     """
 
     model: ModelShape
-    size_factor: SizeFactor | None
+    size_factor: SizeFactor | None = None
     parameters: int
-    size_error: float
+    size_error: float = 0.0
     variants: Mapping[Attention, Contender]
 
 
@@ -192,16 +194,9 @@ def tradeoff(
     price = price_per_hour(gpu, setup.gpus, usd_per_hour)
 
     base_steps = {name: estimate(base, gpu, setup.under(name), work) for name in ATTENTIONS}
+    request = None if users is None else Request.of(work, output_tokens)
     known = _known(scaling)
     forms, longest = _forms(base, target_kv_heads, families), longest_context(base, work)
-
-    def served(model: ModelShape, attention: Attention) -> Point | None:
-        if users is None:
-            return None
-        request = Request.of(work, output_tokens)
-        found, *_ = deployments(model, gpu, setup, request, attentions=[attention])
-        price = price_of(gpu, usd_per_hour)
-        return None if found.server is None else at_concurrency(found, users, price=price)
 
     def contender(model: ModelShape, attention: Attention) -> Contender:
         first = result = base_steps[attention]
@@ -219,18 +214,15 @@ def tradeoff(
             speedup=first.step_s / result.step_s,
             speedup_low=low,
             speedup_high=high,
-            loaded=served(model, attention),
+            loaded=among_users(model, gpu, setup.under(attention), request, users, usd_per_hour),
         )
 
-    def candidate(
-        model: ModelShape, factor: SizeFactor | None = None, error: float = 0.0
-    ) -> Candidate:
+    def candidate(model: ModelShape, **size: Any) -> Candidate:
         return Candidate(
             model=model,
-            size_factor=factor,
             parameters=count_parameters(model).total,
-            size_error=error,
             variants={attention: contender(model, attention) for attention in ATTENTIONS},
+            **size,
         )
 
     first = candidate(base)
@@ -242,25 +234,17 @@ def tradeoff(
     asked: Sequence[float | str | None] = size_factors or [None] * len(forms)
     for form, given in zip(forms, asked, strict=True):
         factor, way = _factor(base, form, given, known, scale_by)
-        scaled = scale_model(
+        scaled, error = scale_model(
             base, form, size_factor=factor.value, scale_by=way, ranks=setup.tensor_parallel
         )
-        others.append(candidate(scaled.model, factor, scaled.size_error))
+        others.append(candidate(scaled, size_factor=factor, size_error=error))
     rates = base_steps["standard"].rates
+    ends = {"most_samples": most_samples, "longest_context_tokens": longest_context_tokens}
     return Tradeoff(
         base=first,
         others=tuple(others),
         crossovers=tuple(
-            crossover(
-                base,
-                other.model,
-                rates,
-                setup,
-                work,
-                most_samples=most_samples,
-                longest_context_tokens=longest_context_tokens,
-            )
-            for other in others
+            crossover(base, other.model, rates, setup, work, **ends) for other in others
         ),
         scaling=known if isinstance(known, ScalingLaw) else None,
         target_step_s=target_step_s,
@@ -292,9 +276,7 @@ def _known(scaling: ScalingLaw | Studies | str | Path | None) -> ScalingLaw | Fa
     return FactorTable(factors=scaling.factors, source=f"pooled over the runs of {scaling.source}")
 
 
-def _forms(
-    base: ModelShape, target_kv_heads: Sequence[int], families: Sequence[str]
-) -> list[ModelShape]:
+def _forms(base: ModelShape, kv_heads: Sequence[int], families: Sequence[str]) -> list[ModelShape]:
     """Return the base with the attention of each model to compare with.
 
     Raises
@@ -305,7 +287,7 @@ def _forms(
     for name in families:
         if name not in FAMILIES:
             raise WorkloadError(unknown("family", name, FAMILIES))
-    for number in () if families else target_kv_heads:
+    for number in () if families else kv_heads:
         if number < 1:
             raise WorkloadError(f"a model has at least 1 KV head, not {number}")
         if number > base.heads:
@@ -313,7 +295,7 @@ def _forms(
                 f"{number} KV heads are more than the {base.heads} heads of {base.name}"
             )
     forms = [FAMILIES[name](base) for name in families]
-    forms = forms or [with_heads(base, number) for number in target_kv_heads]
+    forms = forms or [with_heads(base, number) for number in kv_heads]
     if not forms:
         raise WorkloadError("no number of KV heads to compare with was given")
     if base in forms:

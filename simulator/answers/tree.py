@@ -183,7 +183,7 @@ def _rule(standard: Estimate, setup: Setup, best: Workload, index: int) -> Level
             split, joined = both(tokens)
             return cost(*joined) / cost(*split)
 
-        return from_where_on(gain, low=1, high=LONGEST_LEVEL, after=TOKENS_PER_SPLIT)
+        return from_where_on(gain, high=LONGEST_LEVEL, after=TOKENS_PER_SPLIT)
 
     split, joined = (estimate(model, gpu, *read) for read in both(level.tokens))
     low, high = map(float, speedup_interval(joined.uncertainty, split.uncertainty))

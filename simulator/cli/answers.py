@@ -1,16 +1,16 @@
 """estimate, compare, generate, plan, serve and tree."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from simulator import api
 from simulator.answers.rules import RULES
 from simulator.cli import options as opt
-from simulator.cli.output import Output, check_figure, draw, say
+from simulator.cli.help import HELP
+from simulator.cli.output import Output, check_figure, draw_answer, say
 from simulator.cli.question import DEFAULT_OUTPUT_TOKENS, Question, with_question
 from simulator.inputs.setup import ATTENTIONS, Attention
 
@@ -20,96 +20,43 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-@with_question()
-def _estimate(
-    question: Question,
-    output: Output,
-    gpu: opt.GpuName = opt.DEFAULT_GPU,
-    attention: opt.AttentionName = None,
-    explain: opt.Explain = False,
-    check: opt.Check = False,
-) -> None:
-    from simulator.views import estimate as view
-
-    results = _answers(question, api.estimate, gpu=gpu, attention=attention)
-    _write(
-        output,
-        question,
-        results,
-        partial(view.estimate_view, explain=explain),
-        view.estimate_list,
-        partial(view.estimate_object, explain=explain),
-        partial(view.estimate_rows, whole=len(results) > 1),
-    )
+@with_question(opt.ONE_GPU, opt.ATTENTION, opt.EXPLAIN, opt.CHECK)
+def _estimate(question: Question, output: Output, explain: bool, check: bool, **asked: Any) -> None:
+    results = _answers(question, api.estimate, **asked)
+    _write(output, question, results, explain=explain, whole=True)
     _check(check, all(result.memory.fits for result in results))
 
 
-@with_question()
-def _compare(
-    question: Question,
-    output: Output,
-    gpu: opt.GpuName = opt.DEFAULT_GPU,
-    rule: Annotated[
-        str | None,
-        opt.work(
-            "--rule",
-            "Also what a serving engine's rule would choose, and what that costs.",
-            opt.one_of(RULES),
-        ),
-    ] = None,
-    explain: opt.Explain = False,
-    check: opt.Check = False,
-) -> None:
-    from simulator.views.estimate import compare_list, compare_object, compare_rows, compare_view
-
-    results = _answers(question, api.compare, gpu=gpu, rule=rule)
-    _write(
-        output,
-        question,
-        results,
-        partial(compare_view, explain=explain),
-        compare_list,
-        partial(compare_object, explain=explain),
-        compare_rows,
-    )
+@with_question(opt.ONE_GPU, opt.of_work("rule", opt.one_of(RULES)), opt.EXPLAIN, opt.CHECK)
+def _compare(question: Question, output: Output, explain: bool, check: bool, **asked: Any) -> None:
+    results = _answers(question, api.compare, **asked)
+    _write(output, question, results, explain=explain)
     fits = (item.standard.memory.fits or item.bifurcated.memory.fits for item in results)
     _check(check, all(fits))
 
 
-@with_question()
+@with_question(
+    opt.ONE_GPU,
+    opt.ATTENTION,
+    opt.of_work("users", opt.SIZE, "Also as one of so many users of a server."),
+    opt.PRICE_PER_HOUR,
+    opt.CHECK,
+)
 def _generate(
-    question: Question,
-    output: Output,
-    gpu: opt.GpuName = opt.DEFAULT_GPU,
-    attention: opt.AttentionName = None,
-    users: Annotated[
-        int | None,
-        opt.work("--users --concurrency", "Also as one of so many users of a server.", opt.SIZE),
-    ] = None,
-    price_per_hour: opt.PricePerHour = None,
-    check: opt.Check = False,
+    question: Question, output: Output, *, attention: Attention | None, check: bool, **asked: Any
 ) -> None:
-    from simulator.views import generate as view
-
     if question.decoded_tokens is not None:
         raise typer.BadParameter(
             "--decoded-tokens is a step's, and generate follows every step; give --output-tokens"
         )
 
-    def requests(each: Question) -> "dict[Attention, Generation]":
-        limits = {
-            "output_tokens": each.output_tokens or DEFAULT_OUTPUT_TOKENS,
-            "users": users,
-            "price_per_hour": price_per_hour,
-        }
-        return {
-            kind: api.generate(**each.settings(gpu=gpu, attention=kind, **limits))
-            for kind in ([attention] if attention else ATTENTIONS)
-        }
+    def request(each: Question, kind: Attention) -> "Generation":
+        tokens = each.output_tokens or DEFAULT_OUTPUT_TOKENS
+        return api.generate(**each.settings(attention=kind, output_tokens=tokens, **asked))
 
-    results = [requests(each) for each in question.each]
-    forms = view.generate_view, view.generate_list, view.generate_object, view.generate_rows
-    _write(output, question, results, *forms)
+    kinds = [attention] if attention else ATTENTIONS
+    results = [{kind: request(each, kind) for kind in kinds} for each in question.each]
+    _write(output, question, results)
     _check(check, all(any(item.memory.fits for item in each.values()) for each in results))
 
 
@@ -120,58 +67,26 @@ def _group(text: str) -> int:
     return opt.count(text)
 
 
-PERCENTILE = opt.of_work(
-    "percentile",
-    opt.number_of("PERCENT"),
-    "Under load: percentage of requests within these times, in place of the means.",
-)
+PERCENTILE = opt.of_work("percentile", opt.number_of("PERCENT"))
 
 
 @with_question(
-    opt.keyword(
-        "gpu",
-        Annotated[
-            list[str] | None,
-            opt.gpu_option(
-                "GPU to consider, as often as you like. Default: every GPU with a price."
-            ),
-        ],
-    ),
-    opt.keyword("attention", opt.AttentionName),
-    opt.keyword("target_step_ms", opt.TargetStep),
+    opt.gpus("GPU to consider, as often as you like. Default: every GPU with a price."),
+    opt.ATTENTION,
+    opt.TARGET_STEP,
     opt.of_work(
-        "tensor_parallel_sizes",
-        {"parser": _group, "metavar": "SIZE"},
-        "Tensor-parallel size to try, as often as you like. Default: 1, 2, 4, 8.",
-        "--gpus",
-        kind=list[int] | None,
+        "tensor_parallel_sizes", {"parser": _group, "metavar": "SIZE"}, kind=list[int] | None
     ),
-    opt.keyword("price_per_hour", opt.PricePerHour),
-    opt.of_work(
-        "prices",
-        opt.FILE,
-        "TOML file of your own prices: lines GPU = USD per hour, the default GPUs.",
-    ),
-    opt.of_work(
-        "requests_per_s",
-        opt.number_of("RATE"),
-        "Plan for requests that arrive at random, this many a second, instead of a step.",
-    ),
-    opt.of_work(
-        "ttft_ms",
-        opt.number_of("MS"),
-        "Under load: longest acceptable time to the first token, the mean.",
-    ),
-    opt.of_work(
-        "tpot_ms",
-        opt.number_of("MS"),
-        "Under load: longest acceptable time per output token after it, the mean.",
-    ),
+    opt.PRICE_PER_HOUR,
+    opt.of_work("prices", opt.FILE),
+    opt.of_work("requests_per_s", opt.number_of("RATE")),
+    opt.of_work("ttft_ms", opt.number_of("MS")),
+    opt.of_work("tpot_ms", opt.number_of("MS")),
     PERCENTILE,
     opt.of_work("gpus_at_most", opt.SIZE, "GPUs of a group, or under load of all replicas."),
-    opt.keyword("cached_tokens", opt.CachedTokens),
-    opt.keyword("most_sequences", opt.MostSequences),
-    opt.keyword("check", opt.Check, default=False),
+    opt.CACHED_TOKENS,
+    opt.MOST_SEQUENCES,
+    opt.CHECK,
 )
 def _plan(
     question: Question,
@@ -182,8 +97,6 @@ def _plan(
     check: bool,
     **asked: Any,
 ) -> None:
-    from simulator.views.plan import plan_list, plan_object, plan_rows, plan_view
-
     if asked["tensor_parallel_sizes"] and question.tensor_parallel is not None:
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     if asked["prices"] is not None and asked["price_per_hour"] is not None:
@@ -191,43 +104,34 @@ def _plan(
     results = _answers(
         question,
         api.plan,
-        under_load=asked["requests_per_s"] is not None,
+        load=asked["requests_per_s"] is not None,
         gpus=opt.names_in(gpu) or None,
         attentions=attention,
         tensor_parallel=question.tensor_parallel,
         **asked,
     )
-    _write(output, question, results, plan_view, plan_list, plan_object, plan_rows)
-    _say_skipped(output, dict.fromkeys(reason for result in results for reason in result.skipped))
+    _write(output, question, results)
+    skipped = dict.fromkeys(reason for result in results for reason in result.skipped)
+    for reason in skipped if output.format == "csv" else ():  # which CSV alone does not hold
+        say(f"skipped: {reason}")
     _check(check, all(result.options[0].meets_target for result in results))
 
 
-def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
-    """Say what could not be tried, which CSV alone does not hold."""
-    for reason in reasons if output.format == "csv" else ():
-        say(f"skipped: {reason}")
-
-
 @with_question(
-    opt.keyword("gpu", opt.GpuName, opt.DEFAULT_GPU),
-    opt.keyword("attention", opt.AttentionName),
-    opt.of_work(
-        "users",
-        opt.SIZES,
-        "Users who ask again at once. Default: powers of two up to what it holds.",
-        "--users --concurrency",
-    ),
+    opt.ONE_GPU,
+    opt.ATTENTION,
+    opt.of_work("users", opt.SIZES),
     opt.of_work(
         "requests_per_s",
         {"parser": opt.numbers, "metavar": "RATES"},
-        "Requests that arrive in a second, at random; several with commas.",
+        HELP["requests_per_s of serve"],
     ),
     PERCENTILE,
-    opt.keyword("cached_tokens", opt.CachedTokens),
-    opt.keyword("most_sequences", opt.MostSequences),
-    opt.keyword("price_per_hour", opt.PricePerHour),
-    opt.keyword("figure", opt.FigurePath),
-    opt.keyword("check", opt.Check, default=False),
+    opt.CACHED_TOKENS,
+    opt.MOST_SEQUENCES,
+    opt.PRICE_PER_HOUR,
+    opt.FIGURE,
+    opt.CHECK,
 )
 def _serve(
     question: Question,
@@ -238,69 +142,32 @@ def _serve(
     check: bool,
     **asked: Any,
 ) -> None:
+    check_figure(figure)
     if figure is not None:
-        check_figure(figure)
         question.settings()  # a figure is of one question
-    from simulator.views.load import serve_list, serve_object, serve_rows, serve_view
-
-    results = _answers(
-        question, api.serve, under_load=True, attentions=attention or ATTENTIONS, **asked
-    )
-    if figure is not None:
-        from simulator.views.plots.load import load_figure
-
-        draw(load_figure(results[0]), figure)
-    _write(output, question, results, serve_view, serve_list, serve_object, serve_rows)
+    results = _answers(question, api.serve, load=True, attentions=attention or ATTENTIONS, **asked)
+    draw_answer(results[0], figure)
+    _write(output, question, results)
     _check(check, all(result.points for result in results))
 
 
-@with_question()
-def _tree(
-    question: Question, output: Output, gpu: opt.GpuName = opt.DEFAULT_GPU, check: opt.Check = False
-) -> None:
-    from simulator.views.tree import tree_object, tree_rows, tree_view
-
+@with_question(opt.ONE_GPU, opt.CHECK)
+def _tree(question: Question, output: Output, *, gpu: str, check: bool) -> None:
     result = api.tree(**question.settings(gpu=gpu))
-    output.write(result, tree_view, tree_object, tree_rows)
+    output.write_answer([result])
     _check(check, result.best.result.memory.fits)
 
 
 def _answers(
-    question: Question, ask: Callable[..., Answer], *, under_load: bool = False, **changes: Any
+    question: Question, ask: Callable[..., Answer], *, load: bool = False, **changes: Any
 ) -> list[Answer]:
     """Answer the question, about a step or requests, for each combination of its lists."""
-    return [
-        ask(**(each.request if under_load else each.settings)(**changes)) for each in question.each
-    ]
+    return [ask(**(each.request if load else each.settings)(**changes)) for each in question.each]
 
 
-def _write(
-    output: Output,
-    question: Question,
-    results: Sequence[Answer],
-    table: Callable[[Answer], Any],
-    listed: Callable[[Sequence[Mapping[str, int]], Sequence[Answer]], Any],
-    json_object: Callable[[Answer], Any],
-    rows: Callable[[Answer], list[dict[str, Any]]],
-) -> None:
-    """Write the answer to a question, or those to its lists of sizes.
-
-    Parameters
-    ----------
-    table, json_object, rows
-        Functions that make each form of one answer.
-    listed
-        Makes one table of several answers, given the sizes of each.
-    """
-    if len(results) == 1:
-        output.write(results[0], table, json_object, rows)
-        return
-    output.write(
-        results,
-        partial(listed, [each.listed for each in question.each]),
-        lambda every: list(map(json_object, every)),
-        lambda every: [row for result in every for row in rows(result)],
-    )
+def _write(output: Output, question: Question, results: Sequence[Any], **how: Any) -> None:
+    """Write the answer to a question, or those to its lists of sizes."""
+    output.write_answer(results, [each.listed for each in question.each], **how)
 
 
 def _check(asked: bool, holds: object) -> None:

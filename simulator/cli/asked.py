@@ -1,12 +1,11 @@
 """A scenario from the command line: by name with its settings replaced, or made of a question."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from simulator.cli.options import DEFAULT_GPU, SCENARIO, ModelNames, argument, keyword, names_in
+from simulator.cli import options as opt
 from simulator.cli.question import OPTIONS, SHAPE, weights_of
 from simulator.counts.request import last_own_tokens
 from simulator.errors import ScenarioError, unknown
@@ -15,6 +14,7 @@ from simulator.inputs.setup import PROCESS
 if TYPE_CHECKING:
     from simulator.inputs.scenario import Scenario
 
+MODELS = opt.of_model("model", opt.MODEL, kind=list[str] | None)
 # Options of a question that describe a model by its sizes.
 OWN_MODEL = ("assume", *SHAPE)
 # A scenario's name, or None, and the options of a question.
@@ -61,22 +61,12 @@ def asked(context: typer.Context, scenario: str | None, **options: Any) -> Asked
 
 
 # With several models, and without the argument for one.
-asked.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-    [
-        keyword("context", typer.Context, inspect.Parameter.empty),
-        argument(
-            "scenario",
-            {"metavar": "SCENARIO|MODEL", "autocompletion": SCENARIO["autocompletion"]},
-            "Scenario (see 'bifurcate scenarios') or a TOML file; options replace its own. "
-            "Or a model, and the options of a question.",
-        ),
-        *(
-            each.replace(annotation=ModelNames) if each.name == "model" else each
-            for each in OPTIONS
-            if each.name != "named"
-        ),
-    ]
+_OPTIONS = (
+    opt.parameter("context", typer.Context, ...),
+    opt.argument("scenario", opt.SCENARIO | {"metavar": "SCENARIO|MODEL"}),
+    *(MODELS if each.name == "model" else each for each in OPTIONS if each.name != "named"),
 )
+with_asked = opt.with_options((asked, _OPTIONS))
 
 
 def scenario_of(
@@ -114,7 +104,7 @@ def scenario_of(
     formats = [given_values.pop(key, None) for key in ("dtype", "quantization")]
     changes |= {**given_values, "weight_dtype": weights_of(*formats)}
     if "model" in changes:
-        changes["model"] = tuple(names_in(changes["model"]))
+        changes["model"] = tuple(opt.names_in(changes["model"]))
     if "output_tokens" in changes:
         sizes = [
             changes["output_tokens"],
@@ -135,4 +125,4 @@ def scenario_of(
             "nothing is asked; give a scenario (see 'bifurcate scenarios'), or a model and its "
             "sizes: llama-3.1-8b -n 1,4,16 --context 4K,8K"
         )
-    return asked_scenario(changes, gpus or [DEFAULT_GPU]), settings
+    return asked_scenario(changes, gpus or [opt.DEFAULT_GPU]), settings

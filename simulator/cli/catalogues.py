@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 
@@ -15,9 +15,7 @@ from simulator.resources import readable
 CHECK_FOUND = 1
 Item = TypeVar("Item")
 Made = Callable[..., None]
-Files = Annotated[
-    list[str] | None, typer.Argument(help="Files to check. Default: all.", metavar="FILE")
-]
+FILES = opt.argument("files", {"metavar": "FILE"}, kind=list[str] | None)
 
 
 @opt.with_output()
@@ -77,7 +75,8 @@ def _show_gpu(output: Output, name: str) -> None:
     output.write(facts, lambda _: gpu_view(profile, rows), dict, lambda _: rows)
 
 
-def _check_gpus(files: Files = None) -> None:
+@opt.with_options()(FILES)
+def _check_gpus(files: Sequence[str] | None) -> None:
     """Check profiles against arithmetic and plausibility."""
     from simulator.inputs.hardware import profile_files, read_profile
     from simulator.inputs.hardware_check import check_aliases, check_profile
@@ -103,7 +102,8 @@ def _show_scenario(output: Output, name: str) -> None:
     _write_facts(output, scenario.model_dump(mode="json") | {"points": scenario.points})
 
 
-def _check_scenarios(files: Files = None) -> None:
+@opt.with_options()(FILES)
+def _check_scenarios(files: Sequence[str] | None) -> None:
     """Check scenarios: keys, and named models, GPUs and kernels."""
     from simulator.counts.attention.registry import WAYS
     from simulator.inputs.scenario import Scenario, check_scenario, read_scenario, scenario_files
@@ -120,15 +120,11 @@ def _group(lister: Made, show: Made, **others: Made) -> typer.Typer:
     group = typer.Typer(cls=Catalogue, rich_markup_mode=None)
 
     @group.callback(invoke_without_command=True)
-    def _default(
-        context: typer.Context,
-        format_name: opt.FormatName = None,
-        as_json: opt.AsJson = False,
-        output: opt.OutputPath = None,
-    ) -> None:
+    @opt.with_options()(opt.parameter("context", typer.Context, ...), *opt.FORM, opt.OUTPUT)
+    def _default(context: typer.Context, **form: Any) -> None:
         if context.invoked_subcommand is None:
-            lister(format_name=format_name, as_json=as_json, output=output)
-        elif as_json or format_name or output:
+            lister(**form)
+        elif any(form.values()):
             name = context.invoked_subcommand
             raise typer.BadParameter(f"options of the answer go after {name!r}")
 

@@ -32,9 +32,9 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Grids, figures, pages": {
         "sweep": ("sweep", "Compute a scenario's or a question's grid, to CSV or parquet."),
-        "plot": ("plot", "Draw a figure: page, image or Plotly's JSON."),
-        "report": ("report", "Write one offline page that answers a scenario or a question."),
-        "explore": ("explore", "Write a page with sliders and menus that answers at once."),
+        "plot": ("pages", "Draw a figure: page, image or Plotly's JSON."),
+        "report": ("pages", "Write one offline page that answers a scenario or a question."),
+        "explore": ("pages", "Write a page with sliders and menus that answers at once."),
     },
     "Models, GPUs, scenarios": {
         "models": ("catalogues", "List models, show one, or list the known model types."),
@@ -135,7 +135,7 @@ MEANT: Mapping[str, str] = {
 }
 
 # Options that name a file to write.
-OUTPUTS = ("output", "path", "figure")
+OUTPUTS = ("output", "figure")
 
 
 def spelt(args: Sequence[str], known: Iterable[str]) -> list[str]:
@@ -163,7 +163,17 @@ def spelt(args: Sequence[str], known: Iterable[str]) -> list[str]:
     return words
 
 
-class Command(TyperCommand):
+class _WithExamples:
+    """What ends its help with examples, if it has some."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, as they are typed; commands of a group have none of their own."""
+        for number, words in enumerate(EXAMPLES.get(ctx.command_path.partition(" ")[2], ())):
+            formatter.write("\nExamples:\n" if number == 0 else "")
+            formatter.write(f"  {ctx.command_path} {words}\n")
+
+
+class Command(_WithExamples, TyperCommand):
     """A command that ignores nothing of its line, and whose help is in groups, with examples."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -207,10 +217,6 @@ class Command(TyperCommand):
                 with formatter.section(panel):
                     formatter.write_dl(records)
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, as they are typed."""
-        _write_examples(ctx, formatter)
-
 
 class Commands(TyperGroup):
     """The commands, in groups."""
@@ -229,7 +235,7 @@ class Commands(TyperGroup):
         )
 
 
-class Catalogue(TyperGroup):
+class Catalogue(_WithExamples, TyperGroup):
     """A group that explains how to show an item when its name is given as a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
@@ -241,22 +247,11 @@ class Catalogue(TyperGroup):
                 error.message += f" To show one: {ctx.command_path} show {args[0]}"
             raise
 
-    def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, as they are typed."""
-        _write_examples(ctx, formatter)
-
 
 def _panel(item: Any) -> str:
     """Return the group of an option or argument in the help."""
     panel = getattr(item, "rich_help_panel", None)
     return "Arguments" if item.param_type_name == "argument" else panel or OUTPUT_PANEL
-
-
-def _write_examples(ctx: Any, formatter: Any) -> None:
-    """Write a command's examples; the commands of a group have none of their own."""
-    for number, words in enumerate(EXAMPLES.get(ctx.command_path.partition(" ")[2], ())):
-        formatter.write("\nExamples:\n" if number == 0 else "")
-        formatter.write(f"  {ctx.command_path} {words}\n")
 
 
 def hint_of(error: typer.TyperException) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
+from simulator.cli.help import HELP
 from simulator.cli.output import (
     MOST_LISTED,
     Output,
@@ -28,23 +29,9 @@ if TYPE_CHECKING:
     from simulator.evidence.rows.reading import Measurements
     from simulator.inputs.hardware import HardwareProfile
 
-ROWS = opt.argument(
-    "rows",
-    {"metavar": "ROWS..."},
-    "Files of measured rows (.csv, .parquet), results of serving clients (.json, .jsonl), folders "
-    "of rows, or synthetic ones that ship: sample, and sample-runs under load.",
-    list[Path],
-    ...,
-)
-ENGINE = opt.of_answer(
-    "engine",
-    opt.one_of(ENGINES[:-1]),
-    "Engine of runs under load whose client names none, or only its interface (openai).",
-    kind=str | None,
-)
-KEEP_SUSPECT = opt.of_answer(
-    "keep_suspect", {}, "Keep rows that break physics but have a time.", default=False
-)
+ROWS = opt.argument("rows", {"metavar": "ROWS..."}, kind=list[Path], default=...)
+ENGINE = opt.of_answer("engine", opt.one_of(ENGINES[:-1]), HELP["engine of rows"])
+KEEP_SUSPECT = opt.of_answer("keep_suspect", {}, default=False)
 # Shapes shown per fit; the JSON has all.
 MOST_SHAPES = 3
 # What is shown of a shape: its errors, by their names in the JSON, and their headings.
@@ -58,19 +45,21 @@ SHAPE_ERRORS = {
 SUFFIXES = (".csv", ".parquet", ".json", ".html")
 
 
-@opt.with_options(opt.report_json)(
+@opt.with_options(opt.REPORT)(
     ROWS,
-    opt.of_answer("gpu", opt.GPU, "GPU whose rows are fitted.", "--gpu -g", ..., str),
-    opt.of_answer("path", opt.FILE, "Profile to write (.toml).", "--output -o", kind=Path | None),
+    opt.of_answer(
+        "gpu", opt.GPU, "GPU whose rows are fitted.", spelt="--gpu -g", default=..., kind=str
+    ),
+    opt.of_answer("output", opt.FILE, "Profile to write (.toml)."),
     ENGINE,
     KEEP_SUSPECT,
 )
 def _calibrate(
-    output: Output,
+    form: Output,
     *,
     rows: list[Path],
     gpu: str,
-    path: Path | None,
+    output: Path | None,
     engine: str | None,
     keep_suspect: bool,
 ) -> None:
@@ -86,12 +75,12 @@ def _calibrate(
     from simulator.inputs.hardware import load_hardware
 
     card = load_hardware(gpu)
-    if path is not None and path.suffix != ".toml":
-        raise OutputError(f"cannot write {path}: a profile goes to .toml")
+    if output is not None and output.suffix != ".toml":
+        raise OutputError(f"cannot write {output}: a profile goes to .toml")
     measurements = load(rows, gpu=card.id, engine=engine, keep_suspect=keep_suspect)
     _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
-    if path is not None:
+    if output is not None:
         shipped = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
         text = profile_text(
             read_text(shipped, MeasurementError),
@@ -99,11 +88,11 @@ def _calibrate(
             date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
         )
         # The id of a profile is the name of its file.
-        if path.stem != card.id:
-            text = text.replace(f'id = "{card.id}"', f'id = "{path.stem}"', 1)
-        write_text(text, path)
-        say(f"wrote {len(result.values())} constants of {card.id} to {path}")
-    output.write(result, _calibration_table, _calibration_json, lambda _: [])
+        if output.stem != card.id:
+            text = text.replace(f'id = "{card.id}"', f'id = "{output.stem}"', 1)
+        write_text(text, output)
+        say(f"wrote {len(result.values())} constants of {card.id} to {output}")
+    form.write(result, _calibration_table, _calibration_json, lambda _: [])
 
 
 def _say_refused(measurements: "Measurements") -> None:
@@ -235,34 +224,24 @@ def _calibration_table(result: "Calibration") -> Any:
     )
 
 
-@opt.with_options(opt.report_json)(
+@opt.with_options(opt.REPORT)(
     ROWS,
-    opt.of_answer(
-        "gpu", opt.GPU, "Use only this GPU's rows; also the GPU of rows that name none.", "--gpu -g"
-    ),
-    opt.of_answer(
-        "calibration", opt.FILE, "Profile to use instead of the shipped one.", kind=Path | None
-    ),
-    opt.keyword("constants", opt.Constants, "auto"),
-    opt.of_answer(
-        "path",
-        opt.FILE,
-        "Every row with its prediction (.csv, .parquet), the report (.json) or the figure (.html).",
-        "--output -o",
-        kind=Path | None,
-    ),
-    opt.keyword("figure", opt.FigurePath),
+    opt.of_answer("gpu", opt.GPU, HELP["gpu of validate"], spelt="--gpu -g"),
+    opt.of_answer("calibration", opt.FILE, "Profile to use instead of the shipped one."),
+    opt.CONSTANTS,
+    opt.of_answer("output", opt.FILE, HELP["output of validate"]),
+    opt.FIGURE,
     ENGINE,
     KEEP_SUSPECT,
 )
 def _validate(
-    output: Output,
+    form: Output,
     *,
     rows: list[Path],
     gpu: str | None,
     calibration: Path | None,
     constants: ConstantsChoice,
-    path: Path | None,
+    output: Path | None,
     figure: Path | None,
     engine: str | None,
     keep_suspect: bool,
@@ -274,10 +253,9 @@ def _validate(
     from simulator.views.text import plural
     from simulator.views.validation import validation_view
 
-    if path is not None:
-        _check_suffix(path)
-    if figure is not None:
-        check_figure(figure)
+    if output is not None:
+        _check_suffix(output)
+    check_figure(figure)
     card = None if calibration is None else read_profile(calibration)
     if card is not None and gpu:
         # It replaces the profile of ``gpu``, whatever its name is.
@@ -292,16 +270,16 @@ def _validate(
         )
     for reason, count in sorted(result.skipped.items()):
         say(f"skipped {plural(count, 'row')}: {reason}")
-    if path is not None and path.suffix != ".html":
-        _write(result, measurements, path)
-        path = None
-    for drawn in (path, figure):
+    if output is not None and output.suffix != ".html":
+        _write(result, measurements, output)
+        output = None
+    for drawn in (output, figure):
         if drawn is not None and len(result.rows):
             _draw(result, card, drawn)
     if not len(result.rows):
         of = f" of {load_hardware(gpu).id}" if gpu else ""
         raise MeasurementError(f"no row{of} could be predicted")
-    output.write(summaries.summarise(result, measurements), validation_view, dict, lambda _: [])
+    form.write(summaries.summarise(result, measurements), validation_view, dict, lambda _: [])
 
 
 def _check_suffix(path: Path) -> None:

@@ -11,7 +11,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from simulator.cli import options as opt
-from simulator.cli.output import Output, bar, say
+from simulator.cli.help import HELP
+from simulator.cli.output import Output, bar, output_of, say
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
@@ -38,76 +39,35 @@ LISTED = list[str] | None
 SECONDS_BETWEEN_LINES = 15.0
 
 
-of_grid, of_run = partial(opt.listed, "What is measured"), partial(opt.listed, "How")
+of_grid, of_run = partial(opt.option, "What is measured"), partial(opt.option, "How")
 OPTIONS = (
-    opt.argument(
-        "scenario",
-        opt.SCENARIO,
-        "Scenario (see 'bifurcate scenarios') or a TOML file. Default: the paper's regime on 7B "
-        "shapes, under 25 minutes.",
-    ),
-    of_grid("kinds", opt.one_of(ROW_KINDS), "Kind of row; repeatable.", "--only", kind=LISTED),
+    opt.argument("scenario", opt.SCENARIO, HELP["scenario of measure"]),
+    of_grid("kinds", opt.one_of(ROW_KINDS), "Kind of row; repeatable.", kind=LISTED),
     of_grid(
         "kernels",
         {},
         "Attention kernel, as often as you like. Default: all of ours; "
         f"{' and '.join(OTHER_LIBRARIES)} run other libraries'.",
-        "--kernel",
         kind=LISTED,
     ),
     of_grid("mode", opt.one_of(MODES), "CUDA graph replay or eager launches. Default: both."),
-    of_grid(
-        "l2",
-        opt.one_of(L2_STATES),
-        "L2 before a call: cold rotates over buffers larger than it.",
-        default=L2_STATES[0],
-    ),
-    of_grid(
-        "dtype",
-        opt.one_of(("bf16", "fp16", "fp32")),
-        "Format of weights, caches and activations. Default: bf16.",
-    ),
-    of_grid(
-        "query_tokens",
-        opt.SIZE,
-        "Query tokens of each sample, as often as you like. Default: 1, or the scenario's.",
-        kind=list[int] | None,
-    ),
-    of_run(
-        "device",
-        opt.one_of(get_args(DeviceName)),
-        "cpu tries everything on small shapes.",
-        default="cuda",
-    ),
-    of_run(
-        "gpu", opt.GPU, "Profile to predict with. Default: the one of this card's name.", "--gpu -g"
-    ),
-    of_run(
-        "retry",
-        opt.one_of(RETRIED),
-        "Measure rows of this status again, as often as you like.",
-        kind=LISTED,
-    ),
+    of_grid("l2", opt.one_of(L2_STATES), default=L2_STATES[0]),
+    of_grid("dtype", opt.one_of(("bf16", "fp16", "fp32")), spelt="--dtype"),
+    of_grid("query_tokens", opt.SIZE, kind=list[int] | None),
+    of_run("device", opt.one_of(get_args(DeviceName)), default="cuda"),
+    of_run("gpu", opt.GPU, HELP["gpu of measure"], spelt="--gpu -g"),
+    of_run("retry", opt.one_of(RETRIED), kind=LISTED),
     of_run("skip_oom", {}, "Do not try what should not fit in memory.", default=False),
-    of_run(
-        "time_limit", {"min": 0.0}, "Start nothing new after this many minutes.", kind=float | None
-    ),
+    of_run("time_limit", {"min": 0.0}, kind=float | None),
     of_run("memory_limit", opt.SIZE, "Most bytes to use."),
     of_run("repeats", {"min": 1}, "Most timed repeats of each cell.", default=30),
     of_run("hardware_counters", {}, "Then count bytes with Nsight Compute (ncu).", default=False),
     of_run("dry_run", {}, "Show cells, predicted times and memory, and stop.", default=False),
-    of_run(
-        "folder",
-        {},
-        "Folder of the rows; a run there is continued.",
-        "--output -o",
-        default=Path("measured"),
-        kind=Path,
-    ),
+    of_run("folder", {}, default=Path("measured"), kind=Path),
 )
 
 
-@opt.with_options(opt.report_output)(*OPTIONS)
+@opt.with_options((output_of, opt.FORM))(*OPTIONS)
 def _measure(
     output: Output,
     *,
@@ -174,9 +134,7 @@ def _measure(
     for kernel in kernels or ():
         find_kernel(kernel)  # an unusable library would fail cell by cell
     rates = _rates(gpu, opened.card.gpu)
-    result = _measure_plan(
-        plan, folder, opened, rates, settings, counted=counted, retry=retry or ()
-    )
+    result = _measure_plan(plan, folder, opened, rates, settings, counted, retry or ())
     output.write(result, _summary_table, dict, lambda result: result["files"])
 
 
@@ -244,16 +202,11 @@ def _dry_run(
 
 def _preview_table(result: "Preview") -> Any:
     """Return the groups of cells as a table."""
-    from simulator.views.columns import Column, FittedTable, notes, stack
+    from simulator.views.columns import notes, stack, table
 
-    names = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
-    columns = [Column(unit="text", heading="shape"), *(Column(heading=name) for name in names)]
-    return stack(
-        result.title,
-        "",
-        FittedTable(columns=columns, rows=result.lines),
-        *notes(["--json and --format csv list every cell."]),
-    )
+    numbers = ("groups", "cells", "fastest", "slowest", "most memory", "fit")
+    groups = table("shape", *(f"{name}>" for name in numbers), rows=result.lines)
+    return stack(result.title, "", groups, *notes(["--json and --format csv list every cell."]))
 
 
 def _measure_plan(
@@ -262,7 +215,6 @@ def _measure_plan(
     device: "Device",
     gpu: "Rates | None",
     settings: "Settings",
-    *,
     counted: Sequence["AttentionCell"] | None = None,
     retry: Sequence[str] = (),
 ) -> dict[str, Any]:

@@ -5,18 +5,20 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, wraps
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from simulator.cli.command import OUTPUT_PANEL
-from simulator.cli.output import FORMATS, Format, Output, output_of
+from simulator.cli.help import HELP, SPELT
+from simulator.cli.output import FORMATS, output_of
 from simulator.errors import nearest
 from simulator.inputs.dtypes import KV_DTYPES
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import profile_files
-from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES, Attention, ConstantsChoice
+from simulator.inputs.setup import ATTENTIONS, CONSTANTS_CHOICES
 from simulator.units import parse_count
 
 Command = Callable[..., None]
@@ -117,95 +119,76 @@ complete_weights = completion(lambda: WEIGHT_NAMES)
 complete_caches = completion(lambda: (*KV_DTYPES, "auto"))
 
 
-def option(spelt: str, text: str, reads: Mapping[str, Any] | None = None, *, panel: str) -> Any:
-    """Return an option's description.
+def parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    """Return a parameter of a command.
 
     Parameters
     ----------
-    spelt
-        Its spellings.
-    text
-        Its help text.
-    reads
-        How its value is read and completed, and what stands for it in the help.
-    panel
-        Its section of the help.
+    name, annotation
+        The name of its value, and its type, with how it is read.
+    default
+        Its value where it is not given; ``...`` if it must be.
     """
-    return typer.Option(*spelt.split(), help=text, rich_help_panel=panel, **(reads or {}))
+    default = inspect.Parameter.empty if default is ... else default
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
 
 
-def listed(
+def option(
     panel: str,
     name: str,
     reads: Mapping[str, Any],
-    text: str,
-    spelt: str = "",
+    text: str = "",
+    *,
     default: Any = None,
     kind: Any = None,
+    spelt: str = "",
 ) -> inspect.Parameter:
-    """Return an option of a command's list; the command passes its value on by this name.
+    """Return an option of a command, which is passed its value by this name.
 
     Parameters
     ----------
-    panel, reads, text
-        As for :func:`option`.
-    name
-        Of its value; also its spelling, unless ``spelt`` has others.
+    panel, text
+        Its section of the help, and what that says, by default what ``HELP`` says.
+    name, spelt
+        Of its value; and its spellings, by default those of ``SPELT``, or the name.
+    reads
+        How its value is read and completed, and what stands for it in the help.
     default
         Its value where it is not given; ``...`` if it must be.
     kind
         Its type, by default that of ``default``, or text. What is read by a function has its
         result's.
     """
-    described = option(spelt or f"--{name.replace('_', '-')}", text, reads, panel=panel)
-    default = inspect.Parameter.empty if default is ... else default
-    usual = str | None if default is None else type(default)
-    kind = kind or (Any if "parser" in reads else usual)
-    return keyword(name, Annotated[kind, described], default)
-
-
-def keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
-    """Return an option of a command's list, described by a type of this module.
-
-    Parameters
-    ----------
-    name
-        The name of its value.
-    annotation
-        The type, such as ``GpuName``.
-    default
-        Its value where it is not given.
-    """
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+    names = (spelt or SPELT.get(name, f"--{name.replace('_', '-')}")).split()
+    described = typer.Option(*names, help=text or HELP[name], rich_help_panel=panel, **reads)
+    usual = Any if "parser" in reads else str | None if default is None else type(default)
+    return parameter(name, Annotated[kind or usual, described], default)
 
 
 def argument(
-    name: str, reads: Mapping[str, Any], text: str, kind: Any = str | None, default: Any = None
+    name: str, reads: Mapping[str, Any], text: str = "", kind: Any = str | None, default: Any = None
 ) -> inspect.Parameter:
-    """Return an argument of a command's list.
+    """Return an argument of a command.
 
     Parameters
     ----------
     name, reads, text, kind, default
-        As for :func:`listed`; ``...`` is the default of one that must be given.
+        As for :func:`option`.
     """
-    default = inspect.Parameter.empty if default is ... else default
-    return keyword(name, Annotated[kind, typer.Argument(help=text, **reads)], default)
+    return parameter(
+        name, Annotated[kind, typer.Argument(help=text or HELP[name], **reads)], default
+    )
 
 
-on_model = partial(option, panel=MODEL_PANEL)
-work = partial(option, panel=WORK_PANEL)
-hardware = partial(option, panel=HARDWARE_PANEL)
-answer = partial(option, panel=OUTPUT_PANEL)
 of_model, of_work, of_hardware, of_answer = (
-    partial(listed, panel) for panel in (MODEL_PANEL, WORK_PANEL, HARDWARE_PANEL, OUTPUT_PANEL)
+    partial(option, panel) for panel in (MODEL_PANEL, WORK_PANEL, HARDWARE_PANEL, OUTPUT_PANEL)
 )
 
 # How an option is read, and what stands for its value in the help: a size, and one or several.
 SIZE = {"parser": count, "metavar": "SIZE"}
 SIZES = {"parser": counts, "metavar": "SIZE[,SIZE...]"}
-FILE = {"metavar": "FILE"}
+FILE = {"parser": Path, "metavar": "FILE"}
 MODEL: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
 GPU: dict[str, Any] = {"metavar": "GPU", "autocompletion": complete_gpus}
 TYPE: dict[str, Any] = {"metavar": "TYPE", "autocompletion": complete_types}
@@ -235,122 +218,54 @@ def one_of(words: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def gpu_option(text: str) -> Any:
-    """Return the description of an option that names GPUs."""
-    return hardware("--gpu --hardware -g", text, GPU)
+def gpus(text: str) -> inspect.Parameter:
+    """Return an option that names GPUs, as often as one likes."""
+    return of_hardware("gpu", GPU, text, kind=list[str] | None)
 
 
-def target_option(text: str) -> Any:
-    """Return the description of an option that sets a target for the step."""
-    return work("--target-step-ms", text, number_of("MS"))
+def target_step(text: str) -> inspect.Parameter:
+    """Return an option that sets a target for the step."""
+    return of_work("target_step_ms", number_of("MS"), text)
 
 
-ModelNames = Annotated[
-    list[str] | None,
-    on_model("--model -m", "Model, as in 'bifurcate models'; as often as you like.", MODEL),
-]
-GpuName = Annotated[str, gpu_option("GPU (see 'bifurcate gpus') or a profile's path.")]
-AttentionName = Annotated[
-    Attention | None,
-    work("--attention", "Read the context per sample, or once.", one_of(ATTENTIONS)),
-]
-PricePerHour = Annotated[
-    float | None,
-    hardware(
-        "--price-per-hour",
-        "Price of one GPU in USD per hour, instead of the profile's.",
-        number_of("USD"),
-    ),
-]
-TargetStep = Annotated[float | None, target_option("Longest acceptable decode step.")]
-CachedTokens = Annotated[
-    int | None,
-    work(
-        "--cached-tokens",
-        "Under load: tokens of each prompt that are stored when it arrives. Default: those of "
-        "a --tree's levels above the last.",
-        SIZE,
-    ),
-]
-MostSequences = Annotated[
-    int | None,
-    work(
-        "--max-num-seqs",
-        "Under load: sequences that the engine decodes together. Default: 1024.",
-        SIZE,
-    ),
-]
-Check = Annotated[
-    bool, answer("--check", "Exit with 3 if it does not fit or the target is not met.")
-]
-Explain = Annotated[
-    bool, answer("--explain", "Show each formula with the numbers in it and its reference.")
-]
-FormatName = Annotated[Format | None, answer("--format", "Form of the answer.", one_of(FORMATS))]
-AsJson = Annotated[bool, answer("--json", "The same as --format json.")]
-OutputPath = Annotated[
-    Path | None, answer("--output -o", "File to write; .json, .csv or .txt picks the format.", FILE)
-]
-FigurePath = Annotated[
-    Path | None,
-    answer("--figure", "Draw it too: .html, .png, .svg, .pdf, or .json as Plotly reads it.", FILE),
-]
-Constants = Annotated[
-    ConstantsChoice,
-    hardware(
-        "--constants",
-        "Constants of the timing model: the best known, those of other cards, or bare peaks.",
-        one_of(CONSTANTS_CHOICES),
-    ),
-]
+# The options that several commands have.
+ONE_GPU = of_hardware("gpu", GPU, default=DEFAULT_GPU)
+ATTENTION = of_work("attention", one_of(ATTENTIONS), "Read the context per sample, or once.")
+PRICE_PER_HOUR = of_hardware("price_per_hour", number_of("USD"))
+TARGET_STEP = target_step("Longest acceptable decode step.")
+CACHED_TOKENS = of_work("cached_tokens", SIZE)
+MOST_SEQUENCES = of_work("most_sequences", SIZE)
+CHECK = of_answer("check", {}, default=False)
+EXPLAIN = of_answer("explain", {}, default=False)
+FIGURE = of_answer("figure", FILE)
+CONSTANTS = of_hardware("constants", one_of(CONSTANTS_CHOICES), default="auto")
+FORM = (
+    of_answer("format_name", one_of(FORMATS), "Form of the answer."),
+    of_answer("as_json", {}, "The same as --format json.", default=False),
+)
+OUTPUT = of_answer("output", FILE, "File to write; .json, .csv or .txt picks the format.")
+REPORT_JSON = of_answer("as_json", {}, "Report as JSON.", default=False)
+
+# What a command is passed first: what a function makes of the options of a list.
+Built = tuple[Callable[..., Any], Sequence[inspect.Parameter]]
 
 
-def output_options(
-    format_name: FormatName = None, as_json: AsJson = False, output: OutputPath = None
-) -> Output:
-    """Return the output that the shared options ask for.
+def with_options(*groups: Built) -> Callable[..., Callable[[Command], Command]]:
+    """Add the options of groups to a command, and pass it what each makes of them first.
 
-    Parameters
-    ----------
-    format_name, as_json, output
-        Their values on the command line.
-    """
-    return output_of(format_name, as_json, output)
-
-
-def report_output(format_name: FormatName = None, as_json: AsJson = False) -> Output:
-    """Return the output of an answer that goes to stdout."""
-    return output_of(format_name, as_json, None)
-
-
-def report_json(as_json: Annotated[bool, answer("--json", "Report as JSON.")] = False) -> Output:
-    """Return the output of a report, a table or JSON on stdout."""
-    return output_of(None, as_json, None)
-
-
-def with_options(*builders: Callable[..., Any]) -> Callable[..., Callable[[Command], Command]]:
-    """Add the options of builders to a command, and pass it their results first.
-
-    The result takes the command's own options, which come before those of the last builder, as a
-    list; without one they are those of the command's signature.
+    The result takes the command's own options, which come before those of the last group.
     """
 
-    def taking(*listed: inspect.Parameter) -> Callable[[Command], Command]:
+    def taking(*own: inspect.Parameter) -> Callable[[Command], Command]:
+        listed = [options for _, options in groups]
+        parameters = [*chain(*listed[:-1]), *own, *chain(*listed[-1:])]
+
         def decorate(command: Command) -> Command:
-            signature = list(inspect.signature(command).parameters.values())
-            own = listed or signature[len(builders) :]
-            groups = [list(inspect.signature(builder).parameters.values()) for builder in builders]
-            parameters = [
-                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-                for group in (*groups[:-1], own, groups[-1])
-                for parameter in group
-            ]
-
             @wraps(command)
             def wrapper(**values: Any) -> None:
                 built = [
-                    builder(**{parameter.name: values.pop(parameter.name) for parameter in group})
-                    for builder, group in zip(builders, groups, strict=True)
+                    build(**{option.name: values.pop(option.name) for option in options})
+                    for build, options in groups
                 ]
                 command(*built, **values)
 
@@ -364,4 +279,7 @@ def with_options(*builders: Callable[..., Any]) -> Callable[..., Callable[[Comma
     return taking
 
 
-with_output = with_options(output_options)
+# How and where a command writes its answer; a report is a table or JSON on stdout.
+ANSWER: Built = (output_of, (*FORM, OUTPUT))
+REPORT: Built = (output_of, [REPORT_JSON])
+with_output = with_options(ANSWER)

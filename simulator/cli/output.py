@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar, get_args
@@ -86,15 +87,53 @@ class Output(NamedTuple):
             return
         write_text(text, self.path)
 
+    def write_answer(
+        self,
+        results: Sequence[Any],
+        sizes: Sequence[Mapping[str, int]] = (),
+        *,
+        explain: bool = False,
+        part: str = "",
+        **of_rows: Any,
+    ) -> None:
+        """Write an answer of :mod:`simulator.api`, or several as one table or list.
 
-def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> Output:
+        Parameters
+        ----------
+        results, sizes
+            The answers, and of several the sizes that each is of.
+        explain
+            Whether to add the derivation of each number.
+        part
+            What the rows of CSV are, if not the usual ones.
+        of_rows
+            Further arguments of what makes the rows.
+        """
+        from simulator.views.forms import form_of
+
+        one, how = results[0], {"explain": True} if explain else {}
+        as_object, rows = partial(form_of(one, "object"), **how), form_of(one, f"{part}rows")
+        if len(results) == 1:
+            self.write(one, partial(form_of(one, "view"), **how), as_object, rows)
+            return
+        self.write(
+            results,
+            partial(form_of(one, "list"), sizes),
+            lambda every: list(map(as_object, every)),
+            lambda every: [row for result in every for row in rows(result, **of_rows)],
+        )
+
+
+def output_of(
+    format_name: Format | None = None, as_json: bool = False, output: Path | None = None
+) -> Output:
     """Return the output asked for; an explicit format outranks the file's suffix.
 
     Parameters
     ----------
     format_name, as_json
         Format by name, or None; and whether JSON is asked for.
-    path
+    output
         The file, ``-`` or None for stdout.
 
     Raises
@@ -108,13 +147,13 @@ def output_of(format_name: Format | None, as_json: bool, path: Path | None) -> O
         raise typer.BadParameter(f"--json and --format {format_name} contradict each other")
     if as_json:
         format_name = "json"
-    if format_name is None and path is not None and path.suffix:
-        suffix = path.suffix.lower()
+    if format_name is None and output is not None and output.suffix:
+        suffix = output.suffix.lower()
         if suffix not in SUFFIXES:
             known = ", ".join(SUFFIXES)
-            raise OutputError(f"cannot tell a format from {path.name!r}; known suffixes: {known}")
+            raise OutputError(f"cannot tell a format from {output.name!r}; known suffixes: {known}")
         format_name = SUFFIXES[suffix]
-    return Output(format=format_name or "table", path=None if path == Path("-") else path)
+    return Output(format=format_name or "table", path=None if output == Path("-") else output)
 
 
 def json_text(value: Any) -> str:
@@ -182,13 +221,13 @@ def write_text(text: str, path: Path | None) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def check_figure(path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGHT) -> None:
+def check_figure(path: Path | None, width: int = USUAL_WIDTH, height: int = USUAL_HEIGHT) -> None:
     """Refuse an invalid suffix or size before any work.
 
     Parameters
     ----------
     path
-        File of the figure.
+        File of the figure, if there is to be one.
     width, height
         Size of an image. [px]
 
@@ -199,6 +238,8 @@ def check_figure(path: Path, width: int = USUAL_WIDTH, height: int = USUAL_HEIGH
     BadParameter
         If the size is out of range.
     """
+    if path is None:
+        return
     from simulator.views.plots.export import IMAGE_FORMATS
 
     known = (*PAGES[:1], *(f".{form}" for form in IMAGE_FORMATS), JSON)
@@ -240,6 +281,14 @@ def draw(drawn: "go.Figure", path: Path, *size: int) -> None:
     """Write a figure as :func:`write_figure` does, and say on stderr what it shows."""
     write_figure(drawn, path, *size)
     say(f"wrote {path}: {drawn.layout.meta['finding']}")
+
+
+def draw_answer(answer: Any, path: Path | None) -> None:
+    """Write the figure of an answer, if one is asked for, and say what it shows."""
+    if path is not None:
+        from simulator.views.forms import figure_of
+
+        draw(figure_of(answer), path)
 
 
 def show(view: "View", path: Path | None) -> None:

@@ -4,24 +4,15 @@ Names follow the serving engines where possible: ``--input-len``, ``--num-sample
 ``--tensor-parallel-size``, ``--kv-cache-dtype``, ``--gpu-memory-utilization``.
 """
 
-import inspect
 from collections.abc import Mapping
 from itertools import product
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.options import (
-    SIZE,
-    SIZES,
-    keyword,
-    number_of,
-    of_hardware,
-    of_model,
-    of_work,
-    one_of,
-)
+from simulator.cli.help import HELP
+from simulator.cli.options import SIZE, SIZES, number_of, of_hardware, of_model, of_work, one_of
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
 from simulator.inputs.dtypes import KV_DTYPES, read_dtype
@@ -46,15 +37,8 @@ _WEIGHTS = {"metavar": "FORMAT", "autocompletion": opt.complete_weights}
 _CACHES = {"metavar": "FORMAT", "autocompletion": opt.complete_caches}
 # The options of a question, in the order of the help.
 OPTIONS = (
-    keyword(
-        "named", Annotated[str | None, typer.Argument(help="The same as --model.", **opt.MODEL)]
-    ),
-    of_model(
-        "model",
-        opt.MODEL,
-        "Preset (see 'bifurcate models'), config.json, folder with one, or Hugging Face id.",
-        "--model -m",
-    ),
+    opt.argument("named", opt.MODEL, "The same as --model."),
+    of_model("model", opt.MODEL, HELP["model of a question"]),
     of_model("kv_heads", SIZES, "Replace the model's number of KV heads."),
     of_model("assume", opt.TYPE, "Model type to read an unknown config.json as, e.g. llama."),
     of_model("layers", SIZE, "Without --model: layers."),
@@ -63,152 +47,41 @@ OPTIONS = (
     of_model("head_dim", SIZE, "Without --model: head width."),
     of_model("intermediate_size", SIZE, "Without --model: MLP width."),
     of_model("vocab_size", SIZE, "Without --model: vocabulary."),
-    of_work(
-        "context_tokens",
-        SIZES,
-        "Tokens of the shared context. Default: 8192.",
-        "--context-tokens --context --input-len",
-    ),
-    of_work(
-        "samples",
-        SIZES,
-        "Sequences sampled from each context. Default: 16; with --batch-size, and of a "
-        "request under load, 1.",
-        "--samples --num-samples -n",
-    ),
-    of_work(
-        "prompts",
-        SIZES,
-        "Distinct contexts decoded together; alone, that many sequences. Default: 1.",
-        "--prompts --batch-size",
-    ),
-    of_work(
-        "tree",
-        {"metavar": "LEVELS"},
-        "What contexts share, from the root down, instead of both: "
-        "system=2K,problem=512x8 is 2048 tokens above 8 problems of 512.",
-    ),
-    of_work(
-        "decoded_tokens",
-        SIZES,
-        "Decoded tokens of each sample at this step. Default: 64.",
-        "--decoded-tokens --decoded",
-    ),
-    of_work(
-        "output_tokens",
-        SIZES,
-        "Tokens each sample generates: the step asked about is the last, the longest. "
-        "Default of whole requests: 256.",
-        "--output-tokens --output-len",
-    ),
+    of_work("context_tokens", SIZES, "Tokens of the shared context. Default: 8192."),
+    of_work("samples", SIZES),
+    of_work("prompts", SIZES),
+    of_work("tree", {"metavar": "LEVELS"}),
+    of_work("decoded_tokens", SIZES, "Decoded tokens of each sample at this step. Default: 64."),
+    of_work("output_tokens", SIZES),
     of_work("query_tokens", SIZES, "Tokens per sample in one step.", default=1),
-    of_work(
-        "accepted_tokens",
-        number_of("TOKENS"),
-        "Of those, how many are kept on average; generate takes its steps by it.",
-        default=1,
-    ),
-    of_hardware(
-        "kernel", one_of(tuple(WAYS)), "Attention kernel, or that of an engine.", default="flash"
-    ),
-    of_work(
-        "kv_layout",
-        one_of(KV_LAYOUTS),
-        "How standard attention stores the context: a copy per sample, one for all, "
-        "or one that is concatenated anew on every step.",
-        default=KV_LAYOUTS[0],
-    ),
-    of_hardware(
-        "execution",
-        one_of(EXECUTIONS),
-        "CUDA graph as engines use, compiled, or plain eager PyTorch.",
-        default=EXECUTIONS[0],
-    ),
+    of_work("accepted_tokens", number_of("TOKENS"), default=1),
+    of_hardware("kernel", one_of(tuple(WAYS)), default="flash"),
+    of_work("kv_layout", one_of(KV_LAYOUTS), default=KV_LAYOUTS[0]),
+    of_hardware("execution", one_of(EXECUTIONS), default=EXECUTIONS[0]),
     of_hardware(
         "dtype",
         _WEIGHTS,
         f"Format of all matrices in layers: {', '.join(WEIGHT_NAMES)}. auto, the default: "
         "the checkpoint's own.",
-        "--dtype --weight-dtype",
     ),
-    of_hardware(
-        "quantization",
-        _WEIGHTS,
-        "The same; beside it --dtype may name a format of 16 bits, as in engines.",
-    ),
+    of_hardware("quantization", _WEIGHTS),
     of_hardware(
         "kv_dtype",
         _CACHES,
         f"Format of the KV cache: {', '.join(KV_DTYPES)}, auto. Default: what the "
         "checkpoint states, else that of the activations.",
-        "--kv-dtype --kv-cache-dtype",
     ),
-    of_hardware(
-        "tensor_parallel",
-        SIZES,
-        "GPUs that share each layer. Default: 1.",
-        "--tensor-parallel-size --tensor-parallel --tp",
-    ),
-    of_hardware(
-        "data_parallel",
-        SIZES,
-        "Groups of such GPUs with requests of their own, which share the experts. Default: 1.",
-        "--data-parallel-size --data-parallel --dp",
-    ),
-    of_hardware(
-        "expert_parallel",
-        SIZES,
-        "Parts into which whole experts are dealt out over the GPUs of all groups. "
-        "Default: 1, every GPU has a slice of each.",
-        "--expert-parallel-size --expert-parallel --ep",
-    ),
-    of_hardware(
-        "pipeline_parallel",
-        SIZES,
-        "Stages, each with a part of the layers. Default: 1.",
-        "--pipeline-parallel-size --pipeline-parallel --pp",
-    ),
-    of_hardware(
-        "routing",
-        one_of(ROUTINGS),
-        "How tokens choose a model's experts: in turn, at random, or by a power law.",
-        default="uniform",
-    ),
-    of_hardware(
-        "routing_exponent",
-        number_of("POWER"),
-        "Exponent of skewed routing, between 1 and 2.",
-        default=1.2,
-    ),
-    of_hardware(
-        "latent_form",
-        one_of(LATENT_FORMS),
-        "Latent attention (MLA): absorbed, expanded to every head, or mixed: shared "
-        "context expanded, own tokens absorbed. auto takes the faster of absorbed and mixed.",
-        default=LATENT_FORMS[0],
-    ),
-    of_hardware(
-        "gpu_memory_utilization",
-        number_of("SHARE"),
-        "Share of the card's memory that may be used.",
-        default=0.9,
-    ),
-    of_hardware(
-        "engine",
-        one_of(ENGINES),
-        "Your engine, or none for a loop of your own: whose meaning that share has (vLLM's, "
-        "SGLang's --mem-fraction-static, TensorRT-LLM's free_gpu_memory_fraction), whose switch "
-        "compare names. SGLang and TensorRT-LLM quantise activations in the kernel before.",
-        default="vllm",
-    ),
-    of_hardware(
-        "max_batched_tokens",
-        SIZE,
-        "Tokens of the largest prefill batch, for which engines keep memory. Default: 8192 on "
-        "cards of 70 GiB and more (TensorRT-LLM: on all), else 2048.",
-        "--max-batched-tokens --max-num-batched-tokens",
-    ),
-    keyword("constants", opt.Constants, "auto"),
+    of_hardware("tensor_parallel", SIZES, "GPUs that share each layer. Default: 1."),
+    of_hardware("data_parallel", SIZES),
+    of_hardware("expert_parallel", SIZES),
+    of_hardware("pipeline_parallel", SIZES, "Stages, each with a part of the layers. Default: 1."),
+    of_hardware("routing", one_of(ROUTINGS), default="uniform"),
+    of_hardware("routing_exponent", number_of("POWER"), default=1.2),
+    of_hardware("latent_form", one_of(LATENT_FORMS), default=LATENT_FORMS[0]),
+    of_hardware("gpu_memory_utilization", number_of("SHARE"), default=0.9),
+    of_hardware("engine", one_of(ENGINES), default="vllm"),
+    of_hardware("max_batched_tokens", SIZE),
+    opt.CONSTANTS,
 )
 
 
@@ -228,9 +101,6 @@ def question_of(**values: Any) -> "Question":
     asked = tuple(_single(name, assume, shapes, **settings | sizes) for sizes in chosen)
     every = tuple(each._replace(listed=sizes) for each, sizes in zip(asked, chosen, strict=True))
     return every[0]._replace(each=every)
-
-
-question_of.__signature__ = inspect.Signature(OPTIONS)  # type: ignore[attr-defined]
 
 
 def _single(
@@ -376,4 +246,4 @@ class Question(NamedTuple):
         return self.settings(**sizes, **changes)
 
 
-with_question = opt.with_options(question_of, opt.output_options)
+with_question = opt.with_options((question_of, OPTIONS), opt.ANSWER)

@@ -3,13 +3,13 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
-from simulator.cli.asked import Asked, asked, scenario_of
+from simulator.cli.asked import Asked, scenario_of, with_asked
 from simulator.cli.output import CSV_FLOAT, bar, check_parquet, csv_cell, say
 from simulator.errors import OutputError
 from simulator.numeric import LARGEST_EXACT
@@ -23,20 +23,13 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 
 
-@opt.with_options(asked)()
+@with_asked(
+    opt.gpus("GPU, as often as you like. Default: the scenario's, or h100-sxm."),
+    opt.of_answer("output", opt.FILE, "File to write: .csv or .parquet. Default: stdout."),
+    opt.of_answer("dry_run", {}, "Say how many points there are, and stop.", default=False),
+)
 def _sweep(
-    question: Asked,
-    gpu: Annotated[
-        list[str] | None,
-        opt.gpu_option("GPU, as often as you like. Default: the scenario's, or h100-sxm."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        opt.answer("--output -o", "File to write: .csv or .parquet. Default: stdout.", opt.FILE),
-    ] = None,
-    dry_run: Annotated[
-        bool, opt.answer("--dry-run", "Say how many points there are, and stop.")
-    ] = False,
+    question: Asked, *, gpu: Sequence[str] | None, output: Path | None, dry_run: bool
 ) -> None:
     from simulator.answers.sweep import prepare_sweep
     from simulator.views.text import plural

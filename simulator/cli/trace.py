@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import typer
 
 from simulator.cli import options as opt
+from simulator.cli.help import HELP
 from simulator.cli.output import Output
 from simulator.errors import TraceError, unknown
 from simulator.inputs.setup import ConstantsChoice
@@ -38,39 +39,18 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
     opt.argument(
         "target",
         {"metavar": "FUNCTION", "autocompletion": opt.names_of("evidence.kernels", "KERNELS")},
-        "MODULE:FUNCTION, FILE.py:FUNCTION, or a kernel's name.",
-        str,
-        ...,
+        kind=str,
+        default=...,
     ),
+    opt.of_work("shape", {"metavar": "NAME=SIZE"}, kind=list[str] | None),
+    opt.of_work("inputs", {"metavar": "SIZES[:DTYPE]"}, kind=list[str] | None),
     opt.of_work(
-        "shape",
-        {"metavar": "NAME=SIZE"},
-        "A size of its tensors; repeatable: samples=16, context_tokens=8K.",
-        "--shape -s",
-        kind=list[str] | None,
+        "dtype", opt.one_of(TYPES), "Type of its tensors.", default="bf16", spelt="--dtype"
     ),
-    opt.of_work(
-        "inputs",
-        {"metavar": "SIZES[:DTYPE]"},
-        "A tensor to call it with, instead of the five of a kernel: samples,heads,128 or "
-        "16,4096:int64.",
-        "--input -i",
-        kind=list[str] | None,
-    ),
-    opt.of_work("dtype", opt.one_of(TYPES), "Type of its tensors.", default="bf16"),
-    opt.of_work(
-        "layout",
-        opt.one_of(LAYOUTS),
-        "How the caches lie. Default: as a kernel wants them, shared for a function.",
-    ),
-    opt.keyword("gpu", opt.GpuName, opt.DEFAULT_GPU),
-    opt.of_work(
-        "execution",
-        opt.one_of(LAUNCHINGS),
-        "Launched one by one, or in a CUDA graph.",
-        default="eager",
-    ),
-    opt.keyword("constants", opt.Constants, "auto"),
+    opt.of_work("layout", opt.one_of(LAYOUTS)),
+    opt.ONE_GPU,
+    opt.of_work("execution", opt.one_of(LAUNCHINGS), HELP["execution of trace"], default="eager"),
+    opt.CONSTANTS,
 )
 def _trace(
     output: Output,
@@ -183,16 +163,14 @@ def _view(result: "TraceSummary") -> Any:
     )
     bound = f"bound by {time.bound}"
     if float(time.host_s) > device_s:
-        bound = f"bound by launch (the host needs {format_time(float(time.host_s))} for it)"
+        bound = f"bound by launch (the host needs {format_time(time.host_s)} for it)"
     within = text.interval_phrase(float(result.within.low_s), float(result.within.high_s))
     return columns.stack(
         columns.line(
             (f"{result.request.target} on {result.gpu.gpu.name}", "bold"), f"\n{_asked(result)}"
         ),
         columns.line(
-            ("Time ", "bold"),
-            (format_time(float(time.total_s)), "bold cyan"),
-            f" ({within})   {bound}",
+            ("Time ", "bold"), (format_time(time.total_s), "bold cyan"), f" ({within})   {bound}"
         ),
         columns.line(
             f"{format_si(totals.bytes_read, 'B')} read, {format_si(totals.bytes_written, 'B')} "

@@ -282,8 +282,7 @@ def with_engine(
     if not sequence_s and engine != "none":
         untold_s = code_spread("engine").sequence_above_us * MICROSECOND
         above_s = _root_of_squares(above_s, untold_s * sequences)
-    return replace(
-        step,
+    return step._replace(
         total_s=total_s,
         low_s=maximum(total_s - below_s, step.low_s),
         high_s=total_s + above_s,

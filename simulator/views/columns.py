@@ -25,10 +25,10 @@ Row = dict[str, Any]
 View: TypeAlias = str | Block
 # How a table shows values of each unit; times are in seconds until they are shown.
 CELLS: Mapping[str, Callable[[Any], str]] = {
-    "ms": lambda seconds: format_time(float(seconds)),
+    "ms": format_time,
     "s": format_time,
-    "bytes": lambda count: format_si(float(count), "B"),
-    "FLOP": lambda count: format_si(float(count), "").strip(),
+    "bytes": lambda count: format_si(count, "B"),
+    "FLOP": lambda count: format_si(count, "").strip(),
     "launches": lambda count: f"{float(count):,.0f}",
     "1/s": "{:,.0f}".format,
     "USD": lambda price: money(price, 3),
@@ -85,9 +85,8 @@ class Column:
         """Return the item's value as computed."""
         if isinstance(item, Mapping) and not self.value:
             return item[self.key]
-        return (
-            self.value(item) if callable(self.value) else attrgetter(self.value or self.key)(item)
-        )
+        read = self.value if callable(self.value) else attrgetter(self.value or self.key)
+        return read(item)
 
     def plain(self, item: Any) -> Any:
         """Return the item's value as JSON and CSV show it."""
@@ -183,9 +182,8 @@ def as_object(columns: Iterable[Column], item: Any) -> Row:
 def as_table(columns: Iterable[Column], items: Iterable[Any]) -> "FittedTable":
     """Return items as a table for a terminal."""
     shown = tuple(columns)
-    return FittedTable(
-        columns=shown, rows=[[column.text(item) for column in shown] for item in items]
-    )
+    rows = [[column.text(item) for column in shown] for item in items]
+    return FittedTable(columns=shown, rows=rows)
 
 
 def line(*pieces: str | Piece, indent: int = 0) -> Line:

@@ -321,10 +321,10 @@ def estimate_view(result: "Estimate", *, explain: bool = False) -> View:
     moved = float(totals.bytes_read + totals.bytes_written)
     traffic = (
         f"{format_si(moved, 'B')} moved "
-        f"({format_si(float(totals.weight_bytes_read), 'B')} weights, "
-        f"{format_si(float(totals.kv_bytes_read), 'B')} KV; L2 serves "
+        f"({format_si(totals.weight_bytes_read, 'B')} weights, "
+        f"{format_si(totals.kv_bytes_read, 'B')} KV; L2 serves "
         f"{format_si(moved - result.memory_traffic_bytes, 'B')}), "
-        f"{format_si(float(totals.flops), 'FLOP')}, {float(totals.launches):,.0f} launches"
+        f"{format_si(totals.flops, 'FLOP')}, {float(totals.launches):,.0f} launches"
     )
     device = float(result.time.device_s + result.time.collective_s)
     share = Column(
@@ -394,7 +394,7 @@ def _bound_phrase(result: "Estimate") -> str:
     """Say what bounds the step, and its share of the time."""
     time = result.time
     if result.bound == "launch" and time.host_s > time.device_s:
-        return f"launch (the host needs {format_time(float(time.host_s))} to launch the kernels)"
+        return f"launch (the host needs {format_time(time.host_s)} to launch the kernels)"
     share = float(time.by_roof_s[result.bound]) / result.step_s
     return f"{result.bound} ({share:.0%} of the step)"
 
@@ -409,8 +409,7 @@ def _memory_line(result: "Estimate") -> Line:
         for name, part in zip(names, text.memory_parts(needs), strict=True)
     )
     return columns.line(
-        f"Memory {format_gib(float(needs.total_bytes))} of "
-        f"{format_gib(float(needs.capacity_bytes))}: {parts}; ",
+        f"Memory {format_gib(needs.total_bytes)} of {format_gib(needs.capacity_bytes)}: {parts}; ",
         (text.fits_between(needs), styles[needs.verdict]),
     )
 

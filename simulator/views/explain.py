@@ -1,9 +1,8 @@
 """The derivation of each number: formulas, the numbers in them, and their sources."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.answers.estimate import Estimate
 from simulator.counts.attention.latent import absorbed_widths, expanded_widths, mixing_pays_from
@@ -44,8 +43,7 @@ EXPANDED = "h (nope_dim + rope_dim + value_dim)"
 PAPER = "Athiwaratkun et al., arXiv:2403.08845"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
+class Step(NamedTuple):
     """One line of the derivation."""
 
     what: str
@@ -74,7 +72,7 @@ def explain(result: Estimate) -> list[Step]:
 
 def explain_objects(result: Estimate) -> list[dict[str, str]]:
     """Return the derivation as JSON objects."""
-    return [asdict(step) for step in explain(result)]
+    return [step._asdict() for step in explain(result)]
 
 
 def explain_lines(result: Estimate) -> list[View]:
@@ -145,13 +143,7 @@ def _kv_read(result: Estimate) -> Step:
         latent = model.latent is not None and not setup.expanded
         kept = "the latent cache instead of K and V" if latent else "K and V"
         reference = f"{PAPER}, equation {6 if setup.bifurcated else 5}, {kept}, all layers"
-    return Step(
-        what="KV bytes read",
-        formula=formula,
-        numbers=numbers,
-        result=_exact(float(result.totals.kv_bytes_read)),
-        reference=reference,
-    )
+    return Step("KV bytes read", formula, numbers, _exact(result.totals.kv_bytes_read), reference)
 
 
 def _exact(number_of_bytes: float) -> str:
@@ -176,11 +168,11 @@ def _weights_read(result: Estimate) -> Step:
     active = f" ({count.active:,} active for one token)" if count.active != count.total else ""
     gpus = f"{result.setup.gpus} GPU{'s' if result.setup.gpus > 1 else ''}"
     return Step(
-        what="Weight bytes read",
-        formula="each matrix once, visited experts only, table rows of the tokens at work",
-        numbers=f"{count.total:,} parameters{active}, {result.setup.weights}, over {gpus}",
-        result=_exact(float(result.totals.weight_bytes_read)),
-        reference="docs/equations.md, projections and MLP",
+        "Weight bytes read",
+        "each matrix once, visited experts only, table rows of the tokens at work",
+        f"{count.total:,} parameters{active}, {result.setup.weights}, over {gpus}",
+        _exact(result.totals.weight_bytes_read),
+        "docs/equations.md, projections and MLP",
     )
 
 
@@ -202,9 +194,7 @@ def _attention_flops(result: Estimate) -> Step:
     what = f"Attention FLOPs ({alike})"
     if model.latent is not None:
         # Absorbed keys are the latent and the rotary part, values the latent.
-        absorbed, expanded = (
-            sum(widths(model.latent)) for widths in (absorbed_widths, expanded_widths)
-        )
+        absorbed, expanded = sum(absorbed_widths(model.latent)), sum(expanded_widths(model.latent))
         symbol_of, expanded_symbol = "(2 kv_rank + rope_dim)", "(nope_dim + rope_dim + value_dim)"
         factor, symbols = f"2 x {absorbed}", f"2 {symbol_of}"
         if setup.expanded:
@@ -237,11 +227,11 @@ def _attention_flops(result: Estimate) -> Step:
         formula = "L min(m_c + m_d, selected tokens)"
         seen = f"{layers} x {min(context + own, model.indexer.top_k)}"
     return Step(
-        what=what,
-        formula=f"{symbols} x P b n{of_heads} x {formula}",
-        numbers=f"{factor} x {work.prompts} x {work.samples} x {work.query_tokens}{heads} x {seen}",
-        result=f"{flops:,.0f} FLOP = {format_si(flops, 'FLOP')}",
-        reference=f"{PAPER}, section 4",
+        what,
+        f"{symbols} x P b n{of_heads} x {formula}",
+        f"{factor} x {work.prompts} x {work.samples} x {work.query_tokens}{heads} x {seen}",
+        f"{flops:,.0f} FLOP = {format_si(flops, 'FLOP')}",
+        f"{PAPER}, section 4",
     )
 
 
@@ -259,13 +249,13 @@ def _mixing(result: Estimate) -> list[Step]:
     expanded, absorbed = sum(expanded_widths(latent)), sum(absorbed_widths(latent))
     return [
         Step(
-            what="Samples from which a shared context is read faster expanded than absorbed",
-            formula="s / 2 x (nope_dim + rope_dim + value_dim) / (n (2 kv_rank + rope_dim)) "
+            "Samples from which a shared context is read faster expanded than absorbed",
+            "s / 2 x (nope_dim + rope_dim + value_dim) / (n (2 kv_rank + rope_dim)) "
             "x FLOP rate / bandwidth",
-            numbers=f"{kv_bytes:g} / 2 x {expanded} / ({queries} x {absorbed}) x "
+            f"{kv_bytes:g} / 2 x {expanded} / ({queries} x {absorbed}) x "
             f"{rate / TERA:,.0f} TFLOP/s / {bandwidth / GIGA:,.0f} GB/s",
-            result=f"{samples:,.0f} samples of each prompt, whatever the length of the context",
-            reference="docs/equations.md, latent attention; TyphoonMLA, arXiv:2509.21081",
+            f"{samples:,.0f} samples of each prompt, whatever the length of the context",
+            "docs/equations.md, latent attention; TyphoonMLA, arXiv:2509.21081",
         )
     ]
 
@@ -276,29 +266,29 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
     roofs = [_memory_part(result, operation, time)]
     if operation.flops:
         rate = result.rates.of(operation).flops_per_s(operation.kind, operation.dtype)
-        flops = f"{format_si(float(operation.flops), 'FLOP')} / {rate / TERA:,.0f} TFLOP/s"
+        flops = f"{format_si(operation.flops, 'FLOP')} / {rate / TERA:,.0f} TFLOP/s"
         if operation.m:
             visited = f" of {float(operation.groups):,.0f} experts" if operation.groups else ""
             flops += f", in tiles{visited}"
         if operation.groups and time.waiting_s:
-            flops += f", {format_time(float(time.waiting_s))} waiting for loads"
-        roofs.append(f"compute {format_time(float(time.compute_s))} ({flops})")
+            flops += f", {format_time(time.waiting_s)} waiting for loads"
+        roofs.append(f"compute {format_time(time.compute_s)} ({flops})")
     if operation.link_bytes:
         # The rate that a message of this size reaches.
         link = float(operation.link_bytes) / float(time.link_s)
-        sent = f"{format_si(float(operation.link_bytes), 'B')} / {link / GIGA:,.1f} GB/s"
+        sent = f"{format_si(operation.link_bytes, 'B')} / {link / GIGA:,.1f} GB/s"
         nodes = result.gpu.nodes(operation.ranks)
         path = f" over {nodes} nodes" if nodes > 1 else ""
         path += " over PCIe" if result.gpu.over_pcie(operation.ranks) else ""
-        roofs.append(f"link {format_time(float(time.link_s))} ({sent}{path})")
+        roofs.append(f"link {format_time(time.link_s)} ({sent}{path})")
     calls = f", one of {operation.repeat} calls" if operation.repeat > 1 else ""
     calls += "" if operation is mean else ", on the fullest GPU"
     return Step(
-        what=f"Time of {operation.name}{calls}",
-        formula=_roofline_formula(operation, time),
-        numbers=f"fixed {format_time(float(time.launch_s))}; {'; '.join(roofs)}",
-        result=f"{format_time(float(time.device_s))}, bound by {time.bound}",
-        reference="roofline, Williams et al. 2009; docs/equations.md, four roofs",
+        f"Time of {operation.name}{calls}",
+        _roofline_formula(operation, time),
+        f"fixed {format_time(time.launch_s)}; {'; '.join(roofs)}",
+        f"{format_time(time.device_s)}, bound by {time.bound}",
+        "roofline, Williams et al. 2009; docs/equations.md, four roofs",
     )
 
 
@@ -320,9 +310,7 @@ def _memory_part(result: Estimate, operation: Operation, time: OperationTime) ->
     gpu = result.rates.of(operation)
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
     cached = float(cached_bytes(operation, gpu))
-    parts = [
-        f"{format_si(float(operation.bytes_moved) - cached, 'B')} / {bandwidth / GIGA:,.0f} GB/s"
-    ]
+    parts = [f"{format_si(operation.bytes_moved - cached, 'B')} / {bandwidth / GIGA:,.0f} GB/s"]
     if operation.together_bytes and operation.reused_bytes:
         parts[0] += f", {format_si(cached, 'B')} from L2; a stored context"
     elif cached:
@@ -335,31 +323,29 @@ def _memory_part(result: Estimate, operation: Operation, time: OperationTime) ->
     if waves > 0 and gpu.block_s[operation.kind]:
         wave = format_time(gpu.block_s[operation.kind])
         parts.append(f"{waves:,.1f} further waves x {wave}")
-    return f"memory {format_time(float(time.memory_s))} ({'; '.join(parts)})"
+    return f"memory {format_time(time.memory_s)} ({'; '.join(parts)})"
 
 
 def _step_time(result: Estimate) -> Step:
     """Derive the time of the step."""
     time = result.time
     return Step(
-        what="Time of the step",
-        formula="max(sum of operations, host launches) + collectives",
-        numbers=(
-            f"max({format_time(float(time.device_s))}, {format_time(float(time.host_s))}) + "
-            f"{format_time(float(time.collective_s))}"
+        "Time of the step",
+        "max(sum of operations, host launches) + collectives",
+        (
+            f"max({format_time(time.device_s)}, {format_time(time.host_s)}) + "
+            f"{format_time(time.collective_s)}"
         ),
-        result=f"{format_time(result.step_s)}, bound by {result.bound}",
-        reference="docs/equations.md, four roofs",
+        f"{format_time(result.step_s)}, bound by {result.bound}",
+        "docs/equations.md, four roofs",
     )
 
 
 def _interval(result: Estimate) -> Step:
     """Derive the interval: how much each error shortens or lengthens the step."""
     unsure, what = result.uncertainty, "Interval"
-    formula, reference = (
-        "not below the bytes and FLOPs at published peaks",
-        "docs/equations.md, intervals",
-    )
+    formula = "not below the bytes and FLOPs at published peaks"
+    reference = "docs/equations.md, intervals"
     numbers = unknown_regime(result.model, result.rates, result.setup)
     if not numbers:
         what += f" meant to contain {shipped_spreads().coverage:.0%} of measured times"
@@ -368,7 +354,7 @@ def _interval(result: Estimate) -> Step:
             formula += "; the longer end of device and host, errors are those of the longer one"
         parts = [
             f"{NAMES[name]}{' (own share)' if own and name in CACHE_READERS else ''} "
-            f"-{format_time(float(part.below_s))} +{format_time(float(part.above_s))}"
+            f"-{format_time(part.below_s)} +{format_time(part.above_s)}"
             for own, group in ((False, unsure.shared), (True, unsure.own))
             for name, part in group.items()
             if float(part.below_s) > 0 or float(part.above_s) > 0
@@ -377,13 +363,8 @@ def _interval(result: Estimate) -> Step:
             "; ".join(parts) or "no error",
             f"{reference}; spreads: docs/accuracy.md",
         )
-    return Step(
-        what=what,
-        formula=formula,
-        numbers=numbers,
-        result=interval_phrase(result.step_low_s, result.step_high_s),
-        reference=reference,
-    )
+    within = interval_phrase(result.step_low_s, result.step_high_s)
+    return Step(what, formula, numbers, within, reference)
 
 
 def _memory(result: Estimate) -> Step:
@@ -396,16 +377,16 @@ def _memory(result: Estimate) -> Step:
         "trtllm": "memory x share + (weights + workspace + kept) x (1 - share)",
     }
     return Step(
-        what="Memory of one GPU",
-        formula=f"weights + KV caches + workspace + kept <= {limits[result.setup.engine]}",
-        numbers=(
-            f"{format_gib(float(needs.weights_bytes))} + {format_gib(float(needs.kv_bytes))} + "
-            f"{format_gib(float(needs.workspace_bytes))} + {format_gib(needs.reserve_bytes)} <= "
-            f"{format_gib(float(needs.capacity_bytes))}, of {format_gib(result.gpu.memory_bytes)} "
+        "Memory of one GPU",
+        f"weights + KV caches + workspace + kept <= {limits[result.setup.engine]}",
+        (
+            f"{format_gib(needs.weights_bytes)} + {format_gib(needs.kv_bytes)} + "
+            f"{format_gib(needs.workspace_bytes)} + {format_gib(needs.reserve_bytes)} <= "
+            f"{format_gib(needs.capacity_bytes)}, of {format_gib(result.gpu.memory_bytes)} "
             f"a share of {result.setup.gpu_memory_utilization:g}"
         ),
-        result=fits_between(needs),
-        reference="docs/equations.md, memory",
+        fits_between(needs),
+        "docs/equations.md, memory",
     )
 
 
@@ -417,11 +398,11 @@ def _constants(result: Estimate) -> list[Step]:
         uses.setdefault((key.name, constant), []).extend([kind] if kind else [])
     return [
         Step(
-            what=f"Constant {name}" + (f" of {', '.join(kinds)}" if kinds else ""),
-            formula="",
-            numbers=f"{constant.value:,.3g}",
-            result=constant.origin,
-            reference=constant.source,
+            f"Constant {name}" + (f" of {', '.join(kinds)}" if kinds else ""),
+            "",
+            f"{constant.value:,.3g}",
+            constant.origin,
+            constant.source,
         )
         for (name, constant), kinds in uses.items()
     ]

@@ -33,11 +33,6 @@ def _within(low_s: float, high_s: float) -> str:
     return text.within_cell(low_s, high_s) if low_s < inf else _time(low_s)
 
 
-def _arrivals(point: Point) -> str:
-    """Write how many requests arrive in a second at a point, if not those of users."""
-    return "" if point.arrivals_per_s is None else f"{point.arrivals_per_s:g}"
-
-
 POINT = (
     Column("attention", "text", "deployment.attention", "attention"),
     Column("concurrency", heading="users"),
@@ -108,7 +103,7 @@ def _percentile(name: str, percent: float) -> Column:
 
 
 PERCENTILES = tuple(_percentile(name, percent) for name in TIMES for percent in (50, 90, 99))
-ARRIVALS = Column("arrivals_per_s", heading="requests/s", cell=_arrivals)
+ARRIVALS = Column("arrivals_per_s", heading="requests/s", cell="{:g}")
 SERVED = (*POINT[:2], ARRIVALS, *POINT[2:], *PERCENTILES)
 _SATURATES = {
     "prefill": "prefill takes most of the time first",

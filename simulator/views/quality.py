@@ -51,25 +51,20 @@ def quality_object(result: Quality) -> Row:
         "inputs": asked | {"output_tokens": result.output_tokens},
         "success": result.success.source,
         **columns.as_object(QUALITY, result),
-        "best": {name: _best_object(best) for name, best in result.best.items()},
+        "best": {
+            name: {"limit": best.limit}
+            | ({} if best.point is None else columns.as_object(POINT, best.point))
+            for name, best in result.best.items()
+        },
         "points": quality_rows(result),
         **columns.as_object([estimate.HARDWARE_USED], first),
         "notes": text.without_shortage(first.notes),
     }
 
 
-def _best_object(best: Affordable) -> Row:
-    """Return the best that fits, and what limits it."""
-    return {"limit": best.limit} | (
-        {} if best.point is None else columns.as_object(POINT, best.point)
-    )
-
-
 def quality_rows(result: Quality) -> list[Row]:
     """Return every point, one row for each kind of attention and number of samples."""
-    return [
-        columns.as_object(POINT, point) for points in result.points.values() for point in points
-    ]
+    return [columns.as_object(POINT, each) for points in result.points.values() for each in points]
 
 
 def quality_view(result: Quality) -> View:

@@ -39,7 +39,6 @@ EXPONENT = (
     Column("token_exponent_stderr", value="of_tokens_stderr"),
 )
 HELD_OUT = (
-    Column("study", value="run.study"),
     Column("family"),
     Column("parameters", value="run.parameters"),
     Column("loss", value="run.loss"),
@@ -63,7 +62,7 @@ STUDIES = (
     Column("families", value="factors", of=POOLED),
     Column("effects", of=EFFECT),
     *columns.named("run_spread", "between", "inconsistency"),
-    Column("held_out", of=HELD_OUT),
+    Column("held_out", of=(Column("study", value="run.study"), *HELD_OUT)),
     Column("left_out", of=LEFT_OUT),
     Column("refused", of=(Column("line"), Column("reason"))),
     Column("notes"),
@@ -75,7 +74,7 @@ def studies_object(result: Studies) -> Row:
     return columns.as_object(STUDIES, result)
 
 
-def factor_rows(result: Studies) -> list[Row]:
+def studies_rows(result: Studies) -> list[Row]:
     """Return what each paper says of each family, one row each."""
     wanted = columns.without(EFFECT, "lines")
     return [columns.as_object(wanted, effect) for effect in result.effects]

@@ -286,9 +286,7 @@ def fits_phrase(needs: Memory) -> str:
 
 def fits_between(needs: Memory) -> str:
     """Say what memory is free, or short, at both ends of its interval."""
-    most, least = (
-        float(needs.capacity_bytes - ends) for ends in (needs.low_bytes, needs.high_bytes)
-    )
+    most, least = (float(needs.capacity_bytes - end) for end in (needs.low_bytes, needs.high_bytes))
     if needs.verdict == "fits":
         return f"fits, {format_gib(least)} to {format_gib(most)} free"
     if needs.verdict == "does not fit":

@@ -14,6 +14,7 @@ from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Row, View
 from simulator.views.load import POINT
 from simulator.views.plan import LIMITS
+from simulator.views.studies import HELD_OUT
 
 if TYPE_CHECKING:
     from simulator.answers.power_law import PowerLaw
@@ -24,24 +25,6 @@ class Item(NamedTuple):
 
     candidate: Candidate
     variant: Contender
-
-
-def _held_out(result: ScalingLaw) -> list[Row] | None:
-    """Return the runs that were left out of a fit, with their predicted losses."""
-    if result.held_out is None:
-        return None
-    held = result.held_out
-    lines = [run.line for run in result.runs]
-    return [
-        {
-            "family": result.laws[result.families[lines.index(run.line)]].family.name,
-            "parameters": run.parameters,
-            "loss": run.loss,
-            "predicted_loss": predicted,
-            "error": error,
-        }
-        for run, predicted, error in zip(held.runs, held.predicted, held.errors, strict=True)
-    ]
 
 
 FAMILY = (
@@ -70,7 +53,7 @@ SCALING = (
     ),
     Column("families", value="laws", of=FAMILY),
     Column("residual_spread", value="law.spread"),
-    Column("held_out", value=_held_out),
+    Column("held_out", of=HELD_OUT),
     Column("refused", of=(Column("line"), Column("reason"))),
     Column("notes"),
 )
@@ -153,11 +136,9 @@ def scaling_object(result: ScalingLaw) -> Row:
     return columns.as_object(SCALING, result)
 
 
-def run_rows(result: ScalingLaw) -> list[Row]:
+def scaling_rows(result: ScalingLaw) -> list[Row]:
     """Return every training run with its fitted loss, one row each."""
-    law, held = result.law, result.held_out
-    pairs = () if held is None else zip(held.runs, held.predicted, strict=True)
-    held_out = {run.line: loss for run, loss in pairs}
+    law, held_out = result.law, {each.run.line: each.predicted for each in result.held_out or ()}
     fitted = zip(result.runs, result.families, predicted_losses(result), law.outliers, strict=True)
     return [
         {
@@ -185,7 +166,7 @@ def tradeoff_object(result: Tradeoff) -> Row:
     }
 
 
-def variant_rows(result: Tradeoff) -> list[Row]:
+def tradeoff_rows(result: Tradeoff) -> list[Row]:
     """Return the models under each kind of attention, one tidy row each."""
     return [columns.as_object(ROW, item) for item in _items(result)]
 
@@ -200,7 +181,7 @@ def _factor(candidate: Candidate) -> float:
     return 1.0 if candidate.size_factor is None else candidate.size_factor.value
 
 
-def crossover_rows(result: Tradeoff) -> list[Row]:
+def tradeoff_crossover_rows(result: Tradeoff) -> list[Row]:
     """Return the borders, one row for each model, pairing and context."""
     return [
         {
@@ -219,7 +200,7 @@ def crossover_rows(result: Tradeoff) -> list[Row]:
     ]
 
 
-def map_rows(result: Tradeoff) -> list[Row]:
+def tradeoff_map_rows(result: Tradeoff) -> list[Row]:
     """Return every point of the maps, one row for each model, pairing, context and samples."""
     return [
         {
@@ -259,8 +240,8 @@ def scaling_view(result: ScalingLaw) -> View:
         Column(unit="text", heading="95 % interval", cell=interval),
     )
     held = ", ".join(
-        f"{text.parameters_phrase(row['parameters'])} {row['error']:+.2%}"
-        for row in _held_out(result) or ()
+        f"{text.parameters_phrase(each.run.parameters)} {each.error:+.2%}"
+        for each in result.held_out or ()
     )
     foretold = f"The largest models, predicted by a fit to the others: {held}."
     return columns.stack(

@@ -49,8 +49,8 @@ def test_the_truth_is_within_the_intervals(tmp_path: Path) -> None:
         assert (law.runs, law.sizes) == (7, 7)
     assert result.law.irreducible_loss == pytest.approx(1.7, abs=3 * result.law.stderr[0])
     assert result.held_out is not None
-    assert [run.parameters for run in result.held_out.runs] == [13e9] * 3
-    assert max(map(abs, result.held_out.errors)) < 0.01
+    assert [each.run.parameters for each in result.held_out] == [13e9] * 3
+    assert max(abs(each.error) for each in result.held_out) < 0.01
     assert predicted_losses(result) == pytest.approx([run.loss for run in result.runs], rel=0.005)
     assert result.notes == ()
 
@@ -77,8 +77,8 @@ def test_runs_of_several_token_counts_have_a_joint_law(tmp_path: Path) -> None:
     assert law.exponent == pytest.approx(0.25, abs=3 * law.stderr[2])
     assert all(each.low <= TRUE[each.family.name] <= each.high for each in result.laws)
     assert result.held_out is not None
-    assert len(result.held_out.runs) == 9
-    assert max(map(abs, result.held_out.errors)) < 0.01
+    assert len(result.held_out) == 9
+    assert max(abs(each.error) for each in result.held_out) < 0.01
     assert predicted_losses(result) == pytest.approx([run.loss for run in result.runs], rel=0.005)
     # Two numbers of tokens: the exponent is taken from elsewhere, and said to be.
     path.write_text("\n".join(line for line in lines if ",80000000000," not in line), "utf-8")
@@ -108,8 +108,9 @@ def test_a_held_out_size_has_no_part_in_its_prediction(tmp_path: Path) -> None:
     after = fit_scaling_law(path).held_out
     assert before is not None
     assert after is not None
-    assert after.predicted == pytest.approx(before.predicted, rel=1e-6)
-    assert all(error < -0.2 for error in after.errors)
+    foretold = [each.predicted for each in before]
+    assert [each.predicted for each in after] == pytest.approx(foretold, rel=1e-6)
+    assert all(each.error < -0.2 for each in after)
 
 
 def test_a_family_with_too_few_sizes_is_left_out_and_named(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_condition_that_wavers_still_changes_at_the_answer(holds: list[bool]) 
 def test_from_where_on_is_a_turn_whatever_the_ratio(ratios: list[float]) -> None:
     """The ratio is above 1 there and not beside it; there is none where it ends below."""
     high = len(ratios)
-    found = from_where_on(lambda n: ratios[n - 1], low=1, high=high)
+    found = from_where_on(lambda n: ratios[n - 1], high=high)
     assert (found is None) == (ratios[-1] <= 1)
     if found is not None:
         assert ratios[found - 1] > 1
@@ -75,7 +75,7 @@ def test_a_ratio_that_rises_turns_once(threshold: int, power: float, after: int)
         return float((n / threshold) ** power) * (1 + 1e-9)
 
     high = 2**22
-    assert from_where_on(ratio, low=1, high=high, after=after) == threshold
+    assert from_where_on(ratio, high=high, after=after) == threshold
     assert all(1 <= n <= high for n in tried)
     assert len(set(tried)) <= 8 * 22 + 22
 
@@ -90,4 +90,4 @@ def test_the_last_of_several_crossings_counts(dip: int, where: int, power: float
     def ratio(n: int) -> float:
         return 0.99 if start <= n < end else float((n / threshold) ** power) * (1 + 1e-9)
 
-    assert from_where_on(ratio, low=1, high=2**16) == end
+    assert from_where_on(ratio, high=2**16) == end

@@ -351,7 +351,7 @@ def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, l
 def _style() -> dict[str, Any]:
     """Return the colours, dashes and symbols of all our figures."""
     lines = {
-        name: {"name": line.name, "colour": line.colour, "dash": line.dash}
+        name: {"name": name, "colour": line["color"], "dash": line["dash"]}
         for name, line in palette.LINES.items()
     }
     return {

@@ -2,17 +2,13 @@
 
 import html
 import math
-from typing import TYPE_CHECKING
 
 from simulator._version import __version__
-from simulator.views.plots import axes, layout, lines, palette, panels
+from simulator.numeric import Frame
+from simulator.views.plots import axes, layout, lines, palette
 from simulator.views.plots.fleet import with_gpus
-from simulator.views.plots.layout import Caption
+from simulator.views.plots.layout import Caption, Figure
 from simulator.views.text import plural
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # The most points to draw, divided over the kinds: more only slow down the page.
 MOST_POINTS = 6000
@@ -24,7 +20,7 @@ _ABOUT = (("gpu_id", "framework", "kernel"), ("sizes",), ("file", "line"))
 _NINE_IN_TEN = 0.9
 
 
-def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None) -> "go.Figure":
+def predicted_measured(rows: Frame, gpus: "Frame | None" = None) -> Figure:
     """Draw predicted over measured times, a point for each row.
 
     Parameters
@@ -38,7 +34,7 @@ def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None)
         and its profile's ``hash``.
     """
     timed = rows[(rows["measured_us"] > 0) & (rows["predicted_us"] > 0)]
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     values = [*timed["measured_us"], *timed["predicted_us"]]
     for axis, word in (("xaxis", "measured"), ("yaxis", "predicted")):
         axes.log_axis(figure, axis, values, f"{word} time [µs]", base=10, pad=0.02)
@@ -54,12 +50,7 @@ def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None)
     for number, (kind, part) in enumerate(kinds):
         drawn = _thinned(part, MOST_POINTS // len(kinds))
         drawn = drawn.assign(about=_about(drawn))
-        marker = {
-            "color": palette.CATEGORIES[number % len(palette.CATEGORIES)],
-            "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)],
-            "size": 5,
-            "opacity": 0.6,
-        }
+        marker = {**palette.mark(number), "size": 5, "opacity": 0.6}
         said = f"{str(kind).replace('_', ' ')}: {len(part):,}, {_errors(part).median():.1%}"
         hover = "{about}<br>measured {measured_us:.4g} µs<br>predicted {predicted_us:.4g} µs"
         columns = ("measured_us", "predicted_us")
@@ -77,7 +68,7 @@ def predicted_measured(rows: "pd.DataFrame", gpus: "pd.DataFrame | None" = None)
     return layout.finish(figure, _finding(timed), words)
 
 
-def _finding(timed: "pd.DataFrame") -> str:
+def _finding(timed: Frame) -> str:
     """Summarise the errors of the predictions."""
     if not len(timed):
         return "No row with a time was predicted"
@@ -89,7 +80,7 @@ def _finding(timed: "pd.DataFrame") -> str:
     )
 
 
-def _thinned(part: "pd.DataFrame", most: int) -> "pd.DataFrame":
+def _thinned(part: Frame, most: int) -> Frame:
     """Return the rows of a kind to draw: the largest errors, and every n-th of the others."""
     if len(part) <= most:
         return part
@@ -100,7 +91,7 @@ def _thinned(part: "pd.DataFrame", most: int) -> "pd.DataFrame":
     return part.loc[[*order[:far], *rest.index[:: math.ceil(len(rest) / (most - far))]]]
 
 
-def _about(drawn: "pd.DataFrame") -> list[str]:
+def _about(drawn: Frame) -> list[str]:
     """Return each point's hover text: its row and its error."""
     import pandas as pd
 
@@ -117,6 +108,6 @@ def _about(drawn: "pd.DataFrame") -> list[str]:
     return texts
 
 
-def _errors(timed: "pd.DataFrame") -> "pd.Series[float]":
+def _errors(timed: Frame) -> Frame:
     """Return the size of each prediction's error, as a share of the measured time."""
     return (timed["predicted_us"] / timed["measured_us"] - 1).abs()

@@ -2,12 +2,9 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from simulator.units import KIB, KILO, MEGA, MIB
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+from simulator.views.plots.layout import Figure
 
 
 def size_text(value: float) -> str:
@@ -83,7 +80,7 @@ def _round_steps(low: float, high: float) -> list[float]:
 
 
 def log_axis(
-    figure: "go.Figure",
+    figure: Figure,
     axis: str,
     values: Sequence[float],
     title: str,
@@ -128,12 +125,7 @@ def log_axis(
 
 
 def set_ticks(
-    figure: "go.Figure",
-    axis: str,
-    ticks: Sequence[float],
-    words: Sequence[str],
-    *,
-    narrow_most: int,
+    figure: Figure, axis: str, ticks: Sequence[float], words: Sequence[str], *, narrow_most: int
 ) -> None:
     """Set an axis's ticks, of which a phone shows every second one.
 

@@ -2,19 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.answers.frames import PARTS
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.timing.interval import CACHE_READERS
 from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
-from simulator.views.plots import axes, layout, lines, palette, panels, texts
-from simulator.views.plots.layout import Caption
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots import axes, layout, lines, palette, texts
+from simulator.views.plots.layout import Caption, Figure
 
 # Parts that read the KV cache stand out; those that sharing does not change are green or grey.
 _COLOURS = (
@@ -29,11 +26,11 @@ _OPERATION = (
 )
 
 
-def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def operations(frame: Frame, caption: Caption) -> Figure:
     """Draw time and bytes of a step as stacked bars; ``frame`` as of ``frames.operations``."""
     rows = ATTENTIONS[::-1]  # from the bottom up
     fits = frame.groupby("variant")["fits"].first()
-    figure = panels.new_panels(["", ""], 2, 1, shared=False)
+    figure = layout.new_panels(["", ""], 2, 1, shared=False)
     for panel, (column, unit, title) in enumerate(
         (("time_ms", 1.0, "time of a decode step [ms]"), ("bytes", GIGA, "bytes moved [GB]"))
     ):
@@ -60,10 +57,10 @@ def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         for row, (variant, total) in enumerate(sums.sum(axis="columns").items()):
             amount = format_si(total * GIGA, "B") if panel else format_time(total * MILLISECOND)
             unfit = "" if fits[variant] else ", does not fit"
-            name = f"<b>{palette.LINES[variant].name}</b>: {amount}{unfit}"
+            name = f"<b>{variant}</b>: {amount}{unfit}"
             style = {"yanchor": "bottom", "font": {"size": 12}}
-            panels.label(figure, name, (0, row + 0.3), style, panel=panel)
-        x, y = (panels.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
+            layout.label(figure, name, (0, row + 0.3), style, panel=panel)
+        x, y = (layout.axis_name(axis, panel) for axis in ("xaxis", "yaxis"))
         most = float(sums.sum(axis="columns").max())
         figure.layout[x].update(range=[0, most * 1.02], nticks=6, title_text=title)
         figure.layout[y].update(range=[-0.5, len(rows) - 0.2], visible=False)
@@ -71,7 +68,7 @@ def operations(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _operations_finding(frame), caption)
 
 
-def _operations_finding(frame: "pd.DataFrame") -> str:
+def _operations_finding(frame: Frame) -> str:
     """Say what share of the step attention takes, before and after."""
     shares = {}
     for variant in ATTENTIONS:
@@ -86,7 +83,7 @@ def _operations_finding(frame: "pd.DataFrame") -> str:
     )
 
 
-def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def roofline(frame: Frame, caption: Caption) -> Figure:
     """Draw operations under the GPU's roofs, before and after bifurcation.
 
     ``frame`` as of ``frames.operations``; operations without matrix products have no place.
@@ -98,7 +95,7 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         share=points["time_ms"] / points["step_ms"],
         name=points["part"].str.partition(", ")[2],
     )
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     reads = points["kind"].isin(CACHE_READERS)
     attention, others = points[reads], points[~reads & (points["variant"] == "standard")]
     roof = points.iloc[0]
@@ -115,9 +112,9 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
         colour = palette.INK if prefix else palette.GREY
         lines.add_rule(figure, xs, ys, name, color=colour, dash=dash, width=1.5)
     groups = [("products, in both", others, palette.GREEN, "diamond")]
-    for variant, line in palette.LINES.items():
+    for variant, colour in palette.COLOURS.items():
         rows = attention[attention["variant"] == variant]
-        groups.append((f"attention, {line.name}", rows, line.colour, "circle"))
+        groups.append((f"attention, {variant}", rows, colour, "circle"))
     for name, rows, colour, symbol in groups:
         sizes, edge = (8 + 40 * rows["share"] ** 0.5).tolist(), {"color": "white", "width": 1}
         marker = {"size": sizes, "color": colour, "symbol": symbol, "opacity": 0.75, "line": edge}
@@ -136,7 +133,7 @@ def roofline(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _roofline_finding(attention), words)
 
 
-def _add_move(figure: "go.Figure", attention: "pd.DataFrame") -> None:
+def _add_move(figure: Figure, attention: Frame) -> None:
     """Add the arrow from standard attention to bifurcated attention over the context."""
     context = attention[attention["part"] == "attention, context"].drop_duplicates("variant")
     ends = context.set_index("variant")[["intensity", "rate"]].map(math.log10)
@@ -154,7 +151,7 @@ def _intensity(point: Any) -> str:
     return f"{value:,.0f}" if value >= 9.95 else f"{value:.1f}"  # noqa: PLR2004
 
 
-def _roofline_finding(attention: "pd.DataFrame") -> str:
+def _roofline_finding(attention: Frame) -> str:
     """Say how far reading the context once moves its attention to the right."""
     context = attention[attention["part"] == "attention, context"]
     if not {"standard", "bifurcated"} <= set(context["variant"]):

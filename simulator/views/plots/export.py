@@ -2,14 +2,11 @@
 
 import html
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.errors import OutputError
-from simulator.views.plots.layout import FORMS_FROM, WIDE, form_for, take_form
+from simulator.views.plots.layout import FORMS_FROM, WIDE, Figure, form_for, take_form
 from simulator.views.text import POLICY
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 IMAGE_FORMATS = ("png", "svg", "pdf")
 # What Plotly's tool bar offers: no button that would send a capacity plan to a server.
@@ -43,7 +40,7 @@ new ResizeObserver(fit).observe(figure);
 """.replace("{forms}", json.dumps(list(FORMS_FROM.items())))
 
 
-def page(figure: "go.Figure") -> str:
+def page(figure: Figure) -> str:
     """Return a figure as one responsive HTML page, plotly.js included, that calls no server."""
     drawn = figure.to_html(
         full_html=False,
@@ -76,7 +73,7 @@ def page(figure: "go.Figure") -> str:
 
 
 def image(
-    figure: "go.Figure", form: str, *, width: int = WIDE[0], height: int = WIDE[1], scale: float = 1
+    figure: Figure, form: str, *, width: int = WIDE[0], height: int = WIDE[1], scale: float = 1
 ) -> bytes:
     """Return a figure as a PNG, SVG or PDF.
 
@@ -113,7 +110,7 @@ def _missing(form: str, problem: Exception) -> str:
     return f"cannot make a {form.upper()}: {why} or write .html, which needs neither"
 
 
-def plotly_json(figure: "go.Figure") -> str:
+def plotly_json(figure: Figure) -> str:
     """Return a figure as Plotly's JSON, as ``plotly.io.read_json`` reads it."""
     data: Any = json.loads(figure.to_json())
     return json.dumps(data, indent=1) + "\n"

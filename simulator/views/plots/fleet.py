@@ -1,16 +1,15 @@
-"""GPUs and models against each other: throughput against latency, and cost per million tokens."""
+"""Throughput against latency and cost, over GPUs, models and loads."""
 
 import math
-from typing import TYPE_CHECKING
 
+from simulator.answers.load import Curve, Request, serve
+from simulator.answers.study import Study
 from simulator.inputs.setup import ATTENTIONS
-from simulator.views.plots import axes, layout, lines, palette, panels, texts
-from simulator.views.plots.caption import hash_of
-from simulator.views.plots.layout import Caption
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.numeric import Frame
+from simulator.views.load import serve_rows
+from simulator.views.plots import axes, layout, lines, palette, texts
+from simulator.views.plots.caption import caption, hash_of, study_of
+from simulator.views.plots.layout import Caption, Figure
 
 _JOINED = {"mode": "lines+markers"}
 _AXES = ("step_ms", "tokens_per_s_per_gpu")
@@ -29,27 +28,26 @@ _RIGHT_END = 0.9
 _NAME_GAP_PX = 20
 
 
-def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def pareto(frame: Frame, caption: Caption) -> Figure:
     """Draw throughput against latency: a curve for each GPU along samples, and the frontiers.
 
     ``frame`` as of :func:`frames.by_gpu`; what does not fit in memory is left out.
     """
     fitting = frame[frame["fits"].astype(bool)].sort_values("samples", kind="stable")
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     models = list(dict.fromkeys(frame["model"]))
     for variant in ATTENTIONS:
-        style, attention = palette.line_style(variant), palette.LINES[variant].name
         for number, model in enumerate(models):
             part = fitting[(fitting["variant"] == variant) & (fitting["model"] == model)]
             # One model's curves are as many as a reader can tell apart.
             for _, curve in part.groupby("gpu", sort=False) if number == 0 else ():
-                thin = {"line": {**style, "width": 1.2}, "marker": {"size": 3}}
+                thin = {"line": {**palette.LINES[variant], "width": 1.2}, "marker": {"size": 3}}
                 pale = {"opacity": palette.UNFIT_OPACITY, "showlegend": False}
                 lines.add(figure, curve, *_AXES, {**_JOINED, **thin, **pale}, hover=_CURVE)
             if len(part):
-                marker = {"size": 8, "symbol": palette.SYMBOLS[number % len(palette.SYMBOLS)]}
-                name = f"frontier, {attention}" + (f", {model}" if len(models) > 1 else "")
-                drawn = {**_JOINED, "line": style, "marker": marker, "name": name}
+                marker = {"size": 8, "symbol": palette.mark(number)["symbol"]}
+                name = f"frontier, {variant}" + (f", {model}" if len(models) > 1 else "")
+                drawn = {**_JOINED, "line": palette.LINES[variant], "marker": marker, "name": name}
                 lines.add(figure, frontier(part), *_AXES, drawn)
     shown = fitting if len(fitting) else frame
     axes.log_axis(figure, "xaxis", shown["step_ms"], "time of a decode step [ms]")
@@ -65,7 +63,7 @@ def pareto(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _pareto_finding(fitting), words)
 
 
-def _name_curves(figure: "go.Figure", fitting: "pd.DataFrame", *, asked: str) -> None:
+def _name_curves(figure: Figure, fitting: Frame, *, asked: str) -> None:
     """Write a GPU's name at the end of its curve: the one asked about, then the highest with room.
 
     Names that a phone has no room for are marked as being for a wide page.
@@ -91,10 +89,10 @@ def _name_curves(figure: "go.Figure", fitting: "pd.DataFrame", *, asked: str) ->
         form = "" if "narrow" in free else layout.WIDE_ONLY
         # Within the plot: at its right end a name stands left of its point.
         anchor = "right" if at[0] > _RIGHT_END else "center"
-        panels.label(figure, text, point, {"name": form, "xanchor": anchor, "yshift": 10})
+        layout.label(figure, text, point, {"name": form, "xanchor": anchor, "yshift": 10})
 
 
-def frontier(points: "pd.DataFrame") -> "pd.DataFrame":
+def frontier(points: Frame) -> Frame:
     """Return the points that no other beats in both latency and throughput, fastest first."""
     ordered = points.sort_values(
         ["step_ms", "tokens_per_s_per_gpu"], ascending=[True, False], kind="stable"
@@ -103,7 +101,7 @@ def frontier(points: "pd.DataFrame") -> "pd.DataFrame":
     return ordered[ordered["tokens_per_s_per_gpu"] > best]
 
 
-def _pareto_finding(fitting: "pd.DataFrame") -> str:
+def _pareto_finding(fitting: Frame) -> str:
     """Say the highest throughput of each kind of attention, and on what."""
     several = len(set(fitting["model"])) > 1
     best = fitting.sort_values(_AXES[1], ascending=False).drop_duplicates("variant")
@@ -120,26 +118,24 @@ def _pareto_finding(fitting: "pd.DataFrame") -> str:
     return f"Most tokens: {'; '.join(named)}"
 
 
-def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
+def cost(frame: Frame, caption: Caption) -> Figure:
     """Draw the cost of a million tokens on each GPU; ``frame`` as of :func:`frames.at_question`."""
     known, usd = frame[frame["usd_per_million_tokens"].notna()], "usd_per_million_tokens"
     priced = known[known["fits"].astype(bool)]
     best = priced.groupby("gpu")[usd].min().sort_values(ascending=False)
     places = {gpu: place for place, gpu in enumerate(best.index)}
     priced = priced.assign(place=priced["gpu"].map(places))
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     bar = {"mode": "lines", "line": {"color": palette.PALE, "width": 4}, "showlegend": False}
     for _, both in priced.sort_values("place").groupby("place"):
         lines.add(figure, both, usd, "place", bar)
-    for variant, line in palette.LINES.items():
+    for variant, colour in palette.COLOURS.items():
         part = priced[priced["variant"] == variant]
         symbol = "circle" if variant == "bifurcated" else "diamond"
         if len(part):
             hover = f"{{gpu_name}}: {{{usd}:.3g}} USD per million tokens"
-            marker = {"color": line.colour, "symbol": symbol, "size": 11}
-            lines.add(
-                figure, part, usd, "place", {"marker": marker, "name": line.name}, hover=hover
-            )
+            marker = {"color": colour, "symbol": symbol, "size": 11}
+            lines.add(figure, part, usd, "place", {"marker": marker, "name": variant}, hover=hover)
     axes.log_axis(figure, "xaxis", priced[usd], "cost of a million tokens [USD]")
     apart = set(priced[~priced["price_comparable"].astype(bool)]["gpu"])
     names = [f"{gpu} *" if gpu in apart else gpu for gpu in places]
@@ -159,7 +155,7 @@ def cost(frame: "pd.DataFrame", caption: Caption) -> "go.Figure":
     return layout.finish(figure, _cost_finding(known), words)
 
 
-def _cost_finding(priced: "pd.DataFrame") -> str:
+def _cost_finding(priced: Frame) -> str:
     """Say where a million tokens cost least, each way."""
     if not len(priced):
         return "No price is known of any of these GPUs; give --price-per-hour"
@@ -183,7 +179,7 @@ def _cost_finding(priced: "pd.DataFrame") -> str:
     return f"{finding}; standard at best {other['usd_per_million_tokens']:.3g}, {where}"
 
 
-def with_gpus(caption: Caption, frame: "pd.DataFrame") -> Caption:
+def with_gpus(caption: Caption, frame: Frame) -> Caption:
     """Add to a footer which constants and profiles a figure over GPUs rests on."""
     gpus = frame.drop_duplicates("gpu")
     fitted = sorted(gpus[gpus["constants"] == "fitted"]["gpu"])
@@ -199,6 +195,69 @@ def with_gpus(caption: Caption, frame: "pd.DataFrame") -> Caption:
         if len(gpus) == 1
         else f"Profiles of {len(gpus)} GPUs, hash of all {hash_of(list(gpus['hash']))}."
     )
-    return Caption(
-        caption.subject, (*caption.notes[:-1], f"{origin} {profiles} {caption.notes[-1]}")
-    )
+    notes = (*caption.notes[:-1], f"{origin} {profiles} {caption.notes[-1]}")
+    return Caption(caption.subject, notes)
+
+
+# Of an axis without a point. [tokens/s]
+_EMPTY_AXIS = (1.0, 100.0)
+_LOAD = (
+    "{attention}, {concurrency:,} at once: TTFT {ttft_ms:,.4g} ms, TPOT {tpot_ms:.4g} ms<br>"
+    "{tokens_per_s_per_user:.4g} tokens/s for a user, {tokens_per_s_per_gpu:,.0f} of a GPU"
+)
+
+
+def load(frame: Frame, caption: Caption) -> Figure:
+    """Draw the curve of each way of attention; ``frame`` as of :func:`load_frame`."""
+    figure, x, y = layout.new_figure(), "tokens_per_s_per_user", "tokens_per_s_per_gpu"
+    for variant in ATTENTIONS:
+        part = frame[frame["attention"] == variant].sort_values("concurrency")
+        if len(part):
+            marker = {"size": 8, "color": palette.COLOURS[variant]}
+            drawn = {**_JOINED, "line": palette.LINES[variant], "marker": marker, "name": variant}
+            lines.add(figure, part, x, y, drawn, hover=_LOAD)
+    for axis, column, title in (
+        ("xaxis", x, "speed that a user sees [tokens/s]"),
+        ("yaxis", y, "throughput of one GPU [tokens/s]"),
+    ):
+        axes.log_axis(figure, axis, frame[column] if len(frame) else _EMPTY_AXIS, title)
+    told = "Users ask again at once: one at the right end of a curve, as many as fit at its left."
+    return layout.finish(figure, _load_finding(frame), caption.after(told))
+
+
+def load_figure(curve: Curve) -> Figure:
+    """Draw a deployment's curve."""
+    study = study_of(curve.deployments[0].alone)
+    return load(_points(curve), caption(study, ("decoded_tokens", "prompts")))
+
+
+def load_frame(study: Study) -> Frame:
+    """Follow the question's requests under load: the rows of ``bifurcate serve``.
+
+    Raises
+    ------
+    WorkloadError
+        If the question cannot run.
+    """
+    request = Request.of(study.workload, study.output_tokens)
+    asked = (study.model, study.gpu, study.setup, request)
+    curve = serve(*asked, attentions=ATTENTIONS, usd_per_hour=study.usd_per_hour)
+    return _points(curve)
+
+
+def _points(curve: Curve) -> Frame:
+    """Return the points of a curve, none where a request does not fit."""
+    import pandas as pd
+
+    times, rates = ("ttft_ms", "tpot_ms"), ("tokens_per_s_per_user", "tokens_per_s_per_gpu")
+    return pd.DataFrame(serve_rows(curve), columns=["attention", "concurrency", *times, *rates])
+
+
+def _load_finding(frame: Frame) -> str:
+    """Say what the best way carries at most, and how much more than the next."""
+    if not len(frame):
+        return "A request does not fit in memory"
+    most = frame.groupby("attention")["tokens_per_s_per_gpu"].max().sort_values(ascending=False)
+    best, *others = most.index
+    more = f", {most.iloc[0] / most.iloc[1]:.1f}x as much as {others[0]}" if others else ""
+    return f"Under load {best} carries up to {most.iloc[0]:,.0f} tokens/s per GPU{more}"

@@ -1,19 +1,150 @@
-"""The layout of a figure: title, legend and footer, for a page, a tablet and a phone.
+"""The layout of a figure: its panels, title, legend and footer, for a page, a tablet and a phone.
 
 A figure carries a form for each; the wide one is drawn unless the page's script
 (:mod:`simulator.views.plots.export`) or the size of an image asks for another.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from simulator.views.plots.palette import GREY
-from simulator.views.plots.panels import panel_axes
+from simulator.views.plots.palette import FONT, GREY, INK, PALE
 from simulator.views.plots.texts import escape, text_width
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+# A figure in annotations, which so need no import.
+Figure: TypeAlias = "go.Figure"
+# Between panels, shares of the plot's width or height: the second with ticks and titles in it.
+_PANEL_GAP, _TITLED_GAP = 0.03, {"xaxis": 0.12, "yaxis": 0.16}
+
+
+def new_figure(**subplots: Any) -> Figure:
+    """Return an empty figure in this style, or one of subplots."""
+    import plotly.graph_objects as go
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(**subplots) if subplots else go.Figure()
+    figure.update_layout(
+        template="none",
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        hoverlabel={"font": {"family": FONT}},
+        autosize=True,
+    )
+    axis = {
+        "gridcolor": PALE,
+        "linecolor": GREY,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": GREY,
+        "zeroline": False,
+        "tickangle": 0,
+        # Plotly may hide all labels while a page changes its size: titles would have no place.
+        "ticklabeloverflow": "allow",
+        "title": {"standoff": 8},
+    }
+    figure.update_xaxes(**axis)
+    figure.update_yaxes(**axis)
+    return figure
+
+
+def new_panels(
+    names: Sequence[str],
+    wide_columns: int,
+    narrow_columns: int,
+    *,
+    medium_columns: int | None = None,
+    shared: bool = True,
+) -> Figure:
+    """Return a figure of panels with these names, in more rows on a phone than on a wide page.
+
+    Parameters
+    ----------
+    medium_columns
+        On a tablet, where it is not as on a wide page.
+    shared
+        Whether all panels have the same axes, so that the outer ones alone need ticks and titles.
+
+    The panel of number i has the axes ``axis_name("xaxis", i)`` and ``axis_name("yaxis", i)``.
+    """
+    figure = new_figure(rows=1, cols=len(names))
+    columns = {
+        "wide": wide_columns,
+        "medium": wide_columns if medium_columns is None else medium_columns,
+        "narrow": narrow_columns,
+    }
+    figure.layout.meta = {"panels": (len(names), columns, shared)}
+    for number, name in enumerate(names):
+        if not name:
+            continue
+        style = {"yanchor": "top"}
+        label(figure, f"<b>{escape(name)}</b>", (0.03, 0.98), style, panel=number, of=" domain")
+    return figure
+
+
+def label(
+    figure: Figure,
+    text: str,
+    at: Sequence[float],
+    style: Mapping[str, Any],
+    *,
+    panel: int = 0,
+    of: str = "",
+) -> None:
+    """Write a text into a panel, to the right of a point unless ``style`` says otherwise.
+
+    Parameters
+    ----------
+    text, at
+        The text, in Plotly's markup, and its point; along a logarithmic axis the logarithm.
+    style
+        Everything else that Plotly's annotations take.
+    panel, of
+        Number of the panel, and ``" domain"`` for a point in shares of it.
+    """
+    place = {"xref": axis_name("x", panel) + of, "yref": axis_name("y", panel) + of}
+    usual = {"xanchor": "left", "showarrow": False, "font": {"size": 11}, **place}
+    figure.add_annotation(text=text, x=at[0], y=at[1], **{**usual, **style})
+
+
+def axis_name(axis: str, number: int) -> str:
+    """Return the name of a panel's axis.
+
+    >>> axis_name("xaxis", 0), axis_name("xaxis", 1)
+    ('xaxis', 'xaxis2')
+    """
+    return axis if number == 0 else f"{axis}{number + 1}"
+
+
+def panel_axes(figure: Figure, form: str) -> dict[str, Any]:
+    """Return where each panel lies in a form, with titles and ticks at the outer ones only."""
+    count, columns_of, shared = (figure.layout.meta or {}).get("panels", (0, {}, True))
+    chosen: dict[str, Any] = {}
+    columns = min(count, columns_of.get(form, 1))
+    rows = math.ceil(count / columns) if count else 0
+    for number in range(count):
+        row, column = divmod(number, columns)
+        for axis, index, cells, outermost in (
+            ("xaxis", column, columns, number + columns >= count),
+            ("yaxis", rows - 1 - row, rows, column == 0),
+        ):
+            name = axis_name(axis, number)
+            titled = axis == "yaxis" or any(
+                figure.layout[axis_name("yaxis", other)].title.text for other in range(1, count)
+            )
+            gap = _TITLED_GAP[axis] if titled and not shared else _PANEL_GAP
+            room = (1 + gap) / cells
+            low = index * room
+            chosen[f"{name}.domain"] = [low, min(1.0, low + room - gap)]
+            outer = outermost or not shared
+            chosen[f"{name}.showticklabels"] = outer
+            chosen[f"{name}.title.text"] = figure.layout[name].title.text if outer else ""
+    return chosen
+
 
 # Name of an annotation that a phone has no room for.
 WIDE_ONLY = "wide only"
@@ -86,7 +217,7 @@ _AXIS_ROOM_PX = 54
 _LEGEND_ROW_PX, _LEGEND_GAPS_PX, _LEGEND_LEFT = 19, 14, 0.13
 
 
-def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
+def finish(figure: Figure, finding: str, caption: Caption) -> Figure:
     """Give a figure its title, legend and footer, in every form.
 
     Parameters
@@ -94,38 +225,21 @@ def finish(figure: "go.Figure", finding: str, caption: Caption) -> "go.Figure":
     finding
         What the figure shows, a sentence made from its data.
     """
-    figure.add_annotation(
-        name="footer",
-        text="",
-        xref="paper",
-        yref="paper",
-        x=0,
-        y=0,
-        xanchor="left",
-        yanchor="top",
-        align="left",
-        showarrow=False,
-    )
+    paper = {"xref": "paper", "yref": "paper"}
+    below = {"name": "footer", "yanchor": "top", "align": "left", **paper}
+    label(figure, "", (0, 0), below)
     footer = len(figure.layout.annotations) - 1
     forms = {name: _form(figure, name, finding, caption, footer) for name in _FORMS}
     figure.update_layout(
         title={"x": 0, "xanchor": "left", "xref": "container", "y": 1, "yanchor": "top"},
-        legend={
-            "orientation": "h",
-            "x": 0,
-            "y": 1.0,
-            "xanchor": "left",
-            "yanchor": "bottom",
-            "xref": "paper",
-            "yref": "paper",
-            "traceorder": "normal",
-        },
+        legend={"orientation": "h", "x": 0, "y": 1.0, "traceorder": "normal", **paper}
+        | {"xanchor": "left", "yanchor": "bottom"},
         meta={**(figure.layout.meta or {}), "finding": finding, **forms},
     )
     return take_form(figure, "wide")
 
 
-def take_form(figure: "go.Figure", name: str) -> "go.Figure":
+def take_form(figure: Figure, name: str) -> Figure:
     """Lay a finished figure out in a form, in place."""
     for path, value in figure.layout.meta[name].items():
         figure.layout[path] = value
@@ -141,9 +255,7 @@ def form_for(width: int) -> str:
     return next(name for name, least in FORMS_FROM.items() if width >= least)
 
 
-def _form(
-    figure: "go.Figure", name: str, finding: str, caption: Caption, footer: int
-) -> dict[str, Any]:
+def _form(figure: Figure, name: str, finding: str, caption: Caption, footer: int) -> dict[str, Any]:
     """Return what a relayout to one form sets."""
     form = _FORMS[name]
     meta = figure.layout.meta or {}
@@ -198,7 +310,7 @@ def _form(
     }
 
 
-def _legend_rows(figure: "go.Figure", form: _Form, room_px: float) -> int:
+def _legend_rows(figure: Figure, form: _Form, room_px: float) -> int:
     """Return how many rows a figure's legend takes.
 
     Parameters

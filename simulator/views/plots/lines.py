@@ -2,18 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.views.plots import palette
-from simulator.views.plots.panels import axis_name
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots.layout import Figure, axis_name
 
 
-def comparable(frame: "pd.DataFrame") -> "pd.DataFrame":
+def comparable(frame: Frame) -> Frame:
     """Return bifurcated attention's points at which standard attention fits in memory as well.
 
     A speed-up over what cannot run is none: no finding names one.
@@ -21,7 +18,7 @@ def comparable(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame[(frame["variant"] == "bifurcated") & frame["both_fit"].astype(bool)]
 
 
-def fit_words(frame: "pd.DataFrame") -> str:
+def fit_words(frame: Frame) -> str:
     """Say of rows of both kinds of attention which of them do not fit, and if at all, if any."""
     fits = {name: frame[frame["variant"] == name]["fits"].astype(bool) for name in ATTENTIONS}
     unfit = [name for name, held in fits.items() if not held.all()]
@@ -34,8 +31,8 @@ def fit_words(frame: "pd.DataFrame") -> str:
 
 
 def add(
-    figure: "go.Figure",
-    table: "pd.DataFrame",
+    figure: Figure,
+    table: Frame,
     x: str,
     y: str,
     marks: Mapping[str, Any],
@@ -68,9 +65,7 @@ def add(
     )
 
 
-def add_rule(
-    figure: "go.Figure", x: Sequence[float], y: Sequence[float], name: str, **line: Any
-) -> None:
+def add_rule(figure: Figure, x: list[float], y: list[float], name: str, **line: Any) -> None:
     """Add a line that is a limit or a bound, and no prediction.
 
     Parameters
@@ -84,7 +79,7 @@ def add_rule(
 
 
 def add_area(
-    figure: "go.Figure",
+    figure: Figure,
     x: Sequence[float],
     low: Sequence[float],
     high: Sequence[float],
@@ -112,7 +107,7 @@ def add_area(
     )
 
 
-def by_fit(part: "pd.DataFrame") -> "list[tuple[pd.DataFrame, float]]":
+def by_fit(part: Frame) -> list[tuple[Frame, float]]:
     """Return a line in pieces, each with its opacity: what fits in memory, and what is beyond."""
     fits = part["fits"].to_numpy(dtype=bool)
     ends = len(part) if fits.all() else int((~fits).argmax())
@@ -122,7 +117,7 @@ def by_fit(part: "pd.DataFrame") -> "list[tuple[pd.DataFrame, float]]":
     return pieces
 
 
-def add_bands(figure: "go.Figure", frame: "pd.DataFrame", x: str) -> None:
+def add_bands(figure: Figure, frame: Frame, x: str) -> None:
     """Shade the intervals of the step's time along an axis, where it fits and they are known.
 
     Parameters
@@ -137,12 +132,12 @@ def add_bands(figure: "go.Figure", frame: "pd.DataFrame", x: str) -> None:
         part = known[known["variant"] == variant]
         low, high = part["step_ms_low"], part["step_ms_high"]
         if (low != high).any():
-            add_area(figure, part[x], low, high, palette.pale(palette.LINES[variant].colour))
+            add_area(figure, part[x], low, high, palette.pale(palette.COLOURS[variant]))
 
 
 def add_lines(
-    figure: "go.Figure",
-    frame: "pd.DataFrame",
+    figure: Figure,
+    frame: Frame,
     x: str,
     y: str,
     hover: str,
@@ -167,15 +162,15 @@ def add_lines(
     told = frame.assign(held=frame["fits"].map(lambda fits: "fits" if fits else "does not fit"))
     for variant in order:
         part = told[told["variant"] == variant].sort_values(x)
-        line, name = palette.line_style(variant), palette.LINES[variant].name
+        line = palette.LINES[variant]
         pieces = by_fit(part) if len(part) else []
         for number, (piece, opacity) in enumerate(pieces):
             marker: dict[str, Any] = {"size": 8, "color": line["color"]}
             if bounds:
                 marker["symbol"] = [palette.BOUND_SYMBOLS[bound] for bound in piece["bound"]]
-            key = {"name": name, "legendgroup": variant, "showlegend": not panel and not number}
+            key = {"name": variant, "legendgroup": variant, "showlegend": not panel and not number}
             mode = "lines+markers" if bounds or len(part) == 1 else "lines"
-            said = f"{name}<br>{hover}<br>{{held}}, bound by {{bound}}"
+            said = f"{variant}<br>{hover}<br>{{held}}, bound by {{bound}}"
             drawn = {"mode": mode, "line": line, "marker": marker, "opacity": opacity, **key}
             add(figure, piece, x, y, drawn, hover=said, panel=panel)
         if len(pieces) > 1:
@@ -185,7 +180,7 @@ def add_lines(
             add(figure, last, x, y, {"marker": cross, "showlegend": False}, panel=panel)
 
 
-def add_keys(figure: "go.Figure", frame: "pd.DataFrame", *, bounds: bool = False) -> None:
+def add_keys(figure: Figure, frame: Frame, *, bounds: bool = False) -> None:
     """Explain in the legend the markers that occur.
 
     Parameters

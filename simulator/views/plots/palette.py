@@ -1,7 +1,6 @@
 """Colours, dashes and symbols: what each means is the same in every figure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
@@ -14,19 +13,11 @@ CATEGORIES = (GREEN, PURPLE, SKY, BLACK, YELLOW, GREY)
 FONT = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
 
-@dataclass(frozen=True)
-class Line:
-    """How one way of attention is drawn, in every figure."""
-
-    name: str
-    colour: str
-    dash: str
-
-
-# One for each kind of attention.
-LINES: Mapping[str, Line] = {
-    "standard": Line("standard", VERMILLION, "dash"),
-    "bifurcated": Line("bifurcated", BLUE, "solid"),
+# How each kind of attention is drawn, in every figure.
+COLOURS: Mapping[str, str] = {"standard": VERMILLION, "bifurcated": BLUE}
+LINES: Mapping[str, Mapping[str, Any]] = {
+    name: {"color": COLOURS[name], "dash": dash, "width": 2.5}
+    for name, dash in {"standard": "dash", "bifurcated": "solid"}.items()
 }
 
 # The marker of a point says what binds it.
@@ -40,12 +31,6 @@ BOUND_SYMBOLS: Mapping[str, str] = {
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 # How strongly a line is drawn where the workload does not fit.
 UNFIT_OPACITY = 0.3
-
-
-def line_style(variant: str) -> dict[str, Any]:
-    """Return the line of a kind of attention."""
-    style = LINES[variant]
-    return {"color": style.colour, "dash": style.dash, "width": 2.5}
 
 
 def pale(colour: str) -> str:
@@ -64,3 +49,8 @@ def on_white(colour: str, share: float) -> list[int]:
     ([0, 114, 178], [255, 255, 255])
     """
     return [round(255 + share * (int(colour[at : at + 2], 16) - 255)) for at in (1, 3, 5)]
+
+
+def mark(number: int) -> dict[str, str]:
+    """Return the colour and the symbol of the thing of this number, where they have no order."""
+    return {"color": CATEGORIES[number % len(CATEGORIES)], "symbol": SYMBOLS[number % len(SYMBOLS)]}

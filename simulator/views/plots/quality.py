@@ -1,19 +1,15 @@
 """Quality against latency: the pass@k that a decode step or a request buys."""
 
 import math
-from typing import TYPE_CHECKING
 
 from simulator.answers.quality import Quality
 from simulator.inputs.setup import ATTENTIONS
+from simulator.numeric import Frame
 from simulator.units import MILLISECOND
-from simulator.views.plots import axes, layout, lines, palette, panels
+from simulator.views.plots import axes, layout, lines, palette
 from simulator.views.plots.caption import caption, study_of
-from simulator.views.plots.layout import Caption
+from simulator.views.plots.layout import Caption, Figure
 from simulator.views.quality import quality_rows
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
 
 # By column: what is timed, its title, and its unit.
 TIMES = {
@@ -25,8 +21,8 @@ NEARLY = 0.999
 
 
 def quality_latency(
-    frame: "pd.DataFrame", caption: Caption, *, axis: str = "step_ms", target: float | None = None
-) -> "go.Figure":
+    frame: Frame, caption: Caption, *, axis: str = "step_ms", target: float | None = None
+) -> Figure:
     """Draw pass@k against latency, a line for each kind of attention.
 
     Parameters
@@ -38,7 +34,7 @@ def quality_latency(
     target
         Longest acceptable, in the axis's unit.
     """
-    figure = panels.new_figure()
+    figure = layout.new_figure()
     _, title, unit = TIMES[axis]
     drawn = [target] if target else []
     for attention in ATTENTIONS:
@@ -48,7 +44,7 @@ def quality_latency(
     if target is not None:
         figure.add_vline(x=target, line={"color": palette.INK, "dash": "dot", "width": 1.5})
         place = {"yref": "paper", "yanchor": "bottom"}
-        panels.label(figure, f" target {target:g} {unit}", (math.log10(target), 0.02), place)
+        layout.label(figure, f" target {target:g} {unit}", (math.log10(target), 0.02), place)
     # With room on a phone for the number beside the first points.
     axes.log_axis(figure, "xaxis", drawn, title, pad=0.07)
     figure.layout.yaxis.update(range=[0, 1.07], tickformat=".0%", title_text="expected pass@k")
@@ -58,23 +54,23 @@ def quality_latency(
     return layout.finish(figure, _finding(frame, axis, target), caption.after(note))
 
 
-def _worth_drawing(part: "pd.DataFrame") -> "pd.DataFrame":
+def _worth_drawing(part: Frame) -> Frame:
     """Leave out points that do not fit once more samples gain nothing."""
     enough = part["pass_at_k"] >= NEARLY * part["pass_at_k"].max()
     useless = ~part["fits"].astype(bool) & enough.shift(fill_value=False)
     return part[~useless]
 
 
-def _add_line(figure: "go.Figure", part: "pd.DataFrame", axis: str, attention: str) -> None:
+def _add_line(figure: Figure, part: Frame, axis: str, attention: str) -> None:
     """Add the line of one kind of attention, pale where it does not fit, and its errors' band."""
-    line, name = palette.line_style(attention), palette.LINES[attention].name
+    line = palette.LINES[attention]
     known = part[part["pass_at_k_stderr"].notna() & part["fits"].astype(bool)]
     if len(known):
         error = known["pass_at_k_stderr"].astype(float)
         low, high = (known["pass_at_k"] + sign * error for sign in (-1, 1))
         ends = low.clip(lower=0), high.clip(upper=1)
         lines.add_area(figure, known[axis], *ends, palette.pale(line["color"]))
-    hover = f"{name}<br>{{samples:,}} samples: {{{axis}:.4g}} {TIMES[axis][-1]}, "
+    hover = f"{attention}<br>{{samples:,}} samples: {{{axis}:.4g}} {TIMES[axis][-1]}, "
     hover += "pass@k {pass_at_k:.4f}"
     # Every second power of two is named; more would run into one another.
     names = [
@@ -90,14 +86,14 @@ def _add_line(figure: "go.Figure", part: "pd.DataFrame", axis: str, attention: s
             "text": piece["name"].tolist() if opacity == 1 else None,
             "textposition": "bottom right" if attention == "standard" else "top left",
             "textfont": {"size": 11, "color": line["color"]},
-            "name": name,
+            "name": attention,
             "legendgroup": attention,
             "showlegend": number == 0,
         }
         lines.add(figure, piece, axis, "pass_at_k", drawn, hover=hover)
 
 
-def _finding(frame: "pd.DataFrame", axis: str, target: float | None) -> str:
+def _finding(frame: Frame, axis: str, target: float | None) -> str:
     """Say what the target buys, or without one what memory allows."""
     bought = []
     for attention in ATTENTIONS:
@@ -115,7 +111,7 @@ def _finding(frame: "pd.DataFrame", axis: str, target: float | None) -> str:
     return f"{limit} buys {' and '.join(bought)}"
 
 
-def quality_figure(result: Quality) -> "go.Figure":
+def quality_figure(result: Quality) -> Figure:
     """Draw pass@k against the request's time if it has a target, else against the step's."""
     import pandas as pd
 

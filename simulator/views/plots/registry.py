@@ -1,30 +1,23 @@
 """The figures by name: what each shows, the frame it takes, and the function that draws it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import NamedTuple
 
 from simulator.answers import frames
 from simulator.answers.study import Study
 from simulator.errors import SimulatorError, unknown
-from simulator.views.plots import breakdown, fleet, generation, latency, load, loss_kv, maps, memory
+from simulator.numeric import Frame
+from simulator.views.plots import along, breakdown, fleet, losses, maps
 from simulator.views.plots.caption import caption
-from simulator.views.plots.equal_quality import equal_quality, equal_quality_frame
-from simulator.views.plots.layout import Caption
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import plotly.graph_objects as go
+from simulator.views.plots.layout import Caption, Figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """One figure.
+class Kind(NamedTuple):
+    """How one figure is made.
 
     Attributes
     ----------
-    shows
-        What it shows, in one line.
     frame
         Makes its tidy frame from a study.
     draw
@@ -33,100 +26,58 @@ class Kind:
         What of the question varies in it, so that the line under the title leaves it out.
     """
 
-    shows: str
-    frame: Callable[[Study], "pd.DataFrame"]
-    draw: Callable[["pd.DataFrame", Caption], "go.Figure"]
+    frame: Callable[[Study], Frame]
+    draw: Callable[[Frame, Caption], Figure]
     varied: tuple[str, ...] = ()
 
 
 FIGURES: Mapping[str, Kind] = {
     "latency-samples": Kind(
-        shows="step latency against samples, with the roof that binds and where memory ends",
-        frame=frames.by_samples,
-        draw=latency.latency_samples,
-        varied=("samples",),
+        frames.by_samples, partial(along.latency, axis="samples"), ("samples",)
     ),
     "latency-context": Kind(
-        shows="step latency against the shared context, with the same marks",
-        frame=frames.by_context,
-        draw=latency.latency_context,
-        varied=("context_tokens",),
+        frames.by_context, partial(along.latency, axis="context_tokens"), ("context_tokens",)
     ),
     "latency-kernels": Kind(
-        shows="step latency against samples for every kernel and execution",
-        frame=frames.by_kernel,
-        draw=latency.latency_kernels,
-        varied=("samples", "kernel", "execution"),
+        frames.by_kernel, along.latency_kernels, ("samples", "kernel", "execution")
     ),
-    "operations": Kind(
-        shows="time and bytes of a step, operation by operation, stacked",
-        frame=frames.operations,
-        draw=breakdown.operations,
-    ),
-    "roofline": Kind(
-        shows="operations under the GPU's roofs, before and after bifurcation",
-        frame=frames.operations,
-        draw=breakdown.roofline,
-    ),
+    "operations": Kind(frames.operations, breakdown.operations),
+    "roofline": Kind(frames.operations, breakdown.roofline),
     "speedup-map": Kind(
-        shows="speed-up over context and samples, with break-even and the ends of memory",
-        frame=frames.by_context_and_samples,
-        draw=maps.speedup_map,
-        varied=("context_tokens", "samples"),
+        frames.by_context_and_samples, maps.speedup_map, ("context_tokens", "samples")
     ),
-    "kv-io": Kind(
-        shows="end-to-end speed-up against the ratio of KV bytes read",
-        frame=frames.by_context_and_samples,
-        draw=maps.kv_io,
-        varied=("context_tokens", "samples"),
-    ),
-    "memory": Kind(
-        shows="memory against samples: weights, caches and where the card ends",
-        frame=frames.memory_by_samples,
-        draw=memory.memory,
-        varied=("samples",),
-    ),
-    "pareto": Kind(
-        shows="throughput against latency over GPUs and models, with the Pareto frontiers",
-        frame=frames.by_gpu,
-        draw=fleet.pareto,
-        varied=("gpu", "model", "samples"),
-    ),
-    "load": Kind(
-        shows="under load: throughput of a GPU against what each user sees, over concurrency",
-        frame=frames.by_concurrency,
-        draw=load.load,
-        varied=("decoded_tokens", "prompts"),
-    ),
-    "cost": Kind(
-        shows="cost of a million tokens on each GPU, standard and bifurcated",
-        frame=frames.at_question,
-        draw=fleet.cost,
-        varied=("gpu",),
-    ),
-    "kv-heads": Kind(
-        shows="multi-head, multi-group and multi-query forms of the model against samples",
-        frame=frames.by_kv_heads,
-        draw=latency.kv_heads,
-        varied=("samples",),
-    ),
+    "kv-io": Kind(frames.by_context_and_samples, maps.kv_io, ("context_tokens", "samples")),
+    "memory": Kind(frames.memory_by_samples, along.memory, ("samples",)),
+    "pareto": Kind(frames.by_gpu, fleet.pareto, ("gpu", "model", "samples")),
+    "load": Kind(fleet.load_frame, fleet.load, ("decoded_tokens", "prompts")),
+    "cost": Kind(frames.at_question, fleet.cost, ("gpu",)),
+    "kv-heads": Kind(frames.by_kv_heads, along.kv_heads, ("samples",)),
     "equal-quality": Kind(
-        shows="where a larger multi-query model of equal quality is faster, by kind of attention",
-        frame=equal_quality_frame,
-        draw=equal_quality,
-        varied=("context_tokens", "samples"),
+        maps.equal_quality_frame, maps.equal_quality, ("context_tokens", "samples")
     ),
-    "loss-kv": Kind(
-        shows="loss of attention families at equal size, against their KV bytes and their step",
-        frame=frames.by_family,
-        draw=loss_kv.loss_kv,
-    ),
-    "generation": Kind(
-        shows="a whole generation, step by step: the gain fades as samples grow their own tokens",
-        frame=frames.by_own_tokens,
-        draw=generation.generation,
-        varied=("decoded_tokens",),
-    ),
+    "loss-kv": Kind(frames.by_family, losses.loss_kv),
+    "generation": Kind(frames.by_own_tokens, along.generation, ("decoded_tokens",)),
+}
+# What each shows, in one line.
+SHOWS: Mapping[str, str] = {
+    "latency-samples": "step latency against samples, with the roof that binds and where "
+    "memory ends",
+    "latency-context": "step latency against the shared context, with the same marks",
+    "latency-kernels": "step latency against samples for every kernel and execution",
+    "operations": "time and bytes of a step, operation by operation, stacked",
+    "roofline": "operations under the GPU's roofs, before and after bifurcation",
+    "speedup-map": "speed-up over context and samples, with break-even and the ends of memory",
+    "kv-io": "end-to-end speed-up against the ratio of KV bytes read",
+    "memory": "memory against samples: weights, caches and where the card ends",
+    "pareto": "throughput against latency over GPUs and models, with the Pareto frontiers",
+    "load": "under load: throughput of a GPU against what each user sees, over concurrency",
+    "cost": "cost of a million tokens on each GPU, standard and bifurcated",
+    "kv-heads": "multi-head, multi-group and multi-query forms of the model against samples",
+    "equal-quality": "where a larger multi-query model of equal quality is faster, by "
+    "kind of attention",
+    "loss-kv": "loss of attention families at equal size, against their KV bytes and their step",
+    "generation": "a whole generation, step by step: the gain fades as samples grow "
+    "their own tokens",
 }
 
 
@@ -143,7 +94,7 @@ def kind(name: str) -> Kind:
     raise SimulatorError(unknown("figure", name, FIGURES, way_out="see 'bifurcate plot --list'"))
 
 
-def figure(name: str, study: Study) -> "go.Figure":
+def figure(name: str, study: Study) -> Figure:
     """Draw a figure of a study.
 
     Raises

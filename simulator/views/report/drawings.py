@@ -11,9 +11,8 @@ from simulator.answers.sweep import Grid, compare_on
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import MILLISECOND, format_gib, format_time, format_tokens
 from simulator.views import text
-from simulator.views.plots.axes import number_text
 from simulator.views.plots.breakdown import PART_COLOURS
-from simulator.views.plots.palette import GREEN, GREY, LINES, PURPLE, SKY
+from simulator.views.plots.palette import COLOURS, GREEN, GREY, PURPLE, SKY
 from simulator.views.report import svg, words
 from simulator.views.report.html import Html
 
@@ -105,7 +104,7 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
         elif fitting:
             said, shown = f"only {fitting[0]} fits", fitting[0][:3]
         about = f"{samples:,} x {format_tokens(context)} context: {said}"
-        return svg.Cell(text=shown, speedup=speedup, about=about)
+        return svg.Cell(shown, speedup, about)
 
     cells = [[cell(context, samples) for samples in columns] for context in rows]
     finding = (
@@ -115,19 +114,10 @@ def _map(study: Study, decision: Decision, name: str) -> Drawing:
     )
     model = decision.case.model.name
     about = f"{model} on {words.group_name(decision.first.comparison.standard)}: speed-up of a step"
-    draw = svg.map_chart(
-        columns,
-        rows,
-        cells,
-        x_title="samples of each context",
-        y_title="context [tokens]",
-        asked=(work.samples, work.context_tokens),
-    )
-    keys = [
-        svg.key("bifurcated faster", LINES["bifurcated"].colour, area=True),
-        svg.key("standard faster", LINES["standard"].colour, area=True),
-        svg.key("bif: only bifurcated fits; empty: neither", "var(--rule)", area=True),
-    ]
+    draw = svg.map_chart(columns, rows, cells, (work.samples, work.context_tokens))
+    faster = [(f"{name} faster", COLOURS[name]) for name in ATTENTIONS[::-1]]
+    unfit = "bif: only bifurcated fits; empty: neither"
+    keys = svg.area_keys([*faster, (unfit, "var(--rule)")])
     return _drawing(name, finding, about, draw, keys, then="; the case is framed.")
 
 
@@ -146,16 +136,6 @@ def _along(study: Study, decision: Decision, axis: str) -> Drawing:
     asked = int(getattr(work, axis))
     xs = sorted({*values, asked, *(value * 3 // 2 for value in values[1:-1])} - {0})
     found = _points(decision, **{axis: xs})
-    series = [
-        svg.Series(
-            name=name,
-            y=found[f"{name}_step_ms"].tolist(),
-            low=found[f"{name}_step_ms_low"].tolist(),
-            high=found[f"{name}_step_ms_high"].tolist(),
-            fits=found[f"{name}_fits"].tolist(),
-        )
-        for name in ATTENTIONS
-    ]
     at = xs.index(asked) if asked in xs else 0
     result = decision.first.comparison
     finding = (
@@ -165,18 +145,16 @@ def _along(study: Study, decision: Decision, axis: str) -> Drawing:
     )
     target = decision.first.target_step_s
     model, place = decision.case.model.name, words.group_name(result.standard)
-    draw = svg.line_chart(
+    draw = svg.step_chart(
         xs,
-        series,
-        x_title="samples of each context" if axis == "samples" else "shared context [tokens]",
-        y_title="decode step [ms]",
-        y_text=number_text,
+        found,
+        title=svg.SAMPLES if axis == "samples" else "shared context [tokens]",
         asked=max(asked, xs[0]),
-        target=target and target / MILLISECOND,
+        target_ms=target and target / MILLISECOND,
     )
     keys = svg.line_keys()
     if target:
-        keys.append(svg.key(f"target, {format_time(target)}", GREEN, "12 4 2 4"))
+        keys.append(svg.line_key(f"target, {format_time(target)}", GREEN, "12 4 2 4"))
     about = f"{model} on {place}: time of a step; pale beyond the cross, where it does not fit."
     return _drawing(f"along-{axis.partition('_')[0]}", finding, about, draw, keys)
 
@@ -186,17 +164,16 @@ def _memory(choice: Choice) -> Drawing:
     bars = []
     for name in ATTENTIONS:
         needs = choice.under(name).memory
-        sizes = text.memory_parts(needs)
-        parts = [(*part, size) for part, size in zip(_MEMORY, sizes, strict=True)]
+        parts = [
+            (*part, size) for part, size in zip(_MEMORY, text.memory_parts(needs), strict=True)
+        ]
         fits = "unsure" if needs.verdict == "too close to call" else needs.verdict
-        said = f"{format_gib(float(needs.total_bytes))}, {fits}"
-        bars.append(svg.Bar(label=name, parts=parts, value=said))
+        bars.append(svg.Bar(name, parts, f"{format_gib(needs.total_bytes)}, {fits}"))
     capacity = float(choice.comparison.standard.memory.capacity_bytes)
     finding = words.memory_finding(choice.comparison)
     about = f"Memory of one {choice.gpu.name} and what takes it."
     draw = svg.bar_chart(bars, limit=(capacity, f"{format_gib(capacity)} may be used"))
-    keys = [svg.key(name, colour, area=True) for name, colour in _MEMORY]
-    return _drawing("memory", finding, about, draw, keys)
+    return _drawing("memory", finding, about, draw, svg.area_keys(_MEMORY))
 
 
 _MEMORY = (
@@ -209,19 +186,18 @@ _MEMORY = (
 
 def _parts(choice: Choice) -> Drawing:
     """Draw what a step's time is spent on."""
-    bars, shares, used = [], [], set()
+    bars, shares = [], []
     for name in ATTENTIONS:
         step = choice.under(name)
         spent = parts_of(step)
-        used |= {part for part, seconds in spent.items() if seconds}
         parts = [(part, PART_COLOURS[part], seconds) for part, seconds in spent.items()]
-        bars.append(svg.Bar(label=name, parts=parts, value=format_time(step.step_s)))
+        bars.append(svg.Bar(name, parts, format_time(step.step_s)))
         attending = sum(seconds for part, seconds in spent.items() if part.startswith("attention"))
-        shares.append(attending / step.step_s)
-    standard, bifurcated = (f"{share:.0%}" for share in shares)
-    finding = f"Attention takes {standard} of a standard step and {bifurcated} of a bifurcated one"
+        shares.append(f"{attending / step.step_s:.0%}")
+    finding = f"Attention takes {shares[0]} of a standard step and {shares[1]} of a bifurcated one"
     about = f"Time of a step on {choice.gpu.name} by what it is spent on."
-    keys = [svg.key(part, PART_COLOURS[part], area=True) for part in PARTS if part in used]
+    used = {part for bar in bars for part, _, seconds in bar.parts if seconds}
+    keys = svg.area_keys((part, PART_COLOURS[part]) for part in PARTS if part in used)
     return _drawing("parts", finding, about, svg.bar_chart(bars), keys)
 
 
@@ -237,9 +213,9 @@ def _cost(decision: Decision) -> Iterator[Drawing]:
     bars = []
     for cost, _, step in costs:
         best = step.setup.attention
-        parts = [(best, LINES[best].colour, cost)]
+        parts = [(best, COLOURS[best], cost)]
         label, value = f"{words.group_name(step)}, {best}", f"{text.money(cost, 3)} USD"
-        bars.append(svg.Bar(label=label, parts=parts, value=value))
+        bars.append(svg.Bar(label, parts, value))
     cost, _, step = costs[0]
     least = f"costs least per token: {text.money(cost, 3)} USD per million"
     finding = f"{words.group_name(step)} {least}"

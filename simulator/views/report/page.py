@@ -1,7 +1,7 @@
 """A report as one HTML page that needs nothing beyond itself."""
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -23,6 +23,7 @@ addEventListener("hashchange", linked);
 addEventListener("DOMContentLoaded", () => { if (location.hash) linked(); });
 addEventListener("beforeprint", () => document.querySelectorAll("details.part").forEach(open));
 """
+STYLE = files("simulator.views.report") / "report.css"
 DESCRIPTION = "Standard against bifurcated attention: time, memory and cost of decode steps"
 
 
@@ -82,7 +83,7 @@ def report_page(report: Report) -> str:
         tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
         tag("meta", name="description", content=DESCRIPTION),
         tag("title", _title(report)),
-        tag("style", Html(_own_file("report.css"))),
+        tag("style", Html(STYLE.read_text(encoding="utf-8"))),
         tag("script", Html(OPEN_SCRIPT)),
     ]
     return (
@@ -155,13 +156,7 @@ def _parts(report: Report) -> list[tuple[str, str, Child]]:
             "Assumptions",
             text_of([expected, sources.assumptions_section(origin, found)]),
         ),
-        (
-            "reproduce",
-            "How to reproduce",
-            _reproduce_section(
-                report.command, report.version, report.scenario_text, found, report.sweep
-            ),
-        ),
+        ("reproduce", "How to reproduce", _reproduce_section(report)),
     ]
     return parts
 
@@ -182,27 +177,24 @@ def _figure(drawing: Drawing, heading: str = "h3") -> Html:
     return tag("figure", caption, drawing.figure, id=f"figure-{drawing.name}")
 
 
-def _own_file(name: str) -> str:
-    """Return a file of this package."""
-    return (files("simulator.views.report") / name).read_text(encoding="utf-8")
-
-
-def _reproduce_section(
-    command: str, version: str, scenario_text: str, decisions: Sequence[Decision], sweep: str
-) -> Html:
+def _reproduce_section(report: Report) -> Html:
     """Return the commands that give the same numbers, and the files they start from."""
-    commands = [command, *(_compare_command(decision) for decision in decisions), sweep]
+    compared = (_compare_command(decision) for decision in report.decisions)
+    commands = [report.command, *compared, report.sweep]
     return tag(
         "div",
-        tag("p", f"With bifurcate {version}. The first command writes this page, byte for byte."),
+        tag(
+            "p",
+            f"With bifurcate {report.version}. The first command writes this page, byte for byte.",
+        ),
         tag("pre", tag("code", "\n".join(filter(None, commands)))),
         tag("p", "Profiles are named by the hash of their content, under Accuracy."),
         tag(
             "details",
             tag("summary", "The scenario's file"),
-            tag("pre", tag("code", scenario_text.rstrip("\n"))),
+            tag("pre", tag("code", report.scenario_text.rstrip("\n"))),
         )
-        if scenario_text
+        if report.scenario_text
         else None,
     )
 
@@ -216,23 +208,36 @@ def _compare_command(decision: Decision) -> str:
     # Formats are always named: without them the model's own would be taken.
     always = ("samples", "context_tokens", "decoded_tokens", "weight_dtype", "kv_dtype")
     settings = {
-        f"--{name.replace('_', '-')}": value
+        name: value
         for name, value in (work.model_dump() | estimate.setup.model_dump()).items()
         if name not in left_out and (name in always or value != usual[name])
     }
-    options: dict[str, object] = {
-        "-m": case.name,
-        **({} if case.kv_heads is None else {"--kv-heads": case.kv_heads}),
-        "-g": decision.first.name,
-        **settings,
-    }
-    return _joined(["bifurcate", "compare"], options.items())
+    named = {"m": case.name, "kv_heads": case.kv_heads, "g": decision.first.name}
+    return command_line("compare", None, **named, **settings)
 
 
-def _joined(start: Sequence[str], options: Iterable[tuple[str, object]]) -> str:
-    """Join a command and its options as a shell reads them.
+def command_line(command: str, asked: str | None, **options: object) -> str:
+    """Return a command with the options that are not None, as a shell reads it.
 
-    >>> _joined(["bifurcate", "compare"], [("-m", "my model"), ("-n", 4)])
-    "bifurcate compare -m 'my model' -n 4"
+    A list is an option given several times, a tuple one with several values.
+
+    Parameters
+    ----------
+    command, asked
+        The command, and what it is about.
+    options
+        By name: the first letter, or the whole.
+
+    Examples
+    --------
+    >>> command_line("compare", None, m="my model", kv_heads=None, samples=(1, 4))
+    "bifurcate compare -m 'my model' --samples 1,4"
     """
-    return shlex.join([*start, *(word for name, value in options for word in (name, str(value)))])
+    words = ["bifurcate", command, *([] if asked is None else [asked])]
+    for name, value in options.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+        for item in text if isinstance(text, list) else [text]:
+            if item is not None:
+                dashes = "-" if name[1:] == "" else "--"
+                words += [f"{dashes}{name.replace('_', '-')}", str(item)]
+    return shlex.join(words)

@@ -246,7 +246,7 @@ def step_section(decision: Decision) -> Html:
         Head("step", step_cell, "ms"),
         Head("tokens/s", lambda item: f"{item.tokens_per_s:,.0f}"),
         Head("speed-up", lambda item: f"{standard.step_s / item.step_s:.2f}"),
-        Head("KV read", lambda item: format_si(float(item.totals.kv_bytes_read), "B"), "per step"),
+        Head("KV read", lambda item: format_si(item.totals.kv_bytes_read, "B"), "per step"),
         Head("all bytes moved", _bytes_moved, "per step"),
         words_head("bound by", lambda item: item.bound),
     ]
@@ -274,7 +274,7 @@ def step_section(decision: Decision) -> Html:
 
 def _bytes_moved(item: Estimate) -> str:
     """Write all bytes that a step moves."""
-    return format_si(float(item.totals.bytes_read + item.totals.bytes_written), "B")
+    return format_si(item.totals.bytes_read + item.totals.bytes_written, "B")
 
 
 def request_section(decision: Decision) -> Html:
@@ -307,7 +307,7 @@ def milliseconds(seconds: float) -> str:
 
 def _gib(number_of_bytes: Any) -> str:
     """Write memory in GiB, the unit being in the column's head."""
-    return format_gib(float(number_of_bytes)).removesuffix(" GiB")
+    return format_gib(number_of_bytes).removesuffix(" GiB")
 
 
 def grid_section(scenario: Scenario, grid: GridSummary) -> Html:

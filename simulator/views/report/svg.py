@@ -5,36 +5,27 @@ texts and axes are the page's own.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
-from simulator.views.plots.axes import powers, size_text
-from simulator.views.plots.palette import GREEN, LINES, UNFIT_OPACITY, on_white
+from simulator.inputs.setup import ATTENTIONS
+from simulator.views.plots.axes import number_text, powers, size_text
+from simulator.views.plots.palette import COLOURS, GREEN, LINES, UNFIT_OPACITY, on_white
 from simulator.views.report.html import Child, Html, tag, text_of
 
 # Width of a chart on a page and on a phone. [px]
 WIDTHS = {"wide": 600, "narrow": 350}
 _DASHES = {"dash": "9 5", "solid": None}
-_LETTER_PX, _LINE_PX = 6.6, 16
+_LETTER_PX = 6.6
+# The axis of samples, and the columns of a step's time and its interval.
+SAMPLES = "samples of each context"
+_TIMES = ("step_ms", "step_ms_low", "step_ms_high")
 
 # Given a width, draws: a height, and the elements.
 Draw: TypeAlias = Callable[[int], tuple[int, Child]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Series:
-    """A line: its kind of attention; at each x its y, its interval's ends, and whether it fits."""
-
-    name: str
-    y: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-    fits: Sequence[bool]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bar:
+class Bar(NamedTuple):
     """A bar: its label, its parts by name with their colours, and what stands behind it."""
 
     label: str
@@ -42,8 +33,7 @@ class Bar:
     value: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cell:
+class Cell(NamedTuple):
     """A cell of a map: its number, or a word where there is none, and whether both fit."""
 
     text: str
@@ -71,29 +61,35 @@ def chart(about: str, draw: Draw, keys: Sequence[Html] = ()) -> Html:
     return text_of([*forms, tag("ul", keys, class_="legend") if keys else None])
 
 
-def key(name: str, colour: str, dash: str | None = "", *, area: bool = False) -> Html:
-    """Return an entry of a legend.
+def key(name: str, mark: Html) -> Html:
+    """Return an entry of a legend: a mark of 26 x 12, and what it is."""
+    return tag("li", tag("svg", mark, viewBox="0 0 26 12", aria_hidden="true"), name)
+
+
+def area_keys(areas: Iterable[tuple[str, str]]) -> list[Html]:
+    """Return the entries of areas, by their names and colours."""
+    return [
+        key(name, tag("rect", width="14", height="12", x="6", fill=colour))
+        for name, colour in areas
+    ]
+
+
+def line_key(name: str, colour: str, dash: str | None) -> Html:
+    """Return the entry of a line.
 
     Parameters
     ----------
     name, colour, dash
-        What it names, and how that is drawn.
-    area
-        Whether it is an area, and no line.
+        What it names, and how it is drawn.
     """
-    mark = (
-        tag("rect", width="14", height="12", x="6", fill=colour)
-        if area
-        else tag(
-            "path", d="M0 6H26", stroke=colour, stroke_width="2.5", stroke_dasharray=dash or None
-        )
+    return key(
+        name, tag("path", d="M0 6H26", stroke=colour, stroke_width="2.5", stroke_dasharray=dash)
     )
-    return tag("li", tag("svg", mark, viewBox="0 0 26 12", aria_hidden="true"), name)
 
 
 def line_keys() -> list[Html]:
     """Return the entries of both kinds of attention."""
-    return [key(line.name, line.colour, _DASHES[line.dash]) for line in LINES.values()]
+    return [line_key(name, line["color"], _DASHES[line["dash"]]) for name, line in LINES.items()]
 
 
 def _text(x: float, y: float, words: str, anchor: str = "middle", **more: str) -> Html:
@@ -116,32 +112,35 @@ def _log(low: float, high: float, start: float, end: float) -> Callable[[float],
     return lambda value: start + math.log(value / low) / span * (end - start)
 
 
-def line_chart(
+def step_chart(
     x: Sequence[float],
-    series: Sequence[Series],
+    found: Mapping[str, Any],
     *,
-    x_title: str,
-    y_title: str,
-    y_text: Callable[[float], str],
+    title: str,
     asked: float,
-    target: float | None,
+    target_ms: float | None,
 ) -> Draw:
-    """Return a function that draws lines over an axis of sizes, both axes logarithmic.
+    """Return a function that draws steps' times over an axis of sizes, both axes logarithmic.
 
     Where something does not fit its line is pale.
 
     Parameters
     ----------
-    x, series
-        The axis, ascending and above 0, and the lines.
+    x, title
+        The axis, ascending and above 0.
+    found
+        The columns of a sweep: by kind of attention the times, their intervals, and what fits.
     asked
         The value of the question, which is marked.
-    target
-        A value of y to draw a line at.
+    target_ms
+        A time to draw a line at. [ms]
     """
-    shown = [value for each in series for value in (*each.y, *each.low)]
-    shown += [value for each in series for value in each.high if value < math.inf]
-    shown += [target] if target else []
+    lines = {
+        name: tuple(found[f"{name}_{what}"].tolist() for what in (*_TIMES, "fits"))
+        for name in ATTENTIONS
+    }
+    times = [value for columns in lines.values() for part in columns[:-1] for value in part]
+    shown = [time for time in (*times, target_ms) if time and time < math.inf]
     low, high = min(shown) / 1.1, max(shown) * 1.1
 
     def draw(width: int) -> tuple[int, Child]:
@@ -154,34 +153,35 @@ def line_chart(
         for tick in ticks:
             parts += [
                 tag("path", d=f"M{left} {up(tick):.1f}H{right}", class_="grid"),
-                _text(left - 6, up(tick) + 4, y_text(tick), "end"),
+                _text(left - 6, up(tick) + 4, number_text(tick), "end"),
             ]
         for tick in sizes[:: math.ceil(len(sizes) / (width / 48))]:
             parts.append(_text(across(tick), bottom + 16, size_text(tick)))
         parts += [
             tag("path", d=f"M{left} {top}V{bottom}H{right}", class_="axis"),
-            _text((left + right) / 2, height - 8, x_title, class_="quiet"),
-            _upright((top + bottom) / 2, y_title),
+            _text((left + right) / 2, height - 8, title, class_="quiet"),
+            _upright((top + bottom) / 2, "decode step [ms]"),
             tag("path", d=f"M{across(asked):.1f} {top}V{bottom}", class_="asked"),
         ]
-        if target:
+        if target_ms:
             dashes = {"stroke_dasharray": "12 4 2 4", "stroke_width": "2"}
-            parts.append(tag("path", d=f"M{left} {up(target):.1f}H{right}", stroke=GREEN, **dashes))
-        for each in series:
-            line = LINES[each.name]
-            held = [at for at, fits in enumerate(each.fits) if fits and each.high[at] < math.inf]
-            around = [(x[at], each.high[at]) for at in held]
-            around += [(x[at], each.low[at]) for at in reversed(held)]
+            parts.append(
+                tag("path", d=f"M{left} {up(target_ms):.1f}H{right}", stroke=GREEN, **dashes)
+            )
+        for name, (times, lows, highs, fits) in lines.items():
+            line = LINES[name]
+            held = [at for at, fit in enumerate(fits) if fit and highs[at] < math.inf]
+            around = [(across(x[at]), up(highs[at])) for at in held]
+            around += [(across(x[at]), up(lows[at])) for at in reversed(held)]
             if around:
-                points = [(across(one), up(other)) for one, other in around]
-                parts.append(_path(points, fill=line.colour, opacity="0.15"))
-            points = [(across(one), up(other)) for one, other in zip(x, each.y, strict=True)]
-            fitting = sum(each.fits)
+                parts.append(_path(around, fill=line["color"], opacity="0.15"))
+            points = [(across(one), up(other)) for one, other in zip(x, times, strict=True)]
+            fitting = sum(fits)
             drawn = {
-                "stroke": line.colour,
+                "stroke": line["color"],
                 "stroke_width": "2.5",
                 "fill": "none",
-                "stroke_dasharray": _DASHES[line.dash],
+                "stroke_dasharray": _DASHES[line["dash"]],
             }
             parts.append(_path(points[max(0, fitting - 1) :], opacity=f"{UNFIT_OPACITY}", **drawn))
             if fitting:
@@ -240,7 +240,7 @@ def speedup_colours(speedup: float, most: float) -> tuple[str, str]:
     (('#ffffff', '#000000'), ('#0072b2', '#ffffff'))
     """
     share = min(1.0, abs(math.log2(speedup)) / math.log2(most))
-    end = LINES["bifurcated" if speedup > 1 else "standard"].colour
+    end = COLOURS["bifurcated" if speedup > 1 else "standard"]
     mixed = on_white(end, share)
     linear = [
         value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4  # noqa: PLR2004
@@ -255,9 +255,6 @@ def map_chart(
     columns: Sequence[float],
     rows: Sequence[float],
     cells: Sequence[Sequence[Cell]],
-    *,
-    x_title: str,
-    y_title: str,
     asked: tuple[float, float],
 ) -> Draw:
     """Return a function that draws a map of cells, the first row at the bottom.
@@ -298,8 +295,8 @@ def map_chart(
             _text(left + (at + 0.5) * wide, bottom + 15, size_text(columns[at]))
             for at in range(0, len(columns), stride)
         ]
-        parts.append(_text((left + width) / 2, bottom + 34, x_title, class_="quiet"))
-        parts.append(_upright((top + bottom) / 2, y_title))
+        parts.append(_text((left + width) / 2, bottom + 34, SAMPLES, class_="quiet"))
+        parts.append(_upright((top + bottom) / 2, "context [tokens]"))
         return bottom + 40, parts
 
     return draw

@@ -68,7 +68,7 @@ def test_every_line_of_latency_has_its_interval_shaded(question: Study) -> None:
     answer = compare(question, samples=8)
     for variant in ("standard", "bifurcated"):
         item = getattr(answer, variant)
-        colour = palette.pale(palette.LINES[variant].colour)
+        colour = palette.pale(palette.COLOURS[variant])
         (shade,) = [trace for trace in made.data if trace.fillcolor == colour]
         ends = [y for x, y in zip(shade.x, shade.y, strict=True) if x == 8]
         expected = [item.step_high_s * 1e3, item.step_low_s * 1e3]

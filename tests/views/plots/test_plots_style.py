@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from plot_studies import STUDIES, study
 
-from simulator.views.plots import export, layout, palette, panels, texts
+from simulator.views.plots import export, layout, palette, texts
 from simulator.views.plots.axes import log_axis, size_text
 from simulator.views.plots.registry import FIGURES, figure, kind
 
@@ -51,22 +51,22 @@ def text_of(markup: str) -> str:
 @every_figure
 def test_kinds_of_attention_look_the_same_everywhere(name: str, about: str) -> None:
     """A line or point in standard's colour is dashed and named standard, and so for the others."""
-    for line in palette.LINES.values():
+    for attention, line in palette.LINES.items():
         for trace in drawn(name, about).data:
-            if trace.type != "scatter" or trace.line.color != line.colour or not trace.name:
+            if trace.type != "scatter" or trace.line.color != line["color"] or not trace.name:
                 continue
-            assert trace.line.dash == line.dash, trace.name
+            assert trace.line.dash == line["dash"], trace.name
             # The lines of the KV-IO ratio are shades of bifurcated's blue, named for contexts.
-            assert line.name in trace.name or "-token context" in trace.name
+            assert attention in trace.name or "-token context" in trace.name
 
 
 @every_figure
 def test_attention_has_no_other_colour(name: str, about: str) -> None:
     """A trace that is named for one kind of attention has its colour, in whatever figure."""
     for trace in drawn(name, about).data:
-        found = next((line for line in palette.LINES.values() if trace.name == line.name), None)
+        found = palette.COLOURS.get(trace.name)
         if found is not None:
-            assert found.colour in {trace.line.color, trace.marker.color}
+            assert found in {trace.line.color, trace.marker.color}
 
 
 @every_figure
@@ -188,11 +188,11 @@ def test_a_figure_is_json_with_finite_numbers(name: str, about: str) -> None:
 
 def test_colours_differ() -> None:
     """No kind of attention has the colour of another, or of anything that is no attention."""
-    colours = [line.colour for line in palette.LINES.values()]
+    colours = [*palette.COLOURS.values()]
     assert len({*colours, *palette.CATEGORIES, palette.GREY}) == len(colours) + len(
         palette.CATEGORIES
     )
-    assert len({line.dash for line in palette.LINES.values()}) == len(colours)
+    assert len({line["dash"] for line in palette.LINES.values()}) == len(colours)
 
 
 def test_figures_offer_no_way_to_send_them() -> None:
@@ -203,7 +203,7 @@ def test_figures_offer_no_way_to_send_them() -> None:
 
 def test_names_are_no_markup() -> None:
     """A model whose name has < or & in it does not turn into markup."""
-    made = layout.finish(panels.new_figure(), "a<b & c", layout.Caption("<b>x</b>", ("1 < 2",)))
+    made = layout.finish(layout.new_figure(), "a<b & c", layout.Caption("<b>x</b>", ("1 < 2",)))
     assert "a&lt;b &amp; c" in made.layout.title.text
     assert "&lt;b&gt;x" in made.layout.title.text
     assert made.layout.annotations[-1].text == "1 &lt; 2"
@@ -212,7 +212,7 @@ def test_names_are_no_markup() -> None:
 @pytest.mark.parametrize("power", [-3, 0, 1, 10, 23])
 def test_a_range_has_at_least_two_ticks_within_or_around_it(power: int) -> None:
     """Even a single value gets two ticks that enclose it."""
-    made = panels.new_figure()
+    made = layout.new_figure()
     log_axis(made, "xaxis", [1.3 * 2**power], "x", text=size_text)
     ticks, (low, high) = made.layout.xaxis.tickvals, made.layout.xaxis.range
     assert len(ticks) >= 2
@@ -222,7 +222,7 @@ def test_a_range_has_at_least_two_ticks_within_or_around_it(power: int) -> None:
 
 def test_an_axis_without_values_is_still_an_axis() -> None:
     """Nothing to draw, or only what a logarithm does not have, makes no error."""
-    made = panels.new_figure()
+    made = layout.new_figure()
     log_axis(made, "xaxis", [], "x [s]")
     log_axis(made, "yaxis", [0.0, float("inf")], "y [s]")
     assert made.layout.xaxis.tickvals

@@ -14,12 +14,11 @@ from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.views.plots.equal_quality import crossover_figure
-from simulator.views.plots.loss_kv import studies_figure
+from simulator.views.plots.losses import scaling_figure, studies_figure
+from simulator.views.plots.maps import crossover_figure
 from simulator.views.plots.quality import quality_figure
 from simulator.views.plots.registry import figure
-from simulator.views.plots.scaling import scaling_figure
-from simulator.views.tradeoff import map_rows
+from simulator.views.tradeoff import tradeoff_map_rows
 
 
 def write_runs(path: Path) -> Path:
@@ -79,7 +78,7 @@ def test_the_map_shows_the_ratios_of_its_frame() -> None:
     pairings = [("standard", "standard"), ("bifurcated", "bifurcated"), ("bifurcated", "standard")]
     rows = {
         (r["base_attention"], r["other_attention"], r["context_tokens"], r["samples"]): r
-        for r in map_rows(result)
+        for r in tradeoff_map_rows(result)
     }
     for pairing, panel in zip(pairings, panels, strict=True):
         for i, exponent in enumerate(panel.y):
