@@ -495,7 +495,7 @@ def step_sums(
     for operation, time_of_one in zip(operations, step.operations, strict=True):
         family = FAMILY[operation.kind]
         launches.setdefault(family, 0.0)
-        if not is_used(time_of_one.device_s):
+        if not time_of_one.runs:
             continue  # a kernel that this card does not run
         launched = operation.repeat * operation.launches
         launches[family] = launches[family] + launched
