@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, estimate, fits_note, memory_on
-from simulator.answers.load import Point, Request, at_concurrency, deployments
+from simulator.answers.load import Point, Request, deployments
 from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
 from simulator.counts.memory import Memory, prefill_tokens_at_once
 from simulator.counts.request import last_own_tokens
@@ -154,7 +154,8 @@ def generate(
         request = Request(workload=work, output_tokens=output_tokens)
         server, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
         if server.server is not None:
-            loaded = at_concurrency(server, users, price=price_of(gpu, usd_per_hour))
+            price = price_of(gpu, usd_per_hour)
+            loaded = Point(deployment=server, concurrency=users, price=price)
     return Generation(
         attention=setup.attention,
         output_tokens=output_tokens,

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain
 from math import ceil, inf
-from operator import le
+from operator import attrgetter, le
 from typing import Literal
 
 from simulator.answers.advice import runnable
@@ -17,7 +18,6 @@ from simulator.answers.load import (
     Deployment,
     Point,
     Request,
-    at_rate,
     check_percentile,
     deployments,
 )
@@ -29,7 +29,7 @@ from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
-from simulator.timing.batching import Served, Server, open_loop
+from simulator.timing.batching import Served, Server
 from simulator.units import MILLISECOND
 
 # Stages of the pipelines over several nodes that are tried for a model that one node does not hold.
@@ -319,7 +319,7 @@ def plan(
                         model, gpu, way, asked, attentions=possible, most_sequences=most_sequences
                     )
                     served += ways
-                    found += _under_load(ways, wanted, most, price)
+                    found += chain(*(_under_load(each, wanted, most, price) for each in ways))
                 else:
                     steps = [estimate(model, gpu, way.under(name), asked) for name in possible]
                     found += [_in_time(step, wanted, price) for step in steps]
@@ -398,49 +398,47 @@ def _unfit(ways: Sequence[Deployment]) -> Iterator[str]:
 
 
 def _under_load(
-    ways: Sequence[Deployment], targets: Targets, most_gpus: float, price: Price | None
+    deployment: Deployment, targets: Targets, most_gpus: float, price: Price | None
 ) -> Iterator[Option]:
-    """Yield each deployment with the fewest replicas that surely meet the targets, and that may.
+    """Yield a deployment with the fewest replicas that surely meet the targets, and that may.
 
     Those that may meet them as predicted. More replicas than one for two requests in flight are
     never tried: they would hardly be faster than a request that has one to itself.
     """
-    rate = targets.requests_per_s or 0.0
+    rate, most = targets.requests_per_s or 0.0, most_gpus / deployment.gpus
 
-    def with_replicas(deployment: Deployment, replicas: int) -> Option:
-        point = at_rate(deployment, rate, replicas=replicas, price=price)
-        missed, hopeless = targets.missed(point.high), targets.missed(point.low)
-        verdict: Verdict = "no" if hopeless else "maybe" if missed else "meets"
-        return Option(
-            found=point, targets=targets, price=price, verdict=verdict, missed=hopeless or missed
-        )
+    @cache
+    def point(replicas: int) -> Point:
+        return Point(deployment=deployment, arrivals_per_s=rate, replicas=replicas, price=price)
 
-    def ends(server: Server, most: float) -> tuple[int, int]:
+    def ends(server: Server) -> tuple[int, int]:
         carrying = ceil(rate / server.capacity_per_s)
         high = max(1, int(min(most, max(carrying, rate * server.alone_s / 2))))
         return min(carrying, high), high
 
-    def fewest(server: Server | None, most: float) -> int | None:
+    def fewest(server: Server | None, served: Callable[[Point], Served]) -> int | None:
         if server is None:
             return None
-        low, high = ends(server, most)
+        low, high = ends(server)
         return smallest(
-            lambda replicas: not targets.missed(open_loop(server, rate / replicas)),
-            low=low,
-            high=high,
+            lambda replicas: not targets.missed(served(point(replicas))), low=low, high=high
         )
 
-    for each in ways:
-        if each.server is None:
-            continue
-        most = most_gpus / each.gpus
-        surely, likely = fewest(each.slowest, most), fewest(each.server, most)
-        if surely is None and likely is None:
-            yield with_replicas(each, ends(each.server, most)[0])
-        if surely is not None:
-            yield with_replicas(each, surely)
-        if likely is not None and (surely is None or likely < surely):
-            yield with_replicas(each, likely)
+    if deployment.server is None:
+        return
+    surely = fewest(deployment.slowest, attrgetter("high"))
+    likely = fewest(deployment.server, attrgetter("served"))
+    found = [replicas for replicas in (surely, likely) if replicas is not None]
+    for replicas in dict.fromkeys(found or ends(deployment.server)[:1]):
+        missed = targets.missed(point(replicas).high)
+        hopeless = missed and targets.missed(point(replicas).low)
+        yield Option(
+            found=point(replicas),
+            targets=targets,
+            price=price,
+            verdict="no" if hopeless else "maybe" if missed else "meets",
+            missed=hopeless or missed,
+        )
 
 
 def _best(options: Sequence[Option], figures: Callable[[Option], tuple[float, ...]]) -> list[bool]:

@@ -8,7 +8,7 @@ from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.load import Point, Request, at_concurrency, deployments
+from simulator.answers.load import Point, Request, deployments
 from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
 from simulator.answers.scaled import FAMILIES, SCALE_BY, ScaleBy, scale_model, with_heads
 from simulator.answers.scaling import ScalingLaw, fit_scaling_law
@@ -201,7 +201,8 @@ def tradeoff(
         request = Request.of(work, output_tokens)
         found, *_ = deployments(model, gpu, setup, request, attentions=[attention])
         price = price_of(gpu, usd_per_hour)
-        return None if found.server is None else at_concurrency(found, users, price=price)
+        point = Point(deployment=found, concurrency=users, price=price)
+        return None if found.server is None else point
 
     def contender(model: ModelShape, attention: Attention) -> Contender:
         first = result = base_steps[attention]

@@ -10,7 +10,7 @@ from builders import ROUND_CONSTANTS, asked, gpu, mistral_7b, mixtral_8x7b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.load import Request, at_rate
+from simulator.answers.load import Point, Request
 from simulator.answers.plan import Option, Plan, Targets, layouts, plan
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, load_hardware
@@ -41,7 +41,9 @@ def test_replicas_are_the_fewest_that_meet_the_targets() -> None:
         point = option.point
         assert not targets.missed(point.high)
         if point.replicas > 1:
-            fewer = at_rate(point.deployment, 30, replicas=point.replicas - 1)
+            fewer = Point(
+                deployment=point.deployment, arrivals_per_s=30, replicas=point.replicas - 1
+            )
             assert targets.missed(fewer.high)
 
 
