@@ -36,7 +36,6 @@ MOST_SEQUENCES = 1024
 _prompt_operations = lru_cache(maxsize=64)(prefill_operations)
 # The shares of time from which prefill, rather than the batch, is what saturates.
 _MOSTLY = 0.5
-HUNDRED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,16 +463,20 @@ def _timer(
     return servers
 
 
-def check_percentile(percentile: float | None) -> None:
-    """Refuse a percentage of requests that is none.
+def share_of(percentile: float | None) -> float | None:
+    """Return a percentage of requests as a share; None, for their mean, as it is.
 
     Raises
     ------
     WorkloadError
         If it is not between 0 and 100.
     """
-    if percentile is not None and not 0 < percentile < HUNDRED:
+    if percentile is None:
+        return None
+    share = percentile / 100
+    if not 0 < share < 1:
         raise WorkloadError(f"percentile = {percentile:g} is not between 0 and 100; try 90 or 99")
+    return share
 
 
 def serve(
@@ -513,8 +516,7 @@ def serve(
     for name, loads in ("users", users), ("requests_per_s", requests_per_s):
         if any(not load > 0 for load in loads):
             raise WorkloadError(f"{name} = {min(loads):g} is not positive")
-    check_percentile(percentile)
-    if percentile is not None and not requests_per_s:
+    if share_of(percentile) is not None and not requests_per_s:
         raise WorkloadError("percentile is of requests that arrive at random: give requests_per_s")
     possible, left_out = runnable(attentions, model, gpu)
     found = deployments(

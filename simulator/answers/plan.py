@@ -12,15 +12,7 @@ from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.load import (
-    HUNDRED,
-    MOST_SEQUENCES,
-    Deployment,
-    Point,
-    Request,
-    check_percentile,
-    deployments,
-)
+from simulator.answers.load import MOST_SEQUENCES, Deployment, Point, Request, deployments, share_of
 from simulator.answers.price import Priced, cost_per_million_tokens, price_of
 from simulator.answers.search import smallest
 from simulator.counts.attention.registry import find_way
@@ -82,20 +74,20 @@ class Targets:
         for name, (value, unit) in shown.items():
             if value is not None and not 0 < value < inf:
                 raise WorkloadError(f"{name} = {value / unit:g} is not positive and finite")
-        check_percentile(self.percentile)
+        share_of(self.percentile)
 
     def missed(self, served: Served) -> tuple[str, ...]:
         """Return what a load misses: the load itself, or TTFT and TPOT."""
         if served.utilisation >= 1:
             return ("load",)
         kept: dict[str, bool] = {}
-        if self.percentile is None:
+        share = share_of(self.percentile)
+        if share is None:
             kept["TTFT"] = self.ttft_s is None or served.ttft_s <= self.ttft_s
             kept["TPOT"] = self.tpot_s is None or served.tpot_s <= self.tpot_s
         elif served.spread is None:
             kept["percentiles not known"] = self.ttft_s is None and self.tpot_s is None
         else:
-            share = self.percentile / HUNDRED
             kept["TTFT"] = self.ttft_s is None or served.spread.ttft_share(self.ttft_s) >= share
             kept["TPOT"] = self.tpot_s is None or served.spread.tpot_at(share) <= self.tpot_s
         return tuple(name for name, is_kept in kept.items() if not is_kept)
@@ -158,6 +150,11 @@ class Option(Priced):
         if isinstance(self.found, Point):
             return self.found
         raise TypeError("an option of a step has no load")
+
+    @property
+    def gpu(self) -> str:
+        """The id of its GPU."""
+        return self.deployed.gpu.id
 
     @property
     def gpus(self) -> int:  # type: ignore[override]
@@ -510,6 +507,6 @@ def _cheapest(
 
 def _fewest(options: Sequence[Option], gpu: str) -> int | None:
     """Return the fewest GPUs of one kind that meet the targets."""
-    good = [option for option in options if option.deployed.gpu.id == gpu and option.meets_target]
+    good = [option for option in options if option.gpu == gpu and option.meets_target]
     known = [option.gpus for option in good if option.deployed.interval_known]
     return min(known or [option.gpus for option in good], default=None)
