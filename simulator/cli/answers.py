@@ -1,6 +1,7 @@
 """estimate, compare, generate, plan, serve and tree."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -154,7 +155,7 @@ PERCENTILE = opt.of_work(
     ),
     opt.of_work(
         "requests_per_s",
-        opt.number_of("RATE"),
+        opt.RATES,
         "Plan for requests that arrive at random, this many a second, instead of a step.",
     ),
     opt.of_work(
@@ -179,6 +180,7 @@ def _plan(
     *,
     gpu: Sequence[str] | None,
     attention: Attention | None,
+    requests_per_s: Sequence[float] | None,
     check: bool,
     **asked: Any,
 ) -> None:
@@ -188,15 +190,20 @@ def _plan(
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     if asked["prices"] is not None and asked["price_per_hour"] is not None:
         raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
-    results = _answers(
-        question,
-        api.plan,
-        under_load=asked["requests_per_s"] is not None,
-        gpus=opt.names_in(gpu) or None,
-        attentions=attention,
-        tensor_parallel=question.tensor_parallel,
-        **asked,
-    )
+    rates: Sequence[float | None] = requests_per_s or [None]
+    asked |= {
+        "gpus": opt.names_in(gpu) or None,
+        "attentions": attention,
+        "tensor_parallel": question.tensor_parallel,
+    }
+    loads = [(each, rate) for each in question.each for rate in rates]
+    results = [
+        api.plan(**(each.settings if rate is None else each.request)(requests_per_s=rate, **asked))
+        for each, rate in loads
+    ]
+    if len(rates) > 1:
+        every = (replace(each, listed=each.listed | {"requests/s": rate}) for each, rate in loads)
+        question = replace(question, each=tuple(every))
     _write(output, question, results, plan_view, plan_list, plan_object, plan_rows)
     _say_skipped(output, dict.fromkeys(reason for result in results for reason in result.skipped))
     _check(check, all(result.options[0].meets_target for result in results))
@@ -219,7 +226,7 @@ def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
     ),
     opt.of_work(
         "requests_per_s",
-        {"parser": opt.numbers, "metavar": "RATES"},
+        opt.RATES,
         "Requests that arrive in a second, at random; several with commas.",
     ),
     PERCENTILE,

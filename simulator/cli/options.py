@@ -205,6 +205,7 @@ of_model, of_work, of_hardware, of_answer = (
 # How an option is read, and what stands for its value in the help: a size, and one or several.
 SIZE = {"parser": count, "metavar": "SIZE"}
 SIZES = {"parser": counts, "metavar": "SIZE[,SIZE...]"}
+RATES = {"parser": numbers, "metavar": "RATE[,RATE...]"}
 FILE = {"metavar": "FILE"}
 MODEL: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
 GPU: dict[str, Any] = {"metavar": "GPU", "autocompletion": complete_gpus}
