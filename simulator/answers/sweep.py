@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import (
+    Estimate,
     check_workload,
     forms_to_try,
     latent_forms,
@@ -22,7 +23,6 @@ from simulator.answers.estimate import (
 )
 from simulator.answers.verdict import VERDICTS, Verdict, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.registry import find_way
-from simulator.counts.operation import total
 from simulator.counts.transformer import around_attention
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.files import validate
@@ -33,13 +33,13 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario
 from simulator.inputs.scenario import Verdict as Expectation
 from simulator.inputs.scenario import verdict_of as expectation_of
-from simulator.inputs.setup import ATTENTIONS, Setup, ask
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.constants import rates
-from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
-from simulator.timing.step import Timed, memory_traffic, running, summed, timed, timed_attention
+from simulator.timing.interval import speedup_interval
+from simulator.timing.step import Timed, summed, timed, timed_attention
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -247,21 +247,34 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
         for part in around_attention(model, grid.setup, work)
     )
 
-    def solve(
-        setup: Setup, attending: Timed | None = None
-    ) -> tuple[Uncertainty, dict[str, Numeric]]:
-        attending = attending or timed_attention(model, setup, work, gpu_rates)
-        return _results(grid, setup, work, before + attending + after)
+    def solve(setup: Setup, attending: Timed | None = None) -> Estimate:
+        step = before + (attending or timed_attention(model, setup, work, gpu_rates)) + after
+        return Estimate(
+            model=model,
+            gpu=grid.gpu,
+            setup=setup,
+            workload=work,
+            operations=step.operations,
+            time=summed(step),
+            memory=memory_on(grid.gpu, model, setup, work),
+            rates=gpu_rates,
+            notes=(),
+        )
 
-    standard, results = solve(latent_forms(model, grid.setup.under("standard"))[0])
-    columns.update({f"standard_{name}": flat(values) for name, values in results.items()})
+    def named(kind: Attention, step: Estimate) -> dict[str, "np.ndarray"]:
+        return {f"{kind}_{name}": flat(values) for name, values in _results(step).items()}
+
+    standard = solve(latent_forms(model, grid.setup.under("standard"))[0])
+    columns.update(named("standard", standard))
     chosen: dict[str, Any] = {}
     for form, attending in forms_to_try(model, grid.gpu, grid.setup.under("bifurcated"), work):
-        step, found = solve(form, attending)
-        one = {f"bifurcated_{name}": flat(values) for name, values in found.items()}
-        one["speedup"] = flat(standard.total_s / step.total_s)
-        one["speedup_low"], one["speedup_high"] = map(flat, speedup_interval(standard, step))
-        one["kv_io_ratio"] = flat(kv_io_ratio(results["kv_bytes_read"], found["kv_bytes_read"]))
+        step = solve(form, attending)
+        one: dict[str, Any] = named("bifurcated", step)
+        one["speedup"] = flat(standard.time.total_s / step.time.total_s)
+        ends = speedup_interval(standard.uncertainty, step.uncertainty)
+        one["speedup_low"], one["speedup_high"] = map(flat, ends)
+        read = standard.totals.kv_bytes_read, step.totals.kv_bytes_read
+        one["kv_io_ratio"] = flat(kv_io_ratio(*read))
         chosen = _fastest(chosen, one) if chosen else one
     columns.update(chosen)
     fits = columns["standard_fits"], columns["bifurcated_fits"]
@@ -299,31 +312,23 @@ def _fastest(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {name: np.where(better, second[name], first[name]) for name in first}
 
 
-def _results(
-    grid: Grid, setup: Setup, work: Workload, operations: Timed
-) -> tuple[Uncertainty, dict[str, Numeric]]:
-    """Sum up a block's steps under one kind of attention."""
-    gpu_rates, listed = rates(grid.gpu, setup.constants), operations.operations
-    step = summed(operations)
-    totals = total(running(listed, step))
-    known = not unknown_regime(grid.model, gpu_rates, setup)
-    unsure = uncertainty(listed, step, gpu_rates, setup, totals, known=known)
-    needs = memory_on(grid.gpu, grid.model, setup, work)
-    return unsure, {
-        "step_ms": step.total_s / MILLISECOND,
-        "step_ms_low": unsure.low_s / MILLISECOND,
-        "step_ms_high": unsure.high_s / MILLISECOND,
-        "tokens_per_s": work.forward_tokens / step.total_s,
-        "flops": totals.flops,
-        "bytes_read": totals.bytes_read,
-        "bytes_written": totals.bytes_written,
-        "memory_traffic_bytes": memory_traffic(listed, gpu_rates, totals),
-        "memory_traffic_bytes_low": memory_traffic(listed, gpu_rates, totals, least=True),
-        "kv_bytes_read": totals.kv_bytes_read,
-        "memory_bytes": needs.total_bytes,
-        "capacity_bytes": needs.capacity_bytes,
-        "fits": needs.fits,
-        "memory_verdict": needs.verdict,
+def _results(step: Estimate) -> dict[str, Numeric]:
+    """Return the columns of a block's steps under one kind of attention."""
+    return {
+        "step_ms": step.time.total_s / MILLISECOND,
+        "step_ms_low": step.uncertainty.low_s / MILLISECOND,
+        "step_ms_high": step.uncertainty.high_s / MILLISECOND,
+        "tokens_per_s": step.workload.forward_tokens / step.time.total_s,
+        "flops": step.totals.flops,
+        "bytes_read": step.totals.bytes_read,
+        "bytes_written": step.totals.bytes_written,
+        "memory_traffic_bytes": step.memory_traffic_bytes,
+        "memory_traffic_bytes_low": step.memory_traffic_bytes_low,
+        "kv_bytes_read": step.totals.kv_bytes_read,
+        "memory_bytes": step.memory.total_bytes,
+        "capacity_bytes": step.memory.capacity_bytes,
+        "fits": step.memory.fits,
+        "memory_verdict": step.memory.verdict,
         "bound": step.bound,
     }
 
