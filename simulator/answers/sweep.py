@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from simulator.answers.estimate import (
     memory_on,
     model_notes,
 )
+from simulator.answers.load import MOST_SEQUENCES, Request, serve
 from simulator.answers.verdict import VERDICTS, Verdict, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.registry import find_way
 from simulator.counts.transformer import around_attention
@@ -33,7 +35,7 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario
 from simulator.inputs.scenario import Verdict as Expectation
 from simulator.inputs.scenario import verdict_of as expectation_of
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_lists
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
@@ -55,6 +57,32 @@ NAMED_AXES = (
 MOST_POINTS_LISTED = 240
 # Points computed at once: the arrays of a block stay in the processor's cache.
 POINTS_AT_ONCE = 2**15
+# Under load each takes 5 to 20 ms: how many take some minutes, and how many are computed at once.
+MOST_UNDER_LOAD, UNDER_LOAD_AT_ONCE = 20_000, 2**6
+# What is seen of a load: columns of an answer to :func:`simulator.answers.load.serve`, and where
+# its points have them.
+SEEN = {
+    "ttft_ms": "served.ttft_s",
+    "ttft_ms_low": "low.ttft_s",
+    "ttft_ms_high": "high.ttft_s",
+    "tpot_ms": "served.tpot_s",
+    "tpot_ms_low": "low.tpot_s",
+    "tpot_ms_high": "high.tpot_s",
+    "tokens_per_s_per_user": "tokens_per_s_per_user",
+    "tokens_per_s_per_gpu": "tokens_per_s_per_gpu",
+    "requests_per_s": "served.requests_per_s",
+    "utilisation": "served.utilisation",
+    "saturates": "deployment.saturates",
+}
+# The columns of a load under which nothing was seen.
+UNSEEN: dict[str, Any] = {
+    **dict.fromkeys(("output_tokens", "cached_tokens", "concurrency", "arrivals_per_s"), math.nan),
+    **{
+        f"{kind}_{name}": "" if name == "saturates" else math.nan
+        for kind in ATTENTIONS
+        for name in SEEN
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +132,86 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Load:
+    """The loads under which the requests of a grid are seen.
+
+    Attributes
+    ----------
+    request
+        Fields of :class:`~simulator.answers.load.Request`, all but its sizes.
+    users, requests_per_s, most_sequences
+        As for :func:`simulator.answers.load.serve`.
+    """
+
+    request: Mapping[str, int]
+    users: Sequence[int]
+    requests_per_s: Sequence[float]
+    most_sequences: int = MOST_SEQUENCES
+
+    @property
+    def loads(self) -> int:
+        """Loads of each point."""
+        return len(self.users) + len(self.requests_per_s)
+
+    def check(self, work: Workload, sizes: Mapping[str, Sequence[int]]) -> None:
+        """Refuse a grid of which a point is no request: see :class:`Request`.
+
+        Parameters
+        ----------
+        work, sizes
+            Its workload and numeric axes.
+
+        Raises
+        ------
+        WorkloadError
+            If so.
+        """
+        prompts, context_tokens = max(sizes["prompts"]), min(sizes["context_tokens"])
+        hardest = work.but(prompts=prompts, context_tokens=context_tokens)
+        Request(workload=hardest, **self.request)
+
+    def on(self, grid: Grid, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the columns of a block of a grid once for each load, and what is seen of it.
+
+        Raises
+        ------
+        WorkloadError
+            If no server serves such requests.
+        """
+        import numpy as np
+
+        rows: list[dict[str, Any]] = []
+        for sizes in zip(*(columns[axis].tolist() for axis in NUMERIC_AXES), strict=True):
+            work = grid.workload.but(**dict(zip(NUMERIC_AXES, sizes, strict=True)))
+            request = Request(workload=work, **self.request)
+            curve = serve(
+                grid.model,
+                grid.gpu,
+                grid.setup,
+                request,
+                attentions=ATTENTIONS,
+                users=self.users,
+                requests_per_s=self.requests_per_s,
+                most_sequences=self.most_sequences,
+            )
+            asked = {"output_tokens": request.output_tokens, "cached_tokens": request.stored_tokens}
+            loads = [UNSEEN | asked | {"concurrency": users} for users in self.users]
+            loads += [UNSEEN | asked | {"arrivals_per_s": rate} for rate in self.requests_per_s]
+            for number, point in enumerate(curve.points):
+                kind = point.deployment.attention
+                for name, place in SEEN.items():
+                    value = attrgetter(place)(point)
+                    value = value / MILLISECOND if "_ms" in name else value
+                    loads[number % self.loads][f"{kind}_{name}"] = value
+            rows += loads
+        steps = {
+            name: np.repeat(values, self.loads) if isinstance(values, np.ndarray) else values
+            for name, values in columns.items()
+        }
+        return steps | {name: np.array([row[name] for row in rows]) for name in UNSEEN}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """Grids that are ready to run.
 
@@ -115,16 +223,34 @@ class Sweep:
         Whether its rows have a column for a tree.
     skipped
         Combinations that cannot run, one sentence each.
+    load
+        What each point is also put under; None if nothing.
     """
 
     grids: tuple[Grid, ...]
     with_tree: bool
     skipped: tuple[str, ...]
+    load: Load | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse more points under load than take some minutes.
+
+        Raises
+        ------
+        WorkloadError
+            If there are more.
+        """
+        if self.load is not None and self.points > MOST_UNDER_LOAD:
+            raise WorkloadError(
+                f"{self.points:,} points under load are more than {MOST_UNDER_LOAD:,}, of 5 to "
+                "20 ms each; ask for fewer, or for steps alone"
+            )
 
     @property
     def points(self) -> int:
-        """Points that will be computed."""
-        return sum(grid.points for grid in self.grids)
+        """Points that will be computed, one for each load."""
+        loads = 1 if self.load is None else self.load.loads
+        return loads * sum(grid.points for grid in self.grids)
 
     @property
     def notes(self) -> list[str]:
@@ -133,12 +259,14 @@ class Sweep:
 
     def blocks(self, points_at_once: int = POINTS_AT_ONCE) -> Iterator[dict[str, Any]]:
         """Yield the results block by block: column name to a value or a flat array."""
+        if self.load is not None:
+            points_at_once = min(points_at_once, UNDER_LOAD_AT_ONCE)
         for grid in self.grids:
             for numeric in grid.blocks(points_at_once):
                 columns = compare_grid(grid, numeric)
                 if not self.with_tree:
                     columns.pop("tree")
-                yield columns
+                yield columns if self.load is None else self.load.on(grid, columns)
 
     def to_frame(self) -> "pd.DataFrame":
         """Compute every point, as a frame with the columns of the CSV."""
@@ -155,7 +283,15 @@ def block_frame(block: Mapping[str, Any]) -> "pd.DataFrame":
     return pd.DataFrame(block).replace(math.inf, missing).replace({"speedup_low": {0.0: missing}})
 
 
-def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
+def prepare_sweep(
+    scenario: Scenario | str | Path,
+    *,
+    users: Sequence[int | str] | int | str | None = None,
+    requests_per_s: Sequence[float] | float | None = None,
+    cached_tokens: int | str | None = None,
+    most_sequences: int | str | None = None,
+    **settings: Any,
+) -> Sweep:
     """Resolve a scenario's names and build its grids.
 
     Combinations that cannot run (heads that do not divide, a kernel that cannot read a model's
@@ -165,6 +301,9 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     ----------
     scenario
         A scenario, its id or its path.
+    users, requests_per_s, cached_tokens, most_sequences
+        As for :func:`simulator.serve`: see the requests of each point under these loads too. A
+        request has one prompt, 1 sample and 256 output tokens unless the scenario says so.
     settings
         Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have: see
         ``PROCESS`` beside it.
@@ -173,11 +312,16 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     ------
     SimulatorError
         If a model or GPU is unknown, or nothing is left to run.
+    WorkloadError
+        If a load is none, or there are too many points under load.
     """
     validate(Setup, settings, where="workload", error=WorkloadError)  # not a point to leave out
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
-    axes = scenario.axes
+    load = _load(
+        scenario, users, requests_per_s, cached_tokens=cached_tokens, most_sequences=most_sequences
+    )
+    axes = scenario.axes if load is None else {"samples": (1,), **scenario.axes}
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # an unknown name is an error, not a combination to skip
     numeric = {axis: _integers(axes, axis) for axis in NUMERIC_AXES}
@@ -198,16 +342,43 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
                     named = dict(zip(named_axes, values, strict=True))
                     setup, work = ask(model, **named, **settings)
                     check_workload(model, gpu, setup, work)
+                    sizes = _sizes(numeric, work)
+                    if load is not None:
+                        load.check(work, sizes)
                 except SimulatorError as error:
                     skipped[str(error)] = None
                     continue
-                sizes = dict(numeric)
-                if work.tree:
-                    sizes |= {"prompts": (work.prompts,), "context_tokens": (work.context_tokens,)}
                 grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
     if not grids:
         raise SimulatorError(f"scenario {scenario.id}: nothing to run: {'; '.join(skipped)}")
-    return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped))
+    return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped), load=load)
+
+
+def _load(
+    scenario: Scenario,
+    users: Sequence[int | str] | int | str | None,
+    requests_per_s: Sequence[float] | float | None,
+    **given: Any,
+) -> Load | None:
+    """Read the loads that a sweep is asked about, if any."""
+    loads, limits = read_lists(users=users, requests_per_s=requests_per_s), read_limits(**given)
+    if not any(loads.values()):
+        if limits:
+            raise WorkloadError(f"{next(iter(limits))} is of a load; give users or requests_per_s")
+        return None
+    decoded = scenario.axes.get("decoded_tokens", ())
+    if len(decoded) > 1 or (decoded and scenario.output_tokens is None):
+        raise WorkloadError("decoded_tokens is a step's; under load requests have output_tokens")
+    request = {"cached_tokens": limits.pop("cached_tokens", 0)}
+    return Load(
+        request=request | read_limits(output_tokens=scenario.output_tokens), **loads, **limits
+    )
+
+
+def _sizes(numeric: Mapping[str, Sequence[int]], work: Workload) -> dict[str, Sequence[int]]:
+    """Return the numeric axes of a grid; a tree says some of them."""
+    of_tree = ("prompts", "context_tokens") if work.tree else ()
+    return {**numeric, **{axis: (getattr(work, axis),) for axis in of_tree}}
 
 
 def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:

@@ -153,11 +153,7 @@ PERCENTILE = opt.of_work(
         opt.FILE,
         "TOML file of your own prices: lines GPU = USD per hour, the default GPUs.",
     ),
-    opt.of_work(
-        "requests_per_s",
-        opt.RATES,
-        "Plan for requests that arrive at random, this many a second, instead of a step.",
-    ),
+    opt.keyword("requests_per_s", opt.Rates),
     opt.of_work(
         "ttft_ms",
         opt.number_of("MS"),
@@ -218,17 +214,8 @@ def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
 @with_question(
     opt.keyword("gpu", opt.GpuName, opt.DEFAULT_GPU),
     opt.keyword("attention", opt.AttentionName),
-    opt.of_work(
-        "users",
-        opt.SIZES,
-        "Users who ask again at once. Default: powers of two up to what it holds.",
-        "--users --concurrency",
-    ),
-    opt.of_work(
-        "requests_per_s",
-        opt.RATES,
-        "Requests that arrive in a second, at random; several with commas.",
-    ),
+    opt.keyword("users", opt.Users),
+    opt.keyword("requests_per_s", opt.Rates),
     PERCENTILE,
     opt.keyword("cached_tokens", opt.CachedTokens),
     opt.keyword("most_sequences", opt.MostSequences),

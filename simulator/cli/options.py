@@ -264,6 +264,23 @@ PricePerHour = Annotated[
     ),
 ]
 TargetStep = Annotated[float | None, target_option("Longest acceptable decode step.")]
+Users = Annotated[
+    Any,
+    work(
+        "--users --concurrency",
+        "Under load: users who ask again at once. Default of serve: powers of two up to what it "
+        "holds.",
+        SIZES,
+    ),
+]
+Rates = Annotated[
+    Any,
+    work(
+        "--requests-per-s",
+        "Under load: requests that arrive in a second, at random; several with commas.",
+        RATES,
+    ),
+]
 CachedTokens = Annotated[
     int | None,
     work(

@@ -37,6 +37,10 @@ def _sweep(
     dry_run: Annotated[
         bool, opt.answer("--dry-run", "Say how many points there are, and stop.")
     ] = False,
+    users: opt.Users = None,
+    requests_per_s: opt.Rates = None,
+    cached_tokens: opt.CachedTokens = None,
+    most_sequences: opt.MostSequences = None,
 ) -> None:
     from simulator.answers.sweep import prepare_sweep
     from simulator.views.text import plural
@@ -47,7 +51,14 @@ def _sweep(
         check_parquet(output)
     name, found = question
     asked_for, settings = scenario_of(name, found, gpus=opt.names_in(gpu))
-    grid = prepare_sweep(asked_for, **settings)
+    grid = prepare_sweep(
+        asked_for,
+        users=users,
+        requests_per_s=requests_per_s,
+        cached_tokens=cached_tokens,
+        most_sequences=most_sequences,
+        **settings,
+    )
     for reason in grid.skipped:
         say(f"skipped: {reason}")
     for note in grid.notes:
