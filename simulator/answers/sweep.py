@@ -59,6 +59,8 @@ MOST_POINTS_LISTED = 240
 POINTS_AT_ONCE = 2**15
 # Under load each takes 5 to 20 ms: how many take some minutes, and how many are computed at once.
 MOST_UNDER_LOAD, UNDER_LOAD_AT_ONCE = 20_000, 2**6
+# What a row under load says of its request and load.
+TOLD = ("output_tokens", "cached_tokens", "concurrency", "arrivals_per_s")
 # What is seen of a load: columns of an answer to :func:`simulator.answers.load.serve`, and where
 # its points have them.
 SEEN = {
@@ -73,15 +75,6 @@ SEEN = {
     "requests_per_s": "served.requests_per_s",
     "utilisation": "served.utilisation",
     "saturates": "deployment.saturates",
-}
-# The columns of a load under which nothing was seen.
-UNSEEN: dict[str, Any] = {
-    **dict.fromkeys(("output_tokens", "cached_tokens", "concurrency", "arrivals_per_s"), math.nan),
-    **{
-        f"{kind}_{name}": "" if name == "saturates" else math.nan
-        for kind in ATTENTIONS
-        for name in SEEN
-    },
 }
 
 
@@ -137,13 +130,13 @@ class Load:
 
     Attributes
     ----------
-    request
-        Fields of :class:`~simulator.answers.load.Request`, all but its sizes.
+    sizes
+        The tokens of each request: what :class:`~simulator.answers.load.Request` has beside a step.
     users, requests_per_s, most_sequences
         As for :func:`simulator.answers.load.serve`.
     """
 
-    request: Mapping[str, int]
+    sizes: Mapping[str, int]
     users: Sequence[int]
     requests_per_s: Sequence[float]
     most_sequences: int = MOST_SEQUENCES
@@ -153,22 +146,15 @@ class Load:
         """Loads of each point."""
         return len(self.users) + len(self.requests_per_s)
 
-    def check(self, work: Workload, sizes: Mapping[str, Sequence[int]]) -> None:
-        """Refuse a grid of which a point is no request: see :class:`Request`.
-
-        Parameters
-        ----------
-        work, sizes
-            Its workload and numeric axes.
+    def request(self, work: Workload) -> Request:
+        """Return the request of a point.
 
         Raises
         ------
         WorkloadError
-            If so.
+            If no server serves it.
         """
-        prompts, context_tokens = max(sizes["prompts"]), min(sizes["context_tokens"])
-        hardest = work.but(prompts=prompts, context_tokens=context_tokens)
-        Request(workload=hardest, **self.request)
+        return Request(workload=work, **self.sizes)
 
     def on(self, grid: Grid, columns: Mapping[str, Any]) -> dict[str, Any]:
         """Return the columns of a block of a grid once for each load, and what is seen of it.
@@ -183,7 +169,7 @@ class Load:
         rows: list[dict[str, Any]] = []
         for sizes in zip(*(columns[axis].tolist() for axis in NUMERIC_AXES), strict=True):
             work = grid.workload.but(**dict(zip(NUMERIC_AXES, sizes, strict=True)))
-            request = Request(workload=work, **self.request)
+            request = self.request(work)
             curve = serve(
                 grid.model,
                 grid.gpu,
@@ -194,21 +180,24 @@ class Load:
                 requests_per_s=self.requests_per_s,
                 most_sequences=self.most_sequences,
             )
-            asked = {"output_tokens": request.output_tokens, "cached_tokens": request.stored_tokens}
-            loads = [UNSEEN | asked | {"concurrency": users} for users in self.users]
-            loads += [UNSEEN | asked | {"arrivals_per_s": rate} for rate in self.requests_per_s]
+            loads: list[dict[str, Any]] = [{"concurrency": users} for users in self.users]
+            loads += [{"arrivals_per_s": rate} for rate in self.requests_per_s]
             for number, point in enumerate(curve.points):
-                kind = point.deployment.attention
+                row, kind = loads[number % self.loads], point.deployment.attention
                 for name, place in SEEN.items():
                     value = attrgetter(place)(point)
-                    value = value / MILLISECOND if "_ms" in name else value
-                    loads[number % self.loads][f"{kind}_{name}"] = value
-            rows += loads
+                    row[f"{kind}_{name}"] = value / MILLISECOND if "_ms" in name else value
+            output, cached = request.output_tokens, request.stored_tokens
+            rows += [{"output_tokens": output, "cached_tokens": cached, **row} for row in loads]
+        names = [*TOLD, *(f"{kind}_{name}" for kind in ATTENTIONS for name in SEEN)]
         steps = {
             name: np.repeat(values, self.loads) if isinstance(values, np.ndarray) else values
             for name, values in columns.items()
         }
-        return steps | {name: np.array([row[name] for row in rows]) for name in UNSEEN}
+        return steps | {
+            name: np.array([row.get(name, "" if "saturates" in name else math.nan) for row in rows])
+            for name in names
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +333,8 @@ def prepare_sweep(
                     check_workload(model, gpu, setup, work)
                     sizes = _sizes(numeric, work)
                     if load is not None:
-                        load.check(work, sizes)
+                        most, least = max(sizes["prompts"]), min(sizes["context_tokens"])
+                        load.request(work.but(prompts=most, context_tokens=least))
                 except SimulatorError as error:
                     skipped[str(error)] = None
                     continue
@@ -369,10 +359,9 @@ def _load(
     decoded = scenario.axes.get("decoded_tokens", ())
     if len(decoded) > 1 or (decoded and scenario.output_tokens is None):
         raise WorkloadError("decoded_tokens is a step's; under load requests have output_tokens")
-    request = {"cached_tokens": limits.pop("cached_tokens", 0)}
-    return Load(
-        request=request | read_limits(output_tokens=scenario.output_tokens), **loads, **limits
-    )
+    tokens = read_limits(output_tokens=scenario.output_tokens)
+    tokens["cached_tokens"] = limits.pop("cached_tokens", 0)
+    return Load(sizes=tokens, **loads, **limits)
 
 
 def _sizes(numeric: Mapping[str, Sequence[int]], work: Workload) -> dict[str, Sequence[int]]:
