@@ -153,7 +153,7 @@ PERCENTILE = opt.of_work(
         opt.FILE,
         "TOML file of your own prices: lines GPU = USD per hour, the default GPUs.",
     ),
-    opt.keyword("requests_per_s", opt.Rates),
+    *opt.LOAD[1:],
     opt.of_work(
         "ttft_ms",
         opt.number_of("MS"),
@@ -166,8 +166,6 @@ PERCENTILE = opt.of_work(
     ),
     PERCENTILE,
     opt.of_work("gpus_at_most", opt.SIZE, "GPUs of a group, or under load of all replicas."),
-    opt.keyword("cached_tokens", opt.CachedTokens),
-    opt.keyword("most_sequences", opt.MostSequences),
     opt.keyword("check", opt.Check, default=False),
 )
 def _plan(
@@ -214,11 +212,8 @@ def _say_skipped(output: Output, reasons: Iterable[str]) -> None:
 @with_question(
     opt.keyword("gpu", opt.GpuName, opt.DEFAULT_GPU),
     opt.keyword("attention", opt.AttentionName),
-    opt.keyword("users", opt.Users),
-    opt.keyword("requests_per_s", opt.Rates),
+    *opt.LOAD,
     PERCENTILE,
-    opt.keyword("cached_tokens", opt.CachedTokens),
-    opt.keyword("most_sequences", opt.MostSequences),
     opt.keyword("price_per_hour", opt.PricePerHour),
     opt.keyword("figure", opt.FigurePath),
     opt.keyword("check", opt.Check, default=False),

@@ -205,7 +205,6 @@ of_model, of_work, of_hardware, of_answer = (
 # How an option is read, and what stands for its value in the help: a size, and one or several.
 SIZE = {"parser": count, "metavar": "SIZE"}
 SIZES = {"parser": counts, "metavar": "SIZE[,SIZE...]"}
-RATES = {"parser": numbers, "metavar": "RATE[,RATE...]"}
 FILE = {"metavar": "FILE"}
 MODEL: dict[str, Any] = {"metavar": "MODEL", "autocompletion": complete_models}
 GPU: dict[str, Any] = {"metavar": "GPU", "autocompletion": complete_gpus}
@@ -264,40 +263,6 @@ PricePerHour = Annotated[
     ),
 ]
 TargetStep = Annotated[float | None, target_option("Longest acceptable decode step.")]
-Users = Annotated[
-    Any,
-    work(
-        "--users --concurrency",
-        "Under load: users who ask again at once. Default of serve: powers of two up to what it "
-        "holds.",
-        SIZES,
-    ),
-]
-Rates = Annotated[
-    Any,
-    work(
-        "--requests-per-s",
-        "Under load: requests that arrive in a second, at random; several with commas.",
-        RATES,
-    ),
-]
-CachedTokens = Annotated[
-    int | None,
-    work(
-        "--cached-tokens",
-        "Under load: tokens of each prompt that are stored when it arrives. Default: those of "
-        "a --tree's levels above the last.",
-        SIZE,
-    ),
-]
-MostSequences = Annotated[
-    int | None,
-    work(
-        "--max-num-seqs",
-        "Under load: sequences that the engine decodes together. Default: 1024.",
-        SIZE,
-    ),
-]
 Check = Annotated[
     bool, answer("--check", "Exit with 3 if it does not fit or the target is not met.")
 ]
@@ -313,6 +278,33 @@ FigurePath = Annotated[
     Path | None,
     answer("--figure", "Draw it too: .html, .png, .svg, .pdf, or .json as Plotly reads it.", FILE),
 ]
+# The options of a load, of which a plan takes all but the first.
+LOAD = (
+    of_work(
+        "users",
+        SIZES,
+        "Under load: users who ask again at once. Default of serve: powers of two up to what it "
+        "holds.",
+        "--users --concurrency",
+    ),
+    of_work(
+        "requests_per_s",
+        {"parser": numbers, "metavar": "RATE[,RATE...]"},
+        "Under load: requests that arrive in a second, at random.",
+    ),
+    of_work(
+        "cached_tokens",
+        SIZE,
+        "Under load: tokens of each prompt that are stored when it arrives. Default: those of "
+        "a --tree's levels above the last.",
+    ),
+    of_work(
+        "most_sequences",
+        SIZE,
+        "Under load: sequences that the engine decodes together. Default: 1024.",
+        "--max-num-seqs",
+    ),
+)
 Constants = Annotated[
     ConstantsChoice,
     hardware(

@@ -3,10 +3,10 @@
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
 from simulator.cli.asked import Asked, asked, scenario_of
@@ -23,24 +23,26 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".parquet")
 
 
-@opt.with_options(asked)()
+@opt.with_options(asked)(
+    opt.of_hardware(
+        "gpu",
+        opt.GPU,
+        "GPU, as often as you like. Default: the scenario's, or h100-sxm.",
+        "--gpu --hardware -g",
+        kind=list[str] | None,
+    ),
+    opt.of_answer(
+        "output",
+        opt.FILE,
+        "File to write: .csv or .parquet. Default: stdout.",
+        "--output -o",
+        kind=Path | None,
+    ),
+    opt.of_answer("dry_run", {}, "Say how many points there are, and stop.", default=False),
+    *opt.LOAD,
+)
 def _sweep(
-    question: Asked,
-    gpu: Annotated[
-        list[str] | None,
-        opt.gpu_option("GPU, as often as you like. Default: the scenario's, or h100-sxm."),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        opt.answer("--output -o", "File to write: .csv or .parquet. Default: stdout.", opt.FILE),
-    ] = None,
-    dry_run: Annotated[
-        bool, opt.answer("--dry-run", "Say how many points there are, and stop.")
-    ] = False,
-    users: opt.Users = None,
-    requests_per_s: opt.Rates = None,
-    cached_tokens: opt.CachedTokens = None,
-    most_sequences: opt.MostSequences = None,
+    question: Asked, *, gpu: Sequence[str] | None, output: Path | None, dry_run: bool, **load: Any
 ) -> None:
     from simulator.answers.sweep import prepare_sweep
     from simulator.views.text import plural
@@ -51,14 +53,7 @@ def _sweep(
         check_parquet(output)
     name, found = question
     asked_for, settings = scenario_of(name, found, gpus=opt.names_in(gpu))
-    grid = prepare_sweep(
-        asked_for,
-        users=users,
-        requests_per_s=requests_per_s,
-        cached_tokens=cached_tokens,
-        most_sequences=most_sequences,
-        **settings,
-    )
+    grid = prepare_sweep(asked_for, **load, **settings)
     for reason in grid.skipped:
         say(f"skipped: {reason}")
     for note in grid.notes:

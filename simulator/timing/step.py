@@ -71,7 +71,15 @@ class StepTime:
         roofs: dict[Roof, Numeric] = dict.fromkeys(ROOFS, 0.0)
         for time, repeat in zip(self.operations, self.repeats, strict=True):
             roofs["launch"] = roofs["launch"] + repeat * time.launch_s
-            _add_to_roof(roofs, time, repeat)
+            stream = repeat * time.stream_s
+            parts = zip(_STREAMED, time.by_roof, strict=True)
+            used = {roof: part for roof, part in parts if is_used(part)}
+            longest: Numeric = 0.0
+            for part in used.values() if len(used) > 1 else ():
+                longest = maximum(longest, part)
+            for roof, part in used.items():
+                bound = stream if len(used) == 1 else (part >= longest) * stream
+                roofs[roof] = roofs[roof] + bound
         return roofs
 
     @property
@@ -272,20 +280,3 @@ def running(operations: Sequence[Operation], step: StepTime) -> list[Operation]:
     """
     pairs = zip(operations, step.operations, strict=True)
     return [operation for operation, time in pairs if time.runs]
-
-
-def _add_to_roof(roofs: dict[Roof, Numeric], time: OperationTime, repeat: int) -> None:
-    """Add an operation's streaming time to the roof, or over a grid the roofs, that bound it."""
-    stream = time.stream_s
-    if not is_used(time.compute_s) and not is_used(time.link_s):
-        roofs["memory"] = roofs["memory"] + repeat * stream
-        return
-    used = [pair for pair in zip(_STREAMED, time.by_roof, strict=True) if is_used(pair[1])]
-    if len(used) == 1:
-        roofs[used[0][0]] = roofs[used[0][0]] + repeat * stream
-        return
-    largest: Numeric = 0.0
-    for _, part in used:
-        largest = maximum(largest, part)
-    for roof, part in used:
-        roofs[roof] = roofs[roof] + repeat * (part >= largest) * stream
