@@ -136,11 +136,11 @@ class Deployment:
     ----------
     rates
         What the GPU's constants say of its speed.
+    limit
+        What limits the requests decoded together: memory, or the engine's most sequences.
     server, fastest, slowest
         Its times, and those at the lower and upper ends of their intervals; None if not even one
         request fits. The slowest is None too if none surely fits, or the interval is not known.
-    limit
-        What limits the requests decoded together: memory, or the engine's most sequences.
     """
 
     model: ModelShape
@@ -148,10 +148,10 @@ class Deployment:
     setup: Setup
     request: Request
     rates: Rates
-    server: Server | None
-    fastest: Server | None
-    slowest: Server | None
     limit: Limit
+    server: Server | None = None
+    fastest: Server | None = None
+    slowest: Server | None = None
 
     @cached_property
     def alone(self) -> Estimate:
@@ -359,34 +359,27 @@ def deployments(
         ways.append((way, held, surely))
     together = asked[asked < max(held for _, held, _ in ways) + at_once]
     servers = _timer(model, gpu_rates, setup, request, together) if len(together) else None
-    found = []
-    for way, held, surely in ways:
-        server, fastest, slowest = (
-            servers(way, held, surely) if servers and held else (None, None, None)
+    return [
+        Deployment(
+            model=model,
+            gpu=gpu,
+            setup=way,
+            request=request,
+            rates=gpu_rates,
+            limit="sequences" if held == most else "memory",
+            **(servers(way, held, surely) if servers and held else {}),
         )
-        found.append(
-            Deployment(
-                model=model,
-                gpu=gpu,
-                setup=way,
-                request=request,
-                rates=gpu_rates,
-                server=server,
-                fastest=fastest,
-                slowest=slowest,
-                limit="sequences" if held == most else "memory",
-            )
-        )
-    return found
+        for way, held, surely in ways
+    ]
 
 
 def _timer(
     model: ModelShape, gpu_rates: Rates, setup: Setup, request: Request, together: "np.ndarray"
-) -> Callable[[Setup, int, int], tuple[Server, Server, Server | None]]:
-    """Return what times servers, at the ends of their intervals too, under kinds of attention.
+) -> Callable[[Setup, int, int], dict[str, Server | None]]:
+    """Return what times the servers of a deployment under kinds of attention.
 
-    What these do not change is timed once. A server gets the setup, the most requests that it
-    holds, and the most that it surely holds.
+    What these do not change is timed once. Servers get the setup, the most requests that are held,
+    and the most that surely are.
     """
     import numpy as np
 
@@ -407,7 +400,7 @@ def _timer(
         operations = _prompt_operations(model, way, prompt, cached_tokens=stored)
         return interval(operations, step_time(operations, gpu_rates, execution), way)
 
-    def servers(way: Setup, held: int, surely: int) -> tuple[Server, Server, Server | None]:
+    def servers(way: Setup, held: int, surely: int) -> dict[str, Server | None]:
         step = before + timed_attention(model, way, work, gpu_rates) + after
         steps = interval(step.operations, summed(step), way)
         # Prompts are computed alike, unless their caches are copied or kept in two forms.
@@ -454,11 +447,12 @@ def _timer(
                 decoded_tokens=request.output_tokens - 1,
             )
 
-        return (
-            server(step_s, filled.total_s, held),
-            server(steps.low_s, filled.low_s, held),
-            server(steps.high_s, filled.high_s, surely) if surely and known else None,
-        )
+        sure = surely and known
+        return {
+            "server": server(step_s, filled.total_s, held),
+            "fastest": server(steps.low_s, filled.low_s, held),
+            "slowest": server(steps.high_s, filled.high_s, surely) if sure else None,
+        }
 
     return servers
 
