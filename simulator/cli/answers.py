@@ -1,8 +1,8 @@
 """estimate, compare, generate, plan, serve and tree."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -190,15 +190,13 @@ def _plan(
         "attentions": attention,
         "tensor_parallel": question.tensor_parallel,
     }
-    loads = [(each, rate) for each in question.each for rate in rates]
-    results = [
-        api.plan(**(each.settings if rate is None else each.request)(requests_per_s=rate, **asked))
-        for each, rate in loads
-    ]
-    if len(rates) > 1:
-        every = (replace(each, listed=each.listed | {"requests/s": rate}) for each, rate in loads)
-        question = replace(question, each=tuple(every))
-    _write(output, question, results, plan_view, plan_list, plan_object, plan_rows)
+    results, sizes = [], []
+    for each, rate in product(question.each, rates):
+        settings = each.settings if rate is None else each.request
+        results.append(api.plan(**settings(requests_per_s=rate, **asked)))
+        sizes.append({**each.listed, "requests/s": rate} if len(rates) > 1 else {**each.listed})
+    forms = plan_view, plan_list, plan_object, plan_rows
+    _write(output, question, results, *forms, sizes=sizes)
     _say_skipped(output, dict.fromkeys(reason for result in results for reason in result.skipped))
     _check(check, all(result.options[0].meets_target for result in results))
 
@@ -271,6 +269,7 @@ def _write(
     listed: Callable[[Sequence[Mapping[str, int]], Sequence[Answer]], Any],
     json_object: Callable[[Answer], Any],
     rows: Callable[[Answer], list[dict[str, Any]]],
+    sizes: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write the answer to a question, or those to its lists of sizes.
 
@@ -280,13 +279,15 @@ def _write(
         Functions that make each form of one answer.
     listed
         Makes one table of several answers, given the sizes of each.
+    sizes
+        These, where they are not the question's alone.
     """
     if len(results) == 1:
         output.write(results[0], table, json_object, rows)
         return
     output.write(
         results,
-        partial(listed, [each.listed for each in question.each]),
+        partial(listed, sizes or [each.listed for each in question.each]),
         lambda every: list(map(json_object, every)),
         lambda every: [row for result in every for row in rows(result)],
     )

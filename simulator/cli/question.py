@@ -340,7 +340,7 @@ class Question:
     output_tokens: int | None
     decoded_tokens: int | None
     tensor_parallel: int | None
-    listed: dict[str, Any] = field(default_factory=dict)
+    listed: Mapping[str, int] = field(default_factory=dict)
     each: "tuple[Question, ...]" = ()
 
     def settings(self, **changes: Any) -> dict[str, Any]:
