@@ -146,6 +146,12 @@ class Load:
         """Loads of each point."""
         return len(self.users) + len(self.requests_per_s)
 
+    def axes(self, given: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """Return a scenario's axes: a request has one sample by default, and all of its tokens."""
+        decoded = given.get("decoded_tokens")
+        most = {"decoded_tokens": (max(decoded),)} if decoded else {}
+        return {"samples": (1,), **given, **most}
+
     def request(self, work: Workload) -> Request:
         """Return the request of a point.
 
@@ -310,7 +316,7 @@ def prepare_sweep(
     load = _load(
         scenario, users, requests_per_s, cached_tokens=cached_tokens, most_sequences=most_sequences
     )
-    axes = scenario.axes if load is None else {"samples": (1,), **scenario.axes}
+    axes = scenario.axes if load is None else load.axes(scenario.axes)
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # an unknown name is an error, not a combination to skip
     numeric = {axis: _integers(axes, axis) for axis in NUMERIC_AXES}
@@ -356,8 +362,7 @@ def _load(
         if limits:
             raise WorkloadError(f"{next(iter(limits))} is of a load; give users or requests_per_s")
         return None
-    decoded = scenario.axes.get("decoded_tokens", ())
-    if len(decoded) > 1 or (decoded and scenario.output_tokens is None):
+    if "decoded_tokens" in scenario.axes and scenario.output_tokens is None:
         raise WorkloadError("decoded_tokens is a step's; under load requests have output_tokens")
     tokens = read_limits(output_tokens=scenario.output_tokens)
     tokens["cached_tokens"] = limits.pop("cached_tokens", 0)

@@ -306,6 +306,15 @@ def test_a_sweep_under_load_is_the_same_from_python() -> None:
     pd.testing.assert_frame_equal(table[::2][[*steps]].reset_index(drop=True), steps)
 
 
+def test_steps_of_a_scenario_are_one_request_under_load() -> None:
+    """Of 16 or 32 tokens decoded, a request of 32 has all."""
+    table = frame(bifurcate("sweep", "long-document-qa", "--users", "4").text)
+    steps = frame(bifurcate("sweep", "long-document-qa").text)
+    assert set(steps["decoded_tokens"]) == {16, 32}
+    assert set(table["decoded_tokens"]) == set(table["output_tokens"]) == {32}
+    assert 2 * len(table) == len(steps)
+
+
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
