@@ -22,7 +22,7 @@ from simulator.answers.estimate import (
     memory_on,
     model_notes,
 )
-from simulator.answers.load import MOST_SEQUENCES, Request, serve
+from simulator.answers.load import Request, serve
 from simulator.answers.verdict import VERDICTS, Verdict, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.registry import find_way
 from simulator.counts.transformer import around_attention
@@ -132,19 +132,18 @@ class Load:
     ----------
     sizes
         The tokens of each request: what :class:`~simulator.answers.load.Request` has beside a step.
-    users, requests_per_s, most_sequences
-        As for :func:`simulator.answers.load.serve`.
+    asked
+        Keywords of :func:`simulator.answers.load.serve`, both kinds of loads among them.
     """
 
     sizes: Mapping[str, int]
-    users: Sequence[int]
-    requests_per_s: Sequence[float]
-    most_sequences: int = MOST_SEQUENCES
+    asked: Mapping[str, Any]
 
     @property
-    def loads(self) -> int:
-        """Loads of each point."""
-        return len(self.users) + len(self.requests_per_s)
+    def loads(self) -> list[dict[str, Any]]:
+        """Each load of a point, as a row that tells it."""
+        users = [{"concurrency": users} for users in self.asked["users"]]
+        return users + [{"arrivals_per_s": rate} for rate in self.asked["requests_per_s"]]
 
     def axes(self, given: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
         """Return a scenario's axes: a request has one sample by default, and all of its tokens."""
@@ -176,20 +175,11 @@ class Load:
         for sizes in zip(*(columns[axis].tolist() for axis in NUMERIC_AXES), strict=True):
             work = grid.workload.but(**dict(zip(NUMERIC_AXES, sizes, strict=True)))
             request = self.request(work)
-            curve = serve(
-                grid.model,
-                grid.gpu,
-                grid.setup,
-                request,
-                attentions=ATTENTIONS,
-                users=self.users,
-                requests_per_s=self.requests_per_s,
-                most_sequences=self.most_sequences,
-            )
-            loads: list[dict[str, Any]] = [{"concurrency": users} for users in self.users]
-            loads += [{"arrivals_per_s": rate} for rate in self.requests_per_s]
+            question = grid.model, grid.gpu, grid.setup, request
+            curve = serve(*question, attentions=ATTENTIONS, **self.asked)
+            loads = self.loads
             for number, point in enumerate(curve.points):
-                row, kind = loads[number % self.loads], point.deployment.attention
+                row, kind = loads[number % len(loads)], point.deployment.attention
                 for name, place in SEEN.items():
                     value = attrgetter(place)(point)
                     row[f"{kind}_{name}"] = value / MILLISECOND if "_ms" in name else value
@@ -197,7 +187,7 @@ class Load:
             rows += [{"output_tokens": output, "cached_tokens": cached, **row} for row in loads]
         names = [*TOLD, *(f"{kind}_{name}" for kind in ATTENTIONS for name in SEEN)]
         steps = {
-            name: np.repeat(values, self.loads) if isinstance(values, np.ndarray) else values
+            name: np.repeat(values, len(self.loads)) if isinstance(values, np.ndarray) else values
             for name, values in columns.items()
         }
         return steps | {
@@ -244,7 +234,7 @@ class Sweep:
     @property
     def points(self) -> int:
         """Points that will be computed, one for each load."""
-        loads = 1 if self.load is None else self.load.loads
+        loads = 1 if self.load is None else len(self.load.loads)
         return loads * sum(grid.points for grid in self.grids)
 
     @property
@@ -366,7 +356,7 @@ def _load(
         raise WorkloadError("decoded_tokens is a step's; under load requests have output_tokens")
     tokens = read_limits(output_tokens=scenario.output_tokens)
     tokens["cached_tokens"] = limits.pop("cached_tokens", 0)
-    return Load(sizes=tokens, **loads, **limits)
+    return Load(sizes=tokens, asked=loads | limits)
 
 
 def _sizes(numeric: Mapping[str, Sequence[int]], work: Workload) -> dict[str, Sequence[int]]:
