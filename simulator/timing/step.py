@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 from simulator.counts.operation import ONE_KERNEL, Kind, Operation, Totals
 from simulator.counts.transformer import attention_operations, decode_operations
@@ -75,7 +74,9 @@ class StepTime:
             stream = repeat * time.stream_s
             parts = zip(_STREAMED, time.by_roof, strict=True)
             used = {roof: part for roof, part in parts if is_used(part)}
-            longest = reduce(maximum, used.values()) if used else 0.0
+            longest: Numeric = 0.0
+            for part in used.values():
+                longest = maximum(longest, part)
             for roof, part in used.items():
                 bound = stream if len(used) == 1 else (part >= longest) * stream
                 roofs[roof] = roofs[roof] + bound

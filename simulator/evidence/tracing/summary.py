@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -218,7 +217,7 @@ def _lines(
                 "calls": work.pop("calls"),
                 **work,
                 "time_ms": float(time.device_s) * MILLISECONDS,
-                "bound": max(time.by_roof_s.items(), key=itemgetter(1))[0],
+                "bound": max(time.by_roof_s.items(), key=lambda roof: float(roof[1]))[0],
                 "shapes": shapes,
             }
         )
