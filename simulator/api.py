@@ -17,7 +17,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import ModelLike, as_model
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_lists
 from simulator.inputs.workload import Workload
 
 if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a command starts at once
@@ -204,10 +204,8 @@ def serve(
         percentile=percentile,
         price_per_hour=price_per_hour,
     )
-    for name, loads in {"users": users, "requests_per_s": requests_per_s}.items():
-        several = loads if isinstance(loads, list | tuple) else [loads]
-        limits[name] = [value for load in several for value in read_limits(**{name: load}).values()]
-    return answer(shape, card, setup, request, **limits)
+    loads = read_lists(users=users, requests_per_s=requests_per_s)
+    return answer(shape, card, setup, request, **loads, **limits)
 
 
 def _requested(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.numeric import ceil_div, maximum, minimum, surely_positive, where
+from simulator.numeric import ceil_div, floor_div, maximum, minimum, surely_positive, where
 from simulator.views.explore.symbol import Recorder
 
 COUNTS = st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=20)
@@ -47,6 +47,15 @@ def test_ceil_div_covers_and_does_not_overshoot(numerator: int, denominator: int
     quotient = ceil_div(numerator, denominator)
     assert (quotient - 1) * denominator < numerator <= quotient * denominator
     assert ceil_div(np.array([float(numerator)]), denominator).tolist() == [quotient]
+
+
+@given(st.integers(1, 10**6), st.integers(1, 2**33), st.integers(-1, 1))
+def test_arrays_divide_exactly_next_to_a_multiple(divisor: int, times: int, off: int) -> None:
+    """Rounding the quotient of whole numbers below 2**53 never crosses one."""
+    number = divisor * times + off
+    for whole in floor_div(np.array([float(number)]), divisor), floor_div(number, divisor):
+        assert whole == number // divisor
+    assert floor_div(number, np.array([-float(divisor)])).tolist() == [number // -divisor]
 
 
 def test_plain_numbers_stay_exact_integers() -> None:

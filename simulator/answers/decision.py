@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import inf
 from typing import Literal
 
@@ -65,7 +66,7 @@ class Choice(Priced):
         """The GPU."""
         return self.comparison.standard.gpu
 
-    @property
+    @cached_property
     def fitting(self) -> list[Estimate]:
         """The steps under those kinds of attention that fit in memory."""
         steps = map(self.under, ATTENTIONS)

@@ -17,7 +17,7 @@ from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import surely_positive
+from simulator.numeric import Numeric, surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
@@ -44,7 +44,8 @@ FALLBACK_WIDTH = 192
 class Estimate(Answer):
     """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
 
-    Counts and memory are those of one GPU; tokens per second are the group's.
+    Counts and memory are those of one GPU; tokens per second are the group's. A block of a sweep
+    is one too, whose sizes are arrays: then no property that is a plain number has a value.
     """
 
     model: ModelShape
@@ -100,14 +101,14 @@ class Estimate(Answer):
         return self.time.bound
 
     @property
-    def memory_traffic_bytes(self) -> float:
+    def memory_traffic_bytes(self) -> Numeric:
         """Bytes of ``totals`` that memory serves; the L2 cache serves the others. [bytes]."""
-        return float(memory_traffic(self.operations, self.rates, self.totals))
+        return memory_traffic(self.operations, self.rates, self.totals)
 
     @property
-    def memory_traffic_bytes_low(self) -> float:
+    def memory_traffic_bytes_low(self) -> Numeric:
         """What memory serves at the lower end of the step's interval. [bytes]."""
-        return float(memory_traffic(self.operations, self.rates, self.totals, least=True))
+        return memory_traffic(self.operations, self.rates, self.totals, least=True)
 
     @cached_property
     def totals(self) -> Totals:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, estimate, fits_note, memory_on
-from simulator.answers.load import Point, Request, at_concurrency, deployments
+from simulator.answers.load import Point, Request, deployments
 from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
 from simulator.counts.memory import Memory, prefill_tokens_at_once
 from simulator.counts.request import last_own_tokens
@@ -186,7 +186,8 @@ def among_users(
         return None
     found, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
     price = price_of(gpu, usd_per_hour)
-    return None if found.server is None else at_concurrency(found, users, price=price)
+    point = Point(deployment=found, concurrency=users, price=price)
+    return None if found.server is None else point
 
 
 def check_begins(work: Workload) -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache, cached_property, lru_cache
+from math import inf
+from typing import TYPE_CHECKING, Literal
 
 from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
@@ -31,9 +32,10 @@ if TYPE_CHECKING:
 Limit = Literal["memory", "sequences"]
 # Sequences that an engine decodes together: vLLM's max_num_seqs on cards of 70 GiB (recalled).
 MOST_SEQUENCES = 1024
+# Prompts are counted once for all GPUs of a plan.
+_prompt_operations = lru_cache(maxsize=64)(prefill_operations)
 # The shares of time from which prefill, rather than the batch, is what saturates.
 _MOSTLY = 0.5
-HUNDRED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +136,11 @@ class Deployment:
     ----------
     rates
         What the GPU's constants say of its speed.
+    limit
+        What limits the requests decoded together: memory, or the engine's most sequences.
     server, fastest, slowest
         Its times, and those at the lower and upper ends of their intervals; None if not even one
         request fits. The slowest is None too if none surely fits, or the interval is not known.
-    limit
-        What limits the requests decoded together: memory, or the engine's most sequences.
     """
 
     model: ModelShape
@@ -146,10 +148,10 @@ class Deployment:
     setup: Setup
     request: Request
     rates: Rates
-    server: Server | None
-    fastest: Server | None
-    slowest: Server | None
     limit: Limit
+    server: Server | None = None
+    fastest: Server | None = None
+    slowest: Server | None = None
 
     @cached_property
     def alone(self) -> Estimate:
@@ -184,14 +186,18 @@ class Deployment:
         return "prefill" if self.server.prefill_share >= _MOSTLY else self.limit
 
 
+# What is served where not even one request fits.
+NOTHING = Served(
+    ttft_s=inf, tpot_s=inf, requests_per_s=0.0, decoding=0.0, utilisation=inf, full_share=1.0
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point(Priced):
     """A deployment under one load; each replica gets an equal share of the requests.
 
     Attributes
     ----------
-    served, low, high
-        What requests see at a replica, and at the ends of the interval of its times.
     replicas
         Equal groups of GPUs.
     concurrency
@@ -203,13 +209,33 @@ class Point(Priced):
     """
 
     deployment: Deployment
-    served: Served
-    low: Served
-    high: Served
     replicas: int = 1
     concurrency: int | None = None
     arrivals_per_s: float | None = None
     price: Price | None = None
+
+    @cached_property
+    def served(self) -> Served:
+        """What requests see at a replica."""
+        return self._under(self.deployment.server)
+
+    @cached_property
+    def low(self) -> Served:
+        """The same at the lower end of the interval of its times."""
+        return self._under(self.deployment.fastest)
+
+    @cached_property
+    def high(self) -> Served:
+        """The same at the upper end."""
+        return self._under(self.deployment.slowest)
+
+    def _under(self, server: Server | None) -> Served:
+        """Return what requests see of this load at a server."""
+        if server is None:
+            return NOTHING
+        if self.concurrency is not None:
+            return closed_loop(server, self.concurrency)
+        return open_loop(server, (self.arrivals_per_s or 0.0) / self.replicas)
 
     @property
     def gpus(self) -> int:  # type: ignore[override]
@@ -333,34 +359,27 @@ def deployments(
         ways.append((way, held, surely))
     together = asked[asked < max(held for _, held, _ in ways) + at_once]
     servers = _timer(model, gpu_rates, setup, request, together) if len(together) else None
-    found = []
-    for way, held, surely in ways:
-        server, fastest, slowest = (
-            servers(way, held, surely) if servers and held else (None, None, None)
+    return [
+        Deployment(
+            model=model,
+            gpu=gpu,
+            setup=way,
+            request=request,
+            rates=gpu_rates,
+            limit="sequences" if held == most else "memory",
+            **(servers(way, held, surely) if servers and held else {}),
         )
-        found.append(
-            Deployment(
-                model=model,
-                gpu=gpu,
-                setup=way,
-                request=request,
-                rates=gpu_rates,
-                server=server,
-                fastest=fastest,
-                slowest=slowest,
-                limit="sequences" if held == most else "memory",
-            )
-        )
-    return found
+        for way, held, surely in ways
+    ]
 
 
 def _timer(
     model: ModelShape, gpu_rates: Rates, setup: Setup, request: Request, together: "np.ndarray"
-) -> Callable[[Setup, int, int], tuple[Server, Server, Server | None]]:
-    """Return what times servers, at the ends of their intervals too, under kinds of attention.
+) -> Callable[[Setup, int, int], dict[str, Server | None]]:
+    """Return what times the servers of a deployment under kinds of attention.
 
-    What these do not change is timed once. A server gets the setup, the most requests that it
-    holds, and the most that it surely holds.
+    What these do not change is timed once. Servers get the setup, the most requests that are held,
+    and the most that surely are.
     """
     import numpy as np
 
@@ -378,10 +397,10 @@ def _timer(
 
     @cache
     def prefill(way: Setup) -> Uncertainty:
-        operations = prefill_operations(model, way, prompt, cached_tokens=stored)
+        operations = _prompt_operations(model, way, prompt, cached_tokens=stored)
         return interval(operations, step_time(operations, gpu_rates, execution), way)
 
-    def servers(way: Setup, held: int, surely: int) -> tuple[Server, Server, Server | None]:
+    def servers(way: Setup, held: int, surely: int) -> dict[str, Server | None]:
         step = before + timed_attention(model, way, work, gpu_rates) + after
         alone = interval(step.operations, summed(step), way)
         steps = with_engine(alone, gpu_rates, way.engine, way.passing(work).sequences)
@@ -429,86 +448,30 @@ def _timer(
                 decoded_tokens=request.output_tokens - 1,
             )
 
-        return (
-            server(step_s, filled.total_s, held),
-            server(steps.low_s, filled.low_s, held),
-            server(steps.high_s, filled.high_s, surely) if surely and known else None,
-        )
+        sure = surely and known
+        return {
+            "server": server(step_s, filled.total_s, held),
+            "fastest": server(steps.low_s, filled.low_s, held),
+            "slowest": server(steps.high_s, filled.high_s, surely) if sure else None,
+        }
 
     return servers
 
 
-def check_percentile(percentile: float | None) -> None:
-    """Refuse a percentage of requests that is none.
+def share_of(percentile: float | None) -> float | None:
+    """Return a percentage of requests as a share; None, for their mean, as it is.
 
     Raises
     ------
     WorkloadError
         If it is not between 0 and 100.
     """
-    if percentile is not None and not 0 < percentile < HUNDRED:
+    if percentile is None:
+        return None
+    share = percentile / 100
+    if not 0 < share < 1:
         raise WorkloadError(f"percentile = {percentile:g} is not between 0 and 100; try 90 or 99")
-
-
-NOTHING = Served(
-    ttft_s=float("inf"),
-    tpot_s=float("inf"),
-    requests_per_s=0.0,
-    decoding=0.0,
-    utilisation=float("inf"),
-    full_share=1.0,
-)
-
-
-def at_rate(
-    deployment: Deployment, requests_per_s: float, *, replicas: int = 1, price: Price | None = None
-) -> Point:
-    """Return a deployment under requests that arrive at random.
-
-    Parameters
-    ----------
-    deployment
-        One replica.
-    requests_per_s
-        Requests a second, over all replicas.
-    replicas
-        Equal groups of GPUs that share them.
-    price
-        The price of one GPU, None where unknown.
-    """
-    return _point(
-        deployment,
-        lambda server: open_loop(server, requests_per_s / replicas),
-        replicas=replicas,
-        arrivals_per_s=requests_per_s,
-        price=price,
-    )
-
-
-def at_concurrency(deployment: Deployment, users: int, *, price: Price | None = None) -> Point:
-    """Return a deployment under users who ask again as soon as they have their answer.
-
-    Parameters
-    ----------
-    deployment
-        One replica.
-    users
-        Requests in flight.
-    price
-        The price of one GPU, None where unknown.
-    """
-    return _point(
-        deployment, lambda server: closed_loop(server, users), concurrency=users, price=price
-    )
-
-
-def _point(deployment: Deployment, load: Callable[[Server], Served], **more: Any) -> Point:
-    """Return a deployment under a load, at the ends of its times too."""
-    served, low, high = (
-        NOTHING if server is None else load(server)
-        for server in (deployment.server, deployment.fastest, deployment.slowest)
-    )
-    return Point(deployment=deployment, served=served, low=low, high=high, **more)
+    return share
 
 
 def serve(
@@ -548,8 +511,7 @@ def serve(
     for name, loads in ("users", users), ("requests_per_s", requests_per_s):
         if any(not load > 0 for load in loads):
             raise WorkloadError(f"{name} = {min(loads):g} is not positive")
-    check_percentile(percentile)
-    if percentile is not None and not requests_per_s:
+    if share_of(percentile) is not None and not requests_per_s:
         raise WorkloadError("percentile is of requests that arrive at random: give requests_per_s")
     possible, left_out = runnable(attentions, model, gpu)
     found = deployments(
@@ -561,9 +523,9 @@ def serve(
         if each.server is None:
             return
         for number in users or (() if requests_per_s else _powers(each.server.most)):
-            yield at_concurrency(each, number, price=price)
+            yield Point(deployment=each, concurrency=number, price=price)
         for rate in requests_per_s:
-            yield at_rate(each, rate, price=price)
+            yield Point(deployment=each, arrivals_per_s=rate, price=price)
 
     return Curve(
         request=request,

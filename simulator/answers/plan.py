@@ -2,25 +2,17 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import chain
 from math import ceil, inf
-from operator import le
+from operator import attrgetter, le
 from typing import Literal
 
 from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.estimate import Estimate, estimate
-from simulator.answers.load import (
-    HUNDRED,
-    MOST_SEQUENCES,
-    Deployment,
-    Point,
-    Request,
-    at_rate,
-    check_percentile,
-    deployments,
-)
+from simulator.answers.load import MOST_SEQUENCES, Deployment, Point, Request, deployments, share_of
 from simulator.answers.price import Priced, cost_per_million_tokens, price_of
 from simulator.answers.search import smallest
 from simulator.counts.attention.registry import find_way
@@ -29,7 +21,7 @@ from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.workload import Workload
-from simulator.timing.batching import Served, Server, open_loop
+from simulator.timing.batching import Served, Server
 from simulator.units import MILLISECOND
 
 # Stages of the pipelines over several nodes that are tried for a model that one node does not hold.
@@ -82,20 +74,20 @@ class Targets:
         for name, (value, unit) in shown.items():
             if value is not None and not 0 < value < inf:
                 raise WorkloadError(f"{name} = {value / unit:g} is not positive and finite")
-        check_percentile(self.percentile)
+        share_of(self.percentile)
 
     def missed(self, served: Served) -> tuple[str, ...]:
         """Return what a load misses: the load itself, or TTFT and TPOT."""
         if served.utilisation >= 1:
             return ("load",)
         kept: dict[str, bool] = {}
-        if self.percentile is None:
+        share = share_of(self.percentile)
+        if share is None:
             kept["TTFT"] = self.ttft_s is None or served.ttft_s <= self.ttft_s
             kept["TPOT"] = self.tpot_s is None or served.tpot_s <= self.tpot_s
         elif served.spread is None:
             kept["percentiles not known"] = self.ttft_s is None and self.tpot_s is None
         else:
-            share = self.percentile / HUNDRED
             kept["TTFT"] = self.ttft_s is None or served.spread.ttft_share(self.ttft_s) >= share
             kept["TPOT"] = self.tpot_s is None or served.spread.tpot_at(share) <= self.tpot_s
         return tuple(name for name, is_kept in kept.items() if not is_kept)
@@ -158,6 +150,11 @@ class Option(Priced):
         if isinstance(self.found, Point):
             return self.found
         raise TypeError("an option of a step has no load")
+
+    @property
+    def gpu(self) -> str:
+        """The id of its GPU."""
+        return self.deployed.gpu.id
 
     @property
     def gpus(self) -> int:  # type: ignore[override]
@@ -319,7 +316,7 @@ def plan(
                         model, gpu, way, asked, attentions=possible, most_sequences=most_sequences
                     )
                     served += ways
-                    found += _under_load(ways, wanted, most, price)
+                    found += chain(*(_under_load(each, wanted, most, price) for each in ways))
                 else:
                     steps = [estimate(model, gpu, way.under(name), asked) for name in possible]
                     found += [_in_time(step, wanted, price) for step in steps]
@@ -398,49 +395,47 @@ def _unfit(ways: Sequence[Deployment]) -> Iterator[str]:
 
 
 def _under_load(
-    ways: Sequence[Deployment], targets: Targets, most_gpus: float, price: Price | None
+    deployment: Deployment, targets: Targets, most_gpus: float, price: Price | None
 ) -> Iterator[Option]:
-    """Yield each deployment with the fewest replicas that surely meet the targets, and that may.
+    """Yield a deployment with the fewest replicas that surely meet the targets, and that may.
 
     Those that may meet them as predicted. More replicas than one for two requests in flight are
     never tried: they would hardly be faster than a request that has one to itself.
     """
-    rate = targets.requests_per_s or 0.0
+    rate, most = targets.requests_per_s or 0.0, most_gpus / deployment.gpus
 
-    def with_replicas(deployment: Deployment, replicas: int) -> Option:
-        point = at_rate(deployment, rate, replicas=replicas, price=price)
-        missed, hopeless = targets.missed(point.high), targets.missed(point.low)
-        verdict: Verdict = "no" if hopeless else "maybe" if missed else "meets"
-        return Option(
-            found=point, targets=targets, price=price, verdict=verdict, missed=hopeless or missed
-        )
+    @cache
+    def point(replicas: int) -> Point:
+        return Point(deployment=deployment, arrivals_per_s=rate, replicas=replicas, price=price)
 
-    def ends(server: Server, most: float) -> tuple[int, int]:
+    def ends(server: Server) -> tuple[int, int]:
         carrying = ceil(rate / server.capacity_per_s)
         high = max(1, int(min(most, max(carrying, rate * server.alone_s / 2))))
         return min(carrying, high), high
 
-    def fewest(server: Server | None, most: float) -> int | None:
+    def fewest(server: Server | None, served: Callable[[Point], Served]) -> int | None:
         if server is None:
             return None
-        low, high = ends(server, most)
+        low, high = ends(server)
         return smallest(
-            lambda replicas: not targets.missed(open_loop(server, rate / replicas)),
-            low=low,
-            high=high,
+            lambda replicas: not targets.missed(served(point(replicas))), low=low, high=high
         )
 
-    for each in ways:
-        if each.server is None:
-            continue
-        most = most_gpus / each.gpus
-        surely, likely = fewest(each.slowest, most), fewest(each.server, most)
-        if surely is None and likely is None:
-            yield with_replicas(each, ends(each.server, most)[0])
-        if surely is not None:
-            yield with_replicas(each, surely)
-        if likely is not None and (surely is None or likely < surely):
-            yield with_replicas(each, likely)
+    if deployment.server is None:
+        return
+    surely = fewest(deployment.slowest, attrgetter("high"))
+    likely = fewest(deployment.server, attrgetter("served"))
+    found = [replicas for replicas in (surely, likely) if replicas is not None]
+    for replicas in dict.fromkeys(found or ends(deployment.server)[:1]):
+        missed = targets.missed(point(replicas).high)
+        hopeless = missed and targets.missed(point(replicas).low)
+        yield Option(
+            found=point(replicas),
+            targets=targets,
+            price=price,
+            verdict="no" if hopeless else "maybe" if missed else "meets",
+            missed=hopeless or missed,
+        )
 
 
 def _best(options: Sequence[Option], figures: Callable[[Option], tuple[float, ...]]) -> list[bool]:
@@ -512,6 +507,6 @@ def _cheapest(
 
 def _fewest(options: Sequence[Option], gpu: str) -> int | None:
     """Return the fewest GPUs of one kind that meet the targets."""
-    good = [option for option in options if option.deployed.gpu.id == gpu and option.meets_target]
+    good = [option for option in options if option.gpu == gpu and option.meets_target]
     known = [option.gpus for option in good if option.deployed.interval_known]
     return min(known or [option.gpus for option in good], default=None)

@@ -10,19 +10,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.estimate import (
+    Estimate,
     check_workload,
     forms_to_try,
     latent_forms,
     memory_on,
     model_notes,
 )
+from simulator.answers.load import Request, serve
 from simulator.answers.verdict import VERDICTS, Verdict, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.registry import find_way
-from simulator.counts.operation import total
 from simulator.counts.transformer import around_attention
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.files import validate
@@ -33,13 +35,13 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario
 from simulator.inputs.scenario import Verdict as Expectation
 from simulator.inputs.scenario import verdict_of as expectation_of
-from simulator.inputs.setup import ATTENTIONS, Setup, ask
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_lists
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 from simulator.timing.constants import rates
-from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty, unknown_regime
-from simulator.timing.step import Timed, memory_traffic, running, summed, timed, timed_attention
+from simulator.timing.interval import speedup_interval
+from simulator.timing.step import Timed, summed, timed, timed_attention
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -55,6 +57,25 @@ NAMED_AXES = (
 MOST_POINTS_LISTED = 240
 # Points computed at once: the arrays of a block stay in the processor's cache.
 POINTS_AT_ONCE = 2**15
+# Under load each takes 5 to 20 ms: how many take some minutes, and how many are computed at once.
+MOST_UNDER_LOAD, UNDER_LOAD_AT_ONCE = 20_000, 2**6
+# What a row under load says of its request and load.
+TOLD = ("output_tokens", "cached_tokens", "concurrency", "arrivals_per_s")
+# What is seen of a load: columns of an answer to :func:`simulator.answers.load.serve`, and where
+# its points have them.
+SEEN = {
+    "ttft_ms": "served.ttft_s",
+    "ttft_ms_low": "low.ttft_s",
+    "ttft_ms_high": "high.ttft_s",
+    "tpot_ms": "served.tpot_s",
+    "tpot_ms_low": "low.tpot_s",
+    "tpot_ms_high": "high.tpot_s",
+    "tokens_per_s_per_user": "tokens_per_s_per_user",
+    "tokens_per_s_per_gpu": "tokens_per_s_per_gpu",
+    "requests_per_s": "served.requests_per_s",
+    "utilisation": "served.utilisation",
+    "saturates": "deployment.saturates",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +125,78 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Load:
+    """The loads under which the requests of a grid are seen.
+
+    Attributes
+    ----------
+    sizes
+        The tokens of each request: what :class:`~simulator.answers.load.Request` has beside a step.
+    asked
+        Keywords of :func:`simulator.answers.load.serve`, both kinds of loads among them.
+    """
+
+    sizes: Mapping[str, int]
+    asked: Mapping[str, Any]
+
+    @property
+    def loads(self) -> list[dict[str, Any]]:
+        """Each load of a point, as a row that tells it."""
+        users = [{"concurrency": users} for users in self.asked["users"]]
+        return users + [{"arrivals_per_s": rate} for rate in self.asked["requests_per_s"]]
+
+    def axes(self, given: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """Return a scenario's axes: a request has one sample by default, and all of its tokens."""
+        decoded = given.get("decoded_tokens")
+        most = {"decoded_tokens": (max(decoded),)} if decoded else {}
+        return {"samples": (1,), **given, **most}
+
+    def request(self, work: Workload) -> Request:
+        """Return the request of a point.
+
+        Raises
+        ------
+        WorkloadError
+            If no server serves it.
+        """
+        return Request(workload=work, **self.sizes)
+
+    def on(self, grid: Grid, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the columns of a block of a grid once for each load, and what is seen of it.
+
+        Raises
+        ------
+        WorkloadError
+            If no server serves such requests.
+        """
+        import numpy as np
+
+        rows: list[dict[str, Any]] = []
+        for sizes in zip(*(columns[axis].tolist() for axis in NUMERIC_AXES), strict=True):
+            work = grid.workload.but(**dict(zip(NUMERIC_AXES, sizes, strict=True)))
+            request = self.request(work)
+            question = grid.model, grid.gpu, grid.setup, request
+            curve = serve(*question, attentions=ATTENTIONS, **self.asked)
+            loads = self.loads
+            for number, point in enumerate(curve.points):
+                row, kind = loads[number % len(loads)], point.deployment.attention
+                for name, place in SEEN.items():
+                    value = attrgetter(place)(point)
+                    row[f"{kind}_{name}"] = value / MILLISECOND if "_ms" in name else value
+            output, cached = request.output_tokens, request.stored_tokens
+            rows += [{"output_tokens": output, "cached_tokens": cached, **row} for row in loads]
+        names = [*TOLD, *(f"{kind}_{name}" for kind in ATTENTIONS for name in SEEN)]
+        steps = {
+            name: np.repeat(values, len(self.loads)) if isinstance(values, np.ndarray) else values
+            for name, values in columns.items()
+        }
+        return steps | {
+            name: np.array([row.get(name, "" if "saturates" in name else math.nan) for row in rows])
+            for name in names
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
     """Grids that are ready to run.
 
@@ -115,16 +208,34 @@ class Sweep:
         Whether its rows have a column for a tree.
     skipped
         Combinations that cannot run, one sentence each.
+    load
+        What each point is also put under; None if nothing.
     """
 
     grids: tuple[Grid, ...]
     with_tree: bool
     skipped: tuple[str, ...]
+    load: Load | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse more points under load than take some minutes.
+
+        Raises
+        ------
+        WorkloadError
+            If there are more.
+        """
+        if self.load is not None and self.points > MOST_UNDER_LOAD:
+            raise WorkloadError(
+                f"{self.points:,} points under load are more than {MOST_UNDER_LOAD:,}, of 5 to "
+                "20 ms each; ask for fewer, or for steps alone"
+            )
 
     @property
     def points(self) -> int:
-        """Points that will be computed."""
-        return sum(grid.points for grid in self.grids)
+        """Points that will be computed, one for each load."""
+        loads = 1 if self.load is None else len(self.load.loads)
+        return loads * sum(grid.points for grid in self.grids)
 
     @property
     def notes(self) -> list[str]:
@@ -133,12 +244,14 @@ class Sweep:
 
     def blocks(self, points_at_once: int = POINTS_AT_ONCE) -> Iterator[dict[str, Any]]:
         """Yield the results block by block: column name to a value or a flat array."""
+        if self.load is not None:
+            points_at_once = min(points_at_once, UNDER_LOAD_AT_ONCE)
         for grid in self.grids:
             for numeric in grid.blocks(points_at_once):
                 columns = compare_grid(grid, numeric)
                 if not self.with_tree:
                     columns.pop("tree")
-                yield columns
+                yield columns if self.load is None else self.load.on(grid, columns)
 
     def to_frame(self) -> "pd.DataFrame":
         """Compute every point, as a frame with the columns of the CSV."""
@@ -155,7 +268,15 @@ def block_frame(block: Mapping[str, Any]) -> "pd.DataFrame":
     return pd.DataFrame(block).replace(math.inf, missing).replace({"speedup_low": {0.0: missing}})
 
 
-def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
+def prepare_sweep(
+    scenario: Scenario | str | Path,
+    *,
+    users: Sequence[int | str] | int | str | None = None,
+    requests_per_s: Sequence[float] | float | None = None,
+    cached_tokens: int | str | None = None,
+    most_sequences: int | str | None = None,
+    **settings: Any,
+) -> Sweep:
     """Resolve a scenario's names and build its grids.
 
     Combinations that cannot run (heads that do not divide, a kernel that cannot read a model's
@@ -165,6 +286,9 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     ----------
     scenario
         A scenario, its id or its path.
+    users, requests_per_s, cached_tokens, most_sequences
+        As for :func:`simulator.serve`: see the requests of each point under these loads too. A
+        request has one prompt, 1 sample and 256 output tokens unless the scenario says so.
     settings
         Fields of :class:`~simulator.inputs.setup.Setup` that a scenario does not have: see
         ``PROCESS`` beside it.
@@ -173,11 +297,16 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
     ------
     SimulatorError
         If a model or GPU is unknown, or nothing is left to run.
+    WorkloadError
+        If a load is none, or there are too many points under load.
     """
     validate(Setup, settings, where="workload", error=WorkloadError)  # not a point to leave out
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
-    axes = scenario.axes
+    load = _load(
+        scenario, users, requests_per_s, cached_tokens=cached_tokens, most_sequences=most_sequences
+    )
+    axes = scenario.axes if load is None else load.axes(scenario.axes)
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # an unknown name is an error, not a combination to skip
     numeric = {axis: _integers(axes, axis) for axis in NUMERIC_AXES}
@@ -198,16 +327,42 @@ def prepare_sweep(scenario: Scenario | str | Path, **settings: Any) -> Sweep:
                     named = dict(zip(named_axes, values, strict=True))
                     setup, work = ask(model, **named, **settings)
                     check_workload(model, gpu, setup, work)
+                    sizes = _sizes(numeric, work)
+                    if load is not None:
+                        most, least = max(sizes["prompts"]), min(sizes["context_tokens"])
+                        load.request(work.but(prompts=most, context_tokens=least))
                 except SimulatorError as error:
                     skipped[str(error)] = None
                     continue
-                sizes = dict(numeric)
-                if work.tree:
-                    sizes |= {"prompts": (work.prompts,), "context_tokens": (work.context_tokens,)}
                 grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
     if not grids:
         raise SimulatorError(f"scenario {scenario.id}: nothing to run: {'; '.join(skipped)}")
-    return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped))
+    return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped), load=load)
+
+
+def _load(
+    scenario: Scenario,
+    users: Sequence[int | str] | int | str | None,
+    requests_per_s: Sequence[float] | float | None,
+    **given: Any,
+) -> Load | None:
+    """Read the loads that a sweep is asked about, if any."""
+    loads, limits = read_lists(users=users, requests_per_s=requests_per_s), read_limits(**given)
+    if not any(loads.values()):
+        if limits:
+            raise WorkloadError(f"{next(iter(limits))} is of a load; give users or requests_per_s")
+        return None
+    if "decoded_tokens" in scenario.axes and scenario.output_tokens is None:
+        raise WorkloadError("decoded_tokens is a step's; under load requests have output_tokens")
+    tokens = read_limits(output_tokens=scenario.output_tokens)
+    tokens["cached_tokens"] = limits.pop("cached_tokens", 0)
+    return Load(sizes=tokens, asked=loads | limits)
+
+
+def _sizes(numeric: Mapping[str, Sequence[int]], work: Workload) -> dict[str, Sequence[int]]:
+    """Return the numeric axes of a grid; a tree says some of them."""
+    of_tree = ("prompts", "context_tokens") if work.tree else ()
+    return {**numeric, **{axis: (getattr(work, axis),) for axis in of_tree}}
 
 
 def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
@@ -247,21 +402,34 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
         for part in around_attention(model, grid.setup, work)
     )
 
-    def solve(
-        setup: Setup, attending: Timed | None = None
-    ) -> tuple[Uncertainty, dict[str, Numeric]]:
-        attending = attending or timed_attention(model, setup, work, gpu_rates)
-        return _results(grid, setup, work, before + attending + after)
+    def solve(setup: Setup, attending: Timed | None = None) -> Estimate:
+        step = before + (attending or timed_attention(model, setup, work, gpu_rates)) + after
+        return Estimate(
+            model=model,
+            gpu=grid.gpu,
+            setup=setup,
+            workload=work,
+            operations=step.operations,
+            time=summed(step),
+            memory=memory_on(grid.gpu, model, setup, work),
+            rates=gpu_rates,
+            notes=(),
+        )
 
-    standard, results = solve(latent_forms(model, grid.setup.under("standard"))[0])
-    columns.update({f"standard_{name}": flat(values) for name, values in results.items()})
+    def named(kind: Attention, step: Estimate) -> dict[str, "np.ndarray"]:
+        return {f"{kind}_{name}": flat(values) for name, values in _results(step).items()}
+
+    standard = solve(latent_forms(model, grid.setup.under("standard"))[0])
+    columns.update(named("standard", standard))
     chosen: dict[str, Any] = {}
     for form, attending in forms_to_try(model, grid.gpu, grid.setup.under("bifurcated"), work):
-        step, found = solve(form, attending)
-        one = {f"bifurcated_{name}": flat(values) for name, values in found.items()}
-        one["speedup"] = flat(standard.total_s / step.total_s)
-        one["speedup_low"], one["speedup_high"] = map(flat, speedup_interval(standard, step))
-        one["kv_io_ratio"] = flat(kv_io_ratio(results["kv_bytes_read"], found["kv_bytes_read"]))
+        step = solve(form, attending)
+        one: dict[str, Any] = named("bifurcated", step)
+        one["speedup"] = flat(standard.time.total_s / step.time.total_s)
+        ends = speedup_interval(standard.uncertainty, step.uncertainty)
+        one["speedup_low"], one["speedup_high"] = map(flat, ends)
+        read = standard.totals.kv_bytes_read, step.totals.kv_bytes_read
+        one["kv_io_ratio"] = flat(kv_io_ratio(*read))
         chosen = _fastest(chosen, one) if chosen else one
     columns.update(chosen)
     fits = columns["standard_fits"], columns["bifurcated_fits"]
@@ -299,31 +467,23 @@ def _fastest(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return {name: np.where(better, second[name], first[name]) for name in first}
 
 
-def _results(
-    grid: Grid, setup: Setup, work: Workload, operations: Timed
-) -> tuple[Uncertainty, dict[str, Numeric]]:
-    """Sum up a block's steps under one kind of attention."""
-    gpu_rates, listed = rates(grid.gpu, setup.constants), operations.operations
-    step = summed(operations)
-    totals = total(running(listed, step))
-    known = not unknown_regime(grid.model, gpu_rates, setup)
-    unsure = uncertainty(listed, step, gpu_rates, setup, totals, known=known)
-    needs = memory_on(grid.gpu, grid.model, setup, work)
-    return unsure, {
-        "step_ms": step.total_s / MILLISECOND,
-        "step_ms_low": unsure.low_s / MILLISECOND,
-        "step_ms_high": unsure.high_s / MILLISECOND,
-        "tokens_per_s": work.forward_tokens / step.total_s,
-        "flops": totals.flops,
-        "bytes_read": totals.bytes_read,
-        "bytes_written": totals.bytes_written,
-        "memory_traffic_bytes": memory_traffic(listed, gpu_rates, totals),
-        "memory_traffic_bytes_low": memory_traffic(listed, gpu_rates, totals, least=True),
-        "kv_bytes_read": totals.kv_bytes_read,
-        "memory_bytes": needs.total_bytes,
-        "capacity_bytes": needs.capacity_bytes,
-        "fits": needs.fits,
-        "memory_verdict": needs.verdict,
+def _results(step: Estimate) -> dict[str, Numeric]:
+    """Return the columns of a block's steps under one kind of attention."""
+    return {
+        "step_ms": step.time.total_s / MILLISECOND,
+        "step_ms_low": step.uncertainty.low_s / MILLISECOND,
+        "step_ms_high": step.uncertainty.high_s / MILLISECOND,
+        "tokens_per_s": step.workload.forward_tokens / step.time.total_s,
+        "flops": step.totals.flops,
+        "bytes_read": step.totals.bytes_read,
+        "bytes_written": step.totals.bytes_written,
+        "memory_traffic_bytes": step.memory_traffic_bytes,
+        "memory_traffic_bytes_low": step.memory_traffic_bytes_low,
+        "kv_bytes_read": step.totals.kv_bytes_read,
+        "memory_bytes": step.memory.total_bytes,
+        "capacity_bytes": step.memory.capacity_bytes,
+        "fits": step.memory.fits,
+        "memory_verdict": step.memory.verdict,
         "bound": step.bound,
     }
 

@@ -1,6 +1,7 @@
 """estimate, compare, generate, plan, serve and tree."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,7 +10,6 @@ import typer
 from simulator import api
 from simulator.answers.rules import RULES
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.output import Output, check_figure, draw_answer, say
 from simulator.cli.question import DEFAULT_OUTPUT_TOKENS, Question, with_question
 from simulator.inputs.setup import ATTENTIONS, Attention
@@ -79,13 +79,11 @@ PERCENTILE = opt.of_work("percentile", opt.number_of("PERCENT"))
     ),
     opt.PRICE_PER_HOUR,
     opt.of_work("prices", opt.FILE),
-    opt.of_work("requests_per_s", opt.number_of("RATE")),
+    *opt.LOAD[1:],
     opt.of_work("ttft_ms", opt.number_of("MS")),
     opt.of_work("tpot_ms", opt.number_of("MS")),
     PERCENTILE,
     opt.of_work("gpus_at_most", opt.SIZE, "GPUs of a group, or under load of all replicas."),
-    opt.CACHED_TOKENS,
-    opt.MOST_SEQUENCES,
     opt.CHECK,
 )
 def _plan(
@@ -94,6 +92,7 @@ def _plan(
     *,
     gpu: Sequence[str] | None,
     attention: Attention | None,
+    requests_per_s: Sequence[float] | None,
     check: bool,
     **asked: Any,
 ) -> None:
@@ -101,16 +100,18 @@ def _plan(
         raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
     if asked["prices"] is not None and asked["price_per_hour"] is not None:
         raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
-    results = _answers(
-        question,
-        api.plan,
-        load=asked["requests_per_s"] is not None,
-        gpus=opt.names_in(gpu) or None,
-        attentions=attention,
-        tensor_parallel=question.tensor_parallel,
-        **asked,
-    )
-    _write(output, question, results)
+    rates: Sequence[float | None] = requests_per_s or [None]
+    asked |= {
+        "gpus": opt.names_in(gpu) or None,
+        "attentions": attention,
+        "tensor_parallel": question.tensor_parallel,
+    }
+    results, sizes = [], []
+    for each, rate in product(question.each, rates):
+        settings = each.settings if rate is None else each.request
+        results.append(api.plan(**settings(requests_per_s=rate, **asked)))
+        sizes.append({**each.listed, "requests/s": rate} if len(rates) > 1 else {**each.listed})
+    output.write_answer(results, sizes)
     skipped = dict.fromkeys(reason for result in results for reason in result.skipped)
     for reason in skipped if output.format == "csv" else ():  # which CSV alone does not hold
         say(f"skipped: {reason}")
@@ -118,20 +119,7 @@ def _plan(
 
 
 @with_question(
-    opt.ONE_GPU,
-    opt.ATTENTION,
-    opt.of_work("users", opt.SIZES),
-    opt.of_work(
-        "requests_per_s",
-        {"parser": opt.numbers, "metavar": "RATES"},
-        HELP["requests_per_s of serve"],
-    ),
-    PERCENTILE,
-    opt.CACHED_TOKENS,
-    opt.MOST_SEQUENCES,
-    opt.PRICE_PER_HOUR,
-    opt.FIGURE,
-    opt.CHECK,
+    opt.ONE_GPU, opt.ATTENTION, *opt.LOAD, PERCENTILE, opt.PRICE_PER_HOUR, opt.FIGURE, opt.CHECK
 )
 def _serve(
     question: Question,

@@ -83,11 +83,11 @@ HELP: Mapping[str, str] = {
     "tensor_parallel_sizes": "Tensor-parallel size to try, as often as you like. Default: 1, 2, "
     "4, 8.",
     "prices": "TOML file of your own prices: lines GPU = USD per hour, the default GPUs.",
-    "requests_per_s": "Plan for requests that arrive at random, this many a second, instead of a "
-    "step.",
+    "requests_per_s": "Under load: requests that arrive in a second, at random.",
     "ttft_ms": "Under load: longest acceptable time to the first token, the mean.",
     "tpot_ms": "Under load: longest acceptable time per output token after it, the mean.",
-    "users": "Users who ask again at once. Default: powers of two up to what it holds.",
+    "users": "Under load: users who ask again at once. Default of serve: powers of two up to what "
+    "it holds.",
     "training_runs": "CSV of training runs: parameters, loss, and kv_heads with heads, group_size "
     "or family; study and tokens tell sets apart.",
     "target_kv_heads": "KV heads of a model to compare with, as often as you like. Default: 1.",
@@ -122,7 +122,6 @@ HELP: Mapping[str, str] = {
     "engine of rows": "Engine of runs under load whose client names none, or only its interface "
     "(openai).",
     "keep_suspect": "Keep rows that break physics but have a time.",
-    "requests_per_s of serve": "Requests that arrive in a second, at random; several with commas.",
     "gpu of validate": "Use only this GPU's rows; also the GPU of rows that name none.",
     "output of validate": "Every row with its prediction (.csv, .parquet), the report (.json) or "
     "the figure (.html).",

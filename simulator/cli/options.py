@@ -24,9 +24,9 @@ from simulator.units import parse_count
 Command = Callable[..., None]
 DEFAULT_GPU = "h100-sxm"
 # Groups of three digits, as in 16,384, which may also be a list of two.
-_THOUSANDS = r"\d{1,3}(?:,\d{3})+"
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 # A number with a unit that the option has in its name.
-_WITH_UNIT = r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?"
+_WITH_UNIT = re.compile(r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?")
 # The exit code when --check finds that memory or the target is exceeded.
 CHECK_FAILED = 3
 
@@ -53,7 +53,7 @@ def counts(text: str | int) -> int | tuple[int, ...]:
     parts = text.split(",")
     if len(parts) == 1 or any(part.startswith("0") for part in parts[1:]):
         return count(text)
-    if re.fullmatch(_THOUSANDS, text):
+    if _THOUSANDS.fullmatch(text):
         raise typer.BadParameter(
             f"{text!r} may be one number or a list; write {text.replace(',', '')!r} or "
             f"{text.replace(',', ', ')!r}"
@@ -74,7 +74,7 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        part = re.fullmatch(_WITH_UNIT, text)
+        part = _WITH_UNIT.fullmatch(text)
         hint = f"; write {float(part[1]) * (0.01 if part[2] == '%' else 1):g}" if part else ""
         raise typer.BadParameter(f"{text!r} is not a number{hint}") from None
 
@@ -233,8 +233,13 @@ ONE_GPU = of_hardware("gpu", GPU, default=DEFAULT_GPU)
 ATTENTION = of_work("attention", one_of(ATTENTIONS), "Read the context per sample, or once.")
 PRICE_PER_HOUR = of_hardware("price_per_hour", number_of("USD"))
 TARGET_STEP = target_step("Longest acceptable decode step.")
-CACHED_TOKENS = of_work("cached_tokens", SIZE)
-MOST_SEQUENCES = of_work("most_sequences", SIZE)
+# Those of a load, of which a plan takes all but the first.
+LOAD = (
+    of_work("users", SIZES),
+    of_work("requests_per_s", {"parser": numbers, "metavar": "RATE[,RATE...]"}),
+    of_work("cached_tokens", SIZE),
+    of_work("most_sequences", SIZE),
+)
 CHECK = of_answer("check", {}, default=False)
 EXPLAIN = of_answer("explain", {}, default=False)
 FIGURE = of_answer("figure", FILE)

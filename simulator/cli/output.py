@@ -90,7 +90,7 @@ class Output(NamedTuple):
     def write_answer(
         self,
         results: Sequence[Any],
-        sizes: Sequence[Mapping[str, int]] = (),
+        sizes: Sequence[Mapping[str, Any]] = (),
         *,
         explain: bool = False,
         part: str = "",

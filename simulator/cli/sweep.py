@@ -27,9 +27,10 @@ SUFFIXES = (".csv", ".parquet")
     opt.gpus("GPU, as often as you like. Default: the scenario's, or h100-sxm."),
     opt.of_answer("output", opt.FILE, "File to write: .csv or .parquet. Default: stdout."),
     opt.of_answer("dry_run", {}, "Say how many points there are, and stop.", default=False),
+    *opt.LOAD,
 )
 def _sweep(
-    question: Asked, *, gpu: Sequence[str] | None, output: Path | None, dry_run: bool
+    question: Asked, *, gpu: Sequence[str] | None, output: Path | None, dry_run: bool, **load: Any
 ) -> None:
     from simulator.answers.sweep import prepare_sweep
     from simulator.views.text import plural
@@ -40,7 +41,7 @@ def _sweep(
         check_parquet(output)
     name, found = question
     asked_for, settings = scenario_of(name, found, gpus=opt.names_in(gpu))
-    grid = prepare_sweep(asked_for, **settings)
+    grid = prepare_sweep(asked_for, **load, **settings)
     for reason in grid.skipped:
         say(f"skipped: {reason}")
     for note in grid.notes:

@@ -40,11 +40,11 @@ class Parallelism(Frozen):
         """The parallelism in the usual abbreviations, without what is 1.
 
         >>> Parallelism(tensor_parallel=4, pipeline_parallel=2).words, Parallelism().words
-        ('TP 4, PP 2', '')
+        ('TP4 PP2', '')
         """
         sizes = (getattr(self, field) for field in Parallelism.model_fields)
         named = zip(("TP", "DP", "EP", "PP"), sizes, strict=True)
-        return ", ".join(f"{name} {size}" for name, size in named if size > 1)
+        return " ".join(f"{name}{size}" for name, size in named if size > 1)
 
     @property
     def expert_gpus(self) -> int:

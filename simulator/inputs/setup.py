@@ -277,6 +277,21 @@ def read_limits(**given: Any) -> dict[str, Any]:
     return read
 
 
+def read_lists(**given: Any) -> dict[str, Any]:
+    """Read arguments that take one value or several, each as a list; None as an empty one.
+
+    >>> read_lists(users=["1K", 8], requests_per_s=None)
+    {'users': [1024, 8], 'requests_per_s': []}
+    """
+    several = {
+        name: value if isinstance(value, list | tuple) else [value] for name, value in given.items()
+    }
+    return {
+        name: [read for value in values for read in read_limits(**{name: value}).values()]
+        for name, values in several.items()
+    }
+
+
 def _limit(name: str, value: Any) -> Any:
     """Read one size or number, or the name of a kind of attention or of a family."""
     if name in _NAMES:

@@ -283,9 +283,7 @@ def with_engine(
         untold_s = code_spread("engine").sequence_above_us * MICROSECOND
         above_s = _root_of_squares(above_s, untold_s * sequences)
     return step._replace(
-        total_s=total_s,
-        low_s=maximum(total_s - below_s, step.low_s),
-        high_s=total_s + above_s,
+        total_s=total_s, low_s=maximum(total_s - below_s, step.low_s), high_s=total_s + above_s
     )
 
 
@@ -530,7 +528,7 @@ def step_sums(
     for operation, time_of_one in zip(operations, step.operations, strict=True):
         family = FAMILY[operation.kind]
         launches.setdefault(family, 0.0)
-        if not is_used(time_of_one.device_s):
+        if not time_of_one.runs:
             continue  # a kernel that this card does not run
         launched = operation.repeat * operation.launches
         launches[family] = launches[family] + launched

@@ -42,7 +42,7 @@ from typing import Literal, NamedTuple
 from simulator.counts.operation import Operation
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.setup import Execution
-from simulator.numeric import Numeric, ceil_div, maximum, minimum, square_root, where
+from simulator.numeric import Numeric, ceil_div, floor_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
 from simulator.timing.limits import prefill_tiles
 
@@ -126,6 +126,11 @@ class OperationTime(NamedTuple):
         if is_used(self.link_s):
             return overlapped(streaming, self.link_s, self.overlap)
         return streaming
+
+    @property
+    def runs(self) -> bool:
+        """Whether the GPU runs it: it takes any time."""
+        return any(map(is_used, self[:4]))
 
     @property
     def device_s(self) -> Numeric:
@@ -571,7 +576,7 @@ def _twice_waves(blocks: Numeric, sms: int) -> Numeric:
     >>> _twice_waves(50, 100), _twice_waves(100, 100), _twice_waves(150, 100)
     (2.0, 2.0, 3.5)
     """
-    return maximum(blocks / sms, 1.0) - blocks // -sms
+    return maximum(blocks / sms, 1.0) - floor_div(blocks, -sms)
 
 
 def is_used(value: Numeric) -> bool:

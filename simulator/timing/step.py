@@ -51,31 +51,45 @@ class StepTime(NamedTuple):
         max(device, host) + collectives.
     device_s, host_s, collective_s
         Time of the GPU's own operations, of the host's launches, and of traffic between GPUs.
-    by_roof_s
-        Device and collective time by bound: fixed launch time, and time under the memory, compute
-        and link roofs.
     by_kind
         Device and collective time by kind of operation.
-    operations
-        Time of one call of each operation, in order.
+    operations, repeats
+        Time of one call of each operation, in order, and how often it is called.
     """
 
     total_s: Numeric
     device_s: Numeric
     host_s: Numeric
     collective_s: Numeric
-    by_roof_s: dict[Roof, Numeric]
     by_kind: dict[Kind, KindTime]
     operations: tuple[OperationTime, ...]
+    repeats: tuple[int, ...]
+
+    @property
+    def by_roof_s(self) -> dict[Roof, Numeric]:
+        """Device and collective time by bound: fixed launch time, and time under each roof. [s]."""
+        roofs: dict[Roof, Numeric] = dict.fromkeys(ROOFS, 0.0)
+        for time, repeat in zip(self.operations, self.repeats, strict=True):
+            roofs["launch"] = roofs["launch"] + repeat * time.launch_s
+            stream = repeat * time.stream_s
+            parts = zip(_STREAMED, time.by_roof, strict=True)
+            used = {roof: part for roof, part in parts if is_used(part)}
+            longest: Numeric = 0.0
+            for part in used.values():
+                longest = maximum(longest, part)
+            for roof, part in used.items():
+                bound = stream if len(used) == 1 else (part >= longest) * stream
+                roofs[roof] = roofs[roof] + bound
+        return roofs
 
     @property
     def bound(self) -> Roof:
         """What bounds the step: the host, or the roof with the most time."""
         index: Numeric = 0
         longest: Numeric = 0.0
-        for number, roof in enumerate(ROOFS):
-            index = where(self.by_roof_s[roof] > longest, number, index)
-            longest = maximum(longest, self.by_roof_s[roof])
+        for number, spent in enumerate(self.by_roof_s.values()):
+            index = where(spent > longest, number, index)
+            longest = maximum(longest, spent)
         waits = self.host_s > self.device_s
         return named(ROOFS, where(waits, ROOFS.index("launch"), index))
 
@@ -204,33 +218,29 @@ def summed(step: Timed) -> StepTime:
     device: Numeric = 0.0
     host: Numeric = 0.0
     collective: Numeric = 0.0
-    roofs: dict[Roof, Numeric] = dict.fromkeys(ROOFS, 0.0)
     kinds = {operation.kind: KindTime() for operation in step.operations}
     pairs = zip(step.operations, step.times, strict=True)
     for operation, time in sorted(pairs, key=lambda pair: pair[0].kind in ONE_KERNEL):
-        stream = time.stream_s
-        spent = operation.repeat * (time.launch_s + stream)
+        spent = operation.repeat * time.device_s
         fixed = operation.repeat * time.launch_s
         if operation.kind == "collective":
             collective = collective + spent
         else:
             device = device + spent
         host = host + operation.repeat * time.host_s
-        roofs["launch"] = roofs["launch"] + fixed
         kind = kinds[operation.kind]
         kind.total_s = kind.total_s + spent
         kind.fixed_s = kind.fixed_s + fixed
         if operation.kind not in ONE_KERNEL:
             kind.squares_s2 = kind.squares_s2 + spent * spent
-        _add_to_roof(roofs, time, stream, operation.repeat)
     return StepTime(
         total_s=maximum(device, host) + collective,
         device_s=device,
         host_s=host,
         collective_s=collective,
-        by_roof_s=roofs,
         by_kind=kinds,
         operations=step.times,
+        repeats=tuple(operation.repeat for operation in step.operations),
     )
 
 
@@ -269,22 +279,4 @@ def running(operations: Sequence[Operation], step: StepTime) -> list[Operation]:
         The operations, and their times.
     """
     pairs = zip(operations, step.operations, strict=True)
-    return [operation for operation, time in pairs if is_used(time.device_s)]
-
-
-def _add_to_roof(
-    roofs: dict[Roof, Numeric], time: OperationTime, stream: Numeric, repeat: int
-) -> None:
-    """Add an operation's streaming time to the roof, or over a grid the roofs, that bound it."""
-    if not is_used(time.compute_s) and not is_used(time.link_s):
-        roofs["memory"] = roofs["memory"] + repeat * stream
-        return
-    used = [pair for pair in zip(_STREAMED, time.by_roof, strict=True) if is_used(pair[1])]
-    if len(used) == 1:
-        roofs[used[0][0]] = roofs[used[0][0]] + repeat * stream
-        return
-    largest: Numeric = 0.0
-    for _, part in used:
-        largest = maximum(largest, part)
-    for roof, part in used:
-        roofs[roof] = roofs[roof] + repeat * (part >= largest) * stream
+    return [operation for operation, time in pairs if time.runs]

@@ -248,7 +248,9 @@ def list_view(
     steps = [step(result) for result in results]
     written = [
         {
-            name.replace("_", " "): format_tokens(size) if "tokens" in name else f"{size:,}"
+            name.replace("_", " "): format_tokens(size)
+            if "tokens" in name
+            else columns.CELLS["figure"](size)
             for name, size in each.items()
         }
         for each in sizes

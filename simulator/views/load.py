@@ -11,7 +11,7 @@ from simulator.answers.estimate import (
     model_notes,
     unknown_note,
 )
-from simulator.answers.load import Curve, Deployment, Point, Request
+from simulator.answers.load import Curve, Deployment, Point, Request, share_of
 from simulator.inputs.setup import Setup
 from simulator.timing.batching import Served
 from simulator.timing.constants import served_s
@@ -93,7 +93,7 @@ def _percentile(name: str, percent: float) -> Column:
     """Return the column of a percentile of one of the times."""
 
     def at(point: Point) -> float | None:
-        return TIMES[name](point.served, percent / 100)
+        return TIMES[name](point.served, share_of(percent))
 
     def cell(point: Point) -> str:
         return _time(at(point) if point.carried else inf)
@@ -198,7 +198,7 @@ def percentiles(percent: float | None) -> Sequence[Column]:
 
 def time_phrases(point: Point, percent: float | None) -> Iterator[str]:
     """Yield the times of a point with their intervals, the means or a percentile."""
-    named, share = ("", None) if percent is None else (f" p{percent:g}", percent / 100)
+    named, share = "" if percent is None else f" p{percent:g}", share_of(percent)
     for name, at in TIMES.items():
         low, time, high = (at(served, share) for served in (point.low, point.served, point.high))
         ends = "interval not known" if low is None else text.interval_phrase(low, high or inf)

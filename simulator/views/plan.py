@@ -58,7 +58,7 @@ BEATEN = (Column("pareto", "bool"), Column("dominated", "bool"))
 (CONSTANTS,) = columns.within(
     "deployed.rates", [Column("constants", "text", "origin", "constants", _origin)]
 )
-GPU = Column("gpu", "text", "deployed.gpu.id", "GPU")
+GPU = Column("gpu", "text", heading="GPU")
 LAID = columns.within("deployed", (*estimate.PARALLELISM, estimate.GROUP))
 OPTION = (
     GPU,
@@ -173,13 +173,15 @@ def plan_view(result: Plan) -> View:
     best = [option for option in result.options if not option.dominated]
     near = [option for option in best if not result.is_dear(option)]
     # What misses a target of a load says why a card is out, and nothing where it is not.
-    carry = {each.deployed.gpu.id for each in best if result.request and each.verdict != "no"}
-    worth = [each for each in near if each.verdict != "no" or each.deployed.gpu.id not in carry]
+    carry = {each.gpu for each in best if result.request and each.verdict != "no"}
+    worth = [each for each in near if each.verdict != "no" or each.gpu not in carry]
+    rows = {each.gpu for each in worth}
+    gone = ", ".join(dict.fromkeys(each.gpu for each in best if each.gpu not in rows))
     shown = worth[:MOST_OPTIONS_SHOWN]
     shown += [option for option in worth[len(shown) :] if option is result.cheapest_maybe]
     hidden = {
         "more options": len(worth) - len(shown),
-        "too dear beside the cheapest": len(best) - len(near),
+        f"too dear beside the cheapest{gone and f' (all of {gone})'}": len(best) - len(near),
         "short of a target, of cards with better ones": len(near) - len(worth),
         "that another of the same card and attention beats": len(result.options) - len(best),
     }
@@ -193,7 +195,7 @@ def plan_view(result: Plan) -> View:
         *_answers(result),
         _fewest_sentence(result),
         "",
-        columns.as_table((*_shown(result, grouped=grouped), standing), shown),
+        columns.as_table((*_shown([result], grouped=grouped), standing), shown),
         *([f"Not shown: {told}. --format csv or --json has all."] if told else []),
         *columns.notes([*_skipped(result.skipped), *_notes(result, shown)]),
     )
@@ -206,7 +208,7 @@ def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> Vi
         unit="text", cell=lambda pair: "" if pair[0].meets_target else _standing(*pair), wrap=NARROW
     )
     request = results[0].request
-    shown = _shown(results[0], grouped=request is not None)
+    shown = _shown(results, grouped=request is not None)
     return estimate.list_view(
         sizes,
         list(zip(best, results, strict=True)),
@@ -226,14 +228,16 @@ def _question(result: Plan) -> Line:
     return estimate.question(first.deployed, attention=False, gpu=False)
 
 
-def _shown(result: Plan, *, grouped: bool) -> Iterable[Column]:
+def _shown(results: Sequence[Plan], *, grouped: bool) -> Iterable[Column]:
     """Return the columns of the table: those of a step, or of a load."""
-    if result.request is None:
+    requests = [result.request for result in results if result.request is not None]
+    if not requests:
         return (*SHOWN[:2], *(columns.pick(OPTION, "group") if grouped else ()), *SHOWN[2:])
-    percent = result.targets.percentile
+    shares = any(request.shares for request in requests)  # else attention is the standard one
     return (
-        *columns.pick(LOAD_OPTION, "GPU", "GPUs", "group", "x", "attention"),
-        *columns.within("point", load.percentiles(percent)),
+        *columns.pick(LOAD_OPTION, "GPU", "GPUs", "group", "x"),
+        *(columns.pick(LOAD_OPTION, "attention") if shares else ()),
+        *columns.within("point", load.percentiles(results[0].targets.percentile)),
         *columns.pick(LOAD_OPTION, "USD/h"),
         *map(columns.spared, columns.pick(LOAD_OPTION, *_SPARED)),
     )
@@ -311,7 +315,7 @@ def _where(option: Option) -> str:
         counted = text.plural(replicas, "replica") if replicas > 1 else ""
         laid = " of ".join(filter(None, (counted, setup.words)))
     within = f" ({laid})" if laid else ""
-    return f"{option.gpus} x {option.deployed.gpu.id}{within}, {option.attention}"
+    return f"{option.gpus} x {option.gpu}{within}, {option.attention}"
 
 
 def _nearest(option: Option) -> Line:
@@ -330,7 +334,7 @@ def _nearest(option: Option) -> Line:
 def _fewest_sentence(result: Plan) -> Line:
     """Say how many GPUs of each kind are needed, and which kinds never suffice."""
     enough = [f"{size} x {gpu}" for gpu, size in result.fewest_gpus.items() if size is not None]
-    may = {option.deployed.gpu.id for option in result.options if option.verdict == "maybe"}
+    may = {option.gpu for option in result.options if option.verdict == "maybe"}
     short = [gpu for gpu, size in result.fewest_gpus.items() if size is None]
     said = {
         "Fewest GPUs needed": enough,
@@ -374,7 +378,7 @@ def _load_marks(option: Option) -> Iterator[str]:
     elif option.verdict == "no":
         why = _floor(option)
     elif option.verdict == "maybe" and each.slowest is None:
-        why = "may not fit" if each.interval_known else "interval not known"
+        why = "may not fit" if each.interval_known else "no interval"
     yield f"{option.verdict}: {why}" if why else option.verdict
 
 
@@ -413,7 +417,7 @@ def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:
 
 def _price_sentences(options: Sequence[Option]) -> Iterator[str]:
     """Say who asks each price, and which prices rank apart."""
-    prices = {item.deployed.gpu.id: item.price for item in options if item.price is not None}
+    prices = {item.gpu: item.price for item in options if item.price is not None}
     for kind, said in (True, "USD per GPU hour"), (False, "Ranked apart, and never cheapest"):
         told = [
             f"{gpu} {text.money(price.value, 2)} ({price.told})"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.estimate import estimate
-from simulator.answers.load import Deployment, Request, at_concurrency, at_rate, deployments, serve
+from simulator.answers.load import Deployment, Point, Request, deployments, serve
 from simulator.counts.transformer import prefill_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import FittedFigure, load_hardware
@@ -47,7 +47,7 @@ def test_one_user_sees_a_step_and_a_prefill() -> None:
     Its interval also holds what engines vary: half widths add as squares.
     """
     setup, request = _request(output_tokens=257)
-    found = at_concurrency(_deploy(mistral_7b(), CARD, setup, request), 1)
+    found = Point(deployment=_deploy(mistral_7b(), CARD, setup, request), concurrency=1)
     halfway = request.workload.but(decoded_tokens=129)
     alone = estimate(mistral_7b(), CARD, setup, halfway)
     prefill = step_time(
@@ -65,7 +65,7 @@ def test_one_user_sees_a_step_and_a_prefill() -> None:
 def test_many_users_wait_for_the_prefills_of_the_others() -> None:
     """TPOT at 16 users: the step of 16 contexts, and 15 prefills over the 256 steps."""
     setup, request = _request(output_tokens=257)
-    found = at_concurrency(_deploy(mistral_7b(), CARD, setup, request), 16)
+    found = Point(deployment=_deploy(mistral_7b(), CARD, setup, request), concurrency=16)
     step = estimate(
         mistral_7b(), CARD, setup, request.workload.but(prompts=16, decoded_tokens=129)
     ).step_s
@@ -138,7 +138,7 @@ def test_cached_tokens_shorten_the_first_token_only() -> None:
     found = []
     for cached in (0, 1024):
         setup, request = _request(cached_tokens=cached)
-        found.append(at_concurrency(_deploy(mistral_7b(), H100, setup, request), 1))
+        found.append(Point(deployment=_deploy(mistral_7b(), H100, setup, request), concurrency=1))
     assert found[1].served.tpot_s == found[0].served.tpot_s
     assert 0.4 * found[0].served.ttft_s < found[1].served.ttft_s < 0.7 * found[0].served.ttft_s
 
@@ -164,8 +164,13 @@ def test_replicas_share_the_load(share: float, replicas: int, samples: int) -> N
     deployment = _deploy(mistral_7b(), CARD, setup, request)
     assert deployment.server is not None
     rate = share * deployment.server.capacity_per_s
-    one = at_rate(deployment, rate, price=CARD.price_usd_per_hour)
-    several = at_rate(deployment, replicas * rate, replicas=replicas, price=CARD.price_usd_per_hour)
+    one = Point(deployment=deployment, arrivals_per_s=rate, price=CARD.price_usd_per_hour)
+    several = Point(
+        deployment=deployment,
+        arrivals_per_s=replicas * rate,
+        replicas=replicas,
+        price=CARD.price_usd_per_hour,
+    )
     assert several.served.tpot_s == pytest.approx(one.served.tpot_s)
     assert several.tokens_per_s == pytest.approx(replicas * rate * samples * 256)
     assert several.usd_per_hour == pytest.approx(replicas * 3.6)
@@ -209,7 +214,7 @@ def test_what_does_not_fit_has_no_server() -> None:
     setup, request = _request()
     found = _deploy(mistral_7b(), small, setup, request)
     assert found.server is None
-    assert not at_rate(found, 1.0).carried
+    assert not Point(deployment=found, arrivals_per_s=1.0).carried
 
 
 def test_groups_and_stages_prefill_side_by_side() -> None:
@@ -254,8 +259,11 @@ def test_a_curve_has_the_loads_that_are_asked() -> None:
         (None, 1.0),
     ]
     (deployment,) = found.deployments
-    assert found.points[0].served == at_concurrency(deployment, 3).served
-    assert found.points[2].served.tpot_s == at_rate(deployment, 1.0).served.tpot_s
+    assert found.points[0].served == Point(deployment=deployment, concurrency=3).served
+    assert (
+        found.points[2].served.tpot_s
+        == Point(deployment=deployment, arrivals_per_s=1.0).served.tpot_s
+    )
     for wrong in ({"users": [0]}, {"requests_per_s": [1.0, -2.0]}):
         with pytest.raises(WorkloadError, match="is not positive"):
             serve(*asked_of, attentions=["standard"], **wrong)
@@ -287,7 +295,9 @@ def test_no_engine_is_the_step_as_it_is() -> None:
     """Times are the same; their interval is the step's own, without what engines vary."""
     setup, request = _request(output_tokens=257)
     with_engine, without = (
-        at_concurrency(_deploy(mistral_7b(), CARD, setup.but(engine=name), request), 1)
+        Point(
+            deployment=_deploy(mistral_7b(), CARD, setup.but(engine=name), request), concurrency=1
+        )
         for name in ("vllm", "none")
     )
     alone = without.deployment.alone

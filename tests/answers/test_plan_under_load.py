@@ -10,7 +10,7 @@ from builders import ROUND_CONSTANTS, asked, gpu, mistral_7b, mixtral_8x7b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.load import Request, at_rate
+from simulator.answers.load import Point, Request
 from simulator.answers.plan import Option, Plan, Targets, layouts, plan
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, load_hardware
@@ -41,7 +41,9 @@ def test_replicas_are_the_fewest_that_meet_the_targets() -> None:
         point = option.point
         assert not targets.missed(point.high)
         if point.replicas > 1:
-            fewer = at_rate(point.deployment, 30, replicas=point.replicas - 1)
+            fewer = Point(
+                deployment=point.deployment, arrivals_per_s=30, replicas=point.replicas - 1
+            )
             assert targets.missed(fewer.high)
 
 
@@ -199,18 +201,18 @@ def test_experts_are_also_laid_over_data_parallel_groups_and_pipelines() -> None
     """Mixtral: groups that divide 8 experts; stages of 8 GPUs only where 8 do not hold it."""
     ways = [way.words for way in layouts(mixtral_8x7b(), Setup())]
     assert ways == [
-        *("", "TP 2", "TP 4", "TP 8"),
-        *("DP 2, EP 2", "DP 4, EP 4", "DP 8, EP 8"),
-        *("TP 8, PP 2", "TP 8, PP 4"),
+        *("", "TP2", "TP4", "TP8"),
+        *("DP2 EP2", "DP4 EP4", "DP8 EP8"),
+        *("TP8 PP2", "TP8 PP4"),
     ]
-    assert [way.words for way in layouts(mixtral_8x7b(), Setup(), (2,))] == ["TP 2"]
+    assert [way.words for way in layouts(mixtral_8x7b(), Setup(), (2,))] == ["TP2"]
     asked_for = Setup(data_parallel=2, expert_parallel=2)
-    assert layouts(mixtral_8x7b(), asked_for)[0].words == "DP 2, EP 2"
+    assert layouts(mixtral_8x7b(), asked_for)[0].words == "DP2 EP2"
     held = {option.point.deployment.alone.setup.pipeline_parallel for option in _mixtral(80)}
     assert held == {1}
     # Weights of 93 GB and what engines keep: 16 GPUs of 16 GB hold them, 8 do not.
     spread = {option.point.deployment.alone.setup.words for option in _mixtral(16)}
-    assert spread == {"TP 8, PP 2"}
+    assert spread == {"TP8 PP2"}
 
 
 def _mixtral(memory_gb: float) -> Sequence[Option]:

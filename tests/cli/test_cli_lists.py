@@ -6,6 +6,9 @@ import pandas as pd
 import pytest
 from command_line import bifurcate
 
+import simulator
+from simulator.views.plan import plan_object
+
 LISTS = ("-n", "2,8", "--context", "1K,4K")
 # The single questions of these lists, the last one fastest.
 SINGLE = [
@@ -121,6 +124,15 @@ def test_lists_under_load_are_one_table() -> None:
     text = bifurcate("plan", *options, "--requests-per-s", "1", "--gpus", "1").text
     rows = [line.split() for line in text.splitlines() if " l4 " in line]
     assert [row[0] for row in rows] == ["2", "4"]
+    rates = ("--requests-per-s", "1,40", "--gpus", "1")
+    text = bifurcate("plan", *options, *rates).text
+    rows = [line.split() for line in text.splitlines() if " l4 " in line]
+    assert [row[:2] for row in rows] == [["2", "1"], ["2", "40"], ["4", "1"], ["4", "40"]]
+    listed = bifurcate("plan", *options[:2], *options[4:], *rates, "--json").json
+    single = {"context_tokens": 512, "output_tokens": 64, "tensor_parallel_sizes": 1}
+    assert listed == [
+        plan_object(simulator.plan("gpt2", "l4", requests_per_s=rate, **single)) for rate in (1, 40)
+    ]
     for load, values in {"--users": ("4", "8"), "--requests-per-s": ("0.5", "2")}.items():
         text = bifurcate("serve", *options, load, ",".join(values), "--attention", "standard").text
         cells = [line.split() for line in text.splitlines() if "standard" in line]

@@ -174,6 +174,15 @@ def test_a_plan_for_a_load_reads_as_its_table_does() -> None:
     assert any(each.endswith("too dear beside the cheapest") for each in hidden)
 
 
+def test_a_card_that_is_only_too_dear_is_named() -> None:
+    """Of ever more L4s none is worth a row beside the cheapest H100s; nothing is shared."""
+    asked = ("-m", "llama-3.1-8b", "--requests-per-s", "20", "--input-len", "4K")
+    shown = bifurcate("plan", *asked, "-g", "l4", "-g", "h100-sxm").text
+    assert "too dear beside the cheapest (all of l4);" in shown
+    assert not any(line.startswith("l4 ") for line in shown.splitlines())
+    assert "  attention " not in shown
+
+
 def test_a_load_that_nothing_carries_says_how_much_is() -> None:
     """No times without end: the most requests a second of the nearest option, and why."""
     few = ("-g", "h100-sxm", "--gpus-at-most", "2", "--requests-per-s", "1000")

@@ -14,6 +14,7 @@ import pytest
 from command_line import bifurcate
 
 import simulator
+from simulator.answers.sweep import SEEN
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import load_scenario, scenario_files
 from simulator.views.estimate import MEMORY, STEP
@@ -258,3 +259,75 @@ context_tokens = "8K"
         assert list(table[end].isna()) == list(~known)
     assert set(table["verdict"][~known]) == {"not known"}
     assert "inf" not in table.to_csv()
+
+
+LOADS = ("--users", "1,16", "--requests-per-s", "0.5,4,1000")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("-n", "1,8", "--input-len", "2K,8K", "--output-len", "128", "--cached-tokens", "1K"),
+        ("--tree", "system=4K,own=512", "-n", "2", "--max-num-seqs", "64", "--tp", "2"),
+    ],
+)
+def test_every_row_under_load_is_a_point_of_serve(asked: tuple[str, ...]) -> None:
+    """Each load of each point has what serve tells of it, and no column where serve is silent."""
+    question = ("llama-3.1-8b", "-g", "l40s", *asked, *LOADS)
+    table = frame(bifurcate("sweep", *question).text)
+    points = frame(bifurcate("serve", *question, "--format", "csv").text)
+    named = ["samples", "context_tokens", "output_tokens", "cached_tokens"]
+    named += ["concurrency", "arrivals_per_s"]
+    assert len(table) == 5 * len(table[["samples", "context_tokens"]].drop_duplicates())
+    seen = list(SEEN)
+    for kind in ("standard", "bifurcated"):
+        told = points[points["attention"] == kind][[*named, *seen]]
+        found = table[[*named, *(f"{kind}_{name}" for name in seen)]].set_axis(told.columns, axis=1)
+        silent = found["saturates"].isna()
+        assert list(silent) == list((table["samples"] == 1) & (kind == "bifurcated"))
+        found, nothing = found[~silent], found[silent]
+        found, told = (one.sort_values(named, ignore_index=True) for one in (found, told))
+        pd.testing.assert_frame_equal(found, told, check_dtype=False, rtol=NINE_DIGITS)
+        assert nothing[seen].isna().all(axis=None)
+
+
+def test_a_sweep_under_load_is_the_same_from_python() -> None:
+    """The arguments of simulator.serve; beside the steps of the same points, once for each load."""
+    options = ("--users", "2,4", "--cached-tokens", "1K", "--max-num-seqs", "64")
+    table = frame(bifurcate("sweep", "code-sampling-8k", "-n", "4,8", *options).text)
+    scenario = load_scenario("code-sampling-8k")
+    asked = scenario.model_copy(update={"workload": scenario.workload | {"samples": (4, 8)}})
+    load = {"users": [2, 4], "cached_tokens": "1K", "most_sequences": 64}
+    grid = simulator.prepare_sweep(asked, **load)
+    assert len(table) == grid.points == 8
+    whole = grid.to_frame().replace("", None)
+    pd.testing.assert_frame_equal(table, whole, check_dtype=False, rtol=NINE_DIGITS, atol=0)
+    steps = frame(bifurcate("sweep", "code-sampling-8k", "-n", "4,8").text)
+    pd.testing.assert_frame_equal(table[::2][[*steps]].reset_index(drop=True), steps)
+
+
+def test_steps_of_a_scenario_are_one_request_under_load() -> None:
+    """Of 16 or 32 tokens decoded, a request of 32 has all."""
+    table = frame(bifurcate("sweep", "long-document-qa", "--users", "4").text)
+    steps = frame(bifurcate("sweep", "long-document-qa").text)
+    assert set(steps["decoded_tokens"]) == {16, 32}
+    assert set(table["decoded_tokens"]) == set(table["output_tokens"]) == {32}
+    assert 2 * len(table) == len(steps)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ("--cached-tokens 1K", "cached_tokens is of a load; give users or requests_per_s"),
+        ("--users 4 --decoded-tokens 8", "decoded_tokens is a step's"),
+        ("--users 4 --prompts 1,2", "prompts = 2: a request has one prompt"),
+        ("--users 4 --input-len 1K,4K --cached-tokens 2K", "cached_tokens = 2,048 is not between"),
+        ("--users 0", "users = 0 is not positive"),
+        (f"--users {','.join(map(str, range(1, 20_002)))}", "20,001 points under load are more"),
+    ],
+)
+def test_what_is_no_load_is_refused_in_one_line(asked: str, words: str) -> None:
+    """Before anything is written."""
+    done = bifurcate("sweep", "gpt2", *asked.split())
+    assert (done.code, done.out) == (1, "")
+    assert words in done.told

@@ -250,7 +250,7 @@ def test_a_plan_without_an_answer_says_what_comes_nearest(model: str, gpu: str, 
     result = simulator.plan(model, gpus=[gpu], target_step_ms=0.1)
     text = shown(plan_view(result))
     first = result.options[0]
-    laid = {"h100-sxm": "", "l4": " (TP 8, PP 4)"}[gpu]
+    laid = {"h100-sxm": "", "l4": " (TP8 PP4)"}[gpu]
     named = f"{first.gpus} x {gpu}{laid}, {first.attention}"
     assert "No option meets 100 µs." in text
     assert named in text

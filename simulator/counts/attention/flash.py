@@ -23,7 +23,7 @@ from simulator.counts.operation import Operation
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, ceil_div, maximum, minimum, where
+from simulator.numeric import Numeric, ceil_div, floor_div, maximum, minimum, where
 
 # Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
 ROWS_PER_BLOCK = 64
@@ -328,9 +328,9 @@ def flash_splits(*, blocks: Numeric, tokens: Numeric, resident: int) -> Numeric:
     5
     """
     most = minimum(ceil_div(tokens, TOKENS_PER_SPLIT), MOST_SPLITS)
-    splits = minimum(resident // blocks, most)
+    splits = minimum(floor_div(resident, blocks), most)
     for waves in range(MOST_WAVES, 0, -1):
-        many = waves * resident // blocks
+        many = floor_div(waves * resident, blocks)
         fills = (many * blocks >= FULL_WAVE * waves * resident) * (many <= most)
         splits = where(fills, many, splits)
     return where(blocks < ENOUGH_BLOCKS * resident, maximum(1, splits), 1)

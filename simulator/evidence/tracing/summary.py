@@ -217,7 +217,7 @@ def _lines(
                 "calls": work.pop("calls"),
                 **work,
                 "time_ms": float(time.device_s) * MILLISECONDS,
-                "bound": max(time.by_roof_s, key=lambda roof: float(time.by_roof_s[roof])),
+                "bound": max(time.by_roof_s.items(), key=lambda roof: float(roof[1]))[0],
                 "shapes": shapes,
             }
         )

@@ -186,7 +186,7 @@ class Timing:
             step.device_s,
             step.host_s,
             step.collective_s,
-            *(step.by_roof_s[roof] for roof in ROOFS),
+            *step.by_roof_s.values(),
             cached_stream_s(operation, step.operations[0], gpus)
             if "reused_bytes" in self.used
             else 0.0,
