@@ -46,8 +46,6 @@ class Implementation:
         The corresponding cache layout of a setup.
     function
         ``attend(query, context_keys, context_values, decoded_keys, decoded_values, *, scale)``.
-    description
-        One line.
     packing
         The layout of its caches, if it is none of a setup's.
     expand_kv
@@ -61,7 +59,6 @@ class Implementation:
     kernel: str
     kv_layout: KvLayout
     function: "Attend"
-    description: str
     packing: Literal["packed", "paged"] | None = None
     expand_kv: bool = False
     library: OtherLibrary | None = None
@@ -145,28 +142,17 @@ class Implementation:
         from simulator.evidence.kernels.inputs import with_tokens
 
         if self.library is not None:
-            return cast("Planned", _imported(self.name, "plan")(inputs, graph=graph))
+            return cast("Planned", _imported("external", f"plan_{self.name}")(inputs, graph=graph))
         query, keys, _, decoded_keys, _ = inputs
         cached = [keys.shape[2] + decoded_keys.shape[3]]
         run = self.with_masks(with_tokens(query).shape[2], cached, query.device)
         return Planned(run=run, arrange=lambda given: given)
 
 
-_FILES = {
-    "standard": "simulator.evidence.kernels.standard",
-    "bifurcated": "simulator.evidence.kernels.bifurcated",
-    "flex": "simulator.evidence.kernels.flex",
-    "latent": "simulator.evidence.kernels.latent",
-    "recurrent": "simulator.evidence.kernels.recurrent",
-    "flashinfer_cascade": "simulator.evidence.kernels.flashinfer_cascade",
-    "vllm_cascade": "simulator.evidence.kernels.vllm_cascade",
-}
-
-
 @cache
 def _imported(file: str, name: str) -> Any:
     """Import a member of a module of this package, and torch with it."""
-    return getattr(import_module(_FILES[file]), name)
+    return getattr(import_module(f"simulator.evidence.kernels.{file}"), name)
 
 
 def _loaded(file: str, name: str) -> "Attend":
@@ -183,7 +169,8 @@ def _planned_each_time(name: str) -> "Attend":
     """Return a library's kernel as a function that plans on every call."""
 
     def attend(*inputs: "Tensor", scale: float | None = None) -> "Tensor":
-        return cast("Tensor", _imported(name, "plan")(inputs, scale=scale).attend(*inputs))
+        plan = _imported("external", f"plan_{name}")
+        return cast("Tensor", plan(inputs, scale=scale).attend(*inputs))
 
     return attend
 
@@ -194,25 +181,6 @@ _OWN_WORDS = {
     "bifurcated_flex": "flex",
     "prefix_tree": "prefix_tree",
 }
-_DESCRIPTIONS = {
-    "standard_einsum": "matrix products over one copy of the context per sample, logits in memory",
-    "standard_math": "the math path of F.scaled_dot_product_attention over one copy per sample",
-    "standard_flash": "flash attention over one copy of the context per sample",
-    "standard_flash_expanded": "flash attention over one context that every sample reads, by a "
-    "stride of 0",
-    "standard_rebuilt": "context and decoded tokens concatenated for every sample at every step, "
-    "flash",
-    "standard_repeat_kv": "KV heads repeated to query heads in memory at every step, flash",
-    "bifurcated_einsum": "the paper's: two matrix products, one softmax over concatenated logits",
-    "bifurcated_flash": "flash on the context for all samples, flash on decoded tokens, float32 "
-    "merge",
-    "bifurcated_flash_chunked": "bifurcated_flash with the context cut into chunks by a view",
-    "bifurcated_flex": "one FlexAttention call under a block mask, no merge",
-    "prefix_tree": "any number of shared levels, each read once per node, float32 merge",
-    "flashinfer_cascade": "FlashInfer's multi-level cascade over a paged cache",
-    "vllm_cascade": "vLLM's flash-attn on the context and on decoded tokens, and its merge",
-}
-
 KERNELS: dict[str, Implementation] = {
     name: Implementation(
         name=name,
@@ -220,12 +188,10 @@ KERNELS: dict[str, Implementation] = {
         kernel=_OWN_WORDS.get(name, plain.kernel),
         kv_layout=plain.kv_layout,
         function=_loaded("flex" if name == "bifurcated_flex" else plain.attention, name),
-        description=description,
         packing="packed" if name == "bifurcated_flex" else None,
         expand_kv=name == "standard_repeat_kv",
     )
-    for name, description in _DESCRIPTIONS.items()
-    if (plain := PLAIN_KERNELS.get(name))
+    for name, plain in PLAIN_KERNELS.items()
 }
 # Latent attention takes inputs of its own: cached vectors and their up-projections.
 LATENT_KERNELS: dict[str, "Attend"] = {name: _loaded("latent", name) for name in PLAIN_LATENT}
@@ -245,7 +211,6 @@ EXTERNAL_KERNELS: dict[str, Implementation] = {
         kernel=name,
         kv_layout="shared",
         function=_planned_each_time(name),
-        description=_DESCRIPTIONS[name],
         packing="paged",
         library=library,
     )
@@ -267,5 +232,5 @@ def find_kernel(name: str) -> Implementation:
     found = ALL_KERNELS[name]
     need_installed([name])
     if found.library is not None:
-        _imported(name, "check")()
+        _imported("external", f"check_{name}")()
     return found
