@@ -8,9 +8,10 @@ contain of each.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
+from tools import DOCS
+
+PAGE = DOCS / "accuracy.md"
 BLOCK = re.compile(r"(<!-- from docs/accuracy.md -->\n).*?(<!-- end -->\n)", re.DOTALL)
 LINE = re.compile(r"(<!-- accuracy in a line -->\n).*?(<!-- end -->\n)", re.DOTALL)
 HELD_OUT, LEFT_OUT = "## Kernels, on shapes the fit has not seen", "## A GPU left out"

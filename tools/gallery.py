@@ -22,10 +22,9 @@ from typing import Any
 from simulator.cli import main as bifurcate
 from simulator.views.plots.export import image
 from simulator.views.plots.registry import FIGURES
+from tools import DOCS, PAGES, ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs"
-PICTURES = FOLDER / "figures"
-PAGES = Path(__file__).with_name("pages")
+PICTURES = DOCS / "figures"
 MARK = re.compile(r"<!-- ([0-9a-f]{12}) -->")
 
 PAGE = """# Gallery
@@ -134,7 +133,7 @@ def stale() -> list[Path]:
         mark = MARK.search(path.read_text(encoding="utf-8")) if path.exists() else None
         if mark is None or mark.group(1) != fingerprint(picture):
             found.append(path)
-    target = FOLDER / "gallery.md"
+    target = DOCS / "gallery.md"
     if not target.exists() or target.read_text(encoding="utf-8") != page():
         found.append(target)
     return found
@@ -145,7 +144,7 @@ def main() -> None:
     wanted = stale()
     if "--check" in sys.argv:
         if wanted:
-            names = ", ".join(str(path.relative_to(FOLDER.parent)) for path in wanted)
+            names = ", ".join(str(path.relative_to(ROOT)) for path in wanted)
             sys.exit(f"out of date: {names}; run python tools/gallery.py")
         return
     PICTURES.mkdir(exist_ok=True)
@@ -153,7 +152,7 @@ def main() -> None:
         path = PICTURES / picture.file
         if path in wanted:
             path.write_text(svg(picture), encoding="utf-8")
-    (FOLDER / "gallery.md").write_text(page(), encoding="utf-8")
+    (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

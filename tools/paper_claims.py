@@ -26,9 +26,10 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import load
 from simulator.units import MILLISECOND
 from simulator.views.studies import FREED
+from tools import DOCS, PAGES
 from tools.size_factors import PATH as FACTORS
 
-PATH = Path(__file__).resolve().parent.parent / "docs" / "paper_claims.md"
+PATH = DOCS / "paper_claims.md"
 PICTURES = {
     "paper_latency.svg": (
         "plot latency-samples -m llama-2-7b --context 8K --kv-layout copies --width 1300 -o"
@@ -40,7 +41,6 @@ PICTURES = {
 }
 BLOCK = re.compile(r"^```console\n.*?^```$", re.MULTILINE | re.DOTALL)
 
-PAGES = Path(__file__).with_name("pages")
 PAGE = (PAGES / "paper_claims.md").read_text(encoding="utf-8")
 _TABLES = tomllib.loads((PAGES / "paper_claims.toml").read_text(encoding="utf-8"))
 

@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 from simulator.answers.studies import PooledFactor, Studies, fit_studies
+from tools import ROOT
 
-PATH = Path(__file__).resolve().parent.parent / "simulator" / "answers" / "size_factors.toml"
+PATH = ROOT / "simulator" / "answers" / "size_factors.toml"
 HEAD = """\
 # Parameters of a family's models over multi-head's at equal loss, and their loss over multi-head's
 # at equal size, minus 1; low and high are the ends of 95 % intervals. kv_share: KV bytes over

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -193,7 +193,7 @@ def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
     def run(until: float, broken: int | None = None) -> list[str]:
         path, seen = tmp_path / "cells.json", []
         small = [replace(cell, context_tokens=8, samples=2) for cell in three_cells()]
-        path.write_text(json.dumps([counters.as_json(cell) for cell in small]))
+        path.write_text(json.dumps([asdict(cell) for cell in small]))
         find = counters_child.find_kernel
 
         def found(name: str) -> object:
@@ -283,4 +283,4 @@ def test_each_kernel_is_counted_once_whatever_the_modes() -> None:
     # The paper's centre, and the contexts of one stored context against copies.
     assert {cell.context_tokens for cell in cells} == {8192, 16384, 32768}
     # A cell goes to the child process as JSON.
-    assert json.loads(json.dumps([counters.as_json(cell) for cell in cells[:3]]))
+    assert json.loads(json.dumps([asdict(cell) for cell in cells[:3]]))

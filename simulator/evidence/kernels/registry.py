@@ -10,11 +10,9 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from simulator.counts.attention.latent import PLAIN_LATENT
 from simulator.counts.attention.registry import PLAIN_KERNELS
 from simulator.errors import KernelError, unknown
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, OtherLibrary, need_installed
-from simulator.inputs.model import Rule
 from simulator.inputs.setup import Attention, Execution, KvLayout, Setup
 
 if TYPE_CHECKING:
@@ -192,15 +190,6 @@ KERNELS: dict[str, Implementation] = {
         expand_kv=name == "standard_repeat_kv",
     )
     for name, plain in PLAIN_KERNELS.items()
-}
-# Latent attention takes inputs of its own: cached vectors and their up-projections.
-LATENT_KERNELS: dict[str, "Attend"] = {name: _loaded("latent", name) for name in PLAIN_LATENT}
-# One step of the layers that keep a state, by their rule: functions of a state that return it too.
-RECURRENCES: dict[Rule, Callable[..., Any]] = {
-    "delta": _loaded("recurrent", "delta_step"),
-    "channel_delta": _loaded("recurrent", "delta_step"),
-    "decay": _loaded("recurrent", "decay_step"),
-    "convolution": _loaded("recurrent", "convolution_step"),
 }
 # Those of other libraries are measured on request. The nearest account is that of bifurcated flash
 # attention with a merge in one kernel, as engines run it.

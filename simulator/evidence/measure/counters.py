@@ -89,11 +89,6 @@ def counter_key(cell: AttentionCell) -> str:
     return f"{cell.group} {cell.kernel} counters"
 
 
-def as_json(cell: AttentionCell) -> dict[str, Any]:
-    """Return a cell as the child process reads it."""
-    return {name: value for name, value in asdict(cell).items() if name != "kind"}
-
-
 def count(
     ncu: str,
     cells: Sequence[AttentionCell],
@@ -173,7 +168,7 @@ def _profile(ncu: str, cells: Sequence[AttentionCell], limit_s: float) -> list[T
     until = time.time() + limit_s
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.json"
-        path.write_text(json.dumps([as_json(cell) for cell in cells]), encoding="utf-8")
+        path.write_text(json.dumps([asdict(cell) for cell in cells]), encoding="utf-8")
         command = [
             ncu,
             # The raw page: one column for each metric, whatever sections and rules there are.

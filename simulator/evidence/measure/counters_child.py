@@ -18,7 +18,7 @@ import torch
 from simulator.evidence.kernels import find_kernel
 from simulator.evidence.kernels.layout import attention_inputs
 from simulator.evidence.measure.cells import AttentionCell
-from simulator.evidence.measure.device import TORCH_DTYPES, Device, open_device
+from simulator.evidence.measure.device import TORCH_DTYPES, open_device
 
 _FLUSH_FACTOR = 4
 _MARKER_CYCLES = 100
@@ -42,7 +42,7 @@ def main(until: float, path: str) -> None:
         if index and time.time() >= until:
             break
         faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
-        with _counted(device):
+        with _counted():
             torch.cuda._sleep(_MARKER_CYCLES)  # type: ignore[no-untyped-call]  # noqa: SLF001
         cell = AttentionCell(**fields)
         call_it = True
@@ -57,7 +57,7 @@ def main(until: float, path: str) -> None:
             call_it = False
         if call_it:
             torch.sum(flush)
-            with _counted(device):
+            with _counted():
                 ready.run(*arguments)
         inputs = arguments = ready = None  # type: ignore[assignment]
         device.release()
@@ -65,13 +65,13 @@ def main(until: float, path: str) -> None:
 
 
 @contextmanager
-def _counted(device: Device) -> Iterator[None]:
+def _counted() -> Iterator[None]:
     """Let ncu see the kernels of a block, and no others."""
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    device.synchronize()
+    torch.cuda.synchronize()
     runtime.cudaProfilerStart()
     yield
-    device.synchronize()
+    torch.cuda.synchronize()
     runtime.cudaProfilerStop()
 
 

@@ -37,7 +37,7 @@ from simulator.resources import data_dir
 
 # A file is like a kind that shares at least so much of what tells this kind from others.
 LEAST_LIKENESS = 0.25
-# Stands for the shipped rows, which are synthetic (tools/sample_rows.py).
+# Stands for the shipped rows, which are synthetic.
 SAMPLE = Path("sample")
 # The most missing columns that a message names.
 MOST_NAMED = 3
