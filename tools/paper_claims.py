@@ -3,14 +3,12 @@
 
 The page follows the argument of Athiwaratkun et al. claim by claim. tools/refresh.py fills in the
 output of its commands; this script computes the other figures. A few measured times are quoted with
-their source. ``python tools/paper_claims.py --pictures`` redraws its pictures (needs kaleido and a
-browser).
+their source. The commands under its pictures draw them, with these files as output (which needs
+kaleido and a browser): docs/paper_latency.svg by the first, ``--width 1300``, and
+docs/paper_equal_quality.svg.
 """
 
-import contextlib
-import io
 import re
-import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -30,15 +28,6 @@ from tools import DOCS, PAGES
 from tools.size_factors import PATH as FACTORS
 
 PATH = DOCS / "paper_claims.md"
-PICTURES = {
-    "paper_latency.svg": (
-        "plot latency-samples -m llama-2-7b --context 8K --kv-layout copies --width 1300 -o"
-    ),
-    "paper_equal_quality.svg": (
-        "tradeoff -m paper-1b-mha -g a100-sxm-40gb --context 2K -n 16 --kv-layout copies "
-        "--size-factor paper --figure"
-    ),
-}
 BLOCK = re.compile(r"^```console\n.*?^```$", re.MULTILINE | re.DOTALL)
 
 PAGE = (PAGES / "paper_claims.md").read_text(encoding="utf-8")
@@ -212,25 +201,6 @@ def generated() -> dict[Path, str]:
     return {PATH: page}
 
 
-def draw() -> None:
-    """Draw the page's pictures with the commands below them."""
-    from simulator.cli.main import build
-
-    for name, question in PICTURES.items():
-        path = PATH.parent / name
-        command, *words = [*question.split(), str(path)]
-        with contextlib.redirect_stdout(io.StringIO()):
-            build(command)(args=[command, *words], standalone_mode=False)
-        # The repository has no blanks at the end of a file.
-        path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n", encoding="utf-8")
-
-
 def _commands(block: str) -> tuple[str, ...]:
     """Return the commands of a console block."""
     return tuple(line for line in block.splitlines() if line.startswith("$ "))
-
-
-if __name__ == "__main__":
-    if "--pictures" in sys.argv:
-        draw()
-    PATH.write_text(generated()[PATH], encoding="utf-8")

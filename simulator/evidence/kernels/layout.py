@@ -30,7 +30,7 @@ from simulator.evidence.kernels.inputs import Inputs, call_of
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS
 
 if TYPE_CHECKING:
-    from simulator.evidence.kernels.registry import Layout
+    from simulator.evidence.kernels import Layout
 
 # A function that makes a random tensor of a shape.
 Normal = Callable[[tuple[int, ...], torch.dtype], Tensor]

@@ -3,34 +3,16 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Literal, get_args
+from typing import Any
 
 import pandas as pd
 
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.units import MICROSECOND, MILLISECOND
 
-RowKind = Literal[
-    "decode_attention",
-    "prefill_attention",
-    "mla_decode",
-    "mla_prefill",
-    "mla_module",
-    "gemm",
-    "moe",
-    "elementwise",
-    "all_reduce",
-    "shared_prefix_attention",
-    "linear_attention",
-    "sparse_attention",
-    "decode_step",
-    "end_to_end",
-    "serving",
-    "bandwidth",
-    "small_kernels",
-]
+# A key of ``KINDS``.
+RowKind = str
 
-ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns of numbers, with the least and what they count. A sliding window may be infinite.
 WINDOW = "window"
 NUMBERS: dict[str, tuple[float, str]] = {
@@ -459,7 +441,7 @@ def recognise(columns: Iterable[str]) -> list[RowKind]:
     ['gemm']
     """
     present = set(columns)
-    found = [kind for kind in ROW_KINDS if KINDS[kind].needs <= present]
+    found = [kind for kind in KINDS if KINDS[kind].needs <= present]
     return [
         kind for kind in found if not any(KINDS[kind].needs < KINDS[other].needs for other in found)
     ]

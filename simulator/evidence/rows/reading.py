@@ -21,7 +21,6 @@ from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     KINDS,
     NUMBERS,
-    ROW_KINDS,
     SCHEMES,
     SWITCHES,
     VISITS,
@@ -144,9 +143,7 @@ def load(
                     target = refused if is_dropped else suspect
                     target.append(Refusal(str(path), int(line), reason))
             parts.setdefault(kind, []).append(prepared[~drop])
-    tables = {
-        kind: pd.concat(parts[kind], ignore_index=True) for kind in ROW_KINDS if kind in parts
-    }
+    tables = {kind: pd.concat(parts[kind], ignore_index=True) for kind in KINDS if kind in parts}
     return Measurements(tables, tuple(refused), tuple(suspect), of_others)
 
 
@@ -218,10 +215,10 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
         return [name for name in asked if name not in present]
 
     # A kind of several columns that lacks only one comes before those that are alike in words.
-    nearly = [k for k in ROW_KINDS if len(missing_of(k)) == 1 and len(KINDS[k].sizes) > 1]
-    kind = max(nearly or ROW_KINDS, key=likeness)
+    nearly = [k for k in KINDS if len(missing_of(k)) == 1 and len(KINDS[k].sizes) > 1]
+    kind = max(nearly or KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
-        known = ", ".join(ROW_KINDS)
+        known = ", ".join(KINDS)
         return f"{path}: rows of no known kind; its columns are like those of none of {known}"
     missing = missing_of(kind)
     more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
