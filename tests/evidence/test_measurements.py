@@ -35,9 +35,8 @@ def test_columns_tell_the_kind_in_any_order() -> None:
     assert recognise(["latency_us", "batch"]) == []
 
 
-def test_every_kind_has_its_entry_and_is_known_by_its_own_columns() -> None:
-    """No kind lacks an entry, and the columns that a kind needs are recognised as that kind."""
-    assert tuple(KINDS) == KINDS
+def test_every_kind_is_known_by_its_own_columns() -> None:
+    """The columns that a kind needs are recognised as that kind."""
     for kind, columns in KINDS.items():
         assert recognise(columns.needs) == [kind]
 

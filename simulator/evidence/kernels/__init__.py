@@ -11,8 +11,6 @@ function: dry runs, lists of names and measured rows need none.
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from simulator.counts.attention.registry import PLAIN_KERNELS
@@ -71,12 +69,19 @@ class Implementation:
         """
         if self.library is not None:
             return self._plan_and_attend
-        file = "flex" if self.packing == "packed" else self.attention
-        return cast("Attend", _imported(file, self.name))
+        if self.packing == "packed":
+            from simulator.evidence.kernels.flex import bifurcated_flex
+
+            return bifurcated_flex
+        from simulator.evidence.kernels import bifurcated, standard
+
+        code = standard if self.attention == "standard" else bifurcated
+        return cast("Attend", getattr(code, self.name))
 
     def _plan_and_attend(self, *inputs: "Tensor", scale: float | None = None) -> "Tensor":
-        plan = _imported("external", f"plan_{self.name}")
-        return cast("Tensor", plan(inputs, scale=scale).attend(*inputs))
+        from simulator.evidence.kernels.external import PLANS
+
+        return PLANS[self.name](inputs, scale=scale).attend(*inputs)
 
     def __call__(self, *inputs: "Tensor", **named: Any) -> "Tensor":
         """Attend: calling an implementation calls its function."""
@@ -153,21 +158,15 @@ class Implementation:
         graph
             Whether the call will be captured in a CUDA graph.
         """
-        from simulator.evidence.kernels.external import Planned
+        from simulator.evidence.kernels.external import PLANS, Planned
         from simulator.evidence.kernels.inputs import with_tokens
 
         if self.library is not None:
-            return cast("Planned", _imported("external", f"plan_{self.name}")(inputs, graph=graph))
+            return PLANS[self.name](inputs, graph=graph)
         query, keys, _, decoded_keys, _ = inputs
         cached = [keys.shape[2] + decoded_keys.shape[3]]
         run = self.with_masks(with_tokens(query).shape[2], cached, query.device)
         return Planned(run=run, arrange=lambda given: given)
-
-
-@cache
-def _imported(file: str, name: str) -> Any:
-    """Import a member of a module of this package, and torch with it."""
-    return getattr(import_module(f"simulator.evidence.kernels.{file}"), name)
 
 
 # Names in rows of kernels that no setup has.
@@ -216,5 +215,7 @@ def find_kernel(name: str) -> Implementation:
     found = ALL_KERNELS[name]
     need_installed([name])
     if found.library is not None:
-        _imported("external", f"check_{name}")()
+        from simulator.evidence.kernels.external import CHECKS
+
+        CHECKS[name]()
     return found

@@ -337,3 +337,13 @@ def _flash_attention(choose: Callable[..., Any], head_dim: int) -> int:
     if version is None:
         raise KernelError(f"vLLM has no FlashAttention for this GPU and head_dim = {head_dim}")
     return int(version)
+
+
+PLANS: dict[str, Callable[..., Planned]] = {
+    "flashinfer_cascade": plan_flashinfer_cascade,
+    "vllm_cascade": plan_vllm_cascade,
+}
+CHECKS: dict[str, Callable[[], Any]] = {
+    "flashinfer_cascade": check_flashinfer_cascade,
+    "vllm_cascade": check_vllm_cascade,
+}

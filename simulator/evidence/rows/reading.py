@@ -241,7 +241,7 @@ def _by_kind(
     """
     rest = frame
     # The most demanding first: a prefill row also has all columns of a decode row.
-    ordered = sorted(kinds, key=lambda kind: -len(KINDS[kind].sizes + KINDS[kind].words))
+    ordered = sorted(kinds, key=lambda kind: -len([*KINDS[kind].sizes, *KINDS[kind].words]))
     for kind in ordered if len(kinds) > 1 else ():
         columns = KINDS[kind]
         filled = rest[[*columns.sizes, *columns.words]].notna().all(axis=1)
@@ -260,7 +260,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
     for name, default in {**_COMMON, **columns.optional}.items():
         if name not in frame:
             frame[name] = default
-        elif default is not None:
+        elif not pd.isna(default):
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = _numbers(frame[name])

@@ -10,7 +10,7 @@ from torch import Tensor
 from simulator.errors import TraceError
 from simulator.evidence.kernels import KERNELS, Layout
 from simulator.evidence.kernels.layout import lay_out
-from simulator.evidence.tracing.recorder import Trace, TracedOperation, Work, total, trace
+from simulator.evidence.tracing.recorder import Trace, TracedOperation, Work, grouped, total, trace
 from simulator.evidence.tracing.target import explained, find_function
 from simulator.evidence.tracing.timing import operations_of
 from simulator.inputs.setup import Execution, Setup
@@ -202,20 +202,17 @@ def _lines(
     traced: Sequence[TracedOperation], gpu: Rates, execution: Execution, resident: int
 ) -> list[dict[str, Any]]:
     """Merge equal operators, in order of first appearance."""
-    groups: dict[tuple[str, ...], list[TracedOperation]] = {}
-    for each in traced:
-        groups.setdefault((each.name, each.called_by, each.module, each.shapes), []).append(each)
+    groups = grouped(traced, lambda each: (each.name, each.called_by, each.module, each.shapes))
     lines = []
     for (name, called_by, module, shapes), equal in groups.items():
         time = step_time(operations_of(equal, resident_blocks=resident), gpu, execution)
-        work = asdict(total(equal))
         lines.append(
             {
                 "operator": name,
                 "called_by": called_by,
                 "module": module,
-                "calls": work.pop("calls"),
-                **work,
+                "calls": len(equal),
+                **asdict(total(equal)),
                 "time_ms": float(time.device_s) * MILLISECONDS,
                 "bound": max(time.by_roof_s, key=lambda roof: float(time.by_roof_s[roof])),
                 "shapes": shapes,
