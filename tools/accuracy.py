@@ -28,7 +28,7 @@ from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import shipped_spreads
-from tools import DOCS, ROOT, carry, residuals, spread, spread_check, table
+from tools import DOCS, PAGES, ROOT, carry, residuals, spread, spread_check, table
 
 COLD = 1.5  # times the L2 cache
 SMALL_M = 256
@@ -43,13 +43,6 @@ CARRIED = {
     "Ada": ("l40s", True),
     "Blackwell": ("b200-sxm", True),
 }
-INTRODUCTION = """# How accurate are the times?
-
-Written by `python tools/accuracy.py` on {date} from {rows:,} rows that public projects timed on real GPUs; nobody's
-rows are part of this project, only the constants fitted to them. Errors are |predicted / measured - 1|. *Held out* means
-shapes that the fit had not seen: rows are dealt by whole head shapes, matrix shapes or cells, never singly.
-
-"""
 
 
 def errors(residuals: "np.ndarray") -> str:
@@ -76,10 +69,7 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
             what += ROWS_OF.get(part.rows, "")
             fitted, variant = part.fitted, str(part.variant) or "all"
             rows.append((gpu_id, what, variant, f"{fitted.rows:,}", errors(fitted.held_out)))
-    return [
-        "## Kernels, on shapes the fit has not seen\n",
-        *table(f"GPU | rows of | constants for | rows> | {ERRORS}", rows),
-    ]
+    return table(f"GPU | rows of | constants for | rows> | {ERRORS}", rows)
 
 
 def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series[float]":
@@ -111,12 +101,7 @@ def regimes(measurements: Measurements, calibrations: Mapping[str, Calibration])
                 new = errors(held_out.reindex(part.index[chosen]).to_numpy())
                 name = f"{kind.replace('_', ' ')}, {gpu} {library} {format_}, {word}"
                 lines.append((name, f"{len(rows):,}", new, errors_of(rows)))
-    return [
-        "\n## By size\n",
-        f"*Cold*: keys and values of more than {COLD} times the L2 cache. *Held out* as above; *in sample* with the shipped",
-        "constants, of the rows' own library.\n",
-        *table(f"rows | count> | held out: {ERRORS} | in sample: {ERRORS}", lines),
-    ]
+    return table(f"rows | count> | held out: {ERRORS} | in sample: {ERRORS}", lines)
 
 
 def by_cache(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
@@ -155,13 +140,7 @@ def never_measured(found: residuals.Residuals) -> list[str]:
     for (family, gpu_id), part in found.carried.groupby(["family", "gpu_id"], sort=True):
         logs = np.log(part["predicted_s"] / part["measured_s"]).to_numpy()
         rows.append((str(family).replace("_", " "), gpu_id, f"{len(part):,}", errors(logs)))
-    return [
-        "\n## A GPU left out\n",
-        "Each GPU's rows from its published peaks and the mean of the *other* GPUs' constants at its clock, for no particular",
-        "library, as questions about a GPU never measured are answered. All cards left out are NVIDIA's, and of generations that",
-        "others here share or follow: of AMD's cards and of GB202 nothing is known. Kernels that no default would choose are left out.\n",
-        *table(f"kernels | GPU left out | rows> | {ERRORS}", rows),
-    ]
+    return table(f"kernels | GPU left out | rows> | {ERRORS}", rows)
 
 
 def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
@@ -177,12 +156,7 @@ def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]
         for library, part in predicted.groupby("framework"):
             of_cold = errors_of(part[cold[part.index]])
             lines.append((gpu_id, library, f"{len(part):,}", errors_of(part), of_cold))
-    return [
-        "\n### Decode attention by library\n",
-        "Each GPU's decode attention (16-bit) from its published peaks and the geometric mean of the *other* GPUs'",
-        "constants at its clock: of the same kernel where another GPU ran it, else of all kernels.\n",
-        *table(f"GPU left out | library | rows> | all: {ERRORS} | cold: {ERRORS}", lines),
-    ]
+    return table(f"GPU left out | library | rows> | all: {ERRORS} | cold: {ERRORS}", lines)
 
 
 def shared_prefix(measurements: Measurements) -> list[str]:
@@ -206,10 +180,8 @@ def shared_prefix(measurements: Measurements) -> list[str]:
         for mode, rows in every[every["prefix_len"] > least].groupby("mode"):
             predicted = validate(Measurements({"shared_prefix_attention": rows}), gpu=card).rows
             lines.append((name, f"{mode}{longer}", len(rows), errors_of(predicted)))
-    return [
-        "\n## Shared-prefix attention\n",
-        *table(f"fitted to | predicted | rows> | {ERRORS}", lines),
-    ]
+    columns = f"fitted to | predicted | rows> | {ERRORS}"
+    return ["\n## Shared-prefix attention\n", *table(columns, lines), ""]
 
 
 def whole(measurements: Measurements) -> list[str]:
@@ -225,10 +197,7 @@ def whole(measurements: Measurements) -> list[str]:
         for group in result["groups"]
         if group["by"] in ("kind", "kind, gpu, framework")
     ]
-    lines = [
-        "\n## Everything, with the shipped constants\n",
-        *table(f"rows | count> | {ERRORS}", groups),
-    ]
+    lines = table(f"rows | count> | {ERRORS}", groups)
     rows = timed(validation.rows)
     steps = rows[rows["kind"] == "decode_step"]
     if len(steps):
@@ -260,12 +229,7 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
         )
         for item in part
     ]
-    return [
-        "\n## Do the intervals hold?\n",
-        f"`step_ms_low` and `step_ms_high` are to hold {100 * spread.COVERAGE:.0f} % of measured times. What they hold of rows that they were not",
-        "made from, and how many were shorter and longer:\n",
-        *table("checked on | GPU | rows> | inside> | shorter> | longer>", rows),
-    ]
+    return table("checked on | GPU | rows> | inside> | shorter> | longer>", rows)
 
 
 def write_carried(measurements: Measurements, folder: Path) -> None:
@@ -287,7 +251,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=DOCS / "accuracy.md")
-    parser.add_argument("--remarks", type=Path, default=DOCS / "accuracy_remarks.md")
     parser.add_argument("--spreads", type=Path, default=SPREADS, help="file of the intervals")
     parser.add_argument(
         "--carry", action="store_true", help="write what other GPUs take over alone"
@@ -310,17 +273,28 @@ def main() -> None:
     spreads = spread.toml(spread.spreads(found, measurements), measurements, date)
     options.spreads.write_text(spreads, encoding="utf-8")
     shipped_spreads.cache_clear()  # the page is about the new intervals
-    lines = [INTRODUCTION.format(date=date, rows=measurements.rows).rstrip("\n"), ""]
-    if options.remarks.exists():
-        lines += [options.remarks.read_text(encoding="utf-8").rstrip("\n"), ""]
-    lines += kernels_of(calibrations)
-    lines += regimes(measurements, calibrations)
-    lines += never_measured(found)
-    lines += left_out(measurements, calibrations)
-    lines += shared_prefix(measurements)
-    lines += intervals(measurements, found)
-    lines += whole(measurements)
-    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sections = {
+        "kernels": kernels_of(calibrations),
+        "sizes": regimes(measurements, calibrations),
+        "never_measured": never_measured(found),
+        "left_out": left_out(measurements, calibrations),
+        "shared_prefix": shared_prefix(measurements),
+        "intervals": intervals(measurements, found),
+        "whole": whole(measurements),
+    }
+    page = (
+        (PAGES / "accuracy.md")
+        .read_text(encoding="utf-8")
+        .format(
+            date=date,
+            rows=measurements.rows,
+            remarks=(DOCS / "accuracy_remarks.md").read_text(encoding="utf-8").rstrip("\n"),
+            cold=COLD,
+            coverage=100 * spread.COVERAGE,
+            **{name: "\n".join(lines) for name, lines in sections.items()},
+        )
+    )
+    options.output.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

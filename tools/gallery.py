@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/gallery.md and docs/figures/: python tools/gallery.py (needs kaleido and a browser).
 
 The command under each figure draws it. A picture is redrawn only if the hash of its content has
@@ -27,14 +26,7 @@ from tools import DOCS, PAGES, ROOT
 PICTURES = DOCS / "figures"
 MARK = re.compile(r"<!-- ([0-9a-f]{12}) -->")
 
-PAGE = """# Gallery
-
-Written by `python tools/gallery.py`: every figure of [`bifurcate plot`](commands.md#plot), each drawn by the command under it from a
-[scenario](scenarios.md). Titles are computed from the data; footers say what the figure rests on. Vermilion dashes are standard attention,
-a solid blue line bifurcated attention, in every figure.
-
-{figures}
-"""
+PAGE = (PAGES / "gallery.md").read_text(encoding="utf-8")
 PART = """## {shows}
 
 {remark}
