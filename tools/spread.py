@@ -28,6 +28,7 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import VENDOR, Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
+from tools import PAGES
 from tools.carry import NO_GUIDE
 from tools.residuals import FAMILIES, Residuals, predicted_rows
 
@@ -54,22 +55,6 @@ PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
 # The tables of the file.
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
-FILE_HEAD = """\
-# How far measured times lie from predicted ones, as shares of these: {coverage:.0%} of them
-# are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date}
-# from {rows:,} rows; what the columns mean: simulator/timing/interval.py.
-coverage = {coverage}
-date = "{date}"
-source = "residuals of rows of {sources}"
-"""
-FILE_TABLES = {
-    "fitted": "Shapes that the fit of their GPU had not seen, over all GPUs.",
-    "carried": "The worst of GPUs left out in turn, predicted from the constants of the others.",
-    "peak": "What published peaks leave out: a share, and time of each launch [us].",
-    "gpu": "Shapes that the fit had not seen, of GPUs with rows enough of their own.",
-    "code": "On top: bifurcated calls from standard's constants; the paper's plain PyTorch steps; "
-    "engines under load (rows of serving runs under Apache-2.0).",
-}
 
 
 def spread(frame: pd.DataFrame) -> Spread:
@@ -322,16 +307,17 @@ def toml(tables: Mapping[str, Any], measurements: Measurements, date: str) -> st
     used = [table for kind, table in measurements.tables.items() if kind in FILE_KINDS]
     sources = sorted({str(name) for table in used for name in table["source"].dropna().unique()})
     rows = sum(len(table) for table in used)
-    lines = [FILE_HEAD.format(coverage=COVERAGE, date=date, rows=rows, sources=", ".join(sources))]
-    for name, comment in FILE_TABLES.items():
-        parts = tables[name].items()
-        nested = parts if name == "gpu" else [("", tables[name])]
-        lines.append(f"# {comment}")
-        for key, entries in nested:
-            lines.append(f"[{name}.{key}]" if key else f"[{name}]")
-            lines += [f"{family} = {_entry(item)}" for family, item in entries.items()]
-            lines.append("")
-    return "\n".join(lines)
+
+    def entries(table: Mapping[str, Spread]) -> str:
+        return "\n".join(f"{family} = {_entry(item)}" for family, item in table.items())
+
+    parts = {name: entries(table) for name, table in tables.items() if name != "gpu"}
+    parts["gpu"] = "\n\n".join(
+        f"[gpu.{card}]\n{entries(table)}" for card, table in tables["gpu"].items()
+    )
+    page = (PAGES / "spread.txt").read_text(encoding="utf-8")
+    head = {"coverage": COVERAGE, "date": date, "rows": rows, "sources": ", ".join(sources)}
+    return page.format(**head, **parts)
 
 
 def _entry(item: Spread) -> str:

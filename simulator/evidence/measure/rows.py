@@ -1,12 +1,10 @@
-"""The columns of each kind of row, and the row of a measured cell.
-
-The first columns match published measurements of the same kind, so one loader reads both. Every
-file ends with the same columns, which say how the row was measured.
-"""
+"""The columns of each kind of row (``columns.toml``), and the row of a measured cell."""
 
 import statistics
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from simulator._version import __version__
@@ -31,62 +29,16 @@ _LONGEST_NOTE = 160
 
 RowKind = Kind | Literal["counters"]
 
-FILES: dict[RowKind, str] = {
-    "memory": "memory_bandwidth.csv",
-    "attention": "shared_prefix_attention.csv",
-    "step": "decode_step.csv",
-    "gemm": "gemm.csv",
-    "elementwise": "elementwise.csv",
-    "counters": "hardware_counters.csv",
+_TABLES = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+_HOW = _TABLES.pop("how")
+FILES: dict[RowKind, str] = {kind: table["file"] for kind, table in _TABLES.items()}
+COLUMNS: dict[RowKind, tuple[str, ...]] = {
+    kind: (*table["columns"], *(() if kind == "counters" else _HOW))
+    for kind, table in _TABLES.items()
 }
 
 # The name that published rows give a stream in L2, which may be faster than memory.
 _L2_TESTS = {"stream_init": "l2_stream_write"}
-
-_HOW = (
-    *("l2_state", "repeats", "calls_per_repeat", "spread_fraction", "min_us", "max_us"),
-    *("launch_bound", "relative_error", "predicted_memory_bytes", "sm_clock_mhz_before"),
-    *("sm_clock_mhz_after", "temperature_c_before", "temperature_c_after", "measured_at"),
-    *("note", "cell"),
-)
-_CARD = ("source", "gpu", "framework", "version")
-
-COLUMNS: dict[RowKind, tuple[str, ...]] = {
-    "memory": (
-        *("source", "test", "gpu", "working_set_bytes", "threads", "occupancy_pct", "gb_per_s"),
-        *("framework", "version", "dtype", "timing", "status", "latency_us"),
-        *_HOW,
-    ),
-    "attention": (
-        *_CARD,
-        *("mode", "kernel", "timing", "dtype", "kv_dtype", "batch", "q_heads", "kv_heads"),
-        *("head_dim", "prefix_len", "suffix_len", "latency_us", "implementation", "attention"),
-        *("kv_layout", "expand_kv", "prompts", "samples", "context_tokens", "decoded_tokens"),
-        *("query_tokens", "status"),
-        *_HOW,
-    ),
-    "step": (
-        *("source", "table", "gpu", "model", "expand_kv", "weights_dtype", "tensor_parallel"),
-        *("context_tokens", "samples", "attention", "kernel", "kv_layout", "execution", "status"),
-        *("step_ms", "implementation", "operations", "prompts", "decoded_tokens", "layers"),
-        *("hidden_size", "q_heads", "kv_heads", "query_tokens", "framework", "version"),
-        *_HOW,
-    ),
-    "gemm": (*_CARD, "kernel", "dtype", "timing", "m", "n", "k", "latency_us", "status", *_HOW),
-    "elementwise": (
-        *_CARD,
-        *("timing", "dtype", "op", "rows", "width", "bytes", "latency_us", "status"),
-        *_HOW,
-    ),
-    "counters": (
-        *_CARD,
-        *("implementation", "attention", "kernel", "kv_layout", "expand_kv", "dtype", "prompts"),
-        *("samples", "q_heads", "kv_heads", "head_dim", "context_tokens", "decoded_tokens"),
-        *("query_tokens", "launches", "bytes_read", "bytes_written"),
-        *("account_launches", "account_bytes_read", "account_bytes_written"),
-        *("status", "measured_at", "note", "cell"),
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
