@@ -160,27 +160,16 @@ def template() -> str:
     }
     both, known = _compare("llama-2-7b", "h100-sxm", samples=16), factors()
     table = tomllib.loads(FACTORS.read_text(encoding="utf-8"))
-    left_out = table["left_out"]
     return PAGE.format(
-        runs=table["runs"],
-        sets=table["sets"],
         papers=len(table["sources"]),
         factors=_factor_rows(),
         query_nothing=known["multi-query", "nothing"],
         query_mlp=known["multi-query", "mlp"],
         query_heads=known["multi-query", "heads"],
         most_loss=known["H32-MQA", "nothing"].loss_change,
-        median_error=left_out["median_error"],
-        largest_error=left_out["largest_error"],
-        left_factors=left_out["factors"],
-        inside=left_out["inside"],
-        inconsistency=table["inconsistency"],
-        first=HEADLINES[0].measured,
-        second=HEADLINES[2].measured,
-        first_predicted=HEADLINES[0].predicted,
-        second_predicted=HEADLINES[2].predicted,
-        eager_16=HEADLINES[1].measured,
-        engine_16=both.speedup,
+        table=table,
+        ratios=HEADLINES,
+        both=both,
         flops=int(both.standard.totals.flops),
         headlines=_ratio_rows(HEADLINES),
         engines=_engine_rows(),

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from layouts import lay_out
 from torch import Tensor
 
 from simulator.errors import KernelError
 from simulator.evidence.kernels import KERNELS, find_kernel
 from simulator.evidence.kernels.inputs import call_of
-from simulator.evidence.kernels.layout import lay_out, packed_cache, per_sample_cache
+from simulator.evidence.kernels.layout import packed_cache, per_sample_cache
 from simulator.evidence.kernels.operators import flash, merge
 
 Draw = Callable[..., tuple[Tensor, ...]]

@@ -16,8 +16,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from layouts import lay_out  # noqa: E402
+
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.layout import attention_inputs, lay_out  # noqa: E402
+from simulator.evidence.kernels.layout import attention_inputs  # noqa: E402
 from simulator.evidence.kernels.operators import flash  # noqa: E402
 from simulator.evidence.measure import counters, grid  # noqa: E402
 from simulator.evidence.measure.cells import (  # noqa: E402

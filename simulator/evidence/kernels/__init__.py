@@ -105,7 +105,7 @@ class Implementation:
 
     @property
     def layout(self) -> Layout:
-        """The layout of its caches; see :func:`.layout.lay_out`."""
+        """The layout of its caches; see :mod:`.layout`."""
         return self.packing or self.kv_layout
 
     @property

@@ -29,7 +29,7 @@ _LONGEST_NOTE = 160
 
 RowKind = Kind | Literal["counters"]
 
-_TABLES = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+_TABLES: Any = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
 _HOW = _TABLES.pop("how")
 FILES: dict[RowKind, str] = {kind: table["file"] for kind, table in _TABLES.items()}
 COLUMNS: dict[RowKind, tuple[str, ...]] = {

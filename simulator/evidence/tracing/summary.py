@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from simulator.errors import TraceError
 from simulator.evidence.kernels import KERNELS, Layout
-from simulator.evidence.kernels.layout import lay_out
+from simulator.evidence.kernels.layout import attention_inputs
 from simulator.evidence.tracing.recorder import Trace, TracedOperation, Work, grouped, total, trace
 from simulator.evidence.tracing.target import explained, find_function
 from simulator.evidence.tracing.timing import operations_of
@@ -176,15 +177,12 @@ def _inputs(request: TraceRequest) -> Sequence[Tensor]:
     z = dict(request.sizes)
     if z["heads"] % z["kv_heads"]:
         raise TraceError(f"heads = {z['heads']} is not a multiple of kv_heads = {z['kv_heads']}")
-    context = (z["prompts"], z["kv_heads"], z["context_tokens"], z["head_dim"])
-    own = (z["prompts"], z["samples"], z["kv_heads"], z["decoded_tokens"], z["head_dim"])
-    query = (z["prompts"], z["samples"], z["heads"], z["head_dim"])
-    dtype = getattr(torch, TORCH_DTYPES[request.dtype])
-    made = [
-        torch.empty(sizes, dtype=dtype, device="meta")
-        for sizes in (query, context, context, own, own)
-    ]
-    return lay_out(request.stored, *made)
+    return attention_inputs(
+        SimpleNamespace(query_tokens=1, **z),
+        request.stored,
+        getattr(torch, TORCH_DTYPES[request.dtype]),
+        lambda sizes, dtype: torch.empty(sizes, dtype=dtype, device="meta"),
+    )
 
 
 def _setup(request: TraceRequest, execution: Execution) -> Setup:
