@@ -79,9 +79,10 @@ class Implementation:
         return cast("Attend", getattr(code, self.name))
 
     def _plan_and_attend(self, *inputs: "Tensor", scale: float | None = None) -> "Tensor":
-        from simulator.evidence.kernels.external import PLANS
+        from simulator.evidence.kernels.external import ADAPTERS
 
-        return PLANS[self.name](inputs, scale=scale).attend(*inputs)
+        _, plan = ADAPTERS[self.name]
+        return plan(inputs, scale=scale).attend(*inputs)
 
     def __call__(self, *inputs: "Tensor", **named: Any) -> "Tensor":
         """Attend: calling an implementation calls its function."""
@@ -158,11 +159,11 @@ class Implementation:
         graph
             Whether the call will be captured in a CUDA graph.
         """
-        from simulator.evidence.kernels.external import PLANS, Planned
+        from simulator.evidence.kernels.external import ADAPTERS, Planned
         from simulator.evidence.kernels.inputs import with_tokens
 
         if self.library is not None:
-            return PLANS[self.name](inputs, graph=graph)
+            return ADAPTERS[self.name][1](inputs, graph=graph)
         query, keys, _, decoded_keys, _ = inputs
         cached = [keys.shape[2] + decoded_keys.shape[3]]
         run = self.with_masks(with_tokens(query).shape[2], cached, query.device)
@@ -215,7 +216,8 @@ def find_kernel(name: str) -> Implementation:
     found = ALL_KERNELS[name]
     need_installed([name])
     if found.library is not None:
-        from simulator.evidence.kernels.external import CHECKS
+        from simulator.evidence.kernels.external import ADAPTERS
 
-        CHECKS[name]()
+        check, _ = ADAPTERS[name]
+        check()
     return found

@@ -339,11 +339,8 @@ def _flash_attention(choose: Callable[..., Any], head_dim: int) -> int:
     return int(version)
 
 
-PLANS: dict[str, Callable[..., Planned]] = {
-    "flashinfer_cascade": plan_flashinfer_cascade,
-    "vllm_cascade": plan_vllm_cascade,
-}
-CHECKS: dict[str, Callable[[], Any]] = {
-    "flashinfer_cascade": check_flashinfer_cascade,
-    "vllm_cascade": check_vllm_cascade,
+# How each kernel of another library is checked, and planned.
+ADAPTERS: dict[str, tuple[Callable[[], Any], Callable[..., Planned]]] = {
+    "flashinfer_cascade": (check_flashinfer_cascade, plan_flashinfer_cascade),
+    "vllm_cascade": (check_vllm_cascade, plan_vllm_cascade),
 }

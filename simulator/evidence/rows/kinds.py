@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
+from simulator.timing.interval import Family
 from simulator.units import MICROSECOND
 
 # A key of ``KINDS``.
@@ -84,6 +85,8 @@ class KindOfRow:
     least_bytes: _Figure | None = None
     least_flops: _Figure | None = None
     weights: Sequence[str] = ()
+    family: Family | None = None
+    alike: Sequence[str] = ()
 
     @property
     def needs(self) -> set[str]:

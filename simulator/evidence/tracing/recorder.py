@@ -240,20 +240,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def record(self, call: Call, flops: int = 0) -> None:
         """Record the kernels of one operator; the last is the operator itself."""
         costs = costs_of(call, _META)
-        for cost in costs:
-            last = cost is costs[-1]
-            caller = self._callers[0] if self._callers else call.name
+        caller = self._callers[0] if self._callers else call.name
+        for place, (name, read, written) in enumerate(costs, start=1):
             self.operations.append(
                 TracedOperation(
-                    name=cost.name,
-                    flops=flops if last else 0,
-                    bytes_read=cost.bytes_read,
-                    bytes_written=cost.bytes_written,
+                    name=name,
+                    flops=flops if place == len(costs) else 0,
+                    bytes_read=read,
+                    bytes_written=written,
                     launches=1,
                     module=self._module(),
-                    called_by="" if caller == cost.name else caller,
+                    called_by="" if caller == name else caller,
                     shapes=_shapes(call),
-                    dtype=str(call.read[0].dtype).removeprefix("torch.") if call.read else "",
+                    dtype=_type(call.read[0]) if call.read else "",
                     sizes=tuple(tuple(tensor.shape) for tensor in call.read),
                 )
             )
@@ -333,15 +332,17 @@ def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 
 
 def _shapes(call: Call) -> str:
-    """Describe an operator's tensors for people."""
-    before = ", ".join(_text(leaf) for leaf in tree_leaves(call.read))
-    after = ", ".join(_text(leaf) for leaf in call.written + call.fresh[:2])
+    """Describe an operator's tensors for people, by shape and type."""
+    before, after = (
+        ", ".join(f"{list(each.shape)} {_type(each)}" for each in side)
+        for side in (call.read, call.written + call.fresh[:2])
+    )
     return f"{before} -> {after}"
 
 
-def _text(tensor: Tensor) -> str:
-    """Describe a tensor's shape and dtype."""
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+def _type(tensor: Tensor) -> str:
+    """Return the name of a tensor's type."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @contextmanager
