@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
@@ -173,17 +173,9 @@ class _Preparer:
                 buffers[fills] = self.device.normal(shape, torch.float32)
             buffer = buffers[fills]
             function, check = stream_function(cell, buffer)
-            calls = self._calls(buffer.nbytes, 1)
-            prepared.append(
-                Prepared(
-                    cell=cell,
-                    one_pass=rotated(function, [()], calls),
-                    calls=calls,
-                    check=check,
-                    tolerance=TOLERANCES[torch.float32],
-                    l2_state="cold" if self._is_cold(buffer.nbytes) else "warm",
-                )
-            )
+            one = self._prepared(cell, function, [(buffer,)], check, arrange=lambda _: ())
+            reached: L2State = "cold" if self._is_cold(buffer.nbytes) else "warm"
+            prepared.append(replace(one, l2_state=reached))
         return prepared
 
     def _vectors(self, cell: Cell, *shapes: tuple[int, int]) -> Callable[[], list[Tensor]]:
