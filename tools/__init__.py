@@ -1,1 +1,26 @@
-"""Scripts that make this project's documents and shipped constants; not in the wheel."""
+"""Makes this project's documents, figures and shipped constants: folders, and tables of pages."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS, PAGES = ROOT / "docs", ROOT / "tools" / "pages"
+
+
+def table(columns: str, rows: Iterable[Iterable[object]]) -> list[str]:
+    """Return the lines of a table in Markdown.
+
+    Parameters
+    ----------
+    columns
+        Their names between bars; those of figures, on the right, end in ``>``.
+    rows
+        The cells of each row.
+
+    >>> table("card | rows>", [("l4", 12)])
+    ['| card | rows |', '| --- | ---: |', '| l4 | 12 |']
+    """
+    names = columns.split(" | ")
+    aligned = ["---:" if name.endswith(">") else "---" for name in names]
+    head = [name.removesuffix(">") for name in names]
+    return [f"| {' | '.join(map(str, row))} |" for row in (head, aligned, *rows)]

@@ -11,7 +11,7 @@ profiles.
 import argparse
 import datetime as dt
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,12 @@ from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import shipped_spreads
-from tools import carry, residuals, spread, spread_check
+from tools import DOCS, PAGES, ROOT, carry, residuals, spread, spread_check, table
 
 COLD = 1.5  # times the L2 cache
 SMALL_M = 256
 TOKENS = (8, 512)
-ROOT = Path(__file__).resolve().parent.parent
-DOCS, TIMING = ROOT / "docs", ROOT / "simulator" / "timing"
+TIMING = ROOT / "simulator" / "timing"
 SPREADS = TIMING / "spread.json"
 # The GPU whose constants each architecture takes over, and whether with its shares of bandwidth: the
 # A100 80GB stops at 1.55 TB/s of its 2.04, and the 40GB cards have no more than that.
@@ -44,13 +43,6 @@ CARRIED = {
     "Ada": ("l40s", True),
     "Blackwell": ("b200-sxm", True),
 }
-INTRODUCTION = """# How accurate are the times?
-
-Written by `python tools/accuracy.py` on {date} from {rows:,} rows that public projects timed on real GPUs; nobody's
-rows are part of this project, only the constants fitted to them. Errors are |predicted / measured - 1|. *Held out* means
-shapes that the fit had not seen: rows are dealt by whole head shapes, matrix shapes or cells, never singly.
-
-"""
 
 
 def errors(residuals: "np.ndarray") -> str:
@@ -64,24 +56,20 @@ def errors_of(rows: pd.DataFrame) -> str:
     return errors(np.log1p(rows["error"].to_numpy(dtype=np.float64)))
 
 
+ERRORS = "median> | 90th percentile> | bias>"
 ROWS_OF = {"module": ", modules", "eager": ", launched one by one"}
 
 
 def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
     """Tabulate the errors of each fit on held-out shapes."""
-    lines = [
-        "## Kernels, on shapes the fit has not seen\n",
-        "| GPU | rows of | constants for | rows | median | 90th percentile | bias |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for gpu_id, calibration in calibrations.items():
         for part in calibration.fits:
             what = NAMES.get(part.kind, part.kind).replace("_", " ").removesuffix(" module")
-            rows = f"{part.fitted.rows:,}"
-            cells = errors(part.fitted.held_out)
             what += ROWS_OF.get(part.rows, "")
-            lines.append(f"| {gpu_id} | {what} | {str(part.variant) or 'all'} | {rows} | {cells} |")
-    return lines
+            fitted, variant = part.fitted, str(part.variant) or "all"
+            rows.append((gpu_id, what, variant, f"{fitted.rows:,}", errors(fitted.held_out)))
+    return table(f"GPU | rows of | constants for | rows> | {ERRORS}", rows)
 
 
 def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series[float]":
@@ -99,27 +87,21 @@ def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series
 
 def regimes(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
     """Tabulate each kind of row by GPU, library, format and size."""
-    lines = [
-        "\n## By size\n",
-        f"*Cold*: keys and values of more than {COLD} times the L2 cache. *Held out* as above; *in sample* with the shipped",
-        "constants, of the rows' own library.\n",
-        "| rows | count | held out: median | 90th percentile | bias | in sample: median | 90th percentile | bias |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
+    lines = []
     for kind, dtype, sizes in SIZES:
         if kind not in measurements.tables:
             continue
-        table, held_out = measurements.tables[kind], unseen(calibrations, kind)
-        names = [table[name] for name in ("gpu_id", "framework", dtype)]
-        for (gpu, library, format_), part in table.groupby(names):
+        every, held_out = measurements.tables[kind], unseen(calibrations, kind)
+        names = [every[name] for name in ("gpu_id", "framework", dtype)]
+        for (gpu, library, format_), part in every.groupby(names):
             for word, chosen in sizes(part):
                 rows = validate(Measurements({kind: part[chosen]})).rows
                 if not len(rows):
                     continue
                 new = errors(held_out.reindex(part.index[chosen]).to_numpy())
                 name = f"{kind.replace('_', ' ')}, {gpu} {library} {format_}, {word}"
-                lines.append(f"| {name} | {len(rows):,} | {new} | {errors_of(rows)} |")
-    return lines
+                lines.append((name, f"{len(rows):,}", new, errors_of(rows)))
+    return table(f"rows | count> | held out: {ERRORS} | in sample: {ERRORS}", lines)
 
 
 def by_cache(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
@@ -154,88 +136,69 @@ SIZES: tuple[tuple[RowKind, str, Callable[[pd.DataFrame], Iterator[Any]]], ...] 
 
 def never_measured(found: residuals.Residuals) -> list[str]:
     """Tabulate each GPU's rows of every kind predicted from the constants of the other GPUs."""
-    lines = [
-        "\n## A GPU left out\n",
-        "Each GPU's rows from its published peaks and the mean of the *other* GPUs' constants at its clock, for no particular",
-        "library, as questions about a GPU never measured are answered. All cards left out are NVIDIA's, and of generations that",
-        "others here share or follow: of AMD's cards and of GB202 nothing is known. Kernels that no default would choose are left out.\n",
-        "| kernels | GPU left out | rows | median | 90th percentile | bias |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for (family, gpu_id), part in found.carried.groupby(["family", "gpu_id"], sort=True):
         logs = np.log(part["predicted_s"] / part["measured_s"]).to_numpy()
-        name = str(family).replace("_", " ")
-        lines.append(f"| {name} | {gpu_id} | {len(part):,} | {errors(logs)} |")
-    return lines
+        rows.append((str(family).replace("_", " "), gpu_id, f"{len(part):,}", errors(logs)))
+    return table(f"kernels | GPU left out | rows> | {ERRORS}", rows)
 
 
 def left_out(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
     """Tabulate each GPU predicted from the geometric mean of the others' constants."""
-    lines = [
-        "\n### Decode attention by library\n",
-        "Each GPU's decode attention (16-bit) from its published peaks and the geometric mean of the *other* GPUs'",
-        "constants at its clock: of the same kernel where another GPU ran it, else of all kernels.\n",
-        "| GPU left out | library | rows | all: median | 90th percentile | bias | cold: median | 90th percentile | bias |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    table = measurements.tables["decode_attention"]
-    for gpu_id in sorted(table["gpu_id"].dropna().unique()):
+    lines = []
+    every = measurements.tables["decode_attention"]
+    for gpu_id in sorted(every["gpu_id"].dropna().unique()):
         card = residuals.left_out(gpu_id, calibrations, measurements)
-        rows = table[(table["gpu_id"] == gpu_id) & (table["kv_dtype"] != "fp8")]
+        rows = every[(every["gpu_id"] == gpu_id) & (every["kv_dtype"] != "fp8")]
         used = [not is_fallback(attention_kernel(name, card), card) for name in rows["kernel"]]
         predicted = validate(Measurements({"decode_attention": rows[used]}), gpu=card).rows
         cold = cache_bytes(predicted) > COLD * card.l2_bytes
         for library, part in predicted.groupby("framework"):
-            lines.append(
-                f"| {gpu_id} | {library} | {len(part):,} | {errors_of(part)} | "
-                f"{errors_of(part[cold[part.index]])} |"
-            )
-    return lines
+            of_cold = errors_of(part[cold[part.index]])
+            lines.append((gpu_id, library, f"{len(part):,}", errors_of(part), of_cold))
+    return table(f"GPU left out | library | rows> | all: {ERRORS} | cold: {ERRORS}", lines)
 
 
 def shared_prefix(measurements: Measurements) -> list[str]:
     """Tabulate shared-prefix attention, also from the constants of standard attention alone."""
-    table = measurements.tables.get("shared_prefix_attention")
-    if table is None:
+    every = measurements.tables.get("shared_prefix_attention")
+    if every is None:
         return []
-    lines = [
-        "\n## Shared-prefix attention\n",
-        "| fitted to | predicted | rows | median | 90th percentile | bias |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    longest = table["prefix_len"].max()
-    for name, fitted in (
-        ("standard", table[table["mode"] == "standard"]),
-        ("both", table),
-        ("both, prefixes up to a quarter", table[table["prefix_len"] <= longest / 4]),
+    longest, bare = every["prefix_len"].max(), residuals.bare(str(every["gpu_id"].iloc[0]))
+    lines = []
+    for name, fitted, least, longer in (
+        ("standard", every[every["mode"] == "standard"], 0, ""),
+        ("both", every, 0, ""),
+        (
+            "both, prefixes up to a quarter",
+            every[every["prefix_len"] <= longest / 4],
+            longest / 4,
+            ", longer ones",
+        ),
     ):
-        gpu_id = str(table["gpu_id"].iloc[0])
-        card = calibrate(
-            Measurements({"shared_prefix_attention": fitted}), residuals.bare(gpu_id)
-        ).profile
-        for mode, rows in table.groupby("mode"):
-            far = rows[rows["prefix_len"] > longest / 4] if "quarter" in name else rows
-            predicted = validate(Measurements({"shared_prefix_attention": far}), gpu=card).rows
-            what = f"{mode}{', longer ones' if 'quarter' in name else ''}"
-            lines.append(f"| {name} | {what} | {len(far)} | {errors_of(predicted)} |")
-    return lines
+        card = calibrate(Measurements({"shared_prefix_attention": fitted}), bare).profile
+        for mode, rows in every[every["prefix_len"] > least].groupby("mode"):
+            predicted = validate(Measurements({"shared_prefix_attention": rows}), gpu=card).rows
+            lines.append((name, f"{mode}{longer}", len(rows), errors_of(predicted)))
+    columns = f"fitted to | predicted | rows> | {ERRORS}"
+    return ["\n## Shared-prefix attention\n", *table(columns, lines), ""]
 
 
 def whole(measurements: Measurements) -> list[str]:
     """Tabulate whole steps and the worst kinds of row with the shipped constants."""
     validation = validate(measurements)
     result = summarise(validation, measurements)
-    lines = [
-        "\n## Everything, with the shipped constants\n",
-        "| rows | count | median | 90th percentile | bias |",
-        "| --- | ---: | ---: | ---: | ---: |",
+    groups = [
+        (
+            group["value"].replace("_", " "),
+            f"{group['rows']:,}",
+            *(f"{100 * group[key]:.1f} %" for key in ("median_ape", "p90_ape", "bias")),
+        )
+        for group in result["groups"]
+        if group["by"] in ("kind", "kind, gpu, framework")
     ]
+    lines = table(f"rows | count> | {ERRORS}", groups)
     rows = timed(validation.rows)
-    for group in result["groups"]:
-        if group["by"] in ("kind", "kind, gpu, framework"):
-            part: Sequence[float] = [group[key] for key in ("median_ape", "p90_ape", "bias")]
-            cells = " | ".join(f"{100 * value:.1f} %" for value in part)
-            lines.append(f"| {group['value'].replace('_', ' ')} | {group['rows']:,} | {cells} |")
     steps = rows[rows["kind"] == "decode_step"]
     if len(steps):
         share = 100 * float((steps["ape"] <= 0.12).mean())  # noqa: PLR2004
@@ -250,26 +213,23 @@ def whole(measurements: Measurements) -> list[str]:
 
 def intervals(measurements: Measurements, found: residuals.Residuals) -> list[str]:
     """Tabulate the coverage of intervals on rows that they were not made from."""
-    lines = [
-        "\n## Do the intervals hold?\n",
-        f"`step_ms_low` and `step_ms_high` are to hold {100 * spread.COVERAGE:.0f} % of measured times. What they hold of rows that they were not",
-        "made from, and how many were shorter and longer:\n",
-        "| checked on | GPU | rows | inside | shorter | longer |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+    rows = [
+        (
+            f"{title}{item.what.replace('_', ' ')}",
+            item.gpu,
+            f"{item.rows:,}",
+            *(f"{100 * share:.0f} %" for share in (item.inside, item.below, item.above)),
+        )
+        for title, part in (
+            ("shapes held out: ", spread_check.fitted(found)),
+            ("GPU left out: ", spread_check.left_out(found)),
+            ("sum of ", spread_check.products(found)),
+            ("whole steps: ", spread_check.batches(measurements)),
+            ("whole steps: ", spread_check.cells(measurements)),
+        )
+        for item in part
     ]
-    for title, part in (
-        ("shapes held out: ", spread_check.fitted(found)),
-        ("GPU left out: ", spread_check.left_out(found)),
-        ("sum of ", spread_check.products(found)),
-        ("whole steps: ", spread_check.batches(measurements)),
-        ("whole steps: ", spread_check.cells(measurements)),
-    ):
-        lines += [
-            f"| {title}{item.what.replace('_', ' ')} | {item.gpu} | {item.rows:,} | "
-            f"{100 * item.inside:.0f} % | {100 * item.below:.0f} % | {100 * item.above:.0f} % |"
-            for item in part
-        ]
-    return lines
+    return table("checked on | GPU | rows> | inside> | shorter> | longer>", rows)
 
 
 def write_carried(measurements: Measurements, folder: Path) -> None:
@@ -291,7 +251,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=DOCS / "accuracy.md")
-    parser.add_argument("--remarks", type=Path, default=DOCS / "accuracy_remarks.md")
     parser.add_argument("--spreads", type=Path, default=SPREADS, help="file of the intervals")
     parser.add_argument(
         "--carry", action="store_true", help="write what other GPUs take over alone"
@@ -314,17 +273,28 @@ def main() -> None:
     spreads = spread.text(spread.spreads(found, measurements), measurements, date)
     options.spreads.write_text(spreads, encoding="utf-8")
     shipped_spreads.cache_clear()  # the page is about the new intervals
-    lines = [INTRODUCTION.format(date=date, rows=measurements.rows).rstrip("\n"), ""]
-    if options.remarks.exists():
-        lines += [options.remarks.read_text(encoding="utf-8").rstrip("\n"), ""]
-    lines += kernels_of(calibrations)
-    lines += regimes(measurements, calibrations)
-    lines += never_measured(found)
-    lines += left_out(measurements, calibrations)
-    lines += shared_prefix(measurements)
-    lines += intervals(measurements, found)
-    lines += whole(measurements)
-    options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sections = {
+        "kernels": kernels_of(calibrations),
+        "sizes": regimes(measurements, calibrations),
+        "never_measured": never_measured(found),
+        "left_out": left_out(measurements, calibrations),
+        "shared_prefix": shared_prefix(measurements),
+        "intervals": intervals(measurements, found),
+        "whole": whole(measurements),
+    }
+    page = (
+        (PAGES / "accuracy.md")
+        .read_text(encoding="utf-8")
+        .format(
+            date=date,
+            rows=measurements.rows,
+            remarks=(DOCS / "accuracy_remarks.md").read_text(encoding="utf-8").rstrip("\n"),
+            cold=COLD,
+            coverage=100 * spread.COVERAGE,
+            **{name: "\n".join(lines) for name, lines in sections.items()},
+        )
+    )
+    options.output.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ contain of each.
 """
 
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "accuracy.md"
+from tools import DOCS, PAGES, table
+
+PAGE = DOCS / "accuracy.md"
 BLOCK = re.compile(r"(<!-- from docs/accuracy.md -->\n).*?(<!-- end -->\n)", re.DOTALL)
 LINE = re.compile(r"(<!-- accuracy in a line -->\n).*?(<!-- end -->\n)", re.DOTALL)
 HELD_OUT, LEFT_OUT = "## Kernels, on shapes the fit has not seen", "## A GPU left out"
@@ -39,8 +41,8 @@ class Part:
     name: str
     kind: str = ""
     family: str = ""
-    constants: tuple[str, ...] = ("all",)
-    whole: tuple[str, ...] = ()
+    constants: Sequence[str] = ("all",)
+    whole: Sequence[str] = ()
 
     @property
     def families(self) -> set[str]:
@@ -50,36 +52,13 @@ class Part:
         return named | {f"whole steps: {name}" for name in self.whole}
 
 
-_LOW = ("fp8", "fp8_block", "int4", "mxfp4", "nvfp4")
-PARTS = (
-    Part("decode attention, 16 bits", "decode attention", "attention"),
-    Part("decode attention, 8-bit caches", "decode attention", "attention", ("fp8",)),
-    Part("latent attention, 16 bits", "mla decode", "latent attention"),
-    Part("latent attention, 8 bits", "mla decode", "latent attention", ("fp8",)),
-    Part("prefill attention, 16 bits", "prefill attention", "prefill attention"),
-    Part("products, 16 bits", "gemm", "gemm"),
-    Part("products, 8 and 4 bits", "gemm", "gemm", ("fp8", "fp8_block", "nvfp4")),
-    Part("experts, 16 bits", "moe", "experts"),
-    Part("experts, 8 and 4 bits", "moe", "experts", _LOW),
-    Part("sum of four products", family="sum of four products"),
-    Part("whole batches of TensorRT-LLM", "end to end", "", ("trtllm",), ("batches of trtllm",)),
-    Part("whole batches of vLLM", "end to end", "", ("vllm",), ("batches of vllm",)),
-    Part(
-        "the paper's own steps at 8K",
-        "decode step",
-        whole=tuple(
-            f"the paper's {step}"
-            for step in (
-                "bifurcated steps, compiled",
-                "bifurcated steps, eager",
-                "standard steps, eager",
-            )
-        ),
-    ),
+PARTS = tuple(
+    Part(**entry)
+    for entry in tomllib.loads((PAGES / "accuracy_summary.toml").read_text("utf-8"))["part"]
 )
 
 
-def table(heading: str, page: str) -> Iterator[dict[str, str]]:
+def rows_below(heading: str, page: str) -> Iterator[dict[str, str]]:
     """Yield the rows of the first table below a heading of the page, by column."""
     below = page.split(f"{heading}\n", 1)[1]
     lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
@@ -94,36 +73,32 @@ def table(heading: str, page: str) -> Iterator[dict[str, str]]:
 
 def summary(page: str) -> str:
     """Return the lines between the marks."""
-    held, left = list(table(HELD_OUT, page)), list(table(LEFT_OUT, page))
-    inside = list(table(INTERVALS, page))
-    count, on = _rows(page), " | ".join(ON)
+    held, left = list(rows_below(HELD_OUT, page)), list(rows_below(LEFT_OUT, page))
+    inside = list(rows_below(INTERVALS, page))
+    count, on = _rows(page), "> | ".join(ON)
     cards = ", ".join(sorted({row["GPU left out"] for row in left}))
-    lines = [
-        f"From {count} rows. Ranges are over GPUs and formats; left out in turn were {cards}:",
-        "",
-        f"| kind | median error, {on} | intervals contain, {on} |",
-        "| --- | ---: | ---: | ---: | ---: |",
-    ]
+    rows = []
     for part in PARTS:
         others = [row for row in left if row["kernels"] in part.families]
         # Sums and steps are of shapes held out.
         of_both = {on: {f"{on}: {name}" for name in part.families} for on in ON}
         of_both[ON[0]] |= part.families
-        cells = [
-            _range(_of(part, held), "median"),
-            _range(others, "median"),
-            *(
-                _range([row for row in inside if row["checked on"] in named], "inside")
-                for named in of_both.values()
-            ),
-        ]
-        lines.append(f"| {part.name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        covered = (
+            _range([row for row in inside if row["checked on"] in named], "inside")
+            for named in of_both.values()
+        )
+        medians = _range(_of(part, held), "median"), _range(others, "median")
+        rows.append((part.name, *medians, *covered))
+    head = (
+        f"From {count} rows. Ranges are over GPUs and formats; left out in turn were {cards}:\n\n"
+    )
+    columns = f"kind | median error, {on}> | intervals contain, {on}>"
+    return head + "\n".join(table(columns, rows)) + "\n"
 
 
 def line(page: str) -> str:
     """Return the summary in a line."""
-    held = list(table(HELD_OUT, page))
+    held = list(rows_below(HELD_OUT, page))
     attention, products = (
         _range(_of(part, held), "median")
         for part in PARTS

@@ -20,16 +20,16 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.units import KIB, format_tokens
+from tools import DOCS, PAGES, table
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs"
 MODEL, GPUS, KV_HEADS = "llama-2-7b", ("a100-sxm-80gb", "h100-sxm"), (32, 8, 1)
 SAMPLES = (1, 2, 4, 7, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONTEXTS = tuple(2**power for power in range(7, 18))
 
-PAGE = (Path(__file__).with_name("pages") / "cascade_rule.md").read_text(encoding="utf-8")
+PAGE = (PAGES / "cascade_rule.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -117,21 +117,17 @@ def causes(panel: Panel) -> Mapping[str, "Array"]:
 
 def cause_table(every: list[Panel]) -> str:
     """Tabulate how often and how much each part of the rule loses."""
-    lines = [
-        "| head shape, GPU | the rule | cells | median loss | largest loss | where |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
-    ]
+    rows = []
     for panel in every:
         found = {cause: mask for cause, mask in causes(panel).items() if mask.any()}
         for number, (cause, mask) in enumerate(found.items()):
             i, j = divmod(int(np.argmax(np.where(mask, panel.loss, -1))), len(SAMPLES))
-            lines.append(
-                f"| {'' if number else panel.title} | {cause} | {mask.sum()} of {panel.fits.sum()} "
-                f"| {percent(np.median(panel.loss[mask]))} "
-                f"| {percent(panel.loss[i, j])}, {panel.loss_ms[i, j]:.3g} ms "
-                f"| {SAMPLES[j]:,} samples of {format_tokens(CONTEXTS[i])} |"
-            )
-    return "\n".join(lines)
+            title, count = "" if number else panel.title, f"{mask.sum()} of {panel.fits.sum()}"
+            most = f"{percent(panel.loss[i, j])}, {panel.loss_ms[i, j]:.3g} ms"
+            where = f"{SAMPLES[j]:,} samples of {format_tokens(CONTEXTS[i])}"
+            rows.append((title, cause, count, percent(np.median(panel.loss[mask])), most, where))
+    columns = "head shape, GPU | the rule | cells> | median loss> | largest loss> | where"
+    return "\n".join(table(columns, rows))
 
 
 def percent(share: float) -> str:
@@ -183,17 +179,14 @@ def cell_text(panel: Panel, i: int, j: int) -> str:
     return f"{'B' if panel.shares[i, j] else 'S'} {sign}{100 * panel.loss[i, j]:.0f} %"
 
 
-def table(panel: Panel) -> str:
+def panel_table(panel: Panel) -> str:
     """Tabulate one panel, contexts downwards and samples to the right."""
-    lines = [
-        f"\n### {panel.title}\n",
-        "| context | " + " | ".join(f"{count:,}" for count in SAMPLES) + " |",
-        "| ---: |" + " ---: |" * len(SAMPLES),
-    ]
-    for i, context in enumerate(CONTEXTS):
-        cells = " | ".join(cell_text(panel, i, j) for j in range(len(SAMPLES)))
-        lines.append(f"| {format_tokens(context)} | {cells} |")
-    return "\n".join(lines)
+    rows = (
+        (format_tokens(context), *(cell_text(panel, i, j) for j in range(len(SAMPLES))))
+        for i, context in enumerate(CONTEXTS)
+    )
+    columns = " | ".join(f"{name}>" for name in ("context", *(f"{each:,}" for each in SAMPLES)))
+    return "\n".join([f"\n### {panel.title}\n", *table(columns, rows)])
 
 
 # One colour per agreed kind of attention, one scale per kind of mistake; the figures in the cells
@@ -278,6 +271,6 @@ def generated() -> dict[Path, str]:
         tie=percent(TIE_MARGIN),
         causes=cause_table(every),
         **findings(every),
-        tables="\n".join(table(panel) for panel in every),
+        tables="\n".join(map(panel_table, every)),
     )
-    return {FOLDER / "cascade_rule.md": page, FOLDER / "cascade_rule.svg": picture(every)}
+    return {DOCS / "cascade_rule.md": page, DOCS / "cascade_rule.svg": picture(every)}

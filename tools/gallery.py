@@ -1,4 +1,3 @@
-# ruff: noqa: E501 - the lines of a page are as long as its sentences
 """Write docs/gallery.md and docs/figures/: python tools/gallery.py (needs kaleido and a browser).
 
 The command under each figure draws it. A picture is redrawn only if the hash of its content has
@@ -22,20 +21,12 @@ from typing import Any
 from simulator.cli import main as bifurcate
 from simulator.views.plots.export import image
 from simulator.views.plots.registry import SHOWS
+from tools import DOCS, PAGES, ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs"
-PICTURES = FOLDER / "figures"
-PAGES = Path(__file__).with_name("pages")
+PICTURES = DOCS / "figures"
 MARK = re.compile(r"<!-- ([0-9a-f]{12}) -->")
 
-PAGE = """# Gallery
-
-Written by `python tools/gallery.py`: every figure of [`bifurcate plot`](commands.md#plot), each drawn by the command under it from a
-[scenario](scenarios.md). Titles are computed from the data; footers say what the figure rests on. Vermilion dashes are standard attention,
-a solid blue line bifurcated attention, in every figure.
-
-{figures}
-"""
+PAGE = (PAGES / "gallery.md").read_text(encoding="utf-8")
 PART = """## {shows}
 
 {remark}
@@ -134,7 +125,7 @@ def stale() -> list[Path]:
         mark = MARK.search(path.read_text(encoding="utf-8")) if path.exists() else None
         if mark is None or mark.group(1) != fingerprint(picture):
             found.append(path)
-    target = FOLDER / "gallery.md"
+    target = DOCS / "gallery.md"
     if not target.exists() or target.read_text(encoding="utf-8") != page():
         found.append(target)
     return found
@@ -145,7 +136,7 @@ def main() -> None:
     wanted = stale()
     if "--check" in sys.argv:
         if wanted:
-            names = ", ".join(str(path.relative_to(FOLDER.parent)) for path in wanted)
+            names = ", ".join(str(path.relative_to(ROOT)) for path in wanted)
             sys.exit(f"out of date: {names}; run python tools/gallery.py")
         return
     PICTURES.mkdir(exist_ok=True)
@@ -153,7 +144,7 @@ def main() -> None:
         path = PICTURES / picture.file
         if path in wanted:
             path.write_text(svg(picture), encoding="utf-8")
-    (FOLDER / "gallery.md").write_text(page(), encoding="utf-8")
+    (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,14 +3,12 @@
 
 The page follows the argument of Athiwaratkun et al. claim by claim. tools/refresh.py fills in the
 output of its commands; this script computes the other figures. A few measured times are quoted with
-their source. ``python tools/paper_claims.py --pictures`` redraws its pictures (needs kaleido and a
-browser).
+their source. The commands under its pictures draw them, with these files as output (which needs
+kaleido and a browser): docs/paper_latency.svg by the first, ``--width 1300``, and
+docs/paper_equal_quality.svg.
 """
 
-import contextlib
-import io
 import re
-import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping
@@ -26,21 +24,12 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import load
 from simulator.units import MILLISECOND
 from simulator.views.studies import FREED
+from tools import DOCS, PAGES
 from tools.size_factors import PATH as FACTORS
 
-PATH = Path(__file__).resolve().parent.parent / "docs" / "paper_claims.md"
-PICTURES = {
-    "paper_latency.svg": (
-        "plot latency-samples -m llama-2-7b --context 8K --kv-layout copies --width 1300 -o"
-    ),
-    "paper_equal_quality.svg": (
-        "tradeoff -m paper-1b-mha -g a100-sxm-40gb --context 2K -n 16 --kv-layout copies "
-        "--size-factor paper --figure"
-    ),
-}
+PATH = DOCS / "paper_claims.md"
 BLOCK = re.compile(r"^```console\n.*?^```$", re.MULTILINE | re.DOTALL)
 
-PAGES = Path(__file__).with_name("pages")
 PAGE = (PAGES / "paper_claims.md").read_text(encoding="utf-8")
 _TABLES = tomllib.loads((PAGES / "paper_claims.toml").read_text(encoding="utf-8"))
 
@@ -171,27 +160,16 @@ def template() -> str:
     }
     both, known = _compare("llama-2-7b", "h100-sxm", samples=16), factors()
     table = tomllib.loads(FACTORS.read_text(encoding="utf-8"))
-    left_out = table["left_out"]
     return PAGE.format(
-        runs=table["runs"],
-        sets=table["sets"],
         papers=len(table["sources"]),
         factors=_factor_rows(),
         query_nothing=known["multi-query", "nothing"],
         query_mlp=known["multi-query", "mlp"],
         query_heads=known["multi-query", "heads"],
         most_loss=known["H32-MQA", "nothing"].loss_change,
-        median_error=left_out["median_error"],
-        largest_error=left_out["largest_error"],
-        left_factors=left_out["factors"],
-        inside=left_out["inside"],
-        inconsistency=table["inconsistency"],
-        first=HEADLINES[0].measured,
-        second=HEADLINES[2].measured,
-        first_predicted=HEADLINES[0].predicted,
-        second_predicted=HEADLINES[2].predicted,
-        eager_16=HEADLINES[1].measured,
-        engine_16=both.speedup,
+        table=table,
+        ratios=HEADLINES,
+        both=both,
         flops=int(both.standard.totals.flops),
         headlines=_ratio_rows(HEADLINES),
         engines=_engine_rows(),
@@ -212,25 +190,6 @@ def generated() -> dict[Path, str]:
     return {PATH: page}
 
 
-def draw() -> None:
-    """Draw the page's pictures with the commands below them."""
-    from simulator.cli.main import build
-
-    for name, question in PICTURES.items():
-        path = PATH.parent / name
-        command, *words = [*question.split(), str(path)]
-        with contextlib.redirect_stdout(io.StringIO()):
-            build(command)(args=[command, *words], standalone_mode=False)
-        # The repository has no blanks at the end of a file.
-        path.write_text(path.read_text(encoding="utf-8").rstrip() + "\n", encoding="utf-8")
-
-
 def _commands(block: str) -> tuple[str, ...]:
     """Return the commands of a console block."""
     return tuple(line for line in block.splitlines() if line.startswith("$ "))
-
-
-if __name__ == "__main__":
-    if "--pictures" in sys.argv:
-        draw()
-    PATH.write_text(generated()[PATH], encoding="utf-8")

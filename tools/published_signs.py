@@ -26,12 +26,11 @@ from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
+from tools import DOCS, PAGES
 
 Sign = Literal["wins", "loses", "no gain"]
 MeasuredOn = Literal["kernel", "decode step", "whole batch"]
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs"
-PAGES = Path(__file__).with_name("pages")
 SIZES = ("samples", "context_tokens", "decoded_tokens")
 # What a group says of its cells, besides their fields.
 APART = ("model", "heads", "cells")
@@ -205,4 +204,4 @@ def generated() -> dict[Path, str]:
         missed=len(lines[False]),
         total=sum(map(len, lines.values())),
     )
-    return {FOLDER / "published_signs.md": page}
+    return {DOCS / "published_signs.md": page}

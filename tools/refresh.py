@@ -15,9 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools import accuracy_summary, cascade_rule, paper_claims, published_signs
+from tools import DOCS, ROOT, accuracy_summary, cascade_rule, paper_claims, published_signs, table
 
-ROOT = Path(__file__).resolve().parent.parent
 # Pages that are generated whole, except docs/accuracy.md, which needs measured rows.
 GENERATORS = (cascade_rule, published_signs, paper_claims)
 # Units that are kinds of values, and their descriptions in the documents.
@@ -29,7 +28,7 @@ BLOCK = re.compile(r"(^```console\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 
 def documents() -> list[Path]:
     """Return the documents that may contain commands."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def width_of(path: Path) -> int:
@@ -90,13 +89,10 @@ def _table(module: str, name: str, old: str) -> str:
         else:
             together.append(([f"`{column.key}`"], unit, meaning))
     with_units = any(unit for _, unit, _ in together)
-    lines = ["| field | unit | meaning |", "| --- | --- | --- |"]
-    if not with_units:
-        lines = ["| field | meaning |", "| --- | --- |"]
-    for keys, unit, meaning in together:
-        cells = [", ".join(keys), *([unit] if with_units else []), meaning]
-        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |"))
-    return f"<!-- fields of {module}.{name} -->\n" + "".join(f"{line}\n" for line in lines)
+    columns = "field | unit | meaning" if with_units else "field | meaning"
+    cells = ((", ".join(keys), *([unit] * with_units), meaning) for keys, unit, meaning in together)
+    lines = (line.replace("|  |", "| |") + "\n" for line in table(columns, cells))
+    return f"<!-- fields of {module}.{name} -->\n" + "".join(lines)
 
 
 def generated() -> dict[Path, str]:

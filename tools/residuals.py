@@ -15,7 +15,7 @@ from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.rows.kinds import RowKind
+from simulator.evidence.rows.kinds import KINDS, RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.dtypes import Precision
 from simulator.inputs.hardware import HardwareProfile
@@ -25,19 +25,9 @@ from simulator.timing.interval import Family, spread_names
 from simulator.timing.step import step_time
 from tools import carry
 
-# The family of kernels of a kind of row, and the columns that calls of one size share.
-FAMILIES: dict[RowKind, tuple[Family, tuple[str, ...]]] = {
-    "gemm": ("gemm", ("m",)),
-    "moe": ("experts", ("tokens",)),
-    "decode_attention": ("attention", ("batch", "kv_len")),
-    "shared_prefix_attention": ("attention", ("batch", "prefix_len")),
-    "prefill_attention": ("prefill_attention", ("batch", "q_len")),
-    "mla_decode": ("latent_attention", ("batch", "kv_len")),
-    "mla_prefill": ("latent_prefill", ("batch", "q_len")),
-    "elementwise": ("elementwise", ("rows", "width")),
-    "linear_attention": ("recurrence", ("batch", "seq_len")),
-    "sparse_attention": ("sparse_attention", ("batch", "past_len")),
-    "all_reduce": ("collective", ("message_bytes",)),
+# The kinds of row that give spreads, with their families of kernels.
+FAMILIES: dict[RowKind, Family] = {
+    kind: known.family for kind, known in KINDS.items() if known.family
 }
 # Variants that have no part in the constants for no particular library.
 APART = {Variant(stage.apart) for stage in STAGES if stage.apart}
@@ -128,7 +118,7 @@ def predicted_rows(
     group: Group, rows: pd.DataFrame, card: HardwareProfile, choice: ConstantsChoice
 ) -> pd.DataFrame:
     """Return a group's rows with the columns of :class:`Residuals`."""
-    family, size = FAMILIES[group.kind]
+    family, size = FAMILIES[group.kind], KINDS[group.kind].alike
     part = rows.loc[group.index]
     gpu_rates = rates(card, choice)
     step = step_time(group.operations, gpu_rates, group.execution)

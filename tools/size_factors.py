@@ -11,16 +11,11 @@ import csv
 import sys
 from pathlib import Path
 
-from simulator.answers.studies import PooledFactor, Studies, fit_studies
+from simulator.answers.studies import Studies, fit_studies
+from tools import PAGES, ROOT
 
-PATH = Path(__file__).resolve().parent.parent / "simulator" / "answers" / "size_factors.toml"
-HEAD = """\
-# Parameters of a family's models over multi-head's at equal loss, and their loss over multi-head's
-# at equal size, minus 1; low and high are the ends of 95 % intervals. kv_share: KV bytes over
-# multi-head's. papers: each one's own size factor. lines: of its runs in ../shared/training/
-# training_runs.csv, which has a source for each. matched_by: where the parameters went that the
-# smaller cache frees. Written by tools/size_factors.py; the method: simulator/answers/studies.py.
-"""
+PATH = ROOT / "simulator" / "answers" / "size_factors.toml"
+SUMMARY = ("runs", "sets", "run_spread", "between", "inconsistency")
 DIGITS = 5
 
 
@@ -35,12 +30,6 @@ def _value(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
-def _row(factor: PooledFactor) -> str:
-    """Write one family as an inline table, without what is not known."""
-    known = {key: value for key, value in vars(factor).items() if value is not None}
-    return f"    {_value(known)},\n"
-
-
 def toml(result: Studies, sources: dict[str, str]) -> str:
     """Return the content of the file.
 
@@ -49,46 +38,41 @@ def toml(result: Studies, sources: dict[str, str]) -> str:
     sources
         By paper: where its figures are from.
     """
-    summary = {
-        "runs": result.runs,
-        "sets": result.sets,
-        "run_spread": result.run_spread,
-        "between": result.between,
-        "inconsistency": result.inconsistency,
-    }
-    left_out = {
-        "factors": len(result.left_out),
-        "inside": sum(left.inside for left in result.left_out),
-        "median_error": result.median_error,
-        "largest_error": max(abs(left.error) for left in result.left_out),
-    }
-    exponents = {each.paper: [each.value, each.stderr] for each in result.exponents if each.own}
-    of_tokens = {
-        each.paper: [each.of_tokens, each.of_tokens_stderr]
-        for each in result.exponents
-        if each.of_tokens is not None
-    }
     held_out: dict[str, list[float]] = {}
     for each in result.held_out:
         held_out.setdefault(each.run.study, []).append(each.error)
-    foretold = {study: [min(errors), max(errors)] for study, errors in held_out.items()}
-    lines = [HEAD]
-    lines += [f"{key} = {_value(value)}\n" for key, value in summary.items()]
-    lines += ["# Each factor that another paper has too, predicted without its paper.\n"]
-    lines += [f"left_out = {_value(left_out)}\n"]
-    lines += [
-        "# -d ln L / d ln N and its standard error, where sizes tell it; others take the mean.\n"
-    ]
-    lines += [f"exponents = {_value(exponents)}\n"]
-    lines += ["# -d ln L / d ln D at equal size, and its standard error.\n"]
-    lines += [f"token_exponents = {_value(of_tokens)}\n"]
-    lines += [
-        "# The largest size of each set with three, from the smaller ones: least and most error.\n"
-    ]
-    lines += [f"held_out = {_value(foretold)}\n"]
-    lines += ["factors = [\n", *(_row(factor) for factor in result.factors), "]\n"]
-    lines += ["\n[sources]\n", *(f"{key} = {_value(text)}\n" for key, text in sources.items())]
-    return "".join(lines)
+    figures: dict[str, object] = {
+        **{name: getattr(result, name) for name in SUMMARY},
+        "left_out": {
+            "factors": len(result.left_out),
+            "inside": sum(left.inside for left in result.left_out),
+            "median_error": result.median_error,
+            "largest_error": max(abs(left.error) for left in result.left_out),
+        },
+        "exponents": {
+            each.paper: [each.value, each.stderr] for each in result.exponents if each.own
+        },
+        "token_exponents": {
+            each.paper: [each.of_tokens, each.of_tokens_stderr]
+            for each in result.exponents
+            if each.of_tokens is not None
+        },
+        "held_out": {study: [min(errors), max(errors)] for study, errors in held_out.items()},
+    }
+    # Each family without what is not known.
+    known = (
+        {key: value for key, value in vars(factor).items() if value is not None}
+        for factor in result.factors
+    )
+    return (
+        (PAGES / "size_factors.txt")
+        .read_text(encoding="utf-8")
+        .format(
+            **{name: _value(value) for name, value in figures.items()},
+            factors="\n".join(f"    {_value(each)}," for each in known),
+            sources="\n".join(f"{key} = {_value(text)}" for key, text in sources.items()),
+        )
+    )
 
 
 def sources_of(path: Path) -> dict[str, str]:

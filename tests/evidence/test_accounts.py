@@ -10,6 +10,7 @@ from collections.abc import Callable  # noqa: E402
 from builders import as_traced, attention_shape  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from layouts import lay_out  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from simulator.counts.attention.plain import merges_by_copy  # noqa: E402
@@ -19,7 +20,6 @@ from simulator.counts.operation import Operation  # noqa: E402
 from simulator.counts.transformer import attention  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
 from simulator.evidence.kernels import bifurcated as kernels_bifurcated  # noqa: E402
-from simulator.evidence.kernels.layout import lay_out  # noqa: E402
 from simulator.evidence.tracing import TracedOperation, trace  # noqa: E402
 
 Draw = Callable[..., tuple[Tensor, ...]]

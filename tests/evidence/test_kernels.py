@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layouts import lay_out
 from torch import Tensor
 
 from simulator.evidence.kernels import KERNELS
-from simulator.evidence.kernels.layout import lay_out
 
 Draw = Callable[..., tuple[Tensor, ...]]
 Reference = Callable[..., Tensor]

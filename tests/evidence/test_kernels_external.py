@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from layouts import lay_out
 from library_stand_ins import (
     VLLM_MODULES,
     install_flashinfer,
@@ -23,11 +24,10 @@ from torch import Tensor
 
 from simulator.errors import KernelError
 from simulator.evidence.kernels import EXTERNAL_KERNELS, find_kernel
-from simulator.evidence.kernels.flashinfer_cascade import plan as plan_flashinfer
+from simulator.evidence.kernels.external import plan_flashinfer_cascade as plan_flashinfer
+from simulator.evidence.kernels.external import plan_vllm_cascade as plan_vllm
 from simulator.evidence.kernels.inputs import Inputs
-from simulator.evidence.kernels.layout import lay_out
 from simulator.evidence.kernels.other_libraries import flashinfer_workspace_bytes
-from simulator.evidence.kernels.vllm_cascade import plan as plan_vllm
 
 Draw = Callable[..., Inputs]
 Reference = Callable[..., Tensor]

@@ -16,8 +16,8 @@ from library_stand_ins import Cascade  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from simulator.errors import KernelError  # noqa: E402
-from simulator.evidence.kernels.flashinfer_cascade import check  # noqa: E402
-from simulator.evidence.kernels.flashinfer_cascade import plan as plan_flashinfer  # noqa: E402
+from simulator.evidence.kernels.external import check_flashinfer_cascade as check  # noqa: E402
+from simulator.evidence.kernels.external import plan_flashinfer_cascade as plan_flashinfer  # noqa: E402
 from simulator.evidence.kernels.inputs import Inputs  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -7,13 +7,13 @@ import torch
 from builders import as_traced
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from layouts import lay_out
 from torch import Tensor
 
 from simulator.counts.attention.registry import PLAIN_KERNELS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.errors import KernelError
 from simulator.evidence.kernels import KERNELS
-from simulator.evidence.kernels.layout import lay_out
 from simulator.evidence.tracing import trace
 
 Draw = Callable[..., tuple[Tensor, ...]]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from simulator.counts.attention.latent import PLAIN_LATENT  # noqa: E402
+from simulator.evidence.kernels import latent  # noqa: E402
 from simulator.evidence.kernels.latent import expand  # noqa: E402
-from simulator.evidence.kernels.registry import LATENT_KERNELS  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
 
 # prompts, samples, heads, context tokens, own tokens
@@ -27,6 +27,7 @@ SIZES = st.tuples(
     st.integers(2, 200),
 )
 NOPE, ROPE, RANK, VALUE = 8, 4, 24, 6
+LATENT_KERNELS = {name: getattr(latent, name) for name in PLAIN_LATENT}
 UNGROUPED = [name for name in LATENT_KERNELS if "grouped" not in name]
 GROUPED = [name for name in LATENT_KERNELS if "grouped" in name]
 

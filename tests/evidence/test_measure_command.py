@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +217,8 @@ def test_what_failed_is_measured_again_when_asked(
 
     with monkeypatch.context() as patched:
         for name in ("bifurcated_flash", "standard_flash"):
-            patched.setitem(KERNELS, name, replace(KERNELS[name], function=broken))
+            code = f"simulator.evidence.kernels.{KERNELS[name].attention}"
+            patched.setattr(f"{code}.{name}", broken)
         assert here(*options).returncode == 0
     assert statuses_in(tmp_path) == {"error": 16}
     assert here(*options).returncode == 0

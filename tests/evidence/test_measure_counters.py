@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -183,28 +183,29 @@ def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
     """Run the child over three small cells on a stand-in for a card; return what ncu would see."""
     torch = pytest.importorskip("torch")
     fake_cuda = pytest.importorskip("fake_cuda")
-    from simulator.evidence.measure import counters_child
+    from simulator.evidence import kernels
+    from simulator.evidence.measure import device
 
     cuda = fake_cuda.FakeCuda(monkeypatch)
     card = cuda.card()
-    monkeypatch.setattr(counters_child, "open_device", lambda _: card)
+    monkeypatch.setattr(device, "open_device", lambda _: card)
     monkeypatch.setattr(torch.cuda, "cudart", lambda: Runtime(cuda.log))
 
     def run(until: float, broken: int | None = None) -> list[str]:
         path, seen = tmp_path / "cells.json", []
         small = [replace(cell, context_tokens=8, samples=2) for cell in three_cells()]
-        path.write_text(json.dumps([counters.as_json(cell) for cell in small]))
-        find = counters_child.find_kernel
+        path.write_text(json.dumps([asdict(cell) for cell in small]))
+        find = kernels.find_kernel
 
         def found(name: str) -> object:
             seen.append(name)
             cuda.broken = len(seen) - 1 == broken
             return find(name)
 
-        monkeypatch.setattr(counters_child, "find_kernel", found)
+        monkeypatch.setattr(kernels, "find_kernel", found)
         cuda.log.clear()
         try:
-            counters_child.main(until, str(path))
+            counters.call_kernels(until, str(path))
         except RuntimeError as problem:
             cuda.log.append(str(problem))
         finally:
@@ -243,7 +244,7 @@ def test_the_child_finds_this_package_wherever_it_is_started(
     body = (
         "import os\n"
         "ours, others = os.environ['PYTHONPATH'].split(':')\n"
-        "assert os.path.exists(ours + '/simulator/evidence/measure/counters_child.py')\n"
+        "assert os.path.exists(ours + '/simulator/evidence/measure/counters.py')\n"
         "assert others == '/elsewhere'\n"
         f"print({printed(kernels=KERNELS[:3])!r})"
     )
@@ -283,4 +284,4 @@ def test_each_kernel_is_counted_once_whatever_the_modes() -> None:
     # The paper's centre, and the contexts of one stored context against copies.
     assert {cell.context_tokens for cell in cells} == {8192, 16384, 32768}
     # A cell goes to the child process as JSON.
-    assert json.loads(json.dumps([counters.as_json(cell) for cell in cells[:3]]))
+    assert json.loads(json.dumps([asdict(cell) for cell in cells[:3]]))

@@ -183,16 +183,17 @@ def spoil(
     monkeypatch: pytest.MonkeyPatch, name: str, fault: Callable[[], None], *, call: int = 0
 ) -> None:
     """Make a kernel do something before its call of that number, 0 for every call."""
-    kernel, calls = KERNELS[name], 0
+    kernel, calls = KERNELS[name].function, 0
 
     def attend(*inputs: torch.Tensor) -> torch.Tensor:
         nonlocal calls
         calls += 1
         if call in (0, calls):
             fault()
-        return kernel.function(*inputs)
+        return kernel(*inputs)
 
-    monkeypatch.setitem(KERNELS, name, replace(kernel, function=attend))
+    code = f"simulator.evidence.kernels.{KERNELS[name].attention}"
+    monkeypatch.setattr(f"{code}.{name}", attend)
 
 
 def test_a_whole_run_has_every_row_in_both_modes(cuda: FakeCuda, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from layouts import lay_out  # noqa: E402
+
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.layout import attention_inputs, lay_out  # noqa: E402
+from simulator.evidence.kernels.layout import attention_inputs  # noqa: E402
 from simulator.evidence.kernels.operators import flash  # noqa: E402
 from simulator.evidence.measure import counters, grid  # noqa: E402
 from simulator.evidence.measure.cells import (  # noqa: E402
@@ -368,7 +370,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from simulator.evidence.kernels import KERNELS
+from simulator.evidence.kernels import standard
 from simulator.evidence.measure import grid
 from simulator.evidence.measure.device import CudaDevice
 from simulator.evidence.measure.cells import AttentionCell, Selection
@@ -377,14 +379,14 @@ from simulator.evidence.measure.runner import Settings, run
 from simulator.evidence.measure.store import Store
 
 name, folder = "standard_flash_expanded", Path(sys.argv[1])
-kernel = KERNELS[name]
+kernel = standard.standard_flash_expanded
 
 def attend(*inputs):
-    output = kernel.function(*inputs)
+    output = kernel(*inputs)
     {fault}
     return output
 
-KERNELS[name] = replace(kernel, function=attend)
+standard.standard_flash_expanded = attend
 first = next(cell for cell in grid.default_grid().cells if isinstance(cell, AttentionCell))
 cells = tuple(
     replace(first, kernel=other, kv_heads=8, context_tokens=1024, samples=4, mode=mode)

@@ -8,8 +8,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from layouts import lay_out  # noqa: E402
+
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.layout import attention_inputs, lay_out  # noqa: E402
+from simulator.evidence.kernels.layout import attention_inputs  # noqa: E402
 from simulator.evidence.measure.cells import MEMORY_TESTS, AttentionCell, MemoryCell  # noqa: E402
 from simulator.evidence.measure.correctness import (  # noqa: E402
     attention_error,

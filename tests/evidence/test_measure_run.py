@@ -362,14 +362,15 @@ def journalled(plan: Selection, folder: Path) -> Environment:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, name: str, fault: object) -> None:
     """Make a kernel raise, or return something else."""
-    kernel = KERNELS[name]
+    kernel = KERNELS[name].function
 
     def attend(*inputs: torch.Tensor) -> torch.Tensor:
         if isinstance(fault, BaseException):
             raise fault
-        return fault(kernel.function(*inputs))
+        return fault(kernel(*inputs))
 
-    monkeypatch.setitem(KERNELS, name, replace(kernel, function=attend))
+    code = f"simulator.evidence.kernels.{KERNELS[name].attention}"
+    monkeypatch.setattr(f"{code}.{name}", attend)
 
 
 def raising(problem: Exception) -> object:

@@ -15,6 +15,7 @@ from simulator.evidence.measure.correctness import reference_attention, relative
 from simulator.evidence.measure.steps import step_caches  # noqa: E402
 from simulator.evidence.measure.transformer import TOP_K, Decoder, Sampler  # noqa: E402
 from simulator.evidence.tracing import Trace, trace  # noqa: E402
+from simulator.evidence.tracing.recorder import grouped, total  # noqa: E402
 from simulator.inputs.model import LayerGroup, ModelShape  # noqa: E402
 from simulator.inputs.presets import load_model  # noqa: E402
 from simulator.inputs.workload import Workload  # noqa: E402
@@ -85,16 +86,17 @@ def traced(model: ModelShape, kernel: str) -> Trace:
 
 def by_operation(found: Trace) -> dict[str, list[float]]:
     """Sum a trace by the module below the layer: FLOPs, bytes read, bytes written, launches."""
-    groups = found.grouped(
+    groups = grouped(
+        found.operations,
         lambda operation: next(
             part
             for part in operation.module.split(".")
             if part not in ("Decoder", "layers") and not part.isdigit()
-        )
+        ),
     )
     return {
         name: [each.flops, each.bytes_read, each.bytes_written, each.launches]
-        for name, each in groups.items()
+        for name, each in ((name, total(equal)) for name, equal in groups.items())
     }
 
 

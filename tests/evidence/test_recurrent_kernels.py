@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from simulator.counts.attention.linear import LinearShape, convolution, recurrence  # noqa: E402
 from simulator.evidence.kernels.recurrent import convolution_step, decay_step, delta_step  # noqa: E402
-from simulator.evidence.kernels.registry import RECURRENCES  # noqa: E402
 from simulator.inputs.model import Rule  # noqa: E402
 
 # batch, heads of keys, states for each, key width, value width
@@ -94,7 +93,8 @@ def test_the_account_has_the_flops_and_the_states_of_the_code(
     if rule == "decay":
         del tokens["strength"]
     with FlopCounterMode(display=False) as counter:
-        output, new = RECURRENCES[rule](state.double(), **tokens)
+        step = decay_step if rule == "decay" else delta_step
+        output, new = step(state.double(), **tokens)
     shape = LinearShape(
         batch=batch, k_heads=k_heads, k_dim=k_dim, v_heads=k_heads * group, v_dim=v_dim, rule=rule
     )

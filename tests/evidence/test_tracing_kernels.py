@@ -12,11 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layouts import lay_out
 from torch import Tensor
 
 from simulator.evidence.kernels import KERNELS
 from simulator.evidence.kernels.bifurcated import CHUNKS
-from simulator.evidence.kernels.layout import lay_out
 from simulator.evidence.tracing import trace
 
 Draw = Callable[..., tuple[Tensor, ...]]

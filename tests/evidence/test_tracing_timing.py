@@ -7,12 +7,12 @@ torch = pytest.importorskip("torch")
 from collections.abc import Callable  # noqa: E402
 
 from builders import llama_3_8b_attention  # noqa: E402
+from layouts import lay_out  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from simulator.counts.attention.registry import PLAIN_KERNELS  # noqa: E402
 from simulator.evidence.fit.solver import with_constants  # noqa: E402
 from simulator.evidence.kernels import KERNELS  # noqa: E402
-from simulator.evidence.kernels.layout import lay_out  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
 from simulator.evidence.tracing.timing import operations_of  # noqa: E402
 from simulator.inputs.hardware import load_hardware  # noqa: E402

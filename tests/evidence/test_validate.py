@@ -126,23 +126,20 @@ def test_the_paper_s_totals_per_layer() -> None:
     l2 = 50 * 2**20
     repeated = paper_code.account(cell(), l2)
     # The repeat reads U and writes 4 U; flash reads 4 U up to the current position.
-    assert repeated.streamed["repeat"] == 4 * 5 * u
-    assert repeated.streamed["flash"] == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
+    assert repeated["repeat"] == 4 * 5 * u
+    assert repeated["flash"] == pytest.approx(4 * 4 * u * (8192 + 64) / 8320)
     grouped = paper_code.account(cell(expand_kv=False), l2)
-    assert (grouped.streamed["repeat"], grouped.streamed["flash"]) == (
-        0,
-        pytest.approx(4 * u * (8192 + 64) / 8320),
-    )
+    assert (grouped["repeat"], grouped["flash"]) == (0, pytest.approx(4 * u * (8192 + 64) / 8320))
     # Rebuilt: each sample asks for U and writes it.
     rebuilt = paper_code.account(cell(rebuilt=True), l2)
-    assert rebuilt.streamed["strided_cat"] == pytest.approx(4 * 2 * u)
+    assert rebuilt["strided_cat"] == pytest.approx(4 * 2 * u)
     # Plain copies of many samples: the context once, since L2 keeps 16.8 MB, and U written.
     many = paper_code.account(cell(rebuilt=True, samples=256), l2)
-    assert many.streamed["cat"] == pytest.approx(u * 8192 / 8320 + 256 * u * 128 / 8320 + 256 * u)
+    assert many["cat"] == pytest.approx(u * 8192 / 8320 + 256 * u * 128 / 8320 + 256 * u)
     # Compiled, the math path reads U from memory, and again for three more query heads.
     fused = paper_code.account(cell(kernel="sdpa-math", compiled=True), l2)
-    assert (fused.streamed["pass"], fused.streamed["fused_read"]) == (4 * u, 3 * 4 * u)
-    assert fused.streamed["repeat"] == 0
+    assert (fused["pass"], fused["fused_read"]) == (4 * u, 3 * 4 * u)
+    assert fused["repeat"] == 0
 
 
 @pytest.mark.parametrize("bifurcated", [False, True])
@@ -150,13 +147,13 @@ def test_a_repeat_of_one_is_a_plain_copy(bifurcated: bool) -> None:
     """Llama-2-7B has as many KV heads as query heads: eager code copies, compiled code does not."""
     kernel = "einsum" if bifurcated else "flash2"
     one = cell(model=load_model("llama-2-7b"), bifurcated=bifurcated, kernel=kernel)
-    eager = paper_code.account(one, 50 * 2**20).streamed
+    eager = paper_code.account(one, 50 * 2**20)
     u = 2 * 32 * 128 * 8320 * 2
     copied = (8192 + 4 * 128) / 8320 * u if bifurcated else 4 * u
     logits = 2 * 32 * 4 * 8320 * bifurcated
     assert eager["repeat"] == 0
     assert eager["pass"] == pytest.approx(2 * copied + 6 * logits)
-    compiled = paper_code.account(replace(one, compiled=True), 50 * 2**20).streamed
+    compiled = paper_code.account(replace(one, compiled=True), 50 * 2**20)
     assert compiled["fused_read"] == compiled["fused_copy"] == 0
 
 
@@ -165,8 +162,8 @@ def test_a_bifurcated_step_of_the_paper_hardly_grows_with_samples_in_kv() -> Non
     one, many = (
         paper_code.account(cell(bifurcated=True, kernel="einsum", samples=b), 0) for b in (1, 64)
     )
-    assert one.values_bytes == many.values_bytes
-    assert many.streamed["pass"] == pytest.approx(64 * one.streamed["pass"])
+    assert one["values"] == many["values"]
+    assert many["pass"] == pytest.approx(64 * one["pass"])
 
 
 @needs_rows

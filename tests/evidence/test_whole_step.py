@@ -22,6 +22,8 @@ from simulator.evidence.measure.cells import StepCell  # noqa: E402
 from simulator.evidence.measure.steps import attention, step_caches  # noqa: E402
 from simulator.evidence.measure.transformer import TOP_K, Decoder  # noqa: E402
 from simulator.evidence.tracing import Trace, trace  # noqa: E402
+from simulator.evidence.tracing.recorder import grouped  # noqa: E402
+from simulator.evidence.tracing.recorder import total as traced_total  # noqa: E402
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype  # noqa: E402
 from simulator.inputs.model import LayerGroup, ModelShape  # noqa: E402
 from simulator.inputs.presets import load_model  # noqa: E402
@@ -99,10 +101,10 @@ def by_module(found: Trace, names: Sequence[str]) -> Figures:
     def name_of(module: str) -> str:
         return next((part for part in reversed(module.split(".")) if part in names), module)
 
-    groups = found.grouped(lambda operation: name_of(operation.module))
+    groups = grouped(found.operations, lambda operation: name_of(operation.module))
     return {
         name: (each.flops, each.bytes_read, each.bytes_written, each.launches)
-        for name, each in groups.items()
+        for name, each in ((name, traced_total(equal)) for name, equal in groups.items())
     }
 
 

@@ -1,7 +1,7 @@
 """Memory layouts of KV caches, and views of them as one tensor without copying.
 
 An engine chooses the layout of its caches once; a kernel then runs thousands of steps over them.
-:func:`lay_out` makes that choice before anything is traced or timed:
+:func:`attention_inputs` makes that choice before anything is traced or timed:
 
 ========  ==========================================================================
 shared    one context per prompt, each sample's decoded tokens apart (what kernels are given)
@@ -26,51 +26,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from simulator.evidence.kernels.inputs import Inputs, call_of
+from simulator.evidence.kernels.inputs import Inputs
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS
 
 if TYPE_CHECKING:
-    from simulator.evidence.kernels.registry import Layout
+    from simulator.evidence.kernels import Layout
 
 # A function that makes a random tensor of a shape.
 Normal = Callable[[tuple[int, ...], torch.dtype], Tensor]
+# The layouts in which one buffer holds context and decoded tokens.
+JOINED = ("copies", "packed", "paged")
 # prompts, samples, context tokens, decoded tokens
 Sizes = tuple[int, int, int, int]
-
-
-def lay_out(layout: "Layout", *inputs: Tensor) -> Inputs:
-    """Arrange the five inputs of a kernel as an engine would store them.
-
-    Under ``copies`` the query is ``[prompts * samples, 1, ...]``, and so is every cache; the
-    kernel's output, viewed like the original query, is the same.
-
-    Raises
-    ------
-    KernelError
-        If the tensors do not match.
-    """
-    call = call_of(*inputs)
-    query, context_keys, context_values, decoded_keys, decoded_values = inputs
-    join = JOINED.get(layout)
-    if join is None:
-        return query, context_keys, context_values, decoded_keys, decoded_values
-    if layout == "copies":
-        query = query.flatten(0, 1).unsqueeze(1)
-    sizes = (call.prompts, call.samples, call.context_tokens, call.decoded_tokens)
-    (keys, own_keys), (values, own_values) = (
-        parts(join(*each), layout, sizes)
-        for each in ((context_keys, decoded_keys), (context_values, decoded_values))
-    )
-    return query, keys, values, own_keys, own_values
 
 
 def attention_inputs(
     cell: Any, layout: "Layout", dtype: torch.dtype, normal: Normal, *, query: bool = True
 ) -> Inputs:
-    """Allocate one layer's query and caches directly in a layout.
+    """Allocate one layer's query and caches in a layout.
 
-    :func:`lay_out` does the same from separate caches, but takes
-    twice the memory for a moment.
+    Under ``copies`` the query is ``[prompts * samples, 1, ...]``, and so is every cache; the
+    kernel's output, viewed like a query by prompts and samples, is the same.
 
     Parameters
     ----------
@@ -244,7 +220,3 @@ def storage_of(tensor: Tensor) -> int:
     """Return the identity of a tensor's storage; on the meta device it has no address."""
     identity: int = tensor.untyped_storage()._cdata  # noqa: SLF001
     return identity
-
-
-# The layouts in which one buffer holds context and decoded tokens, and what makes it of both.
-JOINED = {"copies": rebuild, "packed": packed_cache, "paged": page_pool}

@@ -5,13 +5,14 @@ interleaved, so that a drifting clock affects all of them equally.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from simulator.counts import memory
 from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind as OperationKind
 from simulator.counts.operation import Operation
+from simulator.counts.pieces import elementwise
 from simulator.counts.transformer import decode_operations
 from simulator.evidence.kernels import ALL_KERNELS, Implementation
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, PAGE_TOKENS, workspace_bytes
@@ -39,14 +40,8 @@ _MEMORY_TESTS = {
 }
 MEMORY_TESTS = tuple(_MEMORY_TESTS)
 ELEMENTWISE_OPS = (
-    "residual_add",
-    "silu",
-    "to_float32",
-    "copy",
-    "rmsnorm",
-    "layernorm",
-    "softmax",
-    "embedding",
+    *("residual_add", "silu", "to_float32", "copy"),
+    *("rmsnorm", "layernorm", "softmax", "embedding"),
 )
 
 
@@ -62,22 +57,25 @@ class _Cell:
         ``cold`` rotates over buffers larger than L2, ``warm`` uses the same ones again and again.
     stage
         Cells of a lower stage are measured first.
+    kind
+        The kind of its row.
+    name, text
+        What differs between cells of a group besides the mode, and the name of the group; a name
+        says each size after the letter that docs/nomenclature.md gives it.
     """
 
     dtype: Dtype = "bf16"
     mode: Mode = "graph"
     l2: L2State = "cold"
     stage: int = field(default=0, compare=False)
+    kind: ClassVar[Kind]
+    name: ClassVar[str] = ""
+    text: ClassVar[str]
 
     @property
     def group(self) -> str:
         """Cells with the same text are timed interleaved."""
-        raise NotImplementedError
-
-    @property
-    def variant(self) -> str:
-        """The part of the name that differs between cells of a group."""
-        return self.mode
+        return self.text.format(self)
 
     @property
     def graph(self) -> bool:
@@ -87,7 +85,7 @@ class _Cell:
     @property
     def key(self) -> str:
         """The cell's name in the rows: no two cells share it, and it never changes."""
-        return f"{self.group} {self.variant}"
+        return f"{self.group} {self.name.format(self)}{self.mode}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +104,7 @@ class _KernelCell(_Cell):
     samples: int
     prompts: int = 1
     query_tokens: int = 1
+    name: ClassVar[str] = "{0.kernel} "
 
     @property
     def implementation(self) -> Implementation:
@@ -126,11 +125,6 @@ class _KernelCell(_Cell):
             f"md{self.decoded_tokens} {self.dtype}"
         )
 
-    @property
-    def variant(self) -> str:
-        """Kernel and mode."""
-        return f"{self.kernel} {self.mode}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionCell(_KernelCell):
@@ -139,13 +133,8 @@ class AttentionCell(_KernelCell):
     heads: int
     kv_heads: int
     head_dim: int
-    kind: Kind = field(default="attention", init=False)
-
-    @property
-    def group(self) -> str:
-        """Sizes, dtype and L2 state."""
-        heads = f"h{self.heads} g{self.kv_heads} k{self.head_dim}"
-        return f"attention {heads} {self.sizes} {self.l2}"
+    kind: ClassVar[Kind] = "attention"
+    text: ClassVar[str] = "attention h{0.heads} g{0.kv_heads} k{0.head_dim} {0.sizes} {0.l2}"
 
     def operations(self, resident_blocks: int) -> list[Operation]:
         """List the operations of one call, as plain PyTorch runs them.
@@ -175,10 +164,14 @@ class AttentionCell(_KernelCell):
 
 @dataclass(frozen=True, kw_only=True)
 class StepCell(_KernelCell):
-    """One whole decode step of a plain PyTorch transformer with random weights."""
+    """One whole decode step of a plain PyTorch transformer with random weights.
+
+    Between two steps the weights pass through L2.
+    """
 
     model: ModelShape
-    kind: Kind = field(default="step", init=False)
+    kind: ClassVar[Kind] = "step"
+    text: ClassVar[str] = "step {0.model_key} {0.sizes}"
 
     @property
     def heads(self) -> int:
@@ -200,11 +193,6 @@ class StepCell(_KernelCell):
         """The model's name and the sizes a user might change under it."""
         name = "-".join(self.model.name.replace(",", " ").split())
         return f"{name} L{self.model.layers} d{self.model.hidden_size} g{self.model.kv_heads}"
-
-    @property
-    def group(self) -> str:
-        """Model, sizes and dtype; between two steps the weights pass through L2."""
-        return f"step {self.model_key} {self.sizes}"
 
     @property
     def setup(self) -> Setup:
@@ -233,13 +221,43 @@ class StepCell(_KernelCell):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GemmCell(_Cell):
+class _StreamingCell(_Cell):
+    """The cells of one kernel that reads and writes each byte once.
+
+    Attributes
+    ----------
+    operation
+        Kind of its operation.
+    """
+
+    operation: ClassVar[OperationKind]
+
+    @property
+    def moved(self) -> tuple[float, float]:
+        """Bytes read and written."""
+        raise NotImplementedError
+
+    def operations(self, resident_blocks: int) -> list[Operation]:
+        """Return the kernel."""
+        del resident_blocks
+        read, written = self.moved
+        return [elementwise(self.kind, read, written, kind=self.operation)]
+
+    def call_bytes(self) -> tuple[float, float]:
+        """Return the bytes of one set of inputs, and the bytes that a call allocates."""
+        return self.moved
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemmCell(_StreamingCell):
     """One matrix product y[m, n] = x[m, k] W[n, k]^T."""
 
     m: int
     n: int
     k: int
-    kind: Kind = field(default="gemm", init=False)
+    kind: ClassVar[Kind] = "gemm"
+    text: ClassVar[str] = "gemm m{0.m} n{0.n} k{0.k} {0.dtype} {0.l2}"
+    operation: ClassVar[OperationKind] = "gemm"
 
     @property
     def moved(self) -> tuple[float, float]:
@@ -247,29 +265,26 @@ class GemmCell(_Cell):
         element = DTYPE_BYTES[self.dtype]
         return (self.m + self.n) * self.k * element, self.m * self.n * element
 
-    def operations(self, _: int) -> list[Operation]:
+    def operations(self, resident_blocks: int) -> list[Operation]:
         """Return the product."""
-        flops = 2 * self.m * self.n * self.k
-        return [replace(moving(self, "gemm"), flops=flops, dtype=self.dtype)]
-
-    def call_bytes(self) -> tuple[float, float]:
-        """Return the bytes of one set of inputs, and the bytes that a call allocates."""
-        return self.moved
-
-    @property
-    def group(self) -> str:
-        """Sizes, dtype and L2 state."""
-        return f"gemm m{self.m} n{self.n} k{self.k} {self.dtype} {self.l2}"
+        (product,) = super().operations(resident_blocks)
+        return [replace(product, flops=2 * self.m * self.n * self.k, dtype=self.dtype)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ElementwiseCell(_Cell):
-    """One elementwise, norm or gather kernel over ``rows`` vectors of ``width`` values."""
+class ElementwiseCell(_StreamingCell):
+    """One elementwise, norm or gather kernel over ``rows`` vectors of ``width`` values.
+
+    All operations of one size are interleaved.
+    """
 
     op: str
     rows: int
     width: int
-    kind: Kind = field(default="elementwise", init=False)
+    kind: ClassVar[Kind] = "elementwise"
+    name: ClassVar[str] = "{0.op} "
+    text: ClassVar[str] = "elementwise r{0.rows} w{0.width} {0.dtype} {0.l2}"
+    operation: ClassVar[OperationKind] = "elementwise"
 
     @property
     def moved(self) -> tuple[float, float]:
@@ -284,34 +299,28 @@ class ElementwiseCell(_Cell):
             "embedding": (vectors + 8 * self.rows, vectors),
         }.get(self.op, (vectors, vectors))
 
-    def operations(self, _: int) -> list[Operation]:
+    def operations(self, resident_blocks: int) -> list[Operation]:
         """Return the kernel."""
-        return [moving(self, "gather" if self.op == "embedding" else "elementwise")]
+        (kernel,) = super().operations(resident_blocks)
+        return [replace(kernel, kind="gather") if self.op == "embedding" else kernel]
 
     def call_bytes(self) -> tuple[float, float]:
         """Return the bytes of one set of inputs, and the bytes that a call allocates."""
         read, written = self.moved
         return read, 2 * written
 
-    @property
-    def group(self) -> str:
-        """Sizes, dtype and L2 state; all operations of one size are interleaved."""
-        return f"elementwise r{self.rows} w{self.width} {self.dtype} {self.l2}"
-
-    @property
-    def variant(self) -> str:
-        """Operation and mode."""
-        return f"{self.op} {self.mode}"
-
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryCell(_Cell):
+class MemoryCell(_StreamingCell):
     """One stream over device memory; below the size of L2 and warm it measures the L2."""
 
     test: str
     working_set_bytes: int
     l2: L2State = "warm"
-    kind: Kind = field(default="memory", init=False)
+    kind: ClassVar[Kind] = "memory"
+    name: ClassVar[str] = "{0.test} "
+    text: ClassVar[str] = "memory {0.working_set_bytes} B"
+    operation: ClassVar[OperationKind] = "copy"
 
     @property
     def moved(self) -> tuple[float, float]:
@@ -319,23 +328,9 @@ class MemoryCell(_Cell):
         read, written = _MEMORY_TESTS[self.test]
         return read * self.working_set_bytes, written * self.working_set_bytes
 
-    def operations(self, _: int) -> list[Operation]:
-        """Return the stream."""
-        return [moving(self, "copy")]
-
     def call_bytes(self) -> tuple[float, float]:
         """Return the bytes of the buffer; a call allocates nothing."""
         return self.working_set_bytes, 0.0
-
-    @property
-    def group(self) -> str:
-        """Working set."""
-        return f"memory {self.working_set_bytes} B"
-
-    @property
-    def variant(self) -> str:
-        """Test and mode."""
-        return f"{self.test} {self.mode}"
 
 
 KernelCell = AttentionCell | StepCell
@@ -346,12 +341,6 @@ def sizes_of(item: Workload | KernelCell) -> dict[str, Any]:
     """Return the sizes of a workload or a cell as fields of the other."""
     names = ("context_tokens", "decoded_tokens", "samples", "prompts", "query_tokens")
     return {name: getattr(item, name) for name in names}
-
-
-def moving(cell: GemmCell | ElementwiseCell | MemoryCell, kind: OperationKind) -> Operation:
-    """Return a kernel that moves a cell's bytes."""
-    read, written = cell.moved
-    return Operation(name=cell.kind, kind=kind, bytes_read=read, bytes_written=written)
 
 
 def shape_of(cell: KernelCell, resident_blocks: int) -> AttentionShape:

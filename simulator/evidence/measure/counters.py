@@ -1,11 +1,12 @@
 """Actual memory traffic, counted by Nsight Compute to check the accounts.
 
-``ncu`` runs a child process that calls every kernel once with a cold L2, after a marker kernel.
-The counters of the kernels between two markers make one row. Clocks are left alone
-(``--clock-control none``; by default ncu would fix them).
+``ncu`` runs this file in a child process (:func:`call_kernels`), which calls every kernel once with
+a cold L2, after a marker kernel. The counters of the kernels between two markers make one row.
+Clocks are left alone (``--clock-control none``; by default ncu would fix them).
 """
 
 import csv
+import faulthandler
 import io
 import json
 import math
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,10 @@ MARKER = "spin_kernel"
 CELLS_AT_ONCE = 24
 _SECONDS_PER_CELL, _START_SECONDS = 20, 180
 _FIRST_SAMPLES = 16
+_FLUSH_FACTOR = 4
+_MARKER_CYCLES = 100
+# A cell that takes longer, compiling included, counts as hung, and the child ends. [s]
+_PATIENCE_S = 120
 PLACES = (
     "/usr/local/cuda/bin/ncu",
     "/usr/local/cuda-*/bin/ncu",
@@ -87,11 +93,6 @@ def wanted_cells(plan: Selection) -> list[AttentionCell]:
 def counter_key(cell: AttentionCell) -> str:
     """Return the name of a cell's row of counters."""
     return f"{cell.group} {cell.kernel} counters"
-
-
-def as_json(cell: AttentionCell) -> dict[str, Any]:
-    """Return a cell as the child process reads it."""
-    return {name: value for name, value in asdict(cell).items() if name != "kind"}
 
 
 def count(
@@ -173,7 +174,7 @@ def _profile(ncu: str, cells: Sequence[AttentionCell], limit_s: float) -> list[T
     until = time.time() + limit_s
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cells.json"
-        path.write_text(json.dumps([as_json(cell) for cell in cells]), encoding="utf-8")
+        path.write_text(json.dumps([asdict(cell) for cell in cells]), encoding="utf-8")
         command = [
             ncu,
             # The raw page: one column for each metric, whatever sections and rules there are.
@@ -181,7 +182,7 @@ def _profile(ncu: str, cells: Sequence[AttentionCell], limit_s: float) -> list[T
             *("--metrics", f"{READ},{WRITTEN}"),
             *("--profile-from-start", "off", "--target-processes", "application-only"),
             *("--clock-control", "none", "--cache-control", "none"),
-            *(sys.executable, "-m", "simulator.evidence.measure.counters_child"),
+            *(sys.executable, "-m", "simulator.evidence.measure.counters"),
             *(str(until), str(path)),
         ]
         limit = _START_SECONDS + _SECONDS_PER_CELL * len(cells)
@@ -250,3 +251,70 @@ def _last_words(text: str) -> str:
     said = [line for line in lines if not line.startswith("==") and not line.startswith('"')]
     hung = [line for line in lines if line.startswith(_HUNG)]
     return ([*errors[:1], *hung, *said[-1:], *lines[-1:]] or ["nothing was printed"])[0][:200]
+
+
+def call_kernels(until: float, path: str) -> None:
+    """Call the kernels of the cells in a JSON file: always the first, the others until a time.
+
+    The marker comes before a cell's inputs are made, so that the last marker always belongs to the
+    cell that this process died in.
+
+    Parameters
+    ----------
+    until
+        By the clock of :func:`time.time`. [s]
+    """
+    import torch
+
+    from simulator.evidence.kernels import find_kernel
+    from simulator.evidence.kernels.layout import attention_inputs
+    from simulator.evidence.measure.device import TORCH_DTYPES, open_device
+
+    faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
+    device = open_device("cuda")
+    # It is read, not written: dirty lines would be written back during the kernel.
+    flush = device.normal((_FLUSH_FACTOR * device.l2_bytes // 4,), torch.float32)
+    for index, fields in enumerate(json.loads(Path(path).read_text(encoding="utf-8"))):
+        if index and time.time() >= until:
+            break
+        faulthandler.dump_traceback_later(_PATIENCE_S, exit=True)
+        with _counted():
+            torch.cuda._sleep(_MARKER_CYCLES)  # type: ignore[no-untyped-call]  # noqa: SLF001
+        cell = AttentionCell(**fields)
+        call_it = True
+        try:
+            inputs = attention_inputs(
+                cell, cell.implementation.layout, TORCH_DTYPES[cell.dtype], device.normal
+            )
+            ready = find_kernel(cell.kernel).ready(inputs)
+            arguments = ready.arrange(inputs)
+            ready.run(*arguments)  # loads and compiles
+        except Exception:  # noqa: BLE001  (its row says so: no kernels after its marker)
+            call_it = False
+        if call_it:
+            torch.sum(flush)
+            with _counted():
+                ready.run(*arguments)
+        inputs = arguments = ready = None  # type: ignore[assignment]
+        device.release()
+    faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Let ncu see the kernels of a block, and no others."""
+    import torch
+
+    runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize()
+    runtime.cudaProfilerStart()
+    yield
+    torch.cuda.synchronize()
+    runtime.cudaProfilerStop()
+
+
+if __name__ == "__main__":
+    from torch import no_grad
+
+    with no_grad():
+        call_kernels(float(sys.argv[1]), sys.argv[2])

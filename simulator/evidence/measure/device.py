@@ -47,8 +47,6 @@ class CpuDevice:
         Limit of all tensors together; more is "out of memory". [bytes]
     """
 
-    modes: tuple[Mode, ...] = ("eager",)
-
     def __init__(self, *, memory_limit: int | None = None) -> None:
         self.headroom_bytes = 0
         # The shapes are too small for several threads.
@@ -94,9 +92,6 @@ class CpuDevice:
 
         return run
 
-    def synchronize(self) -> None:
-        """Do nothing: the CPU does not queue."""
-
     def check_usable(self) -> None:
         """Do nothing: an error does not break the CPU."""
 
@@ -127,8 +122,6 @@ class CudaDevice:
     MeasurementError
         If there is no CUDA device.
     """
-
-    modes: tuple[Mode, ...] = ("graph", "eager")
 
     def __init__(self, *, memory_limit: int | None = None) -> None:
         if not torch.cuda.is_available():
@@ -234,10 +227,6 @@ class CudaDevice:
             torch.cuda.set_stream(before)
         replay: Pass = graph.replay
         return replay
-
-    def synchronize(self) -> None:
-        """Wait for the device."""
-        torch.cuda.synchronize()
 
     def check_usable(self) -> None:
         """Raise ``RuntimeError`` if an error has left the device unusable for this process.

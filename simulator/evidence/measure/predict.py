@@ -55,10 +55,9 @@ class Repeats:
 
 def timing_for(device: str, most: int) -> Repeats:
     """Return how long cells are timed on a device, with a limit on repeats."""
-    least = min(Repeats().least, most)
     if device == "cpu":
         return Repeats(warm_up=1, least=min(3, most), most=most, budget_s=0.0, least_pass_s=0.0)
-    return Repeats(least=least, most=most)
+    return Repeats(least=min(Repeats().least, most), most=most)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,63 +93,114 @@ def prepare(
     torch.OutOfMemoryError
         If they do not fit at once.
     """
-    rotator = _Rotator(device, least_pass_s)
-    first = cells[0]
-    if isinstance(first, AttentionCell):
-        return _attention(cast("Sequence[AttentionCell]", cells), device, rotator)
-    if isinstance(first, StepCell):
-        return _steps(cast("Sequence[StepCell]", cells), steps, least_pass_s)
-    if isinstance(first, GemmCell):
-        return _gemm(cast("Sequence[GemmCell]", cells), device, rotator)
-    if isinstance(first, ElementwiseCell):
-        return _elementwise(cast("Sequence[ElementwiseCell]", cells), device, rotator)
-    return _memory(cast("Sequence[MemoryCell]", cells), device, rotator)
+    preparer = _Preparer(device, steps, least_pass_s)
+    prepared: list[Prepared] = getattr(preparer, cells[0].kind)(cells)
+    return prepared
 
 
-class _Rotator:
-    """Choose the number of buffer sets and of calls per pass."""
+class _Preparer:
+    """Prepare the cells of a group: a method for each kind, which returns them in order."""
 
-    def __init__(self, device: Device, least_pass_s: float) -> None:
-        self.l2_bytes, self.least_pass_s = device.l2_bytes, least_pass_s
+    def __init__(self, device: Device, steps: Steps, least_pass_s: float) -> None:
+        self.device, self.steps, self.least_pass_s = device, steps, least_pass_s
 
-    def sets(self, one_set: Callable[[], Any], l2: L2State, used: slice = slice(None)) -> list[Any]:
-        """Make the buffer sets that the L2 state needs.
+    def attention(self, cells: Sequence[AttentionCell]) -> list[Prepared]:
+        """Prepare kernels of one group; kernels of the same layout share inputs."""
+        sets: dict[Layout, list[Any]] = {}
+        prepared = []
+        for cell in cells:
+            layout, dtype = cell.implementation.layout, TORCH_DTYPES[cell.dtype]
+            if layout not in sets:
+                one_set = partial(attention_inputs, cell, layout, dtype, self.device.normal)
+                sets[layout] = self._sets(one_set, cell.l2)
+            inputs = sets[layout]
+            ready = find_kernel(cell.kernel).ready(inputs[0], graph=cell.graph)
+            check = _check_of(ready.attend, inputs[0], attention_error)
+            arrange, note = ready.arrange, ready.note
+            prepared.append(
+                self._prepared(cell, ready.run, inputs, check, arrange=arrange, note=note)
+            )
+        return prepared
 
-        Parameters
-        ----------
-        one_set
-            Function that makes one set.
-        l2
-            What the cell asked for.
-        used
-            Slice of a set's buffers that every call reads.
+    def step(self, cells: Sequence[StepCell]) -> list[Prepared]:
+        """Prepare whole steps; between two of them all weights pass through L2."""
+        checks = {cell.kernel: self.steps.error(cell) for cell in cells}
+        calls = max(1, min(4, round(self.least_pass_s / 1e-3)))
+        return [
+            Prepared(
+                cell=cell,
+                one_pass=rotated(call, [()], calls),
+                calls=calls,
+                check=partial(checks.__getitem__, cell.kernel),
+                tolerance=STEP_TOLERANCE[TORCH_DTYPES[cell.dtype]],
+                l2_state=self.steps.l2_state(cell),
+            )
+            for cell, call in zip(cells, self.steps.calls(cells), strict=True)
+        ]
+
+    def gemm(self, cells: Sequence[GemmCell]) -> list[Prepared]:
+        """Prepare a matrix product."""
+        cell = cells[0]
+        sets = self._sets(self._vectors(cell, (cell.m, cell.k), (cell.n, cell.k)), cell.l2)
+        function = functional.linear
+        check = _check_of(function, sets[0], lambda out, given: gemm_error(out, *given))
+        return [self._prepared(each, function, sets, check) for each in cells]
+
+    def elementwise(self, cells: Sequence[ElementwiseCell]) -> list[Prepared]:
+        """Prepare elementwise kernels of one size; they share their vectors.
+
+        Every call reads the first vectors of a set, so these alone tell how many sets keep L2 cold.
         """
+        cell, first = cells[0], slice(1)
+        shape = (cell.rows, cell.width)
+        sets = self._sets(self._vectors(cell, shape, shape), cell.l2, first)
+        weights = self.device.normal((2, cell.width), TORCH_DTYPES[cell.dtype])
+        prepared = []
+        for each in cells:
+            function, exact = elementwise_function(each, weights, self.device)
+            check = _check_of(function, sets[0], partial(_error_beside, exact))
+            prepared.append(self._prepared(each, function, sets, check, used=first))
+        return prepared
+
+    def memory(self, cells: Sequence[MemoryCell]) -> list[Prepared]:
+        """Prepare streams over one buffer; the fill has its own, so that others read noise."""
+        buffers: dict[bool, Tensor] = {}
+        prepared = []
+        for cell in cells:
+            fills = cell.test == "stream_init"
+            if fills not in buffers:
+                shape = (cell.working_set_bytes // 4,)
+                buffers[fills] = self.device.normal(shape, torch.float32)
+            buffer = buffers[fills]
+            function, check = stream_function(cell, buffer)
+            one = self._prepared(cell, function, [(buffer,)], check, arrange=lambda _: ())
+            reached: L2State = "cold" if self._is_cold(buffer.nbytes) else "warm"
+            prepared.append(replace(one, l2_state=reached))
+        return prepared
+
+    def _vectors(self, cell: Cell, *shapes: tuple[int, int]) -> Callable[[], list[Tensor]]:
+        """Return a function that makes a set of random tensors of these shapes."""
+        dtype = TORCH_DTYPES[cell.dtype]
+        return lambda: [self.device.normal(shape, dtype) for shape in shapes]
+
+    def _sets(
+        self, one_set: Callable[[], Any], l2: L2State, used: slice = slice(None)
+    ) -> list[Any]:
+        """Make the sets of buffers that a state of L2 needs; every call reads a slice of a set."""
         first = one_set()
-        count = rotation(_nbytes(first[used]), self.l2_bytes) if l2 == "cold" else 1
+        count = rotation(_nbytes(first[used]), self.device.l2_bytes) if l2 == "cold" else 1
         return [first, *(one_set() for _ in range(count - 1))]
 
-    def calls(self, set_bytes: float, sets: int) -> int:
+    def _calls(self, set_bytes: float, sets: int) -> int:
         """Return the number of calls per pass: every set once, and enough to time."""
         guess = math.ceil(self.least_pass_s / (_CALL_S + set_bytes / _BYTES_PER_S))
         return max(sets, min(LARGEST_ROTATION, guess))
 
-    def state(self, set_bytes: float, sets: int, l2: L2State) -> str:
-        """Return the actual L2 state when a call starts.
+    def _is_cold(self, rotated_bytes: float) -> bool:
+        """Return whether buffers of so many bytes in rotation evict each other from L2."""
+        return rotated_bytes >= _COLD_ROTATION * self.device.l2_bytes
 
-        Parameters
-        ----------
-        set_bytes
-            One set of buffers. [bytes]
-        sets
-            Number of sets.
-        l2
-            What the cell asked for.
-        """
-        if l2 == "warm":
-            return "warm"
-        return "cold" if set_bytes * sets >= _COLD_ROTATION * self.l2_bytes else "mixed"
-
-    def prepared(
+    def _prepared(
         self,
         cell: Cell,
         function: Callable[..., object],
@@ -166,21 +217,20 @@ class _Rotator:
         ----------
         cell, check, note
             As in :class:`Prepared`.
-        function, sets
-            The function, and its buffers from :meth:`sets`.
-        used
-            Slice of a set's buffers that every call reads.
+        function, sets, used
+            The function, and its buffers as :meth:`_sets` makes them.
         arrange
             Makes the arguments of a call from a set.
         """
-        calls = self.calls(_nbytes(sets[0]), len(sets))
+        calls = self._calls(_nbytes(sets[0]), len(sets))
+        reached = "cold" if self._is_cold(_nbytes(sets[0][used]) * len(sets)) else "mixed"
         return Prepared(
             cell=cell,
             one_pass=rotated(function, [arrange(given) for given in sets], calls),
             calls=calls,
             check=check,
             tolerance=TOLERANCES[TORCH_DTYPES[cell.dtype]],
-            l2_state=self.state(_nbytes(sets[0][used]), len(sets), cell.l2),
+            l2_state="warm" if cell.l2 == "warm" else reached,
             note=note,
         )
 
@@ -206,106 +256,9 @@ def rotated(function: Callable[..., Any], sets: Sequence[Any], calls: int) -> Ca
     return one_pass
 
 
-def _attention(cells: Sequence[AttentionCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare kernels of one group; kernels of the same layout share inputs."""
-    cell = cells[0]
-    sets: dict[Layout, list[Any]] = {}
-    prepared = []
-    for each in cells:
-        layout = each.implementation.layout
-        if layout not in sets:
-            dtype = TORCH_DTYPES[cell.dtype]
-            one_set = partial(attention_inputs, cell, layout, dtype, device.normal)
-            sets[layout] = rotator.sets(one_set, cell.l2)
-        inputs = sets[layout]
-        ready = find_kernel(each.kernel).ready(inputs[0], graph=each.graph)
-        check = _check_of(ready.attend, inputs[0], attention_error)
-        prepared.append(
-            rotator.prepared(each, ready.run, inputs, check, arrange=ready.arrange, note=ready.note)
-        )
-    return prepared
-
-
-def _steps(cells: Sequence[StepCell], steps: Steps, least_pass_s: float) -> list[Prepared]:
-    """Prepare whole steps of one group; between two of them all weights pass through L2."""
-    checks = {cell.kernel: steps.error(cell) for cell in cells}
-    calls = max(1, min(4, round(least_pass_s / 1e-3)))
-    return [
-        Prepared(
-            cell=cell,
-            one_pass=rotated(call, [()], calls),
-            calls=calls,
-            check=partial(checks.__getitem__, cell.kernel),
-            tolerance=STEP_TOLERANCE[TORCH_DTYPES[cell.dtype]],
-            l2_state=steps.l2_state(cell),
-        )
-        for cell, call in zip(cells, steps.calls(cells), strict=True)
-    ]
-
-
-def _gemm(cells: Sequence[GemmCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare a matrix product."""
-    cell = cells[0]
-    dtype = TORCH_DTYPES[cell.dtype]
-
-    def one_set() -> tuple[Tensor, Tensor]:
-        return device.normal((cell.m, cell.k), dtype), device.normal((cell.n, cell.k), dtype)
-
-    sets = rotator.sets(one_set, cell.l2)
-    function = torch.nn.functional.linear
-    check = _check_of(function, sets[0], lambda out, given: gemm_error(out, *given))
-    return [rotator.prepared(each, function, sets, check) for each in cells]
-
-
-def _elementwise(
-    cells: Sequence[ElementwiseCell], device: Device, rotator: _Rotator
-) -> list[Prepared]:
-    """Prepare elementwise kernels of one size; they share their vectors."""
-    cell = cells[0]
-    dtype = TORCH_DTYPES[cell.dtype]
-
-    def one_set() -> tuple[Tensor, Tensor]:
-        shape = (cell.rows, cell.width)
-        return device.normal(shape, dtype), device.normal(shape, dtype)
-
-    sets = rotator.sets(one_set, cell.l2, slice(1))
-    weights = device.normal((2, cell.width), dtype)
-    prepared = []
-    for each in cells:
-        function, exact = elementwise_function(each, weights, device)
-        check = _check_of(function, sets[0], partial(_error_beside, exact))
-        prepared.append(rotator.prepared(each, function, sets, check, used=slice(1)))
-    return prepared
-
-
 def _error_beside(exact: Callable[..., Tensor], output: Tensor, given: Sequence[Tensor]) -> float:
     """Return the relative error of a result beside a float64 reference of the same inputs."""
     return relative_error(output, exact(*given))
-
-
-def _memory(cells: Sequence[MemoryCell], device: Device, rotator: _Rotator) -> list[Prepared]:
-    """Prepare streams over one buffer; the fill has a separate one, so that others read noise."""
-    buffers: dict[bool, Tensor] = {}
-    prepared = []
-    for cell in cells:
-        fills = cell.test == "stream_init"
-        if fills not in buffers:
-            shape = (cell.working_set_bytes // 4,)
-            buffers[fills] = device.normal(shape, torch.float32)
-        buffer = buffers[fills]
-        function, check = stream_function(cell, buffer)
-        calls = rotator.calls(buffer.nbytes, 1)
-        prepared.append(
-            Prepared(
-                cell=cell,
-                one_pass=rotated(function, [()], calls),
-                calls=calls,
-                check=check,
-                tolerance=TOLERANCES[torch.float32],
-                l2_state="cold" if buffer.nbytes >= _COLD_ROTATION * device.l2_bytes else "warm",
-            )
-        )
-    return prepared
 
 
 def stream_function(
@@ -365,34 +318,31 @@ def elementwise_function(
     device
         Device of a table to gather from.
     """
-    width = (cell.width,)
     if cell.op == "embedding":
         table = device.normal((_TABLE_ROWS, cell.width), weights.dtype)
         index = torch.randint(_TABLE_ROWS, (cell.rows,), device=table.device)
-
-        def gather(*_: Tensor) -> Tensor:
-            return functional.embedding(index, table)
-
-        return gather, lambda *_: table[index]
-
-    if cell.op == "to_float32":
-        return (lambda first, _: first.to(torch.float32)), (lambda first, _: first)
-    compute: Callable[..., Tensor] = {
-        "residual_add": lambda first, second, _w, _b: first + second,
-        "silu": lambda first, _s, _w, _b: functional.silu(first),
-        "copy": lambda first, _s, _w, _b: first.clone(),
-        "rmsnorm": lambda first, _s, weight, _b: functional.rms_norm(first, width, weight, 1e-6),
-        "layernorm": lambda first, _s, weight, bias: functional.layer_norm(
-            first, width, weight, bias
-        ),
-        "softmax": lambda first, _s, _w, _b: torch.softmax(first, dim=-1),
-    }[cell.op]
+        return (lambda *_: functional.embedding(index, table)), (lambda *_: table[index])
+    compute = _ELEMENTWISE[cell.op]
     # Made in advance: a call launches the one kernel alone.
     narrow, wide = tuple(weights), tuple(weights.double())
     return (
         lambda first, second: compute(first, second, *narrow),
         lambda first, second: compute(first.double(), second.double(), *wide),
     )
+
+
+# Kernels of two vectors per row, and of a norm's weight and bias.
+_ELEMENTWISE: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "residual_add": lambda first, second, _w, _b: first + second,
+    "silu": lambda first, _s, _w, _b: functional.silu(first),
+    "to_float32": lambda first, _s, _w, _b: first.to(torch.float32),
+    "copy": lambda first, _s, _w, _b: first.clone(),
+    "rmsnorm": lambda first, _s, weight, _b: functional.rms_norm(first, weight.shape, weight, 1e-6),
+    "layernorm": lambda first, _s, weight, bias: functional.layer_norm(
+        first, weight.shape, weight, bias
+    ),
+    "softmax": lambda first, _s, _w, _b: torch.softmax(first, dim=-1),
+}
 
 
 def _check_of(

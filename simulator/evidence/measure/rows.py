@@ -1,12 +1,10 @@
-"""The columns of each kind of row, and the row of a measured cell.
-
-The first columns match published measurements of the same kind, so one loader reads both. Every
-file ends with the same columns, which say how the row was measured.
-"""
+"""The columns of each kind of row (``columns.toml``), and the row of a measured cell."""
 
 import statistics
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from simulator._version import __version__
@@ -31,75 +29,16 @@ _LONGEST_NOTE = 160
 
 RowKind = Kind | Literal["counters"]
 
-FILES: dict[RowKind, str] = {
-    "memory": "memory_bandwidth.csv",
-    "attention": "shared_prefix_attention.csv",
-    "step": "decode_step.csv",
-    "gemm": "gemm.csv",
-    "elementwise": "elementwise.csv",
-    "counters": "hardware_counters.csv",
+_TABLES: Any = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+_HOW = _TABLES.pop("how")
+FILES: dict[RowKind, str] = {kind: table["file"] for kind, table in _TABLES.items()}
+COLUMNS: dict[RowKind, tuple[str, ...]] = {
+    kind: (*table["columns"], *(() if kind == "counters" else _HOW))
+    for kind, table in _TABLES.items()
 }
 
 # The name that published rows give a stream in L2, which may be faster than memory.
 _L2_TESTS = {"stream_init": "l2_stream_write"}
-
-_HOW = (
-    "l2_state",
-    "repeats",
-    "calls_per_repeat",
-    "spread_fraction",
-    "min_us",
-    "max_us",
-    "launch_bound",
-    "relative_error",
-    "predicted_memory_bytes",
-    "sm_clock_mhz_before",
-    "sm_clock_mhz_after",
-    "temperature_c_before",
-    "temperature_c_after",
-    "measured_at",
-    "note",
-    "cell",
-)
-_CARD = ("source", "gpu", "framework", "version")
-
-COLUMNS: dict[RowKind, tuple[str, ...]] = {
-    "memory": (
-        *("source", "test", "gpu", "working_set_bytes", "threads", "occupancy_pct", "gb_per_s"),
-        *("framework", "version", "dtype", "timing", "status", "latency_us"),
-        *_HOW,
-    ),
-    "attention": (
-        *_CARD,
-        *("mode", "kernel", "timing", "dtype", "kv_dtype", "batch", "q_heads", "kv_heads"),
-        *("head_dim", "prefix_len", "suffix_len", "latency_us", "implementation", "attention"),
-        *("kv_layout", "expand_kv", "prompts", "samples", "context_tokens", "decoded_tokens"),
-        "query_tokens",
-        "status",
-        *_HOW,
-    ),
-    "step": (
-        *("source", "table", "gpu", "model", "expand_kv", "weights_dtype", "tensor_parallel"),
-        *("context_tokens", "samples", "attention", "kernel", "kv_layout", "execution", "status"),
-        *("step_ms", "implementation", "operations", "prompts", "decoded_tokens", "layers"),
-        *("hidden_size", "q_heads", "kv_heads", "query_tokens", "framework", "version"),
-        *_HOW,
-    ),
-    "gemm": (*_CARD, "kernel", "dtype", "timing", "m", "n", "k", "latency_us", "status", *_HOW),
-    "elementwise": (
-        *_CARD,
-        *("timing", "dtype", "op", "rows", "width", "bytes", "latency_us", "status"),
-        *_HOW,
-    ),
-    "counters": (
-        *_CARD,
-        *("implementation", "attention", "kernel", "kv_layout", "expand_kv", "dtype", "prompts"),
-        *("samples", "q_heads", "kv_heads", "head_dim", "context_tokens", "decoded_tokens"),
-        *("query_tokens", "launches", "bytes_read", "bytes_written"),
-        *("account_launches", "account_bytes_read", "account_bytes_written"),
-        *("status", "measured_at", "note", "cell"),
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,13 +97,7 @@ def row_of(cell: Cell, card: Machine, outcome: Outcome) -> dict[str, Any]:
         The result.
     """
     seconds = statistics.median(outcome.seconds) if outcome.seconds else None
-    known = {
-        "timing": cell.mode,
-        "status": outcome.status,
-        "latency_us": _number(seconds, MICROSECOND),
-        **_sizes(cell, seconds, outcome.l2_state),
-        **_how(cell, outcome, seconds),
-    }
+    known = {**_sizes(cell, seconds, outcome.l2_state), **_how(cell, outcome, seconds)}
     return filled(cell.kind, cell, card, known)
 
 
@@ -205,7 +138,7 @@ def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str,
             "operations": "plain",
             "layers": cell.model.layers,
             "hidden_size": cell.model.hidden_size,
-            "step_ms": _number(seconds, MILLISECOND),
+            "step_ms": _time(seconds, MILLISECOND),
         }
     if isinstance(cell, GemmCell):
         return {"kernel": "torch_linear"}
@@ -235,21 +168,25 @@ def kernel_columns(cell: KernelCell) -> dict[str, Any]:
 def _how(cell: Cell, outcome: Outcome, median_s: float | None) -> dict[str, Any]:
     """Return the columns that say how the row was measured."""
     times = outcome.seconds
-    error = outcome.relative_error
+    readings = {"before": outcome.before, "after": outcome.after}
     return {
+        "timing": cell.mode,
+        "status": outcome.status,
+        "latency_us": _time(median_s, MICROSECOND),
         "l2_state": outcome.l2_state or cell.l2,
         "repeats": len(times) or "",
         "calls_per_repeat": _text(outcome.calls_per_repeat),
-        "spread_fraction": f"{spread_fraction(times):.4f}" if times else "",
-        "min_us": _number(min(times, default=None), MICROSECOND),
-        "max_us": _number(max(times, default=None), MICROSECOND),
+        "spread_fraction": _text(spread_fraction(times) if times else None, ".4f"),
+        "min_us": _time(min(times, default=None), MICROSECOND),
+        "max_us": _time(max(times, default=None), MICROSECOND),
         "launch_bound": "" if median_s is None else int(median_s < LAUNCH_BOUND_S),
-        "relative_error": "" if error is None else f"{error:.3g}",
+        "relative_error": _text(outcome.relative_error, ".3g"),
         "predicted_memory_bytes": _text(outcome.predicted_memory_bytes),
-        "sm_clock_mhz_before": _text(outcome.before.sm_clock_mhz),
-        "sm_clock_mhz_after": _text(outcome.after.sm_clock_mhz),
-        "temperature_c_before": _text(outcome.before.temperature_c),
-        "temperature_c_after": _text(outcome.after.temperature_c),
+        **{
+            f"{name}_{when}": _text(value)
+            for when, reading in readings.items()
+            for name, value in asdict(reading).items()
+        },
         "measured_at": outcome.measured_at,
         # A row is one line.
         "note": " ".join(outcome.note.split())[:_LONGEST_NOTE],
@@ -264,11 +201,11 @@ def spread_fraction(seconds: Sequence[float]) -> float:
     return (quarters[2] - quarters[0]) / median if quarters and median > 0 else 0.0
 
 
-def _number(seconds: float | None, unit_s: float) -> str:
+def _time(seconds: float | None, unit_s: float) -> str:
     """Format a time in a unit, with six digits."""
-    return "" if seconds is None else f"{seconds / unit_s:.6g}"
+    return _text(None if seconds is None else seconds / unit_s, ".6g")
 
 
-def _text(value: float | None) -> str:
-    """Format a whole number, or nothing."""
-    return "" if value is None else f"{value:.0f}"
+def _text(value: float | None, digits: str = ".0f") -> str:
+    """Format a number, or nothing."""
+    return "" if value is None else format(value, digits)

@@ -62,11 +62,6 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(model.vocab_size, width, **made))
         self.positions = Positions(model, position, **made) if model.position_embeddings else None
 
-    def place(self, tokens: int) -> None:
-        """Set the positions of a number of tokens, before anything is timed or traced."""
-        if self.positions is not None:
-            self.positions.place(tokens)
-
     def forward(self, tokens: Tensor) -> Tensor:
         """[T] -> [T, width]."""
         return functional.embedding(tokens, self.weight)
@@ -366,8 +361,9 @@ class Decoder(nn.Module):
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
 
     def place(self, tokens: int) -> None:
-        """Prepare the position table, if the model has one, for a step of some tokens."""
-        self.embedding.place(tokens)
+        """Set the positions of a number of tokens, before anything is timed or traced."""
+        if self.embedding.positions is not None:
+            self.embedding.positions.place(tokens)
 
     def forward(self, tokens: Tensor, caches: Sequence[Cache], attend: Attention) -> Tensor:
         """Return the next token after each token, [T, 1].

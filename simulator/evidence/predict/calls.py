@@ -319,13 +319,9 @@ def _attention_shape(
 def _cache_write(shape: AttentionShape) -> Operation:
     """Return the write of the new token's keys and values, which the rows include."""
     values = shape.sequences * shape.cache_width
-    return Operation(
-        name="kv_write",
-        kind="copy",
-        bytes_read=values * shape.activation_bytes,
-        bytes_written=values * shape.kv_bytes,
-        low_precision_cache=is_low_precision(shape.kv_bytes),
-    )
+    read, written = values * shape.activation_bytes, values * shape.kv_bytes
+    copied = elementwise("kv_write", read, written, kind="copy")
+    return replace(copied, low_precision_cache=is_low_precision(shape.kv_bytes))
 
 
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -337,15 +333,8 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     if kernel == "fa2":
         batch = numbers(rows, "batch")
         copied = ((group > 1) & (numbers(rows, "kv_heads") > 1) & (batch > 1)).astype(np.float64)
-        operations.append(
-            Operation(
-                name="query_pack",
-                kind="copy",
-                bytes_read=copied * (shape.query_bytes + shape.output_bytes),
-                bytes_written=copied * (shape.query_bytes + shape.output_bytes),
-                launches=2 * copied,
-            )
-        )
+        moved = copied * (shape.query_bytes + shape.output_bytes)
+        operations.append(elementwise("query_pack", moved, moved, launches=2 * copied, kind="copy"))
     share = small_blocks(group) if kernel == "flashinfer" and shape.kv_bytes > 1 else 1.0
     return [
         replace(replayed(item, item.kv_bytes_read), thread_blocks=item.thread_blocks * share)
@@ -375,14 +364,8 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     block_rows = prefill_block_rows(kernel, gpu)
     longest = numbers(rows, WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
-    before = [
-        Operation(
-            name="kv_write",
-            kind="copy",
-            bytes_read=new_values * element,
-            bytes_written=new_values * DTYPE_BYTES[kv_dtype],
-        )
-    ]
+    read, written = new_values * element, new_values * DTYPE_BYTES[kv_dtype]
+    before = [elementwise("kv_write", read, written, kind="copy")]
     if kernel == "trtllmgen" and is_low_precision(DTYPE_BYTES[kv_dtype]):
         before = _casts(new_values, row / element if dtype == kv_dtype else 0)
     attention = Operation(
@@ -415,17 +398,12 @@ def _casts(new_values: Numeric, query_values: Numeric) -> list[Operation]:
     casts = [("kv_write", 2 * new_values, 1)]
     if np.any(query_values):
         casts = [("query_cast", query_values, 1), ("kv_write", new_values, 3)]
-    return [
-        Operation(
-            name=name,
-            kind="quantise",
-            bytes_read=values * DTYPE_BYTES["bf16"],
-            bytes_written=values * DTYPE_BYTES["fp8"],
-            launches=launches,
-            dtype="fp8",
-        )
+    read, written = DTYPE_BYTES["bf16"], DTYPE_BYTES["fp8"]
+    kernels = [
+        elementwise(name, values * read, values * written, launches=launches, kind="quantise")
         for name, values, launches in casts
     ]
+    return [replace(kernel, dtype="fp8") for kernel in kernels]
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -500,7 +478,7 @@ def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     message = numbers(rows, "message_bytes")
     if rows["collective"].iloc[0] == "all_reduce":
         reduced = all_reduce("all_reduce", message_bytes=message, ranks=ranks)
-        copied = Operation(name="copy", kind="copy", bytes_read=message, bytes_written=message)
+        copied = elementwise("copy", message, message, kind="copy")
         eager = _execution(rows.iloc[0]) == "eager"
         return [replayed(copied), *reduced] if eager else reduced
     return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)

@@ -13,7 +13,8 @@ one rate per kind of operation, and the peculiarities of its harness:
 * A compiled run holds two sets of caches: the graph keeps those of the first run.
 """
 
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -117,13 +118,13 @@ class PaperGroup(Group):
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""
-        return np.array([cell_time(cell, gpu, choice).total_s for cell in self.read])
+        return np.asarray(sum(self.parts(gpu, choice).values()))
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"]:
         """Return each cell's time by bound. [s]."""
-        times = [cell_time(cell, gpu, choice).parts_s for cell in self.read]
+        times = [cell_parts_s(cell, gpu, choice) for cell in self.read]
         return {name: np.array([time[name] for time in times]) for name in times[0]}
 
 
@@ -178,23 +179,10 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
 
 
-@dataclass(slots=True)
-class Account:
-    """Bytes of one layer by kind of operation, and kernels launched.
-
-    Attributes
-    ----------
-    streamed
-        Bytes that stream through memory, by name.
-    values_bytes, values_blocks
-        The product of weights with the context's values: its bytes, and its few thread blocks, one
-        per KV head and 64 columns, each of which reads the whole context.
-    """
-
-    streamed: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STREAMED, 0.0))
-    values_bytes: float = 0
-    values_blocks: float = 1
-    kernels: float = 0
+# One layer's bytes by kind of operation (``STREAMED``), its ``kernels`` launched, and the bytes of
+# the product of weights with the context's ``values``: it has few thread blocks, each of which
+# reads the whole context.
+Account = defaultdict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +190,6 @@ class _Sizes:
     """Recurring sizes per layer [bytes], in the symbols of the paper's section 4.3."""
 
     group: int  # p = h / g
-    samples: int
     context: float  # K and V of the context, once
     decoded: float  # K and V of one sample's decode buffer
     cache: float  # K and V of one sample, allocated length
@@ -221,7 +208,6 @@ def _sizes(cell: PaperCell) -> _Sizes:
     row = heads * cell.samples * CACHE_BYTES
     return _Sizes(
         group=heads // kv_heads,
-        samples=cell.samples,
         context=token * cell.context_tokens,
         decoded=token * NEW_TOKENS,
         cache=token * allocated,
@@ -241,15 +227,15 @@ def account(cell: PaperCell, l2_bytes: float) -> Account:
     else:
         layer = _standard(cell, size, l2_bytes)
     if DTYPE_BYTES.get(cell.weights_dtype, 2) < CACHE_BYTES and not cell.compiled:
-        layer.kernels += 8  # each of four matrices is widened and its result scaled
+        layer["kernels"] += 8  # each of four matrices is widened and its result scaled
     if cell.ranks > 1:
-        layer.kernels += 4
+        layer["kernels"] += 4
     return layer
 
 
 def _standard(cell: PaperCell, size: _Sizes, l2_bytes: float) -> Account:
     """Eager: rebuild, repeat, then flash or the math path."""
-    layer = Account()
+    layer = Account(float)
     b, p = cell.samples, size.group
     if cell.rebuilt:
         # One sample's expanded context is contiguous; larger outputs take plain copies.
@@ -258,32 +244,32 @@ def _standard(cell: PaperCell, size: _Sizes, l2_bytes: float) -> Account:
         cached = size.context / 2 <= L2_SHARE * l2_bytes and not strided
         reads = size.context if cached else b * size.context
         moved = reads + b * size.decoded + b * size.cache
-        layer.streamed["strided_cat" if strided else "cat"] += moved
-        layer.kernels += 2
+        layer["strided_cat" if strided else "cat"] += moved
+        layer["kernels"] += 2
     widened = p if cell.expand_kv else 1
     if cell.expand_kv:
-        layer.streamed[_repeat(p)] += b * size.cache * (1 + p)
-        layer.kernels += 2
+        layer[_repeat(p)] += b * size.cache * (1 + p)
+        layer["kernels"] += 2
     if cell.kernel != "sdpa-math":
-        layer.streamed["flash"] += b * size.position * widened
-        layer.kernels += 1
+        layer["flash"] += b * size.position * widened
+        layer["kernels"] += 1
         return layer
     # Keys times the root of the scale, read and written.
-    layer.streamed["pass"] += b * size.cache * p
-    layer.streamed["product"] += b * size.cache * p + 2 * size.logits
-    layer.streamed["pass"] += 4 * size.logits  # mask and softmax
-    layer.kernels += 9
+    layer["pass"] += b * size.cache * p
+    layer["product"] += b * size.cache * p + 2 * size.logits
+    layer["pass"] += 4 * size.logits  # mask and softmax
+    layer["kernels"] += 9
     return layer
 
 
 def _standard_compiled(cell: PaperCell, size: _Sizes) -> Account:
     """Compiled math path: a one-row product is a fused multiply and sum over the model's own KV."""
-    layer = Account(kernels=4)
+    layer = Account(float, kernels=4)
     if cell.rebuilt:
-        layer.streamed["fused_copy"] += 2 * cell.samples * size.cache * size.group
+        layer["fused_copy"] += 2 * cell.samples * size.cache * size.group
         return layer
     _fused_product(layer, cell.samples * size.cache, size.group)
-    layer.streamed["fused_pass"] += 2 * size.logits
+    layer["fused_pass"] += 2 * size.logits
     return layer
 
 
@@ -291,38 +277,36 @@ def _bifurcated(cell: PaperCell, size: _Sizes) -> Account:
     """Eager: repeats, four products, and five passes over the concatenated logits."""
     b = cell.samples
     widened = size.group if cell.expand_kv else 1
-    layer = Account(kernels=12)
+    layer = Account(float, kernels=12)
     if cell.expand_kv:
-        layer.streamed[_repeat(size.group)] += (size.context + b * size.decoded) * (1 + size.group)
-        layer.kernels += 4
-    layer.streamed["product"] += widened * (size.context / 2 + b * size.decoded) + 2 * size.logits
-    layer.values_bytes = widened * size.context / 2
-    layer.values_blocks = _values_blocks(cell)
+        layer[_repeat(size.group)] += (size.context + b * size.decoded) * (1 + size.group)
+        layer["kernels"] += 4
+    layer["product"] += widened * (size.context / 2 + b * size.decoded) + 2 * size.logits
+    layer["values"] += widened * size.context / 2
     # Logits of grouped heads have five dimensions, which the strided kernel does not support.
-    layer.streamed["strided_cat" if cell.expand_kv else "cat"] += 2 * size.logits
-    layer.streamed["pass"] += 6 * size.logits  # scale, bias, softmax: each reads and writes
+    layer["strided_cat" if cell.expand_kv else "cat"] += 2 * size.logits
+    layer["pass"] += 6 * size.logits  # scale, bias, softmax: each reads and writes
     return layer
 
 
 def _bifurcated_compiled(cell: PaperCell, size: _Sizes) -> Account:
     """Compiled: fused passes; with one row per head, fused products too."""
     b, p = cell.samples, size.group
-    layer = Account(kernels=8)
-    layer.streamed["fused_pass"] += 2.5 * size.logits
+    layer = Account(float, kernels=8)
+    layer["fused_pass"] += 2.5 * size.logits
     if cell.expand_kv and b == 1:
         _fused_product(layer, size.context + size.decoded, p)
-        layer.streamed["product"] += 2 * size.context_logits
+        layer["product"] += 2 * size.context_logits
         return layer
     widened = p if cell.expand_kv else 1
-    layer.streamed["product"] += widened * size.context / 2
-    layer.values_bytes = widened * size.context / 2
-    layer.values_blocks = _values_blocks(cell)
+    layer["product"] += widened * size.context / 2
+    layer["values"] += widened * size.context / 2
     if cell.expand_kv:
-        layer.streamed["fused_copy"] += size.context * (1 + p) * (p > 1)
+        layer["fused_copy"] += size.context * (1 + p) * (p > 1)
         _fused_product(layer, b * size.decoded, p)
-        layer.streamed["product"] += 2 * size.context_logits
+        layer["product"] += 2 * size.context_logits
     else:
-        layer.streamed["product"] += b * size.decoded + 2 * size.logits
+        layer["product"] += b * size.decoded + 2 * size.logits
     return layer
 
 
@@ -336,8 +320,8 @@ def _fused_product(layer: Account, kv_bytes: float, group: int) -> None:
 
     It reads keys or values from memory, and again for each further query head of a group.
     """
-    layer.streamed["pass"] += kv_bytes
-    layer.streamed["fused_read"] += kv_bytes * (group - 1)
+    layer["pass"] += kv_bytes
+    layer["fused_read"] += kv_bytes * (group - 1)
 
 
 def _values_blocks(cell: PaperCell) -> float:
@@ -373,31 +357,6 @@ def prefill_in_step_s(row: "pd.Series[Any]") -> float:
     return _prefill_leak_s(cell, gpu, "auto", _constants(gpu)["harness_host_us"])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellTime:
-    """The parts of a step as the harness times it, those on the GPU by their bounds. [s]."""
-
-    device_s: dict[str, float]
-    host_s: float
-    prefill_s: float
-
-    @property
-    def waits(self) -> bool:
-        """Whether the GPU waits for its host."""
-        return self.host_s > sum(self.device_s.values())
-
-    @property
-    def total_s(self) -> float:
-        """Step time that the harness reports: it divides by too many steps, and adds prefill."""
-        return sum(self.parts_s.values())
-
-    @property
-    def parts_s(self) -> dict[str, float]:
-        """The parts that add up to the total; only the host's if the GPU waits for it."""
-        parts = {name: _STEPS * part * (not self.waits) for name, part in self.device_s.items()}
-        return {**parts, "host": _STEPS * self.host_s * self.waits, "prefill": self.prefill_s}
-
-
 def _constants(gpu: HardwareProfile) -> dict[str, float]:
     """Return the harness' constants: those fitted on the GPU, or the ones above."""
     return {
@@ -406,8 +365,13 @@ def _constants(gpu: HardwareProfile) -> dict[str, float]:
     }
 
 
-def cell_time(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> CellTime:
-    """Return the predicted step time of one cell.
+def cell_parts_s(
+    cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice
+) -> dict[str, float]:
+    """Return the predicted parts of one cell's step, by what binds them, as the harness times it.
+
+    It divides by too many steps, and adds prefill. If the GPU waits for its host, only the host's
+    part counts.
 
     Parameters
     ----------
@@ -422,10 +386,10 @@ def cell_time(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) ->
     bandwidth = gpu.memory_bandwidth_bytes_per_s
     layer = account(cell, gpu.l2_bytes)
     layers, b = cell.model.layers, cell.samples
-    streamed = sum(layer.streamed[name] / constant[f"harness_{name}_fraction"] for name in STREAMED)
+    streamed = sum(layer[name] / constant[f"harness_{name}_fraction"] for name in STREAMED)
     values_rate = min(
         constant["harness_product_fraction"] * bandwidth,
-        layer.values_blocks * constant["harness_block_gb_per_s"] * GIGA,
+        _values_blocks(cell) * constant["harness_block_gb_per_s"] * GIGA,
     )
     read_s, product_s = _weights_s(cell, gpu)
     passes, around = (
@@ -434,25 +398,27 @@ def cell_time(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) ->
         else (EAGER_ACTIVATION_PASSES, EAGER_KERNELS)
     )
     activation_bytes = b * cell.model.hidden_size * CACHE_BYTES * passes
-    kernels = layers * (layer.kernels + around)
+    kernels = layers * (layer["kernels"] + around)
     launch_us = constant["harness_graph_kernel_us" if cell.compiled else "harness_kernel_us"]
     weights_s, products_s = read_s / constant["harness_weights_fraction"], product_s * b
     memory_s = (
-        layers * (streamed / bandwidth + layer.values_bytes / values_rate)
+        layers * (streamed / bandwidth + layer["values"] / values_rate)
         + layers * activation_bytes / (constant["harness_pass_fraction"] * bandwidth)
         + b * cell.model.vocab_size * constant["harness_sampling_ns"] * NANOSECOND
     )
-    host_us = 0.0 if cell.compiled else constant["harness_host_us"]
-    return CellTime(
-        device_s={
-            "launch": kernels * launch_us * MICROSECOND,
-            "memory": memory_s + (weights_s if weights_s >= products_s else 0.0),
-            "compute": products_s if products_s > weights_s else 0.0,
-            "link": _link_s(cell, gpu, choice),
-        },
-        host_s=(kernels + EAGER_KERNELS_OUTSIDE_LAYERS) * host_us * MICROSECOND,
-        prefill_s=_prefill_leak_s(cell, gpu, choice, constant["harness_host_us"]),
-    )
+    device = {
+        "launch": kernels * launch_us * MICROSECOND,
+        "memory": memory_s + (weights_s if weights_s >= products_s else 0.0),
+        "compute": products_s if products_s > weights_s else 0.0,
+        "link": _link_s(cell, gpu, choice),
+    }
+    host_us = constant["harness_host_us"]
+    calls = 0 if cell.compiled else kernels + EAGER_KERNELS_OUTSIDE_LAYERS
+    host_s = calls * host_us * MICROSECOND
+    waits = host_s > sum(device.values())
+    parts = {name: _STEPS * part * (not waits) for name, part in device.items()}
+    prefill_s = _prefill_leak_s(cell, gpu, choice, host_us)
+    return {**parts, "host": _STEPS * host_s * waits, "prefill": prefill_s}
 
 
 @cache

@@ -10,7 +10,7 @@ import pandas as pd
 from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.prepare import out_of_memory, prepare
 from simulator.evidence.predict.serving import ServingGroup
-from simulator.evidence.rows.kinds import KINDS, ROW_KINDS, WINDOW, RowKind
+from simulator.evidence.rows.kinds import KINDS, WINDOW, RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import ConstantsChoice
@@ -94,7 +94,7 @@ def validate(
     skipped: dict[str, int] = {}
     oom: list[bool] = []
     constants: dict[str, str] = {}
-    for kind in ROW_KINDS:
+    for kind in KINDS:
         table = measurements.tables.get(kind)
         if table is None:
             continue

@@ -1,36 +1,20 @@
 """The kinds of measured rows: their columns, and the least work that they imply."""
 
-from collections.abc import Callable, Iterable, Mapping
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
-from simulator.units import MICROSECOND, MILLISECOND
+from simulator.timing.interval import Family
+from simulator.units import MICROSECOND
 
-RowKind = Literal[
-    "decode_attention",
-    "prefill_attention",
-    "mla_decode",
-    "mla_prefill",
-    "mla_module",
-    "gemm",
-    "moe",
-    "elementwise",
-    "all_reduce",
-    "shared_prefix_attention",
-    "linear_attention",
-    "sparse_attention",
-    "decode_step",
-    "end_to_end",
-    "serving",
-    "bandwidth",
-    "small_kernels",
-]
+# A key of ``KINDS``.
+RowKind = str
 
-ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 # Optional columns of numbers, with the least and what they count. A sliding window may be infinite.
 WINDOW = "window"
 NUMBERS: dict[str, tuple[float, str]] = {
@@ -76,46 +60,33 @@ SPARSE_KINDS = (
 
 # The share of a mean over drawn routings that any draw has (aiconfigurator rows: 10 to 25 % off).
 DRAWN_SHARE = 0.75
-_EXPERTS = ("hidden_size", "intermediate", "experts", "top_k")
 
 _Figure = Callable[[pd.DataFrame], "pd.Series[float]"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindOfRow:
-    """One kind of row.
+    """One kind of row: its columns, as ``kinds.toml`` describes them, and the least work of a row.
 
     Attributes
     ----------
-    sizes
-        Required columns of positive numbers.
-    words
-        Required columns of text.
-    optional
-        Optional columns, with their default values.
-    result, unit_s
-        The measured column, and its unit in seconds (of a bandwidth: in bytes per second).
-    shown
-        Columns that describe a row for people.
-    series
-        Columns that rows of a series share, beside GPU, library and kernel: a shape.
     least_bytes, least_flops
         The least bytes that a call must read and write, and FLOPs of its products; None if the
         columns do not tell.
-    weights
-        For whole steps: the columns with the weights' format and the number of GPUs.
     """
 
-    sizes: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    sizes: Sequence[str] = ()
+    words: Sequence[str] = ()
     optional: Mapping[str, Any] = field(default_factory=lambda: {"timing": "graph"})
     result: str = "latency_us"
     unit_s: float = MICROSECOND
-    shown: tuple[str, ...] = ()
-    series: tuple[str, ...] = ()
+    shown: Sequence[str] = ()
+    series: Sequence[str] = ()
     least_bytes: _Figure | None = None
     least_flops: _Figure | None = None
-    weights: tuple[str, str] | None = None
+    weights: Sequence[str] = ()
+    family: Family | None = None
+    alike: Sequence[str] = ()
 
     @property
     def needs(self) -> set[str]:
@@ -182,9 +153,6 @@ def _linear_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
     return moved.where(rows["op"] != "conv", 4 * tokens * keys)
 
 
-_LINEAR = ("num_k_heads", "head_k_dim", "num_v_heads", "head_v_dim")
-
-
 def latent_widths(rows: pd.DataFrame) -> tuple["pd.Series[float]", "pd.Series[float]"]:
     """Return the widths of keys and values: of each head if expanded, else of the cache."""
     expanded = rows["form"] == "expanded_192_128"
@@ -211,10 +179,6 @@ def _latent_flops(
 def _output_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
     """Return the size of the weights of a module's output product. [bytes]."""
     return rows["heads"] * EXPANDED_WIDTHS[1] * MODULE_HIDDEN * _elements(rows, "gemm_dtype")
-
-
-_LATENT = {"latent_dim": 512, "rope_dim": 64, "causal": 1, "timing": "graph", "plausible": 1}
-_SCOPE, _FORM = {"scope": "kv_write+attention"}, {"form": "expanded_192_128"}
 
 
 def expert_visits(rows: pd.DataFrame) -> "tuple[pd.Series[float], pd.Series[float]]":
@@ -249,181 +213,44 @@ def _sparse_bytes(rows: pd.DataFrame) -> "pd.Series[float]":
     return keys.where(scores & ~rows["kind"].astype(str).str.contains("skip|hca"), 0.0)
 
 
-_ATTENTION = ("batch", "q_heads", "kv_heads", "head_dim")
-
+_LEAST_BYTES: dict[RowKind, _Figure] = {
+    "decode_attention": cache_bytes,
+    "prefill_attention": cache_bytes,
+    "mla_decode": _latent_bytes,
+    "mla_prefill": _latent_bytes,
+    "mla_module": _output_bytes,
+    "gemm": lambda rows: _elements(rows, "dtype") * (rows["m"] * rows["k"] + rows["n"] * rows["k"]),
+    "moe": lambda rows: expert_visits(rows)[1] * _expert_weights(rows) * _elements(rows, "dtype"),
+    "elementwise": lambda rows: rows["bytes"],
+    # The prefix once: L2 may serve the other reads.
+    "shared_prefix_attention": lambda rows: (
+        (rows["prefix_len"] + rows["batch"] * rows["suffix_len"]) * _token_bytes(rows)
+    ),
+    "linear_attention": _linear_bytes,
+    "sparse_attention": _sparse_bytes,
+}
+_LEAST_FLOPS: dict[RowKind, _Figure] = {
+    "decode_attention": lambda rows: _attention_flops(rows, read_tokens(rows)),
+    "prefill_attention": lambda rows: _attention_flops(rows, attended_pairs(rows)),
+    "mla_decode": lambda rows: _latent_flops(
+        rows, rows["kv_len"], 2 * rows["latent_dim"] + rows["rope_dim"]
+    ),
+    "mla_prefill": lambda rows: _latent_flops(rows, attended_pairs(rows), sum(latent_widths(rows))),
+    # At the peak of 16 bits: two bytes of weights for each multiply-add.
+    "mla_module": lambda rows: rows["batch"] * rows["q_len"] * _output_bytes(rows),
+    "gemm": lambda rows: 2 * rows["m"] * rows["n"] * rows["k"],
+    "moe": lambda rows: 2 * expert_visits(rows)[0] * _expert_weights(rows),
+    "shared_prefix_attention": lambda rows: _attention_flops(
+        rows, rows["prefix_len"] + rows["suffix_len"]
+    ),
+}
 KINDS: dict[RowKind, KindOfRow] = {
-    "decode_attention": KindOfRow(
-        sizes=(*_ATTENTION, "kv_len"),
-        optional={WINDOW: inf, "timing": "graph"},
-        shown=(*_ATTENTION, "kv_len", "kv_dtype"),
-        series=("kv_dtype", *_ATTENTION[1:]),
-        least_bytes=cache_bytes,
-        least_flops=lambda rows: _attention_flops(rows, read_tokens(rows)),
-    ),
-    "prefill_attention": KindOfRow(
-        sizes=(*_ATTENTION, "q_len", "kv_len"),
-        optional={"causal": 1, WINDOW: inf, "timing": "graph"},
-        shown=(*_ATTENTION, "q_len"),
-        series=("kv_dtype", *_ATTENTION[1:]),
-        least_bytes=cache_bytes,
-        least_flops=lambda rows: _attention_flops(rows, attended_pairs(rows)),
-    ),
-    "mla_decode": KindOfRow(
-        sizes=("batch", "heads", "kv_len"),
-        optional=_LATENT | _SCOPE,
-        shown=("batch", "heads", "kv_len", "kv_dtype", "scope"),
-        least_bytes=_latent_bytes,
-        least_flops=lambda rows: _latent_flops(
-            rows, rows["kv_len"], 2 * rows["latent_dim"] + rows["rope_dim"]
-        ),
-    ),
-    "mla_prefill": KindOfRow(
-        sizes=("batch", "heads", "q_len", "kv_len"),
-        optional=_LATENT | _SCOPE | _FORM,
-        shown=("batch", "heads", "q_len", "kv_dtype", "form", "scope"),
-        least_bytes=_latent_bytes,
-        least_flops=lambda rows: _latent_flops(
-            rows, attended_pairs(rows), sum(latent_widths(rows))
-        ),
-    ),
-    "mla_module": KindOfRow(
-        sizes=("batch", "heads", "q_len"),
-        words=("phase",),
-        optional=_LATENT | _FORM | {"past_len": 0, "gemm_dtype": "bf16"},
-        shown=("phase", "batch", "heads", "q_len", "past_len", "kv_dtype", "gemm_dtype"),
-        least_bytes=_output_bytes,
-        # At the peak of 16 bits: two bytes of weights for each multiply-add.
-        least_flops=lambda rows: rows["batch"] * rows["q_len"] * _output_bytes(rows),
-    ),
-    "gemm": KindOfRow(
-        sizes=("m", "n", "k"),
-        # Copies of the weights that the harness cycles through: six, unless a row says otherwise.
-        optional={"timing": "graph", "weights_rotated": 6, "host_bound": 0},
-        shown=("m", "n", "k", "dtype"),
-        series=("dtype", "n", "k"),
-        least_bytes=lambda rows: (
-            _elements(rows, "dtype") * (rows["m"] * rows["k"] + rows["n"] * rows["k"])
-        ),
-        least_flops=lambda rows: 2 * rows["m"] * rows["n"] * rows["k"],
-    ),
-    "moe": KindOfRow(
-        sizes=("tokens", *_EXPERTS),
-        optional={
-            "timing": "graph",
-            **dict.fromkeys(("gated", "tensor_parallel", "expert_parallel"), 1),
-            "routing": "balanced",
-            **dict.fromkeys(VISITS),
-            "fits_l2": 0,
-            **dict.fromkeys(("plausible", "series_plausible"), 1),
-        },
-        shown=("tokens", *_EXPERTS, "dtype", "tensor_parallel", "expert_parallel", "routing"),
-        series=(*_EXPERTS, "routing"),
-        least_bytes=lambda rows: (
-            expert_visits(rows)[1] * _expert_weights(rows) * _elements(rows, "dtype")
-        ),
-        least_flops=lambda rows: 2 * expert_visits(rows)[0] * _expert_weights(rows),
-    ),
-    "elementwise": KindOfRow(
-        sizes=("rows", "width", "bytes"),
-        words=("op",),
-        shown=("op", "rows", "width"),
-        series=("op", "width"),
-        least_bytes=lambda rows: rows["bytes"],
-    ),
-    "all_reduce": KindOfRow(
-        sizes=("num_gpus", "message_bytes"),
-        optional={"impl": "", "collective": "all_reduce", "timing": "graph"},
-        shown=("num_gpus", "message_bytes", "impl"),
-    ),
-    "shared_prefix_attention": KindOfRow(
-        sizes=(*_ATTENTION, "prefix_len", "suffix_len"),
-        words=("mode",),
-        shown=(
-            *("implementation", "timing", "mode", "batch", "q_heads", "kv_heads"),
-            *("prefix_len", "suffix_len"),
-        ),
-        # The prefix once: L2 may serve the other reads.
-        least_bytes=lambda rows: (
-            (rows["prefix_len"] + rows["batch"] * rows["suffix_len"]) * _token_bytes(rows)
-        ),
-        least_flops=lambda rows: _attention_flops(rows, rows["prefix_len"] + rows["suffix_len"]),
-    ),
-    "linear_attention": KindOfRow(
-        sizes=("batch", "seq_len", *_LINEAR),
-        words=("family", "phase", "op"),
-        optional={"d_conv": 4, "state_bytes_per_element": None, "timing": "graph"},
-        shown=("family", "phase", "op", "batch", "seq_len", *_LINEAR),
-        series=("family", "phase", "op", *_LINEAR),
-        least_bytes=_linear_bytes,
-    ),
-    "sparse_attention": KindOfRow(
-        sizes=("heads", "batch", "q_len"),
-        words=("kind", "model"),
-        optional={
-            "past_len": 0,
-            "compress_ratio": 1,
-            "score_mode": "",
-            "gemm_dtype": "bf16",
-            "timing": "graph",
-        },
-        shown=("kind", "model", "heads", "batch", "q_len", "past_len", "kv_dtype", "gemm_dtype"),
-        series=("kind", "heads"),
-        least_bytes=_sparse_bytes,
-    ),
-    "decode_step": KindOfRow(
-        sizes=("context_tokens", "samples"),
-        words=("model", "attention"),
-        optional={
-            "kv_layout": "copies",
-            "execution": "graph",
-            "expand_kv": 0,
-            "tensor_parallel": 1,
-            "weights_dtype": "bf16",
-            "status": "ok",
-        },
-        result="step_ms",
-        unit_s=MILLISECOND,
-        shown=(
-            *("model", "context_tokens", "samples", "attention", "kernel", "kv_layout"),
-            "execution",
-        ),
-        weights=("weights_dtype", "tensor_parallel"),
-    ),
-    "end_to_end": KindOfRow(
-        sizes=("batch", "input_len", "output_len"),
-        words=("model",),
-        optional={"weight_dtype": "bf16", "tp": 1},
-        result="step_ms",
-        unit_s=MILLISECOND,
-        shown=("model", "batch", "input_len", "output_len"),
-        weights=("weight_dtype", "tp"),
-    ),
-    "serving": KindOfRow(
-        sizes=("input_len", "output_len", "concurrency"),
-        words=("model",),
-        optional={
-            "weights_dtype": "bf16",
-            "kv_dtype": "bf16",
-            "tensor_parallel": 1,
-            # Mean lengths as a share of the stated ones: clients may draw them, up to these.
-            "length_ratio": 1,
-            # Whether they vary: requests of unlike lengths do not stay together.
-            "lengths_vary": 0,
-        },
-        result="tpot_ms",
-        unit_s=MILLISECOND,
-        shown=(
-            *("model", "input_len", "output_len", "concurrency", "weights_dtype"),
-            "tensor_parallel",
-        ),
-        weights=("weights_dtype", "tensor_parallel"),
-    ),
-    "bandwidth": KindOfRow(
-        words=("test",), optional={"working_set_bytes": None}, result="gb_per_s", unit_s=1e9
-    ),
-    "small_kernels": KindOfRow(
-        sizes=("block_size", "bytes_moved"), words=("mode",), optional={}, result="us_per_kernel"
-    ),
+    kind: KindOfRow(
+        least_bytes=_LEAST_BYTES.get(kind), least_flops=_LEAST_FLOPS.get(kind), **columns
+    )
+    for kind, columns in tomllib.loads(
+        Path(__file__).with_name("kinds.toml").read_text(encoding="utf-8")
+    ).items()
 }
 
 
@@ -459,7 +286,7 @@ def recognise(columns: Iterable[str]) -> list[RowKind]:
     ['gemm']
     """
     present = set(columns)
-    found = [kind for kind in ROW_KINDS if KINDS[kind].needs <= present]
+    found = [kind for kind in KINDS if KINDS[kind].needs <= present]
     return [
         kind for kind in found if not any(KINDS[kind].needs < KINDS[other].needs for other in found)
     ]

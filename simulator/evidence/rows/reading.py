@@ -21,7 +21,6 @@ from simulator.evidence.rows.kinds import (
     DTYPE_COLUMNS,
     KINDS,
     NUMBERS,
-    ROW_KINDS,
     SCHEMES,
     SWITCHES,
     VISITS,
@@ -37,8 +36,7 @@ from simulator.resources import data_dir
 
 # A file is like a kind that shares at least so much of what tells this kind from others.
 LEAST_LIKENESS = 0.25
-# Names of the shipped rows, which are synthetic (tools/sample_rows.py): of kernels, and of runs
-# under load.
+# Names of the shipped rows, which are synthetic: of kernels, and of runs under load.
 SAMPLES = {Path("sample"): "", Path("sample-runs"): "synthetic_l4_runs.jsonl"}
 # The most missing columns that a message names.
 MOST_NAMED = 3
@@ -156,9 +154,7 @@ def load(
                     target = refused if is_dropped else suspect
                     target.append(Refusal(str(path), int(line), reason))
             parts.setdefault(kind, []).append(prepared[~drop])
-    tables = {
-        kind: pd.concat(parts[kind], ignore_index=True) for kind in ROW_KINDS if kind in parts
-    }
+    tables = {kind: pd.concat(parts[kind], ignore_index=True) for kind in KINDS if kind in parts}
     return Measurements(tables, tuple(refused), tuple(suspect), of_others)
 
 
@@ -230,10 +226,10 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
         return [name for name in asked if name not in present]
 
     # A kind of several columns that lacks only one comes before those that are alike in words.
-    nearly = [k for k in ROW_KINDS if len(missing_of(k)) == 1 and len(KINDS[k].sizes) > 1]
-    kind = max(nearly or ROW_KINDS, key=likeness)
+    nearly = [k for k in KINDS if len(missing_of(k)) == 1 and len(KINDS[k].sizes) > 1]
+    kind = max(nearly or KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
-        known = ", ".join(ROW_KINDS)
+        known = ", ".join(KINDS)
         return f"{path}: rows of no known kind; its columns are like those of none of {known}"
     missing = missing_of(kind)
     more = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
@@ -256,7 +252,7 @@ def _by_kind(
     """
     rest = frame
     # The most demanding first: a prefill row also has all columns of a decode row.
-    ordered = sorted(kinds, key=lambda kind: -len(KINDS[kind].sizes + KINDS[kind].words))
+    ordered = sorted(kinds, key=lambda kind: -len([*KINDS[kind].sizes, *KINDS[kind].words]))
     for kind in ordered if len(kinds) > 1 else ():
         columns = KINDS[kind]
         filled = rest[[*columns.sizes, *columns.words]].notna().all(axis=1)
@@ -275,7 +271,7 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
     for name, default in {**_COMMON, **columns.optional}.items():
         if name not in frame:
             frame[name] = default
-        elif default is not None:
+        elif not pd.isna(default):
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = _numbers(frame[name])

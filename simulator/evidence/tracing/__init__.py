@@ -8,6 +8,6 @@
 (524288, 49152, 8192, 1)
 """
 
-from simulator.evidence.tracing.recorder import Trace, TracedOperation, TraceTotals, trace
+from simulator.evidence.tracing.recorder import Trace, TracedOperation, trace
 
-__all__ = ["Trace", "TraceTotals", "TracedOperation", "trace"]
+__all__ = ["Trace", "TracedOperation", "trace"]

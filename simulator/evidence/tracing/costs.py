@@ -74,15 +74,6 @@ class Call:
     fresh: list[Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Memory traffic of one kernel. [bytes]."""
-
-    name: str
-    bytes_read: int
-    bytes_written: int
-
-
 def describe(func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> Call:
     """Sort an operator's tensors into those read, written and newly made.
 
@@ -122,19 +113,24 @@ def is_free(call: Call) -> bool:
     return not call.written and not call.fresh
 
 
-def costs_of(call: Call, device: torch.device) -> list[Cost]:
-    """Return the kernels that one operator launches on a device.
+def costs_of(call: Call, device: torch.device) -> list[tuple[str, int, int]]:
+    """Return the kernels that one operator launches on a device, and the bytes of each.
 
     Tensors elsewhere, such as numbers on the CPU, cost the device nothing, and a kernel without an
     element to write is not launched.
+
+    Returns
+    -------
+    list
+        Name, bytes read and bytes written of each kernel.
     """
-    rule = _RULES.get(call.name, _everything)
-    costs: list[Cost] = []
-    for name, read, written in rule(call):
-        bytes_written = touched_bytes(tensor for tensor in written if tensor.device == device)
-        if bytes_written:
-            bytes_read = touched_bytes(tensor for tensor in read if tensor.device == device)
-            costs.append(Cost(name, bytes_read, bytes_written))
+    costs = []
+    for name, *sides in _RULES.get(call.name, _everything)(call):
+        read, written = (
+            touched_bytes(tensor for tensor in side if tensor.device == device) for side in sides
+        )
+        if written:
+            costs.append((name, read, written))
     return costs
 
 

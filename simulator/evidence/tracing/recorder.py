@@ -5,10 +5,10 @@ such as ``einsum``, ``reshape``, ``masked_fill`` or the math path of attention, 
 operators that have their own kernel on a device. So hidden copies appear too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ from simulator.evidence.tracing.costs import (
     is_free,
     refuse_masks,
 )
+
+T = TypeVar("T")
 
 _META = torch.device("meta")
 # Composite operators recorded as kernels, because their names say more than their parts.
@@ -54,11 +56,6 @@ class Work:
     bytes_read: int
     bytes_written: int
     launches: int
-
-    @property
-    def bytes_moved(self) -> int:
-        """Bytes read and written. [bytes]."""
-        return self.bytes_read + self.bytes_written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +87,7 @@ class TracedOperation(Work):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TraceTotals(Work):
-    """Sums over operations."""
-
-    calls: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trace(TraceTotals):
+class Trace(Work):
     """The operators that a function ran, in order, and their sums.
 
     Attributes
@@ -111,29 +101,25 @@ class Trace(TraceTotals):
     operations: tuple[TracedOperation, ...]
     views: int
 
-    def grouped(self, by: Callable[[TracedOperation], str] | None = None) -> dict[str, TraceTotals]:
-        """Sum the operations that share a key, in order of first appearance.
 
-        Parameters
-        ----------
-        by
-            Maps an operation to its key; by default its name. ``lambda op: op.module`` groups by
-            module.
-        """
-        groups: dict[str, list[TracedOperation]] = {}
-        for operation in self.operations:
-            key = operation.name if by is None else by(operation)
-            groups.setdefault(key, []).append(operation)
-        return {key: total(operations) for key, operations in groups.items()}
+def grouped(
+    operations: Iterable[TracedOperation], by: Callable[[TracedOperation], T]
+) -> dict[T, list[TracedOperation]]:
+    """Return the operations that share a key, in order of first appearance."""
+    groups: dict[T, list[TracedOperation]] = {}
+    for operation in operations:
+        groups.setdefault(by(operation), []).append(operation)
+    return groups
 
 
-def total(operations: Sequence[TracedOperation]) -> TraceTotals:
+def total(operations: Sequence[TracedOperation]) -> Work:
     """Return the sums over operations."""
-    summed = {
-        field.name: sum(getattr(operation, field.name) for operation in operations)
-        for field in fields(Work)
-    }
-    return TraceTotals(calls=len(operations), **summed)
+    return Work(
+        **{
+            field.name: sum(getattr(operation, field.name) for operation in operations)
+            for field in fields(Work)
+        }
+    )
 
 
 def trace(function: Callable[..., Any], *inputs: Any, **keywords: Any) -> Trace:
@@ -254,20 +240,19 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def record(self, call: Call, flops: int = 0) -> None:
         """Record the kernels of one operator; the last is the operator itself."""
         costs = costs_of(call, _META)
-        for cost in costs:
-            last = cost is costs[-1]
-            caller = self._callers[0] if self._callers else call.name
+        caller = self._callers[0] if self._callers else call.name
+        for place, (name, read, written) in enumerate(costs, start=1):
             self.operations.append(
                 TracedOperation(
-                    name=cost.name,
-                    flops=flops if last else 0,
-                    bytes_read=cost.bytes_read,
-                    bytes_written=cost.bytes_written,
+                    name=name,
+                    flops=flops if place == len(costs) else 0,
+                    bytes_read=read,
+                    bytes_written=written,
                     launches=1,
                     module=self._module(),
-                    called_by="" if caller == cost.name else caller,
+                    called_by="" if caller == name else caller,
                     shapes=_shapes(call),
-                    dtype=str(call.read[0].dtype).removeprefix("torch.") if call.read else "",
+                    dtype=_type(call.read[0]) if call.read else "",
                     sizes=tuple(tuple(tensor.shape) for tensor in call.read),
                 )
             )
@@ -347,15 +332,17 @@ def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 
 
 def _shapes(call: Call) -> str:
-    """Describe an operator's tensors for people."""
-    before = ", ".join(_text(leaf) for leaf in tree_leaves(call.read))
-    after = ", ".join(_text(leaf) for leaf in call.written + call.fresh[:2])
+    """Describe an operator's tensors for people, by shape and type."""
+    before, after = (
+        ", ".join(f"{list(each.shape)} {_type(each)}" for each in side)
+        for side in (call.read, call.written + call.fresh[:2])
+    )
     return f"{before} -> {after}"
 
 
-def _text(tensor: Tensor) -> str:
-    """Describe a tensor's shape and dtype."""
-    return f"{list(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+def _type(tensor: Tensor) -> str:
+    """Return the name of a tensor's type."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from simulator.errors import TraceError
 from simulator.evidence.kernels import KERNELS, Layout
-from simulator.evidence.kernels.layout import lay_out
-from simulator.evidence.tracing.recorder import Trace, TracedOperation, Work, total, trace
+from simulator.evidence.kernels.layout import attention_inputs
+from simulator.evidence.tracing.recorder import Trace, TracedOperation, Work, grouped, total, trace
 from simulator.evidence.tracing.target import explained, find_function
 from simulator.evidence.tracing.timing import operations_of
 from simulator.inputs.setup import Execution, Setup
@@ -176,15 +177,12 @@ def _inputs(request: TraceRequest) -> Sequence[Tensor]:
     z = dict(request.sizes)
     if z["heads"] % z["kv_heads"]:
         raise TraceError(f"heads = {z['heads']} is not a multiple of kv_heads = {z['kv_heads']}")
-    context = (z["prompts"], z["kv_heads"], z["context_tokens"], z["head_dim"])
-    own = (z["prompts"], z["samples"], z["kv_heads"], z["decoded_tokens"], z["head_dim"])
-    query = (z["prompts"], z["samples"], z["heads"], z["head_dim"])
-    dtype = getattr(torch, TORCH_DTYPES[request.dtype])
-    made = [
-        torch.empty(sizes, dtype=dtype, device="meta")
-        for sizes in (query, context, context, own, own)
-    ]
-    return lay_out(request.stored, *made)
+    return attention_inputs(
+        SimpleNamespace(query_tokens=1, **z),
+        request.stored,
+        getattr(torch, TORCH_DTYPES[request.dtype]),
+        lambda sizes, dtype: torch.empty(sizes, dtype=dtype, device="meta"),
+    )
 
 
 def _setup(request: TraceRequest, execution: Execution) -> Setup:
@@ -202,20 +200,17 @@ def _lines(
     traced: Sequence[TracedOperation], gpu: Rates, execution: Execution, resident: int
 ) -> list[dict[str, Any]]:
     """Merge equal operators, in order of first appearance."""
-    groups: dict[tuple[str, ...], list[TracedOperation]] = {}
-    for each in traced:
-        groups.setdefault((each.name, each.called_by, each.module, each.shapes), []).append(each)
+    groups = grouped(traced, lambda each: (each.name, each.called_by, each.module, each.shapes))
     lines = []
     for (name, called_by, module, shapes), equal in groups.items():
         time = step_time(operations_of(equal, resident_blocks=resident), gpu, execution)
-        work = asdict(total(equal))
         lines.append(
             {
                 "operator": name,
                 "called_by": called_by,
                 "module": module,
-                "calls": work.pop("calls"),
-                **work,
+                "calls": len(equal),
+                **asdict(total(equal)),
                 "time_ms": float(time.device_s) * MILLISECONDS,
                 "bound": max(time.by_roof_s.items(), key=lambda roof: float(roof[1]))[0],
                 "shapes": shapes,

@@ -39,27 +39,19 @@ def operations_of(traced: Sequence[TracedOperation], *, resident_blocks: int) ->
     resident_blocks
         Thread blocks the GPU runs at once.
     """
-    return [
-        operation
-        for each in traced
-        for operation in _operations(each, resident_blocks=resident_blocks)
-    ]
+    operations: list[Operation] = []
+    for each in traced:
+        is_flash = _is_flash(each)
+        operations += _flash(each, resident_blocks=resident_blocks) if is_flash else [_plain(each)]
+    return operations
 
 
-def _operations(traced: TracedOperation, *, resident_blocks: int) -> list[Operation]:
-    """Return the operations of one operator, for fused attention with its combine."""
-    if _is_flash(traced):
-        return _flash(traced, resident_blocks=resident_blocks)
+def _plain(traced: TracedOperation) -> Operation:
+    """Return an operator as it was traced."""
     kind = _KINDS.get(traced.name, "gemm" if traced.flops else "elementwise")
     # The last tensor read may be a matrix, whose rows are the inner dimension.
-    if kind == "gemm" and traced.sizes and len(traced.sizes[-1]) == 2:  # noqa: PLR2004
-        return [_plain(traced, kind, matrix=traced.sizes[-1])]
-    return [_plain(traced, kind)]
-
-
-def _plain(traced: TracedOperation, kind: Kind, *, matrix: tuple[int, ...] = (0, 0)) -> Operation:
-    """Return an operator as it was traced; ``matrix`` is the second operand of a product."""
-    inner, columns = matrix
+    last = traced.sizes[-1] if traced.sizes else ()
+    inner, columns = last if kind == "gemm" and len(last) == 2 else (0, 0)  # noqa: PLR2004
     return Operation(
         name=traced.name,
         kind=kind,
