@@ -31,7 +31,7 @@ from math import inf
 from typing import Any, Literal, get_args
 
 from simulator.counts.attention.registry import find_way
-from simulator.counts.operation import KIN, Kind, Operation, Totals, total
+from simulator.counts.operation import KIN, STATE_KINDS, Kind, Operation, Totals, total
 from simulator.counts.transformer import prefill_operations
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, HardwareProfile
@@ -40,7 +40,6 @@ from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import (
-    LINEAR_KERNELS,
     LOW_PRECISION,
     PCIE_PAIR,
     PCIE_POWER,
@@ -70,7 +69,7 @@ FAMILY: dict[Kind, Family] = {
     # A layer has an indexer and the attention to what it selects.
     **dict.fromkeys(SPARSE_KERNELS, "sparse_attention"),
     # Rows of linear attention tell one from the other, but a layer has both.
-    **dict.fromkeys(LINEAR_KERNELS, "recurrence"),
+    **dict.fromkeys(STATE_KINDS, "recurrence"),
     **dict.fromkeys(STREAMING, "elementwise"),
 }
 # Kinds of kernel that read the KV cache, whose format selects their spread.
