@@ -16,6 +16,7 @@ from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape, causal_pairs, present
 from simulator.counts.attention.tree import (
     SharedLevel,
+    computed_levels,
     computed_tokens,
     shared_tokens,
     visible_levels,
@@ -45,6 +46,7 @@ from simulator.inputs.formats import TensorGroup
 from simulator.inputs.model import (
     PROJECTED_SIZES,
     Experts,
+    Indexer,
     LayerGroup,
     LayerInputs,
     ModelShape,
@@ -132,15 +134,10 @@ def around_attention(
     check_parallelism(model, setup)
     work = setup.passing(work)
     shard = Shard(model=model, setup=setup, tokens=work.tokens, positions=work.query_tokens)
-    before, after = embedding(shard), []
-    for group, layers, mark in attending(model, *PROJECTED):
-        layer = shard.of(group)
-        before += repeated(attention_input(layer, group), layers, mark=mark)
-        after += repeated(attention_output(layer), layers, mark=mark)
-    before += _states(shard, lambda state: linear.decode(shard, state, work))
-    before += _further_products(shard)
-    after += [*_mlps(shard), *_added_inputs(shard), *stage_sends(shard)]
-    after += head(shard, work.tokens)
+    before, beside, after = _around(
+        shard, [(shard, True, "")], lambda state: linear.decode(shard, state, work), work.tokens
+    )
+    before += beside
     for group, drafts, one in _drafting(model, work):
         # Each draft token passes alone: its embedding joins the hidden state before the layer.
         passing = Shard(model=model, setup=setup, tokens=one.tokens)
@@ -153,6 +150,38 @@ def around_attention(
     return before, after
 
 
+def _around(
+    shard: Shard,
+    projected: Sequence[tuple[Shard, bool, str]],
+    mixed: Callable[[State], list[Operation]],
+    heads: Numeric,
+) -> tuple[list[Operation], list[Operation], list[Operation]]:
+    """Return what comes before the attention of all layers, stands beside it, and comes after it.
+
+    Parameters
+    ----------
+    shard
+        All tokens that pass through the layers.
+    projected
+        Those that are projected together: whether latent attention is absorbed, and name suffix.
+    mixed
+        Gives a state's convolution and recurrence.
+    heads
+        Tokens that the head takes.
+    """
+    before, after = embedding(shard), []
+    for group, layers, mark in attending(shard.model, *PROJECTED):
+        for some, absorbed, suffix in projected:
+            layer = some.of(group)
+            projections = attention_input(layer, group, absorbed=absorbed)
+            before += repeated(projections, layers, mark=mark + suffix)
+            output = attention_output(layer, absorbed=absorbed)
+            after += repeated(output, layers, mark=mark + suffix)
+    beside = _states(shard, mixed) + _further_products(shard)
+    after += [*_mlps(shard), *_added_inputs(shard), *stage_sends(shard), *head(shard, heads)]
+    return before, beside, after
+
+
 def _drafting(model: ModelShape, work: Workload) -> Iterator[tuple[LayerGroup, int, Workload]]:
     """Yield the kind of layer that drafts, its passes in a step, and the sizes of one; or nothing.
 
@@ -163,7 +192,9 @@ def _drafting(model: ModelShape, work: Workload) -> Iterator[tuple[LayerGroup, i
         yield group, work.query_tokens - 1, work.but(query_tokens=1, accepted_tokens=1)
 
 
-def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
+def kinds(
+    model: ModelShape, *fields: str, having: Callable[[LayerGroup], Any] = lambda group: group.runs
+) -> list[tuple[LayerGroup, int, str]]:
     """Return the layers that differ in some fields: one group of each kind, layers, name suffix.
 
     Parameters
@@ -172,19 +203,10 @@ def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
         The model, whose groups are merged where these fields are equal.
     fields
         Fields of :class:`LayerGroup` that decide the cost of a part of a layer.
+    having
+        Whether a group has the part; by default all that a step runs.
     """
-    return _merged([group for group in model.layer_groups if group.runs], fields)
-
-
-def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
-    """Return the kinds, as :func:`kinds` does, of the layers that have attention."""
-    return _merged([group for group in model.layer_groups if group.attends and group.runs], fields)
-
-
-def _merged(
-    groups: Sequence[LayerGroup], fields: Sequence[str]
-) -> list[tuple[LayerGroup, int, str]]:
-    """Merge groups that are equal in some fields."""
+    groups = [group for group in model.layer_groups if having(group)]
     if len(groups) == 1:
         return [(groups[0], groups[0].count, _mark(groups[0], fields))]
     merged: dict[tuple[object, ...], tuple[LayerGroup, int]] = {}
@@ -200,6 +222,11 @@ def _merged(
         number = f"_{alike[label]}" if alike[label] > 1 else ""
         found.append((group, layers, label[0] + number))
     return found
+
+
+def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
+    """Return the kinds, as :func:`kinds` does, of the layers that have attention."""
+    return kinds(model, *fields, having=lambda group: group.attends and group.runs)
 
 
 def _layers(
@@ -261,20 +288,17 @@ def prefill_operations(
     shard = Shard(
         model=model, setup=setup, tokens=computed_tokens(levels), positions=work.context_tokens
     )
-    operations, outputs = embedding(shard), []
-    for group, layers, mark in attending(model, *PROJECTED):
-        layer = shard.of(group)
-        # Prefill attends in the absorbed form where each query selects its own tokens.
-        absorbed = model.indexer is not None
-        before = attention_input(layer, group, absorbed=absorbed)
-        if model.latent is not None and setup.mixed:
-            before.append(latent.context_store(shard, model.latent, shared_tokens(levels)))
-        operations += repeated(before, layers, mark=mark)
-        outputs += repeated(attention_output(layer, absorbed=absorbed), layers, mark=mark)
-    operations += _prefill_attention(shard, levels, work)
-    operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
-    operations += [*_further_products(shard), *outputs, *_mlps(shard), *_added_inputs(shard)]
-    operations += [*stage_sends(shard), *head(shard, work.prompts)]
+    # Prefill attends in the absorbed form where each query selects its own tokens.
+    before, beside, after = _around(
+        shard,
+        [(shard, model.indexer is not None, "")],
+        lambda state: linear.prefill(shard, state, levels, work),
+        work.prompts,
+    )
+    if model.latent is not None and setup.mixed:
+        store = latent.context_store(shard, model.latent, shared_tokens(levels))
+        before += repeated([store], sum(layers for _, layers, _ in attending(model)))
+    operations = [*before, *_prefill_attention(shard, levels, work), *beside, *after]
     if setup.copies:
         caching = [found for found in attending(model, *COPIED) if found[0].caches]
         operations += _layers(caching, lambda group: [_broadcast_cache(shard, work, group)])
@@ -316,19 +340,10 @@ def mixed_operations(
     both = replace(
         decoding, tokens=work.tokens + tokens, positions=decoding.positions + prefilling.positions
     )
-    apart = model.latent is not None
-    operations, after = embedding(both), []
-    for group, layers, mark in attending(model, *PROJECTED):
-        for shard, ending in ((decoding, mark), (prefilling, f"{mark}_chunk")):
-            rows, suffix = (shard, ending) if apart else (both, mark)
-            absorbed = shard is decoding or model.indexer is not None
-            layer = rows.of(group)
-            before = attention_input(layer, group, absorbed=absorbed)
-            operations += repeated(before, layers, mark=suffix)
-            after += repeated(attention_output(layer, absorbed=absorbed), layers, mark=suffix)
-            if not apart:
-                break
-    operations += [*attended, *_prefill_attention(prefilling, levels, chunk)]
+    projected = [(both, True, "")]
+    if model.latent is not None:
+        absorbed = model.indexer is not None
+        projected = [(decoding, True, ""), (prefilling, absorbed, "_chunk")]
 
     def mixing(state: State) -> list[Operation]:
         return [
@@ -336,9 +351,8 @@ def mixed_operations(
             *repeated(linear.prefill(prefilling, state, levels, chunk), 1, mark="_chunk"),
         ]
 
-    operations += _states(both, mixing)
-    operations += [*_further_products(both), *after, *_mlps(both), *_added_inputs(both)]
-    return [*operations, *stage_sends(both), *head(both, work.tokens + chunk.prompts)]
+    before, beside, after = _around(both, projected, mixing, work.tokens + chunk.prompts)
+    return [*before, *attended, *_prefill_attention(prefilling, levels, chunk), *beside, *after]
 
 
 def check_parallelism(model: ModelShape, setup: Parallelism) -> None:
@@ -744,13 +758,18 @@ def _prefill_attention(
     shard: Shard, levels: Sequence[SharedLevel], work: Workload
 ) -> list[Operation]:
     """Return the attention of all layers in a prefill."""
-    of = _causal_prefill if shard.model.indexer is None else _sparse_prefill
-    found = attending(shard.model, *ATTENDED)
-    return _layers(found, lambda group: of(shard.of(group), levels, group, work))
+    indexer = shard.model.indexer
+
+    def layer(group: LayerGroup) -> list[Operation]:
+        if indexer is None:
+            return _causal_prefill(shard.of(group), levels, group)
+        return _sparse_prefill(shard.of(group), levels, group, work, indexer)
+
+    return _layers(attending(shard.model, *ATTENDED), layer)
 
 
 def _causal_prefill(
-    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, _: Workload
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup
 ) -> list[Operation]:
     """Return causal flash attention of every node over itself and the nodes above it.
 
@@ -761,14 +780,9 @@ def _causal_prefill(
     kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.setup)
     widths = key_width + value_width
     operations = []
-    above: Numeric = 0
-    pairs_above: Numeric = 0
-    for number, level in enumerate(levels, 1):
+    for level, above, mark in computed_levels(levels):
         end = above + level.tokens
-        pairs = _causal_pairs(group, end)
-        if level.cached:
-            above, pairs_above = end, pairs
-            continue
+        pairs = _causal_pairs(group, end) - _causal_pairs(group, above)
         limit = group.window or group.chunk
         longest = end if limit is None else minimum(end, limit)
         keys = end if limit is None else minimum(end, longest + level.tokens)
@@ -778,9 +792,9 @@ def _causal_prefill(
         blocks = ceil_div(level.tokens, PREFILL_ROWS_PER_BLOCK)
         operations.append(
             Operation(
-                name="prefill_attention" + (f"_level_{number}" if len(levels) > 1 else ""),
+                name=f"prefill_attention{mark}",
                 kind="prefill_attention" if shard.model.latent is None else "latent_prefill",
-                flops=2 * level.nodes * (pairs - pairs_above) * heads * widths,
+                flops=2 * level.nodes * pairs * heads * widths,
                 bytes_read=row_bytes * heads * key_width + kv_bytes,
                 bytes_written=row_bytes * heads * value_width,
                 kv_bytes_read=kv_bytes,
@@ -791,29 +805,20 @@ def _causal_prefill(
                 dtype=shard.dtype,
             )
         )
-        above, pairs_above = end, pairs
     return operations
 
 
 def _sparse_prefill(
-    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload, indexer: Indexer
 ) -> list[Operation]:
     """Return every node's attention to the tokens that its queries select."""
     shape = attention_shape(shard.model, shard.setup, work, group, resident_blocks=1)
     operations: list[Operation] = []
-    above: Numeric = 0
-    for number, level in enumerate(levels, 1):
-        if shape.indexer is None:
-            break
-        if level.cached:
-            above = above + level.tokens
-            continue
+    for level, above, mark in computed_levels(levels):
         found = sparse.prefill(
-            shape, shape.indexer, prompts=level.nodes, tokens=level.tokens, before=above
+            shape, indexer, prompts=level.nodes, tokens=level.tokens, before=above
         )
-        mark = f"_level_{number}" if len(levels) > 1 else ""
         operations += repeated(found if group.indexes else found[-1:], 1, mark=mark)
-        above = above + level.tokens
     return operations
 
 
@@ -879,10 +884,8 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
 
 def _states(shard: Shard, mixed: Callable[[State], list[Operation]]) -> list[Operation]:
     """Return the layers with a state; ``mixed`` gives a state's convolution and recurrence."""
-    groups = [group for group in shard.model.layer_groups if group.state is not None]
-    return _layers(
-        _merged(groups, ("state", "attends")), lambda group: _state_layer(shard, group, mixed)
-    )
+    found = kinds(shard.model, "state", "attends", having=lambda group: group.state)
+    return _layers(found, lambda group: _state_layer(shard, group, mixed))
 
 
 def _state_layer(
@@ -919,8 +922,8 @@ def _state_gate(shard: Shard, state: State) -> Operation:
 
 def _further_products(shard: Shard) -> list[Operation]:
     """Return the further matrices of all layers."""
-    groups = [group for group in shard.model.layer_groups if group.products]
-    return _layers(_merged(groups, ("products",)), lambda group: _products(shard, group.products))
+    found = kinds(shard.model, "products", having=lambda group: group.products)
+    return _layers(found, lambda group: _products(shard, group.products))
 
 
 def _products(

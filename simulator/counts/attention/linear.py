@@ -23,7 +23,7 @@ Z. Qin et al., "Lightning Attention-2", 2024.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from simulator.counts.attention.tree import SharedLevel
+from simulator.counts.attention.tree import SharedLevel, computed_levels
 from simulator.counts.operation import Operation, repeated
 from simulator.counts.pieces import Shard
 from simulator.inputs.model import Rule, State
@@ -176,16 +176,12 @@ def prefill(
         Its prompts, and the samples that get a copy.
     """
     operations = []
-    for number, level in enumerate(levels, 1):
-        if level.cached:
-            continue
+    for level, _, mark in computed_levels(levels):
         shape = shape_of(shard, state, level.nodes, level.tokens)
-        mark = f"_level_{number}" if len(levels) > 1 else ""
         if state.taps:
             channels = _channels(shard, state)
-            operations += repeated(
-                [convolution(shape, channels=channels, stepped=True)], 1, mark=mark
-            )
+            convolved = convolution(shape, channels=channels, stepped=True)
+            operations += repeated([convolved], 1, mark=mark)
         if state.values:
             operations += repeated(scan(shape), 1, mark=mark)
     kept = work.prompts * sequence_bytes(shard, state)
