@@ -23,10 +23,25 @@ from simulator.inputs.formats import (
     WeightFormats,
     grouped_bytes,
 )
+from simulator.inputs.model import Matrix
 
-# The matrices of a layer, by group of tensors and by name, with alternatives, and their weights.
-Matrices = Mapping[TensorGroup, Mapping[tuple[str, ...], int]]
-
+# What files call the matrices of a layer, with alternatives. Most weights are in these.
+_CALLED: dict[str, tuple[str, ...]] = {
+    "query": ("q_proj", "q_b_proj", "qkv_proj"),
+    "key": ("k_proj", "qkv_proj"),
+    "value": ("v_proj", "qkv_proj"),
+    "query_down": ("q_a_proj",),
+    "latent_down": ("kv_a_proj_with_mqa",),
+    "latent_up": ("kv_b_proj",),
+    "output": ("o_proj",),
+    **dict.fromkeys(
+        ("state_keys", "state_input"), ("in_proj_qkv", "in_proj_z", "in_proj", "q_proj")
+    ),
+    "state_output": ("out_proj", "o_proj"),
+    "gate": ("gate_proj", "gate_up_proj"),
+    "up": ("up_proj", "gate_up_proj"),
+    "down": ("down_proj",),
+}
 # Where a layer keeps each group, in the words of most files.
 _PLACES: dict[TensorGroup, str] = {
     "attention": "self_attn",
@@ -182,7 +197,7 @@ def _mean_format(weights: Mapping[WeightFormat | None, int], base: Dtype) -> Wei
 
 
 def weight_formats(
-    scheme: Scheme, layers: Sequence[Matrices], *, model_type: str, base: Dtype = "bf16"
+    scheme: Scheme, layers: Sequence[Sequence[Matrix]], *, model_type: str, base: Dtype = "bf16"
 ) -> WeightFormats:
     """Return the formats of a model's weights.
 
@@ -202,12 +217,12 @@ def weight_formats(
         if model_type.startswith(name):
             places |= others
     sums: dict[TensorGroup, Counter[WeightFormat | None]] = {}
-    for number, groups in enumerate(layers):
-        for group, matrices in groups.items():
-            for words, count in matrices.items():
-                if count:
-                    found = scheme.of([f"layers.{number}.{places[group]}.{word}" for word in words])
-                    sums.setdefault(group, Counter())[found] += count
+    for number, matrices in enumerate(layers):
+        for matrix in matrices:
+            if matrix.name in _CALLED and matrix.group and matrix.weights:
+                place = f"layers.{number}.{places[matrix.group]}"
+                found = scheme.of([f"{place}.{word}" for word in _CALLED[matrix.name]])
+                sums.setdefault(matrix.group, Counter())[found] += matrix.weights
     formats = {group: _mean_format(weights, base) for group, weights in sums.items()}
     if len(set(formats.values())) == 1:
         # Groups that the model lacks take part, so that one name holds for all.

@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, NoReturn, cast
 from simulator.errors import ModelError
 from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
 from simulator.inputs.files import validate
-from simulator.inputs.formats import TensorGroup, one_format
-from simulator.inputs.hf_config.quantization import Matrices, kv_format, read_scheme, weight_formats
-from simulator.inputs.model import LayerGroup
+from simulator.inputs.formats import one_format
+from simulator.inputs.hf_config.quantization import kv_format, read_scheme, weight_formats
+from simulator.inputs.model import LayerGroup, ModelShape, layer_matrices
 
 # Larger than any model's, so that a typing error does not make a list of a billion layers.
 LARGEST_SIZE = 10**9
@@ -602,61 +602,16 @@ def _formats(
         reader.fail(f"quantization_config = {reprlib.repr(stated)} must be an object")
     scheme, kv_dtype, weights = read_scheme(stated), kv_format(stated), one_format(dtype)
     if scheme.default is not None or scheme.named:
-        weights = weight_formats(
-            scheme,
-            [_matrices({**fields, **layer.sizes}, layer) for layer in layers],
-            model_type=str(reader.data.get("model_type") or reader.outer.get("model_type")),
-        )
+        name = str(reader.data.get("model_type") or reader.outer.get("model_type"))
+        data = {**fields, "name": name}
+        model = validate(ModelShape, data, where=reader.where, error=ModelError)
+        matrices = [layer_matrices(model.of(layer), layer) for layer in layers]
+        weights = weight_formats(scheme, matrices, model_type=name)
         notes.append(f"quantization {scheme.method}: {weights}, scales counted")
     notes += scheme.notes
     if kv_dtype:
         notes.append(f"the checkpoint states a KV cache of {kv_dtype}: that is the default")
     return {"weights": weights, "kv_dtype": kv_dtype, "notes": notes}
-
-
-def _matrices(sizes: Mapping[str, Any], layer: LayerGroup) -> Matrices:
-    """Return the matrices of a layer, and their weights, under the names of most files."""
-    d, experts = sizes["hidden_size"], sizes["experts"] or {}
-    found: dict[TensorGroup, dict[tuple[str, ...], int]] = {}
-
-    def mlp(inner: int) -> dict[tuple[str, ...], int]:
-        ups = ("gate_proj", "up_proj") if sizes["gated_mlp"] else ("up_proj",)
-        return {("down_proj",): d * inner, **{(name, "gate_up_proj"): d * inner for name in ups}}
-
-    if layer.attends:
-        found["attention"] = _attention_matrices(sizes)
-    if layer.state is not None:
-        found["state"] = {
-            ("in_proj_qkv", "in_proj_z", "in_proj", "q_proj"): d * layer.state.columns,
-            ("out_proj", "o_proj"): d * layer.state.width,
-        }
-    if layer.mlp == "dense":
-        found["mlp"] = mlp(sizes["intermediate_size"])
-    elif layer.mlp == "experts" and experts:
-        found["experts"] = mlp(experts["count"] * experts["intermediate_size"])
-        found["shared_experts"] = mlp(experts["shared_intermediate_size"])
-    return found
-
-
-def _attention_matrices(sizes: Mapping[str, Any]) -> dict[tuple[str, ...], int]:
-    """Return the matrices of a layer's attention."""
-    d, heads, width = sizes["hidden_size"], sizes["heads"], sizes["head_dim"]
-    if latent := sizes.get("latent"):
-        rank, value = latent["query_rank"], latent["value_dim"]
-        return {
-            ("q_a_proj",): d * (rank or 0),
-            ("q_b_proj", "q_proj"): (rank or d) * heads * width,
-            ("kv_a_proj_with_mqa",): d * (latent["kv_rank"] + latent["rope_dim"]),
-            ("kv_b_proj",): latent["kv_rank"] * heads * (latent["nope_dim"] + value),
-            ("o_proj",): heads * value * d,
-        }
-    value = sizes.get("value_dim") or width
-    return {
-        ("q_proj", "qkv_proj"): d * heads * width,
-        ("k_proj", "qkv_proj"): d * sizes["kv_heads"] * width,
-        ("v_proj", "qkv_proj"): d * sizes["kv_heads"] * value,
-        ("o_proj",): heads * value * d,
-    }
 
 
 def _plain_dtype(reader: ConfigReader) -> Dtype:
