@@ -22,7 +22,7 @@ from simulator.counts.attention.tree import (
     visible_levels,
 )
 from simulator.counts.experts import RoutedExperts, visited_experts
-from simulator.counts.operation import Kind, Operation, repeated
+from simulator.counts.operation import Kind, Operation, repeated, streamed
 from simulator.counts.pieces import (
     FLOAT_BYTES,
     INDEX_BYTES,
@@ -31,7 +31,6 @@ from simulator.counts.pieces import (
     all_reduce,
     all_to_all,
     cache_write,
-    elementwise,
     gemm,
     norm,
     quantised,
@@ -437,13 +436,8 @@ def embedding(shard: Shard) -> list[Operation]:
     if tables > 1 and shard.eager:
         read, written, launches = read + 2 * hidden, written + 2 * hidden, 3
     operations = [
-        Operation(
-            name="embedding",
-            kind="gather",
-            bytes_read=read,
-            bytes_written=written,
-            weight_bytes_read=rows,
-            launches=launches,
+        streamed(
+            "embedding", read, written, launches=launches, kind="gather", weight_bytes_read=rows
         ),
         *all_reduce("embedding_all_reduce", message_bytes=shard.rows(width), ranks=shard.ranks),
     ]
@@ -462,19 +456,18 @@ def _layer_inputs(shard: Shard, inputs: LayerInputs) -> list[Operation]:
     width = model.layers * inputs.width
     row = shard.rows(width)
     return [
-        Operation(
-            name="layer_inputs",
+        streamed(
+            "layer_inputs",
+            row + shard.tokens * INDEX_BYTES,
+            row,
             kind="gather",
-            bytes_read=row + shard.tokens * INDEX_BYTES,
-            bytes_written=row,
             weight_bytes_read=row,
-            launches=1,
         ),
         *all_reduce("layer_inputs_all_reduce", message_bytes=row, ranks=shard.ranks),
         gemm(shard, "layer_inputs_projection", model.hidden_size, shard.split(width), group=None),
         *all_gather("layer_inputs_all_gather", gathered_bytes=row, ranks=shard.ranks),
         vector_norm(shard, "layer_inputs_norm", shard.tokens * model.layers, inputs.width),
-        elementwise("layer_inputs_sum", 2 * row, row),
+        streamed("layer_inputs_sum", 2 * row, row),
     ]
 
 
@@ -486,7 +479,7 @@ def _added_inputs(shard: Shard) -> list[Operation]:
     d, row = model.hidden_size, shard.rows(inputs.width)
     layer = [
         gemm(shard, "layer_input_gate", d, shard.split(inputs.width), group="mlp"),
-        elementwise("layer_input_activation", 2 * row, row, kind="activation"),
+        streamed("layer_input_activation", 2 * row, row, kind="activation"),
         gemm(shard, "layer_input_up", shard.split(inputs.width), d, group="mlp"),
         *all_reduce("layer_input_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
         norm(shard, "layer_input_norm"),
@@ -551,7 +544,7 @@ def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
         return vector_norm(shard, "qk_norm", shard.tokens * rows, row_width)
 
     parts = [normed(count) for count in (shard.heads, kv_heads) if count]
-    return elementwise(
+    return streamed(
         "qk_norm",
         sum(part.bytes_read for part in parts),
         sum(part.bytes_written for part in parts),
@@ -839,13 +832,9 @@ def _broadcast_cache(shard: Shard, work: Workload, group: LayerGroup) -> Operati
     context, _ = visible_tokens(group, work.context_tokens, 0)
     *_, cache_width = rank_geometry(shard.model.of(group), shard.setup)
     one_copy = work.prompts * context * cache_width * shard.setup.kv_bytes
-    return Operation(
-        name="kv_broadcast",
-        kind="copy",
-        bytes_read=one_copy,
-        bytes_written=one_copy * work.samples,
-        kv_bytes_read=one_copy,
-        launches=2,
+    copies = one_copy * work.samples
+    return streamed(
+        "kv_broadcast", one_copy, copies, launches=2, kind="copy", kv_bytes_read=one_copy
     )
 
 
@@ -863,7 +852,7 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     if model.attention_gate != "none":
         gated = shard.rows(width)
         gate = shard.rows(shard.split(gate_columns(model)))
-        operations.append(elementwise("attention_gate", gated + gate, gated))
+        operations.append(streamed("attention_gate", gated + gate, gated))
     if model.latent is not None:
         width = shard.heads * model.latent.value_dim
         if absorbed:
@@ -916,7 +905,7 @@ def _state_gate(shard: Shard, state: State) -> Operation:
     """Return the gate on the output, and its norm but for scans and convolutions."""
     row = shard.rows(shard.split(state.width))
     if state.rule in ("scan", "convolution"):
-        return elementwise("state_gate", 2 * row, row)
+        return streamed("state_gate", 2 * row, row)
     return vector_norm(shard, "state_gate", shard.tokens * shard.split(state.v_heads), state.v_dim)
 
 
@@ -995,10 +984,10 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
     row = shard.rows(inner)
     kind: Kind = "elementwise" if shard.eager else "activation"
     if not shard.model.gated_mlp:
-        return elementwise(name, row, row, kind=kind)
+        return streamed(name, row, row, kind=kind)
     if shard.eager:
-        return elementwise(name, 3 * row, 2 * row, launches=2)
-    return elementwise(name, 2 * row, row, kind=kind)
+        return streamed(name, 3 * row, 2 * row, launches=2)
+    return streamed(name, 2 * row, row, kind=kind)
 
 
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
@@ -1106,9 +1095,9 @@ def _sampling(shard: Shard, tokens: Numeric) -> Operation:
     if not shard.eager:
         # Softmax in float32, then one pass that samples from it.
         wide = tokens * vocabulary * FLOAT_BYTES
-        return elementwise("sampling", logits + wide, wide + chosen, launches=2)
+        return streamed("sampling", logits + wide, wide + chosen, launches=2)
     mask, pivots = tokens * vocabulary, tokens * shard.element_bytes
     likeliest = tokens * min(TOP_K, vocabulary) * (shard.element_bytes + INDEX_BYTES)
-    return elementwise(
+    return streamed(
         "sampling", 8 * logits + mask + pivots, 5 * logits + mask + likeliest + chosen, launches=8
     )

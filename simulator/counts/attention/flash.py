@@ -19,7 +19,7 @@ from simulator.counts.attention.plain import (
 from simulator.counts.attention.shape import AttentionShape, present, several
 from simulator.counts.attention.tree import CachePart
 from simulator.counts.attention.way import PARTIAL_BYTES, PlainKernel, Way
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Operation, streamed
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -131,12 +131,12 @@ class Flash(Way):
             *operations,
             suffix,
             combine,
-            Operation(
-                name="attention_merge",
-                kind="combine",
-                bytes_read=merged_bytes,
-                bytes_written=shared.output_bytes * needed,
+            streamed(
+                "attention_merge",
+                merged_bytes,
+                shared.output_bytes * needed,
                 launches=needed,
+                kind="combine",
                 # The partial outputs were written a moment ago.
                 scratch_bytes=merged_bytes,
             ),
@@ -260,12 +260,12 @@ def flash_part(
             scratch_bytes=partials,
             dtype=shape.dtype,
         ),
-        Operation(
-            name=f"{part.name}_combine",
-            kind="combine",
-            bytes_read=partials,
-            bytes_written=result * needed,
+        streamed(
+            f"{part.name}_combine",
+            partials,
+            result * needed,
             launches=needed,
+            kind="combine",
             splits=splits * needed,
             scratch_bytes=partials,
             within=part.name,

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from simulator.counts.attention.tree import SharedLevel, computed_levels
-from simulator.counts.operation import Operation, repeated
+from simulator.counts.operation import Operation, repeated, streamed
 from simulator.counts.pieces import Shard
 from simulator.inputs.model import Rule, State
 from simulator.inputs.workload import Workload
@@ -185,9 +185,7 @@ def prefill(
         if state.values:
             operations += repeated(scan(shape), 1, mark=mark)
     kept = work.prompts * sequence_bytes(shard, state)
-    handed_out = Operation(
-        name="state_broadcast", kind="copy", bytes_read=kept, bytes_written=kept * work.samples
-    )
+    handed_out = streamed("state_broadcast", kept, kept * work.samples, kind="copy")
     return [*operations, handed_out]
 
 
@@ -198,11 +196,11 @@ def scan(shape: LinearShape) -> list[Operation]:
     if shape.rule == "decay":
         return [decayed_recurrence(shape)]
     return [
-        Operation(
-            name="recurrence",
+        streamed(
+            "recurrence",
+            shape.input_bytes + shape.states_bytes,
+            shape.output_bytes + shape.states_bytes,
             kind="chunk_scan",
-            bytes_read=shape.input_bytes + shape.states_bytes,
-            bytes_written=shape.output_bytes + shape.states_bytes,
             serial_steps=ceil_div(shape.seq_len, shape.chunk),
         )
     ]
@@ -262,11 +260,11 @@ def convolution(
     width = shape.channels if channels is None else channels
     moved = shape.tokens * width * shape.element_bytes
     kept = shape.batch * width * (shape.taps - 1) * shape.element_bytes
-    return Operation(
-        name="convolution",
+    return streamed(
+        "convolution",
+        moved + kept,
+        moved + states * kept,
         kind="convolution",
-        bytes_read=moved + kept,
-        bytes_written=moved + states * kept,
         serial_steps=minimum(shape.seq_len, CONVOLVED_TOKENS) if stepped else 0,
     )
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Kind, Operation
-from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantise
+from simulator.counts.operation import Kind, Operation, streamed
+from simulator.counts.pieces import all_gather, all_reduce, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict import experts, latent, linear, sparse
@@ -477,10 +477,10 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
     kind: Kind = OPS.get(op, "elementwise")
     if kind != "quantise":
         launches = SCALES_LAUNCHES if op == SCALES else 1
-        return [elementwise(op, moved, 0.0, launches=launches, kind=kind)]
+        return [streamed(op, moved, 0.0, launches=launches, kind=kind)]
     if library == "sglang":
         launches = PLAIN_QUANTISE_LAUNCHES
-        return [elementwise(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
+        return [streamed(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
     count, width = numbers(rows, "rows"), numbers(rows, "width")
     element, (dtype, _) = DTYPE_BYTES["bf16"], _dtypes(rows)
     # Some rows state the format that the kernel reads.
@@ -490,7 +490,7 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
         return [replace(kernel, thread_blocks=count * STATIC_BLOCK_TIME)]
     if library == "trtllm":
         read = count * width * element
-        return [elementwise(SCALES, read, 0.0, launches=SCALES_LAUNCHES), kernel]
+        return [streamed(SCALES, read, 0.0, launches=SCALES_LAUNCHES), kernel]
     return [kernel]
 
 
