@@ -193,12 +193,7 @@ def quantise(
 
 
 def quantised(
-    shard: Shard,
-    name: str,
-    width: Numeric,
-    *,
-    group: TensorGroup = "attention",
-    rows: Numeric | None = None,
+    shard: Shard, name: str, width: Numeric, *, group: TensorGroup = "attention"
 ) -> list[Operation]:
     """Return the kernel that quantises the input of a layer's products, if they need one.
 
@@ -210,14 +205,11 @@ def quantised(
         Values per row.
     group
         The tensors that are multiplied.
-    rows
-        Number of rows, if not that of the step's tokens.
     """
     dtype = shard.product_dtype(group)
     if not shard.setup.quantises_apart or not is_low_precision(DTYPE_BYTES[dtype]):
         return []
-    count = shard.tokens if rows is None else rows
-    return [quantise(name, count, width, element=shard.element_bytes, dtype=dtype)]
+    return [quantise(name, shard.tokens, width, element=shard.element_bytes, dtype=dtype)]
 
 
 def norm(shard: Shard, name: str) -> Operation:

@@ -958,17 +958,16 @@ def mlp(shard: Shard, group: LayerGroup) -> list[Operation]:
         operations += _experts(shard, model.experts)
     else:
         inner = shard.split(model.intermediate_size)
-        operations += _dense(shard, "mlp", inner, bias=model.mlp_bias, group="mlp")
+        operations += _dense(shard, "mlp", inner, "mlp")
     reduced_bytes = shard.rows(model.hidden_size)
     operations += all_reduce("mlp_all_reduce", message_bytes=reduced_bytes, ranks=shard.ranks)
     return operations + residual_add(shard, "mlp_residual")
 
 
-def _dense(
-    shard: Shard, name: str, inner: Numeric, *, bias: bool, group: TensorGroup
-) -> list[Operation]:
+def _dense(shard: Shard, name: str, inner: Numeric, group: TensorGroup) -> list[Operation]:
     """Return up (and gate) projection, activation, and down projection."""
-    d, ups = shard.model.hidden_size, 2 if shard.model.gated_mlp else 1
+    d, bias = shard.model.hidden_size, shard.model.mlp_bias
+    ups = 2 if shard.model.gated_mlp else 1
     matrices = ups if shard.eager else 1
     return [
         *quantised(shard, f"{name}_quantise", d, group=group),
@@ -1037,9 +1036,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         if experts.shared_gate:
             operations.append(gemm(shard, "shared_expert_gate", model.hidden_size, 1, group=None))
         shared = shard.split(experts.shared_intermediate_size)
-        operations += _dense(
-            shard, "shared_expert", shared, bias=model.mlp_bias, group="shared_experts"
-        )
+        operations += _dense(shard, "shared_expert", shared, "shared_experts")
     return operations
 
 

@@ -972,16 +972,11 @@ class _Search:
         if not self._fitted:
             return _carried(self.gpu, _first_carried(self.gpu.architecture, key, tuple(variants)))
         for own, keys, general in _searched(key, tuple(variants), self._told):
-            found = self._own(keys) if own else transferred(self.gpu, keys, general)
-            if found is not None:
+            if not own and (found := transferred(self.gpu, keys, general)):
                 return found
-        return None
-
-    def _own(self, keys: Iterable[Key]) -> Constant | None:
-        """Return the first of some constants that was fitted to the card."""
-        for key in keys:
-            if figure := self._fitted.get(key):
-                return Constant(figure.value, figure.source, "fitted", key)
+            for each in keys if own else ():
+                if figure := self._fitted.get(each):
+                    return Constant(figure.value, figure.source, "fitted", each)
         return None
 
 

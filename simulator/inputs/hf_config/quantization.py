@@ -185,19 +185,20 @@ class Scheme:
         return self.default
 
 
-def _mean_format(weights: Mapping[WeightFormat | None, int], base: Dtype) -> WeightFormat | None:
+def _mean_format(weights: Mapping[WeightFormat | None, int]) -> WeightFormat | None:
     """Return the format of most weights of a group of tensors, with the mean of all their bytes."""
     if set(weights) <= {None}:
         return None
-    most = max(weights, key=lambda each: weights[each]) or NAMED_FORMATS[base]
+    plain = NAMED_FORMATS["bf16"]
+    most = max(weights, key=lambda each: weights[each]) or plain
     if len(weights) == 1:
         return most
-    stored = sum(count * (each or NAMED_FORMATS[base]).bytes for each, count in weights.items())
+    stored = sum(count * (each or plain).bytes for each, count in weights.items())
     return most.but(bytes=stored / sum(weights.values()))
 
 
 def weight_formats(
-    scheme: Scheme, layers: Sequence[Sequence[Matrix]], *, model_type: str, base: Dtype = "bf16"
+    scheme: Scheme, layers: Sequence[Sequence[Matrix]], *, model_type: str
 ) -> WeightFormats:
     """Return the formats of a model's weights.
 
@@ -209,8 +210,6 @@ def weight_formats(
         The matrices of each layer, from the first.
     model_type
         The file's, which decides where a layer keeps its groups.
-    base
-        Format of what is not quantised.
     """
     places = dict(_PLACES)
     for name, others in _OTHER_PLACES.items():
@@ -223,7 +222,7 @@ def weight_formats(
                 place = f"layers.{number}.{places[matrix.group]}"
                 found = scheme.of([f"{place}.{word}" for word in _CALLED[matrix.name]])
                 sums.setdefault(matrix.group, Counter())[found] += matrix.weights
-    formats = {group: _mean_format(weights, base) for group, weights in sums.items()}
+    formats = {group: _mean_format(weights) for group, weights in sums.items()}
     if len(set(formats.values())) == 1:
         # Groups that the model lacks take part, so that one name holds for all.
         formats = dict.fromkeys(LAYER_TENSORS, next(iter(formats.values())))
@@ -232,7 +231,7 @@ def weight_formats(
     elif scheme.named:
         # A format of all matrices leaves the head in 16 bits; one that names it does not.
         formats["head"] = replace(scheme, default=None).of(["lm_head"])
-    return WeightFormats(base=base, **formats)
+    return WeightFormats(**formats)
 
 
 # Keys under which files list what is left out.
