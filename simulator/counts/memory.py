@@ -11,7 +11,6 @@ from simulator.counts.pieces import Shard
 from simulator.counts.reserve import batched_tokens, kept_bytes, usable_bytes
 from simulator.counts.transformer import (
     attention_shapes,
-    prefill_geometry,
     prefilled_levels,
     rank_geometry,
     visible_tokens,
@@ -270,7 +269,7 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
         if model.indexer is not None and group.indexes:
             index_keys = index_keys + group.count * stored * sparse.index_key_bytes(model.indexer)
     if model.latent is not None and setup.mixed:
-        *_, expanded_width = rank_geometry(model, setup.but(latent_form="expanded"))
+        *_, expanded_width = rank_geometry(model, setup, expanded=True)
         shared = shared_tokens(prefilled_levels(setup, work))
         layers = sum(group.count for group in model.layer_groups if group.attends)
         values = values + layers * shared * expanded_width
@@ -371,7 +370,7 @@ def _attention_values(model: ModelShape, setup: Setup) -> float:
     for group in model.layer_groups:
         if group.attends:
             layer = model.of(group)
-            kv_heads, key_width, value_width = prefill_geometry(layer, setup)
+            kv_heads, key_width, value_width, _ = rank_geometry(layer, setup, expanded=True)
             heads = layer.heads // setup.tensor_parallel + kv_heads
             values = maximum(values, heads * (key_width + value_width))
         if group.state is not None:

@@ -624,9 +624,10 @@ def attention_shape(
         context, decoded = visible_tokens(group, context, decoded)
         model = model.of(group)
 
-    def widths(setup: Setup) -> dict[str, Any]:
+    def widths(*, expanded: bool = False) -> dict[str, Any]:
         names = ("kv_heads", "key_width", "value_width", "cache_width")
-        return dict(zip(names, rank_geometry(model, setup), strict=True))
+        found = rank_geometry(model, setup, expanded=expanded)
+        return dict(zip(names, found, strict=True))
 
     shape = AttentionShape(
         prompts=work.prompts,
@@ -635,7 +636,7 @@ def attention_shape(
         context_tokens=context,
         decoded_tokens=decoded,
         heads=model.heads // setup.tensor_parallel,
-        **widths(setup),
+        **widths(),
         activation_bytes=DTYPE_BYTES[setup.activation_dtype],
         kv_bytes=setup.kv_bytes,
         dtype=setup.activation_dtype,
@@ -648,8 +649,8 @@ def attention_shape(
     )
     if model.latent is None or not setup.mixed:
         return shape
-    expanded = widths(setup.but(latent_form="expanded"))
-    return replace(shape, expanded=replace(shape, kind="attention", **expanded))
+    expanded = replace(shape, kind="attention", **widths(expanded=True))
+    return replace(shape, expanded=expanded)
 
 
 def visible_tokens(
@@ -683,7 +684,9 @@ def visible_tokens(
     return minimum(context, maximum(seen - own, 0)), own
 
 
-def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
+def rank_geometry(
+    model: ModelShape, setup: Setup, *, expanded: bool = False
+) -> tuple[int, int, int, int]:
     """Return one GPU's KV heads, key width, value width and cached values per token and layer.
 
     KV heads are split over the GPUs, and replicated if there are fewer than GPUs; so are the
@@ -696,9 +699,11 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
         The model with the sizes of the layer.
     setup
         How the step runs.
+    expanded
+        Whether a latent cache is taken as expanded, as a prefill does, whatever the cache keeps.
     """
     ranks = setup.tensor_parallel
-    if model.latent is not None and setup.expanded:
+    if model.latent is not None and (expanded or setup.expanded):
         heads, widths = model.heads // ranks, latent.expanded_widths(model.latent)
         return (heads, *widths, heads * sum(widths))
     if model.latent is not None:
@@ -708,17 +713,6 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
     kv_heads = maximum(1, model.kv_heads // ranks)
     widths = model.head_dim, model.value_width
     return (kv_heads, *widths, kv_heads * sum(widths))
-
-
-def prefill_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int]:
-    """Return one GPU's KV heads, key width and value width in a prefill's attention.
-
-    A prefill expands latent vectors, whatever the cache keeps.
-    """
-    if model.latent is not None:
-        setup = setup.but(latent_form="expanded")
-    kv_heads, key_width, value_width, _ = rank_geometry(model, setup)
-    return kv_heads, key_width, value_width
 
 
 def prefilled_levels(
@@ -770,7 +764,7 @@ def _causal_prefill(
     up to its end minus those of the levels above it.
     """
     heads, element = shard.heads, shard.element_bytes
-    kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.setup)
+    kv_heads, key_width, value_width, _ = rank_geometry(shard.model, shard.setup, expanded=True)
     widths = key_width + value_width
     operations = []
     for level, above, mark in computed_levels(levels):

@@ -456,11 +456,6 @@ def zaya(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"products": [grouped], "vectors": vectors}
 
 
-def zaya_special(_reader: ConfigReader) -> dict[str, Any]:
-    """ZAYA1: what is left out."""
-    return {"notes": ("the last inputs of its convolutions, which sequences keep, are left out",)}
-
-
 def zaya_router(reader: ConfigReader) -> dict[str, Any]:
     """ZAYA1: a router of four matrices, which may also choose no expert."""
     width = reader.size("router_hidden_size", 256)

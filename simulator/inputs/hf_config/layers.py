@@ -106,20 +106,6 @@ def kimi_special(reader: ConfigReader) -> dict[str, Any]:
     return {"tied_embeddings": False}
 
 
-def indexer_of(*, heads: int) -> Callable[[ConfigReader], dict[str, Any]]:
-    """DeepSeek-V3.2, GLM-5: the indexer of sparse attention; ``heads`` is the class default."""
-
-    def special(reader: ConfigReader) -> dict[str, Any]:
-        indexer = {
-            "heads": reader.size("index_n_heads", heads),
-            "dim": reader.size("index_head_dim", 128),
-            "top_k": reader.size("index_topk", 2048),
-        }
-        return {"indexer": indexer}
-
-    return special
-
-
 def indexed(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """GLM-5: some layers take the selection of the last layer with an indexer."""
     types = reader.items("indexer_types", length=reader.layers)
@@ -297,11 +283,6 @@ def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
     }
 
 
-def mimo_special(reader: ConfigReader) -> dict[str, Any]:
-    """MiMo-V2: values are narrower than keys."""
-    return {"value_dim": reader.size("v_head_dim", 128)}
-
-
 def step_keys(first: int, **defaults: int) -> Callable[[ConfigReader], dict[str, Any]]:
     """Step-3: names of its own for KV heads and experts.
 
@@ -347,11 +328,6 @@ def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"heads": (own or {}).get("num_attention_heads")}
 
 
-def step3p5_special(_reader: ConfigReader) -> dict[str, Any]:
-    """Step-3.5: layers that predict further tokens have no experts."""
-    return {"dense_drafts": True}
-
-
 def step_shared(default: int) -> Callable[[ConfigReader], int]:
     """Step-3: one shared expert with a width of its own."""
 
@@ -360,11 +336,6 @@ def step_shared(default: int) -> Callable[[ConfigReader], int]:
         return reader.optional("share_expert_dim", width) or 0
 
     return rule
-
-
-def step3_special(reader: ConfigReader) -> dict[str, Any]:
-    """Step-3: queries are compressed (multi-matrix factorisation attention)."""
-    return {"query_rank": reader.size("share_q_dim", 2048)}
 
 
 def longcat_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -515,8 +486,3 @@ def minimax_m3_keys(reader: ConfigReader) -> dict[str, Any]:
         reader, lambda layer: not (frequency and frequency[layer]), other="minimax_m3_sparse"
     )
     return {"layer_types": types, "mlp_layer_types": _mlp_types(reader, lambda _layer: True)}
-
-
-def minimax_m3_shared(reader: ConfigReader) -> int:
-    """MiniMax-M3: shared experts with a width of their own."""
-    return reader.size("shared_intermediate_size", 3072)

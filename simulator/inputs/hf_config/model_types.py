@@ -28,6 +28,7 @@ from simulator.inputs.hf_config.reading import (
     LayerRule,
     Mixture,
     ModelType,
+    Size,
     every_layer,
     read_fields,
     sizes_of,
@@ -66,6 +67,9 @@ _GEMMA2 = replace(BIASED, kv_heads=4, head_dim=256, tied_embeddings=True, norms_
 
 _DEEPSEEK_V3 = replace(BIASED, latent=Latent(),
     experts=rules.deepseek_experts(256, 8, 2048, dense=3))
+# The indexer of sparse attention.
+_INDEXER = {"heads": Size("index_n_heads", 64), "dim": Size("index_head_dim", 128),
+    "top_k": Size("index_topk", 2048)}
 _INDEXED = Kinds(key="", others=("indexed_attention",))
 
 _LLAMA = replace(BIASED, mlp_bias=_MLP_BIAS)
@@ -113,19 +117,19 @@ _GEMMA3 = replace(BIASED, kv_heads=4, head_dim=256, tied_embeddings=True, norms_
     sizes=sizes_of(26, 2304, 8, 9216, 262_208))
 
 _GEMMA4 = replace(_GEMMA3, kinds=Kinds(512),
-    experts=Mixture(0, None, shared_size=rules.shared_expert_like_routed), keys=layers.gemma4_keys,
+    experts=Mixture(0, None, shared_size=Size("intermediate_size")), keys=layers.gemma4_keys,
     layer=layers.gemma4, special=layers.gemma4_special(256),
     sizes=sizes_of(30, 2304, 8, 9216, 262_144))
 
 _MIMO_V2 = ModelType(kv_heads=4, head_dim=192, qkv_bias=_ATTENTION_BIAS, kinds=Kinds(129),
     experts=Mixture(256, 8, 2048, sparse=rules.after_first_dense(1)), keys=layers.mimo_keys,
-    layer=layers.mimo, special=layers.mimo_special)
+    layer=layers.mimo, special={"value_dim": Size("v_head_dim", 128)})
 
 _STEP3P5 = replace(BIASED, head_dim=128, qk_norm="head", attention_gate="head",
     mlp_bias=_MLP_BIAS, experts=Mixture(288, 8, 1280, sparse=rules.after_first_dense(3),
     shared_size=layers.step_shared(1280)),
     keys=layers.step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
-    layer=layers.step3p5, special=layers.step3p5_special,
+    layer=layers.step3p5, special={"dense_drafts": True},
     sizes=sizes_of(45, 4096, 64, 11264, 128_815))
 
 _STATES = Kinds(key="", others=(LINEAR,))
@@ -166,7 +170,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "llama4_text": replace(BIASED, kv_heads=8, head_dim=128, inner_key="intermediate_size_mlp",
         kinds=Kinds(8192, key=CHUNK_KEY, apart=rules.rotary_layers),
         experts=Mixture(16, 1, size_key="intermediate_size", sparse=rules.interleaved_experts,
-        shared_size=rules.shared_expert_like_routed),
+        shared_size=Size("intermediate_size")),
         sizes={**sizes_of(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384}),
     "phi": _PHI,
     "phi3": ModelType(),
@@ -188,9 +192,10 @@ MODEL_TYPES: dict[str, ModelType] = {
     "deepseek_v2": replace(BIASED, latent=Latent(), mlp_bias=_MLP_BIAS,
         experts=rules.deepseek_experts(64, None, 1407, dense=0, shared=2)),
     "deepseek_v3": _DEEPSEEK_V3,
-    "deepseek_v32": replace(_DEEPSEEK_V3, kinds=_INDEXED, special=layers.indexer_of(heads=64)),
+    "deepseek_v32": replace(_DEEPSEEK_V3, kinds=_INDEXED, special={"indexer": _INDEXER}),
     "glm_moe_dsa": replace(_DEEPSEEK_V3, latent=Latent(query_rank=2048, nope=192, value=256),
-        kinds=_INDEXED, layer=layers.indexed, special=layers.indexer_of(heads=32)),
+        kinds=_INDEXED, layer=layers.indexed,
+        special={"indexer": {**_INDEXER, "heads": Size("index_n_heads", 32)}}),
     # Kimi-K2's own files name DeepseekV3ForCausalLM as their class.
     "kimi_k2": _DEEPSEEK_V3,
     "codegen": _GPTJ,
@@ -249,7 +254,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "hunyuan_v1_dense": replace(BIASED, qk_norm="head"),
     "hunyuan_v1_moe": replace(BIASED, qk_norm="head",
         experts=Mixture(1, 1, size_key="intermediate_size",
-        shared_size=rules.shared_expert_like_routed)),
+        shared_size=Size("intermediate_size"))),
     "granitemoe": replace(_GRANITE_MOE, experts=Mixture(8, 2, size_key="intermediate_size")),
     "granitemoeshared": _GRANITE_MOE,
     "granite_swa": replace(_LLAMA, kv_heads=4, tied_embeddings=True, attention_sinks=True,
@@ -317,8 +322,8 @@ MODEL_TYPES: dict[str, ModelType] = {
         qk_norm=Key("qk_layernorm", "head", "none", default=True)),
     # Sinusoids, not a table.
     "xglm": replace(_OPT, attention_bias=True, mlp_bias=True, positions=None, max_positions=None,
-        special=None),
-    "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special=None),
+        special={}),
+    "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special={}),
     "bitnet": replace(BIASED, kv_heads=5, layer=rules.bitnet_norms),
     "diffllama": replace(BIASED, layer=rules.diffllama_lambdas),
     "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors),
@@ -352,7 +357,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "nemotron_h": ModelType(keys=hybrids.nemotron_keys, head_dim=128, gated_mlp=False, rotary=False,
         mlp_bias=_MLP_BIAS, kinds=Kinds(others=(LINEAR, hybrids.MLP, hybrids.MOE)),
         experts=Mixture(8, 2, 7688, sparse=hybrids.is_moe,
-        shared_size=lambda reader: reader.size("moe_shared_expert_intermediate_size", 7688),
+        shared_size=Size("moe_shared_expert_intermediate_size", 7688),
         more=hybrids.nemotron_experts), layer=hybrids.nemotron_h,
         sizes=sizes_of(4, 4096, 32, 21504, 131_072)),
     "bamba": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS,
@@ -362,7 +367,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         inner_key="shared_intermediate_size",
         kinds=replace(_STATES, lists=("layer_types", "layers_block_type")),
         experts=Mixture(8, 2, size_key="intermediate_size",
-        shared_size=lambda reader: reader.size("shared_intermediate_size")), state=hybrids.bamba,
+        shared_size=Size("shared_intermediate_size")), state=hybrids.bamba,
         special=hybrids.granite_hybrid_special),
     "jamba": ModelType(kv_heads=8, rotary=False, kinds=replace(_STATES, apart=hybrids.jamba_layers),
         experts=Mixture(16, 2, size_key="intermediate_size", sparse=hybrids.jamba_experts),
@@ -393,7 +398,8 @@ MODEL_TYPES: dict[str, ModelType] = {
     "zaya": replace(BIASED, keys=hybrids.zaya_keys, kv_heads=2, head_dim=128, tied_embeddings=True,
         extra_norms=3, lm_head_bias=Key("lm_head_bias"),
         experts=Mixture(16, 1, 2048, more=hybrids.zaya_router), layer=hybrids.zaya,
-        special=hybrids.zaya_special),
+        special={"notes": [
+        "the last inputs of its convolutions, which sequences keep, are left out"]}),
     "gemma3_text": _GEMMA3,
     "gemma3n_text": replace(_GEMMA3, kv_heads=2, norms_per_layer=6, kinds=Kinds(512),
         keys=layers.gemma3n_keys, layer=layers.gemma3n, special=layers.gemma3n_special,
@@ -408,7 +414,8 @@ MODEL_TYPES: dict[str, ModelType] = {
         experts=Mixture(48, 3, 5120, sparse=rules.after_first_dense(4),
         shared_size=layers.step_shared(5120)),
         keys=layers.step_keys(4, num_key_value_heads=1, num_experts=48, num_experts_per_tok=3),
-        special=layers.step3_special, sizes=sizes_of(61, 7168, 64, 18432, 128_815)),
+        special={"query_rank": Size("share_q_dim", 2048)},
+        sizes=sizes_of(61, 7168, 64, 18432, 128_815)),
     "longcat_flash": replace(BIASED, latent=Latent(), keys=layers.longcat_keys,
         special=layers.longcat_special),
     "mllama_text_model": ModelType(kv_heads=8, layer=layers.cross_attention,
@@ -416,7 +423,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "minimax_m3_vl_text": ModelType(kv_heads=4, head_dim=128, inner_key="dense_intermediate_size",
         qk_norm="head", kinds=Kinds(key=""),
         experts=Mixture(128, 4, size_key="intermediate_size", size=3072,
-        sparse=rules.after_first_dense(0), shared_size=layers.minimax_m3_shared),
+        sparse=rules.after_first_dense(0), shared_size=Size("shared_intermediate_size", 3072)),
         keys=layers.minimax_m3_keys,
         sizes={**sizes_of(60, 6144, 64, 3072, 200_064), "dense_intermediate_size": 12288}),
     "nemotron-nas": replace(BIASED, mlp_bias=_MLP_BIAS, keys=layers.nas_keys,

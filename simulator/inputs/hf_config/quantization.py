@@ -311,19 +311,19 @@ _Rule = tuple[Modules, WeightFormat]
 
 def _named(stated: Mapping[str, Any]) -> Iterator[_Rule]:
     """Yield the formats of listed modules, that of all others with ``_ALL``."""
-    layers = _mapping(stated, "quantized_layers")
-    if layers:
-        yield from _by_layer(layers)
-    elif _mapping(stated, "config_groups"):
-        yield from _by_group(stated)
-    elif _mapping(stated, "global_quant_config"):
-        yield from _by_pattern(stated)
+    readers = {
+        "quantized_layers": _by_layer,
+        "config_groups": _by_group,
+        "global_quant_config": _by_pattern,
+    }
+    key = next((key for key in readers if _mapping(stated, key)), None)
+    yield from readers[key](stated) if key else ()
 
 
-def _by_layer(layers: Mapping[str, Any]) -> Iterator[_Rule]:
+def _by_layer(stated: Mapping[str, Any]) -> Iterator[_Rule]:
     """Yield modelopt's formats of single modules, each format once."""
     found: dict[WeightFormat, list[str]] = {}
-    for name, layer in layers.items():
+    for name, layer in _mapping(stated, "quantized_layers").items():
         algorithm = _algorithm(_word(layer, "quant_algo"), layer)
         if algorithm is not None:
             found.setdefault(algorithm, []).append(name)

@@ -57,6 +57,13 @@ class Key(NamedTuple):
     default: bool = False
 
 
+class Size(NamedTuple):
+    """A size in the file, and its class default; None if the file must state it."""
+
+    name: str
+    default: int | None = None
+
+
 Flag = bool | Key
 
 
@@ -165,9 +172,13 @@ class ConfigReader:
         return None if value is None else self._whole(name, value, minimum, LARGEST_SIZE)
 
     def choice(self, stated: Any) -> Any:
-        """Return what the class fixes, or what a switch of the file stands for."""
+        """Return what the class fixes, or what a switch or a size of the file stands for."""
+        if isinstance(stated, Mapping):
+            return {name: self.choice(each) for name, each in stated.items()}
+        if isinstance(stated, Size):
+            return self.size(*stated)
         if not isinstance(stated, Key):
-            return stated
+            return stated(self) if callable(stated) else stated
         value = self.data.get(stated.name)
         if value is None:
             value = stated.default
@@ -232,6 +243,7 @@ _DRAFT_KEYS = ("draft_vocab_size", "eagle_config", "dflash_config")
 
 KvRule = Callable[[ConfigReader], int]
 LayerRule = Callable[[ConfigReader, int], bool]
+Further = Callable[[ConfigReader], dict[str, Any]] | Mapping[str, Any]
 LayerFields = Callable[[ConfigReader, int], dict[str, Any] | None]
 
 LINEAR, FULL, WINDOWED = "linear_attention", "full_attention", "sliding_attention"
@@ -337,11 +349,11 @@ class Mixture:
     size: int | None = None
     size_key: str = "moe_intermediate_size"
     sparse: LayerRule = every_layer
-    shared_size: Callable[[ConfigReader], int] | None = None
+    shared_size: Callable[[ConfigReader], int] | Size | int = 0
     shared_gate: bool = False
     biases: bool = False
     correction_bias: bool = False
-    more: Callable[[ConfigReader], dict[str, Any]] | None = None
+    more: Further = field(default_factory=dict)
 
 
 class Latent(NamedTuple):
@@ -386,7 +398,7 @@ class ModelType:
         Rule for the fields of a layer's group that this model type decides layer by layer; None
         for a layer that does nothing.
     special
-        Rule for features of only this model type, and notes on them.
+        Features of only this model type, or a rule for them, and notes on them.
     sizes
         Class defaults of the sizes, for a ``text_config`` that holds only differences.
     """
@@ -418,9 +430,9 @@ class ModelType:
     kinds: Kinds = _ATTENDING
     experts: Mixture | None = None
     latent: Latent | None = None
-    state: Callable[[ConfigReader], dict[str, Any]] | None = None
+    state: Further | None = None
     layer: LayerFields | None = None
-    special: Callable[[ConfigReader], dict[str, Any]] | None = None
+    special: Further = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -482,7 +494,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "draft_layers": drafting,
         "experts": experts,
     }
-    changes = {} if kind.special is None else kind.special(reader)
+    changes = reader.choice(kind.special)
     fields |= changes
     fields |= _formats(reader, fields, layers)
     if _is_draft(reader):
@@ -552,11 +564,11 @@ def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
         "count": count,
         "per_token": reader.size("num_experts_per_tok", mixture.per_token),
         "intermediate_size": reader.size(mixture.size_key, mixture.size),
-        "shared_intermediate_size": mixture.shared_size(reader) if mixture.shared_size else 0,
+        "shared_intermediate_size": reader.choice(mixture.shared_size),
         "shared_gate": mixture.shared_gate,
         "router_bias": mixture.biases or mixture.correction_bias,
         "expert_bias": mixture.biases,
-        **(mixture.more(reader) if mixture.more else {}),
+        **reader.choice(mixture.more),
     }
 
 
@@ -580,7 +592,7 @@ def _layers(
         if what in _LOCAL:
             fields[limit] = window
         elif kind.state is not None and what != FULL:
-            fields |= {"attends": False, "state": kind.state(reader)}
+            fields |= {"attends": False, "state": reader.choice(kind.state)}
         if kind.layer is not None:
             own = kind.layer(reader, number)
             if own is None:

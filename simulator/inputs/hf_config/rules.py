@@ -177,11 +177,6 @@ def deepseek_experts(
     )
 
 
-def shared_expert_like_routed(reader: ConfigReader) -> int:
-    """Llama 4, Hunyuan: one shared expert as wide as a routed one; Gemma 4: a dense MLP."""
-    return reader.size("intermediate_size")
-
-
 def falcon_special(reader: ConfigReader) -> dict[str, Any]:
     """Falcon: how many norms a layer has."""
     norms = 2
