@@ -475,15 +475,16 @@ class Tables:
     kin: Mapping[str, str]
 
 
-def transferred(
-    gpu: HardwareProfile, own: Sequence[Key], general: Key | None = None
-) -> Constant | None:
-    """Return the first of some constants that can be transferred from other GPUs, or None.
+@cache
+def _entry(
+    architecture: str, own: tuple[Key, ...], general: Key | None
+) -> tuple[Entry, Key] | None:
+    """Return the first constant found for an architecture: fits ask for it again and again.
 
     Parameters
     ----------
-    gpu
-        The GPU to transfer to.
+    architecture
+        That of the GPU to transfer to.
     own
         Keys of variants. Constants of the GPU's own architecture come first, then those of its
         relative; of each, those of the same kernel come before those of the same library. Of kinds
@@ -491,22 +492,6 @@ def transferred(
     general
         The key without a variant, which comes last.
     """
-    return _carried(gpu, _entry(gpu.architecture, tuple(own), general))
-
-
-def _carried(gpu: HardwareProfile, found: tuple[Entry, Key] | None) -> Constant | None:
-    """Return what was found in the tables, carried over to a GPU."""
-    if found is None:
-        return None
-    entry, key = found
-    return Constant(entry.on(gpu, key), entry.source, "carried", key)
-
-
-@cache
-def _entry(
-    architecture: str, own: tuple[Key, ...], general: Key | None
-) -> tuple[Entry, Key] | None:
-    """Return the first entry found for an architecture: fits ask for it again and again."""
     libraries = any(key.library for key in own)
     near, relative, everywhere = _tables_for(architecture, libraries=libraries)
     default = shipped(libraries=libraries).default
@@ -650,20 +635,10 @@ def _tables_in(name: str) -> dict[str, Any]:
     return json.loads(text) if name.endswith(".json") else tomllib.loads(text)
 
 
-def _table(
-    entries: Mapping[str, Mapping[str, object]], blocks: int = BLOCKS_PER_SM
-) -> dict[Key, Entry]:
+def _table(entries: Mapping[str, Any], blocks: int = BLOCKS_PER_SM) -> dict[Key, Entry]:
     """Read one table."""
     return {
-        key_named(name): Entry(
-            float(str(entry["value"])),
-            str(entry["source"]),
-            float(str(entry.get("mhz", 0))),
-            float(str(entry.get("tflops_per_w", 0))),
-            float(str(entry.get("sm_tflops", 0))),
-            blocks,
-        )
-        for name, entry in entries.items()
+        key_named(name): Entry(blocks_per_sm=blocks, **entry) for name, entry in entries.items()
     }
 
 
@@ -945,7 +920,7 @@ class _Search:
         found = (
             self._of_kind(key, variants)
             or self._measured.get(key.name)
-            or transferred(self.gpu, (), general)
+            or self._carried(_entry(self.gpu.architecture, (), general))
         )
         if found is None:
             raise ProfileError(f"no value for the constant {key.name}")
@@ -970,14 +945,21 @@ class _Search:
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
         if not self._fitted:
-            return _carried(self.gpu, _first_carried(self.gpu.architecture, key, tuple(variants)))
+            return self._carried(_first_carried(self.gpu.architecture, key, tuple(variants)))
         for own, keys, general in _searched(key, tuple(variants), self._told):
-            if not own and (found := transferred(self.gpu, keys, general)):
-                return found
+            if not own and (entry := _entry(self.gpu.architecture, keys, general)):
+                return self._carried(entry)
             for each in keys if own else ():
                 if figure := self._fitted.get(each):
                     return Constant(figure.value, figure.source, "fitted", each)
         return None
+
+    def _carried(self, found: tuple[Entry, Key] | None) -> Constant | None:
+        """Return what was found in the tables, carried over to the GPU."""
+        if found is None:
+            return None
+        entry, key = found
+        return Constant(entry.on(self.gpu, key), entry.source, "carried", key)
 
 
 @cache
