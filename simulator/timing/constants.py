@@ -476,7 +476,7 @@ class Tables:
 
 
 @cache
-def _entry(
+def carried_entry(
     architecture: str, own: tuple[Key, ...], general: Key | None
 ) -> tuple[Entry, Key] | None:
     """Return the first constant found for an architecture: fits ask for it again and again.
@@ -920,7 +920,7 @@ class _Search:
         found = (
             self._of_kind(key, variants)
             or self._measured.get(key.name)
-            or self._carried(_entry(self.gpu.architecture, (), general))
+            or self._carried(carried_entry(self.gpu.architecture, (), general))
         )
         if found is None:
             raise ProfileError(f"no value for the constant {key.name}")
@@ -947,7 +947,7 @@ class _Search:
         if not self._fitted:
             return self._carried(_first_carried(self.gpu.architecture, key, tuple(variants)))
         for own, keys, general in _searched(key, tuple(variants), self._told):
-            if not own and (entry := _entry(self.gpu.architecture, keys, general)):
+            if not own and (entry := carried_entry(self.gpu.architecture, keys, general)):
                 return self._carried(entry)
             for each in keys if own else ():
                 if figure := self._fitted.get(each):
@@ -1002,7 +1002,7 @@ def _first_carried(
 ) -> tuple[Entry, Key] | None:
     """Return where a GPU of an architecture without constants of its own finds one of a kind."""
     places = _searched(key, variants, frozenset())
-    found = (_entry(architecture, keys, general) for own, keys, general in places if not own)
+    found = (carried_entry(architecture, keys, general) for own, keys, general in places if not own)
     return next(filter(None, found), None)
 
 

@@ -119,11 +119,6 @@ class Spread:
             self.streaming_above * streaming_s + self.fixed_above * fixed_s,
         )
 
-    @property
-    def launch_above_s(self) -> float:
-        """Time of each launch that a prediction from published peaks leaves out. [s]."""
-        return self.launch_above_us * MICROSECOND
-
 
 @dataclass(frozen=True, slots=True)
 class Spreads:
@@ -409,7 +404,8 @@ def _kernel_errors(
         above: Numeric = 0.0
         for family, time in step.families.items():
             above = above + spreads[family].streaming_above * time.total_s
-            above = above + spreads[family].launch_above_s * step.launches[family]
+            launch_s = spreads[family].launch_above_us * MICROSECOND
+            above = above + launch_s * step.launches[family]
         return {"peak": Deviation(0.0, above)}, {}
     shared: dict[str, Deviation] = {}
     own: dict[str, Deviation] = {}
