@@ -67,6 +67,8 @@ TOP_K = 200  # default of gpt-fast's sampling and of the paper
 PLAIN = LayerGroup(count=1)
 # Suffix of the operations that draft the further query tokens.
 DRAFT = "_draft"
+# What an operation has only if it is launched.
+LAUNCHED = ("bytes_read", "bytes_written", "launches", "thread_blocks", "sequences")
 # What decides the cost of each part of a layer, besides the model: fields of its group.
 ATTENDED = ("indexes", *PROJECTED_SIZES, "window", "chunk")
 PROJECTED = ("kv", "indexes", *PROJECTED_SIZES)
@@ -577,23 +579,13 @@ def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
         operations += way.standard(shape, rereads=setup.rereads)
     if not surely_positive(shape.tokens):
         exists = present(shape.tokens)
-        operations = [_where_keys_exist(operation, exists) for operation in operations]
+        for operation in operations:
+            for name in LAUNCHED:
+                setattr(operation, name, getattr(operation, name) * exists)
     low_precision = is_low_precision(shape.kv_bytes)
     for operation in operations:
         operation.low_precision_cache = operation.low_precision_cache or low_precision
     return operations
-
-
-def _where_keys_exist(operation: Operation, exists: Numeric) -> Operation:
-    """Return an operation that is launched only if there are keys to attend to."""
-    return replace(
-        operation,
-        bytes_read=operation.bytes_read * exists,
-        bytes_written=operation.bytes_written * exists,
-        launches=operation.launches * exists,
-        thread_blocks=operation.thread_blocks * exists,
-        sequences=operation.sequences * exists,
-    )
 
 
 def attention_shape(

@@ -5,7 +5,7 @@ the context with all samples' queries folded into rows, [1, g, b h / g, k], flas
 tokens, and a merge by log-sum-exp. In plain PyTorch, folding and merge are separate kernels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from simulator.counts.attention.plain import (
@@ -118,29 +118,23 @@ class Flash(Way):
         needed = where(states > 1, 1, 0)
         # Outputs of the absorbed form are merged after they have left the latent space.
         result_bytes = (shared.output_bytes + shape.rows * PARTIAL_BYTES) * needed
+        merged_bytes = result_bytes * (states if self.shared.merges else states - 1)
+        operations += [suffix, combine]
         if not self.shared.merges:
             # The last kernel reads the others' results and merges them with its own in registers.
-            merged_bytes = result_bytes * (states - 1)
-            read, scratch = suffix.bytes_read, suffix.scratch_bytes
-            suffix = replace(
-                suffix, bytes_read=read + merged_bytes, scratch_bytes=scratch + merged_bytes
-            )
-            return [*operations, suffix, combine]
-        merged_bytes = result_bytes * states
-        return [
-            *operations,
-            suffix,
-            combine,
-            streamed(
-                "attention_merge",
-                merged_bytes,
-                shared.output_bytes * needed,
-                launches=needed,
-                kind="combine",
-                # The partial outputs were written a moment ago.
-                scratch_bytes=merged_bytes,
-            ),
-        ]
+            suffix.bytes_read = suffix.bytes_read + merged_bytes
+            suffix.scratch_bytes = suffix.scratch_bytes + merged_bytes
+            return operations
+        merging = streamed(
+            "attention_merge",
+            merged_bytes,
+            shared.output_bytes * needed,
+            launches=needed,
+            kind="combine",
+            # The partial outputs were written a moment ago.
+            scratch_bytes=merged_bytes,
+        )
+        return [*operations, merging]
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
         """Return the calls of PyTorch's flash operator, and the copies and merge around them."""
