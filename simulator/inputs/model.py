@@ -764,7 +764,7 @@ def _attention_matrices(model: ModelShape, kv: KvSource) -> list[Matrix]:
     d, read = model.hidden_size, model.attention_input_size or model.hidden_size
     bias, output_bias = model.qkv_bias, d * model.output_bias
 
-    def down(name: str, columns: int, parts: int | None = None) -> Matrix:
+    def _down(name: str, columns: int, parts: int | None = None) -> Matrix:
         return Matrix(name, "attention", read, columns, bias * columns, parts)
 
     if (latent := model.latent) is not None:
@@ -772,21 +772,21 @@ def _attention_matrices(model: ModelShape, kv: KvSource) -> list[Matrix]:
         inner, output = latent.kv_rank, model.heads * latent.value_dim
         # Only the matrices that read the hidden state have biases.
         return [
-            *([] if rank is None else [down("query_down", rank, 1)]),
+            *([] if rank is None else [_down("query_down", rank, 1)]),
             Matrix("query", "attention", d if rank is None else rank, query),
-            down("latent_down", latent.groups * inner, latent.groups),
-            down("latent_down", latent.rope_dim, 1),
+            _down("latent_down", latent.groups * inner, latent.groups),
+            _down("latent_down", latent.rope_dim, 1),
             Matrix("latent_up", "attention", inner, model.heads * latent.nope_dim + output),
             Matrix("output", "attention", output, d, output_bias),
         ]
     query, rank = model.heads * model.head_dim, model.query_rank
-    found = [down("query", query)]
+    found = [_down("query", query)]
     if rank is not None:
-        found = [down("query_down", rank, 1), Matrix("query", "attention", rank, query)]
+        found = [_down("query_down", rank, 1), Matrix("query", "attention", rank, query)]
     if kv != "earlier":
-        found.append(down("key", model.kv_heads * model.head_dim, model.kv_heads))
+        found.append(_down("key", model.kv_heads * model.head_dim, model.kv_heads))
     if kv == "own":
-        found.append(down("value", model.kv_heads * model.value_width, model.kv_heads))
+        found.append(_down("value", model.kv_heads * model.value_width, model.kv_heads))
     gate, output = gate_columns(model), model.heads * model.value_width
     # A gate for each value is part of the projection to queries; one for each head has no bias.
     gate_bias = bias * gate * (model.attention_gate == "value")
@@ -804,7 +804,7 @@ def _mlp_matrices(model: ModelShape, group: LayerGroup) -> list[Matrix]:
     """Return the matrices of one layer's MLP, or of its experts and what chooses them."""
     d, ups = model.hidden_size, ("gate", "up") if model.gated_mlp else ("up",)
 
-    def dense(
+    def _dense(
         tensors: TensorGroup, inner: int, *, bias: bool, hidden: int = d, copies: int = 1
     ) -> list[Matrix]:
         found = [Matrix(up, tensors, hidden, copies * inner, bias * copies * inner) for up in ups]
@@ -813,12 +813,12 @@ def _mlp_matrices(model: ModelShape, group: LayerGroup) -> list[Matrix]:
     if group.mlp == "none":
         return []
     if group.mlp == "dense" or (experts := model.experts) is None:
-        return dense("mlp", model.intermediate_size, bias=model.mlp_bias)
+        return _dense("mlp", model.intermediate_size, bias=model.mlp_bias)
     count, width, choices = experts.count, experts.latent_size or d, experts.count + experts.zero
     inner, bias = experts.intermediate_size, experts.expert_bias
-    found = dense("experts", inner, bias=bias, hidden=width, copies=count)
+    found = _dense("experts", inner, bias=bias, hidden=width, copies=count)
     if experts.shared_intermediate_size:
-        found += dense("shared_experts", experts.shared_intermediate_size, bias=model.mlp_bias)
+        found += _dense("shared_experts", experts.shared_intermediate_size, bias=model.mlp_bias)
         found.append(Matrix("shared_gate", None, d, int(experts.shared_gate), parts=1))
     if experts.latent_size is not None:
         biases = model.mlp_bias * (d + width)

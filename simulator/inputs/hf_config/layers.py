@@ -43,7 +43,15 @@ def gated_delta(
     k_dim: int = 128,
     v_dim: int = 128,
 ) -> dict[str, Any]:
-    """Qwen3-Next: gated delta nets of queries, keys, values, an output gate, decay and strength."""
+    """Qwen3-Next: gated delta nets of queries, keys, values, an output gate, decay and strength.
+
+    Parameters
+    ----------
+    reader
+        The file.
+    k_heads, v_heads, k_dim, v_dim
+        Class defaults: heads of queries and keys, of values and states, and their widths.
+    """
     k_heads = reader.size("linear_num_key_heads", k_heads)
     k_dim = reader.size("linear_key_head_dim", k_dim)
     v_heads = reader.size("linear_num_value_heads", v_heads)
