@@ -16,8 +16,8 @@ density.
 
 from dataclasses import dataclass
 
-from simulator.counts.operation import Operation
-from simulator.counts.pieces import FLOAT_BYTES, INDEX_BYTES, elementwise, quantise
+from simulator.counts.operation import Operation, streamed
+from simulator.counts.pieces import FLOAT_BYTES, INDEX_BYTES, quantise
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.formats import WeightFormat
 from simulator.inputs.setup import Routing
@@ -142,13 +142,11 @@ class RoutedExperts:
             return [quantise(name, rows, width, element=element, dtype=self.multiplied)]
 
         return [
-            elementwise(
-                "expert_choice", self.tokens * self.count * FLOAT_BYTES, choice, launches=2
-            ),
+            streamed("expert_choice", self.tokens * self.count * FLOAT_BYTES, choice, launches=2),
             *quantising("experts_up_quantise", self.tokens, self.hidden),
-            elementwise("expert_gather", row * moved, pair * moved, launches=loops),
+            streamed("expert_gather", row * moved, pair * moved, launches=loops),
             self._product("experts_up", self.hidden, wide, loops, quantised),
-            elementwise(
+            streamed(
                 "experts_activation",
                 self.ups * activated,
                 activated,
@@ -157,7 +155,7 @@ class RoutedExperts:
             ),
             *quantising("experts_down_quantise", self.pairs, self.inner),
             self._product("experts_down", self.inner, self.hidden, loops, quantised),
-            elementwise("expert_sum", pair, row, launches=loops),
+            streamed("expert_sum", pair, row, launches=loops),
         ]
 
     def _product(

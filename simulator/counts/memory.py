@@ -11,16 +11,15 @@ from simulator.counts.pieces import Shard
 from simulator.counts.reserve import batched_tokens, kept_bytes, usable_bytes
 from simulator.counts.transformer import (
     attention_shapes,
-    prefill_geometry,
     prefilled_levels,
     rank_geometry,
     visible_tokens,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.model import ModelShape, count_parameters, indexer_parameters
+from simulator.inputs.model import ModelShape, count_parameters, model_matrices
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, ceil_div, maximum, named, where
+from simulator.numeric import Numeric, ceil_div, maximum, minimum, named, where
 
 LOGIT_BYTES = 4  # sampling works on float32 logits
 
@@ -148,20 +147,16 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
     stage = fullest_stage(model, setup.pipeline_parallel)
     count, ranks, formats = count_parameters(stage), setup.tensor_parallel, setup.weights
     wide = DTYPE_BYTES[setup.activation_dtype]
-    dense = count.mlp - count.experts - count.shared_experts - count.routing
-    shards = (
-        (count.attention - count.state) * formats.of("attention").bytes
-        + count.state * formats.of("state").bytes
-        + dense * formats.of("mlp").bytes
-        + count.experts * formats.of("experts").bytes / setup.data_parallel
-        + count.shared_experts * formats.of("shared_experts").bytes
-        + count.routing * wide
-    )
     # vLLM shards towers like the decoder unless --mm-encoder-tp-mode is data (recalled).
     first = count.embedding * formats.of("embedding").bytes + model.tower_parameters * wide
     last = count.head * formats.of("head").bytes
-    shards += first + last if stage is model else max(first, last)
-    return shards / ranks + _copied_bytes(stage, setup) + count.norms * wide
+    held = (first + last if stage is model else maximum(first, last)) / ranks + count.norms * wide
+    for layers, matrix in model_matrices(stage):
+        narrow = formats.of(matrix.group).bytes if matrix.group else wide
+        parts = ranks if matrix.parts is None else minimum(ranks, matrix.parts)
+        parts *= setup.data_parallel if matrix.group == "experts" else 1
+        held += layers * (matrix.weights * narrow + matrix.further * wide) / parts
+    return held
 
 
 def fullest_stage(model: ModelShape, stages: int) -> ModelShape:
@@ -197,46 +192,6 @@ def draft_bytes(model: ModelShape, setup: Setup) -> float:
     dense = model.experts is None or model.dense_drafts
     drafting = setup.weights.of("mlp" if dense else "experts")
     return count_parameters(model).draft * drafting.bytes / setup.tensor_parallel
-
-
-def _copied_bytes(model: ModelShape, setup: Setup) -> float:
-    """Bytes of matrices that one rank holds beyond its shard, because every rank needs them.
-
-    KV heads and heads of states' keys if there are fewer than ranks, down-projections to a latent
-    vector or a compressed query, the experts' router and their latent projections, and matrices
-    that are not split.
-    """
-    d, ranks, copied = model.hidden_size, setup.tensor_parallel, 0.0
-    attention, wide = setup.weights.of("attention").bytes, DTYPE_BYTES[setup.activation_dtype]
-    for group in model.layer_groups:
-        layer, products = model.of(group), group.products
-        if group.mlp == "experts" and model.experts is not None:
-            experts = model.experts
-            width = 2 * (experts.latent_size or 0) + experts.shared_gate
-            width += 0 if experts.router else experts.count + experts.zero
-            copied += group.count * (1 - 1 / ranks) * width * d * wide
-            products += experts.router
-        if group.state is not None:
-            state = setup.weights.of("state").bytes
-            copied += group.count * d * group.state.copied_columns(ranks) * state
-            products += group.state.products
-        whole = sum(each.inner * each.columns for each in products if each.split == "none")
-        copied += group.count * (1 - 1 / ranks) * whole * attention
-        if group.attends and model.latent is not None:
-            inner = model.latent
-            whole = d * (inner.rope_dim + (inner.query_rank or 0))
-            vectors = inner.groups_of(ranks) - inner.groups / ranks
-            copied += group.count * vectors * d * inner.kv_rank * attention
-            if model.indexer is not None and group.indexes:
-                whole += indexer_parameters(model, model.indexer)
-            copied += group.count * (1 - 1 / ranks) * whole * attention
-        elif group.caches:
-            width = layer.head_dim + (0 if group.kv == "tied" else layer.value_width)
-            read = model.attention_input_size or d
-            matrices = (group.distinct or group.count) * width * (read + model.qkv_bias) * attention
-            copied += maximum(0, 1 - layer.kv_heads / ranks) * matrices
-            copied += group.count * (1 - 1 / ranks) * d * (model.query_rank or 0)
-    return copied
 
 
 def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
@@ -314,7 +269,7 @@ def kv_cache_bytes(model: ModelShape, setup: Setup, work: Workload) -> Numeric:
         if model.indexer is not None and group.indexes:
             index_keys = index_keys + group.count * stored * sparse.index_key_bytes(model.indexer)
     if model.latent is not None and setup.mixed:
-        *_, expanded_width = rank_geometry(model, setup.but(latent_form="expanded"))
+        *_, expanded_width = rank_geometry(model, setup, expanded=True)
         shared = shared_tokens(prefilled_levels(setup, work))
         layers = sum(group.count for group in model.layer_groups if group.attends)
         values = values + layers * shared * expanded_width
@@ -415,7 +370,7 @@ def _attention_values(model: ModelShape, setup: Setup) -> float:
     for group in model.layer_groups:
         if group.attends:
             layer = model.of(group)
-            kv_heads, key_width, value_width = prefill_geometry(layer, setup)
+            kv_heads, key_width, value_width, _ = rank_geometry(layer, setup, expanded=True)
             heads = layer.heads // setup.tensor_parallel + kv_heads
             values = maximum(values, heads * (key_width + value_width))
         if group.state is not None:

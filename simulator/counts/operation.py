@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from simulator.inputs.dtypes import Dtype
 from simulator.numeric import Numeric
@@ -157,6 +157,33 @@ class Operation:
     def bytes_moved(self) -> Numeric:
         """Bytes read and written. [bytes]."""
         return self.bytes_read + self.bytes_written
+
+
+def streamed(
+    name: str,
+    read: Numeric,
+    written: Numeric,
+    *,
+    launches: Numeric = 1,
+    kind: Kind = "elementwise",
+    **counts: Any,
+) -> Operation:
+    """Return kernels that stream bytes in and out.
+
+    Parameters
+    ----------
+    read, written
+        Traffic of all kernels together. [bytes]
+    launches
+        Number of kernels.
+    kind
+        What they do, if kernels that do this have constants of their own.
+    counts
+        Further fields of :class:`Operation`.
+    """
+    return Operation(
+        name=name, kind=kind, bytes_read=read, bytes_written=written, launches=launches, **counts
+    )
 
 
 def repeated(operations: Iterable[Operation], times: int, *, mark: str = "") -> list[Operation]:

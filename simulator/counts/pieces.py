@@ -9,7 +9,7 @@ bytes and launches several times as many kernels.
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simulator.counts.operation import Kind, Operation, Route, repeated
+from simulator.counts.operation import Operation, Route, repeated, streamed
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.formats import NAMED_FORMATS, TensorGroup, WeightFormat
 from simulator.inputs.model import LayerGroup, ModelShape
@@ -163,25 +163,6 @@ def per_head(shard: Shard, name: str, inner: int, columns: int) -> Operation:
     )
 
 
-def elementwise(
-    name: str, read: Numeric, written: Numeric, *, launches: Numeric = 1, kind: Kind = "elementwise"
-) -> Operation:
-    """Return kernels that stream bytes in and out.
-
-    Parameters
-    ----------
-    read, written
-        Traffic of all kernels together. [bytes]
-    launches
-        Number of kernels.
-    kind
-        What they do, if fused kernels that do this have constants of their own.
-    """
-    return Operation(
-        name=name, kind=kind, bytes_read=read, bytes_written=written, launches=launches
-    )
-
-
 def quantise(
     name: str, rows: Numeric, width: Numeric, *, element: float, dtype: Dtype
 ) -> Operation:
@@ -200,23 +181,19 @@ def quantise(
     dtype
         The products' format.
     """
-    return Operation(
-        name=name,
+    values = rows * width
+    return streamed(
+        name,
+        values * element,
+        values * DTYPE_BYTES[dtype],
         kind="quantise",
-        bytes_read=rows * width * element,
-        bytes_written=rows * width * DTYPE_BYTES[dtype],
         thread_blocks=rows,
         dtype=dtype,
     )
 
 
 def quantised(
-    shard: Shard,
-    name: str,
-    width: Numeric,
-    *,
-    group: TensorGroup = "attention",
-    rows: Numeric | None = None,
+    shard: Shard, name: str, width: Numeric, *, group: TensorGroup = "attention"
 ) -> list[Operation]:
     """Return the kernel that quantises the input of a layer's products, if they need one.
 
@@ -228,14 +205,11 @@ def quantised(
         Values per row.
     group
         The tensors that are multiplied.
-    rows
-        Number of rows, if not that of the step's tokens.
     """
     dtype = shard.product_dtype(group)
     if not shard.setup.quantises_apart or not is_low_precision(DTYPE_BYTES[dtype]):
         return []
-    count = shard.tokens if rows is None else rows
-    return [quantise(name, count, width, element=shard.element_bytes, dtype=dtype)]
+    return [quantise(name, shard.tokens, width, element=shard.element_bytes, dtype=dtype)]
 
 
 def norm(shard: Shard, name: str) -> Operation:
@@ -249,7 +223,7 @@ def norm(shard: Shard, name: str) -> Operation:
         return _eager_norm(shard, name, rows=shard.tokens, width=width)
     row = shard.rows(width)
     read = 2 * row + _norm_weight_bytes(shard, width)
-    return elementwise(name, read, 2 * row, kind="norm")
+    return streamed(name, read, 2 * row, kind="norm")
 
 
 def vector_norm(shard: Shard, name: str, rows: Numeric, width: int) -> Operation:
@@ -263,7 +237,7 @@ def vector_norm(shard: Shard, name: str, rows: Numeric, width: int) -> Operation
     if shard.eager:
         return _eager_norm(shard, name, rows=rows, width=width)
     moved = rows * width * shard.element_bytes
-    return elementwise(name, moved, moved, kind="norm")
+    return streamed(name, moved, moved, kind="norm")
 
 
 def _eager_norm(shard: Shard, name: str, *, rows: Numeric, width: int) -> Operation:
@@ -276,11 +250,11 @@ def _eager_norm(shard: Shard, name: str, *, rows: Numeric, width: int) -> Operat
     row, weights = rows * width * shard.element_bytes, _norm_weight_bytes(shard, width)
     scalars = rows * FLOAT_BYTES
     if shard.model.norm == "layer":
-        return elementwise(name, row + weights, row + 2 * scalars)
+        return streamed(name, row + weights, row + 2 * scalars)
     wide = rows * width * FLOAT_BYTES
     casts = int(shard.element_bytes != FLOAT_BYTES)
     weighted = int(shard.model.norm_weight)
-    return elementwise(
+    return streamed(
         name,
         casts * (row + wide) + 3 * wide + 3 * scalars + weighted * row + weights,
         casts * (wide + row) + 2 * wide + 3 * scalars + weighted * row,
@@ -299,7 +273,7 @@ def residual_add(shard: Shard, name: str) -> list[Operation]:
     if not shard.eager:
         return []
     row = shard.rows(shard.model.hidden_size)
-    return [elementwise(name, 2 * row, row)]
+    return [streamed(name, 2 * row, row)]
 
 
 def rotary(shard: Shard, width: int, head_dim: int, *, parts: int = 2) -> Operation:
@@ -319,20 +293,20 @@ def rotary(shard: Shard, width: int, head_dim: int, *, parts: int = 2) -> Operat
     """
     row = shard.rows(width)
     if not shard.eager:
-        return elementwise("rotary", row, row, kind="rotary")
+        return streamed("rotary", row, row, kind="rotary")
     tables = parts * 2 * shard.positions * head_dim * shard.element_bytes
-    return elementwise("rotary", row * 5.5 + tables, row * 4.5, launches=5 * parts)
+    return streamed("rotary", row * 5.5 + tables, row * 4.5, launches=5 * parts)
 
 
 def cache_write(shard: Shard, width: int) -> Operation:
     """Write the new tokens' keys and values, ``width`` values each, into the cache."""
     kv_element = shard.setup.kv_bytes
-    return Operation(
-        name="kv_write",
-        kind="copy",
-        bytes_read=shard.rows(width),
-        bytes_written=shard.tokens * width * kv_element,
+    return streamed(
+        "kv_write",
+        shard.rows(width),
+        shard.tokens * width * kv_element,
         launches=2 if shard.eager else 1,
+        kind="copy",
         low_precision_cache=is_low_precision(kv_element),
     )
 
@@ -350,7 +324,8 @@ def all_reduce(name: str, *, message_bytes: Numeric, ranks: int) -> list[Operati
     ranks
         GPUs of the group.
     """
-    return _collective(name, message_bytes, ranks, exchanges=2)
+    sent = message_bytes * 2 * (ranks - 1) / ranks
+    return _collective(name, message_bytes, ranks, sent, exchanges=2)
 
 
 def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operation]:
@@ -363,7 +338,7 @@ def all_gather(name: str, *, gathered_bytes: Numeric, ranks: int) -> list[Operat
     ranks
         GPUs of the group.
     """
-    return _collective(name, gathered_bytes, ranks, exchanges=1)
+    return _collective(name, gathered_bytes, ranks, gathered_bytes * (ranks - 1) / ranks)
 
 
 def all_to_all(name: str, *, sent_bytes: Numeric, ranks: int) -> list[Operation]:
@@ -376,9 +351,7 @@ def all_to_all(name: str, *, sent_bytes: Numeric, ranks: int) -> list[Operation]
     ranks
         GPUs of the group.
     """
-    if ranks == 1:
-        return []
-    return [_sent(name, sent_bytes, ranks, "all")]
+    return _collective(name, sent_bytes, ranks, sent_bytes, route="all")
 
 
 def stage_sends(shard: Shard) -> list[Operation]:
@@ -387,44 +360,28 @@ def stage_sends(shard: Shard) -> list[Operation]:
     Both the hidden state and the residual go on. Each GPU of a tensor-parallel group sends its
     part, and the receivers gather the whole (vLLM's ``send_tensor_dict``).
     """
-    sends, ranks = shard.setup.pipeline_parallel - 1, shard.ranks
+    sends, ranks, gpus = shard.setup.pipeline_parallel - 1, shard.ranks, shard.setup.gpus
     if not sends:
         return []
     passed = 2 * shard.rows(shard.model.hidden_size)
     operations = [
-        _sent("stage_send", passed / ranks, shard.setup.gpus, "next"),
+        *_collective("stage_send", passed / ranks, gpus, passed / ranks, route="next"),
         *all_gather("stage_all_gather", gathered_bytes=passed, ranks=ranks),
     ]
     return repeated(operations, sends)
 
 
-def _sent(name: str, sent_bytes: Numeric, ranks: int, route: Route) -> Operation:
-    """Return messages that go straight to those whom they are for."""
-    return Operation(
-        name=name,
-        kind="collective",
-        bytes_read=sent_bytes,
-        bytes_written=sent_bytes,
-        link_bytes=sent_bytes,
-        ranks=ranks,
-        route=route,
-    )
-
-
 def _collective(
-    name: str, message_bytes: Numeric, ranks: int, *, exchanges: int
+    name: str,
+    moved: Numeric,
+    ranks: int,
+    sent: Numeric,
+    *,
+    exchanges: int = 1,
+    route: Route = "around",
 ) -> list[Operation]:
-    """Return one collective that exchanges all parts of the message once or twice."""
+    """Return what a group exchanges: bytes of memory, and bytes over each link; none if alone."""
     if ranks == 1:
         return []
-    return [
-        Operation(
-            name=name,
-            kind="collective",
-            bytes_read=message_bytes,
-            bytes_written=message_bytes,
-            link_bytes=message_bytes * exchanges * (ranks - 1) / ranks,
-            ranks=ranks,
-            exchanges=exchanges,
-        )
-    ]
+    way = {"link_bytes": sent, "ranks": ranks, "exchanges": exchanges, "route": route}
+    return [streamed(name, moved, moved, kind="collective", **way)]

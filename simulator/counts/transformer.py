@@ -16,12 +16,13 @@ from simulator.counts.attention.registry import find_way
 from simulator.counts.attention.shape import AttentionShape, causal_pairs, present
 from simulator.counts.attention.tree import (
     SharedLevel,
+    computed_levels,
     computed_tokens,
     shared_tokens,
     visible_levels,
 )
 from simulator.counts.experts import RoutedExperts, visited_experts
-from simulator.counts.operation import Kind, Operation, repeated
+from simulator.counts.operation import Kind, Operation, repeated, streamed
 from simulator.counts.pieces import (
     FLOAT_BYTES,
     INDEX_BYTES,
@@ -30,7 +31,6 @@ from simulator.counts.pieces import (
     all_reduce,
     all_to_all,
     cache_write,
-    elementwise,
     gemm,
     norm,
     quantised,
@@ -45,6 +45,7 @@ from simulator.inputs.formats import TensorGroup
 from simulator.inputs.model import (
     PROJECTED_SIZES,
     Experts,
+    Indexer,
     LayerGroup,
     LayerInputs,
     ModelShape,
@@ -66,6 +67,8 @@ TOP_K = 200  # default of gpt-fast's sampling and of the paper
 PLAIN = LayerGroup(count=1)
 # Suffix of the operations that draft the further query tokens.
 DRAFT = "_draft"
+# What an operation has only if it is launched.
+LAUNCHED = ("bytes_read", "bytes_written", "launches", "thread_blocks", "sequences")
 # What decides the cost of each part of a layer, besides the model: fields of its group.
 ATTENDED = ("indexes", *PROJECTED_SIZES, "window", "chunk")
 PROJECTED = ("kv", "indexes", *PROJECTED_SIZES)
@@ -132,15 +135,10 @@ def around_attention(
     check_parallelism(model, setup)
     work = setup.passing(work)
     shard = Shard(model=model, setup=setup, tokens=work.tokens, positions=work.query_tokens)
-    before, after = embedding(shard), []
-    for group, layers, mark in attending(model, *PROJECTED):
-        layer = shard.of(group)
-        before += repeated(attention_input(layer, group), layers, mark=mark)
-        after += repeated(attention_output(layer), layers, mark=mark)
-    before += _states(shard, lambda state: linear.decode(shard, state, work))
-    before += _further_products(shard)
-    after += [*_mlps(shard), *_added_inputs(shard), *stage_sends(shard)]
-    after += head(shard, work.tokens)
+    before, beside, after = _around(
+        shard, [(shard, True, "")], lambda state: linear.decode(shard, state, work), work.tokens
+    )
+    before += beside
     for group, drafts, one in _drafting(model, work):
         # Each draft token passes alone: its embedding joins the hidden state before the layer.
         passing = Shard(model=model, setup=setup, tokens=one.tokens)
@@ -153,6 +151,38 @@ def around_attention(
     return before, after
 
 
+def _around(
+    shard: Shard,
+    projected: Sequence[tuple[Shard, bool, str]],
+    mixed: Callable[[State], list[Operation]],
+    heads: Numeric,
+) -> tuple[list[Operation], list[Operation], list[Operation]]:
+    """Return what comes before the attention of all layers, stands beside it, and comes after it.
+
+    Parameters
+    ----------
+    shard
+        All tokens that pass through the layers.
+    projected
+        Those that are projected together: whether latent attention is absorbed, and name suffix.
+    mixed
+        Gives a state's convolution and recurrence.
+    heads
+        Tokens that the head takes.
+    """
+    before, after = embedding(shard), []
+    for group, layers, mark in attending(shard.model, *PROJECTED):
+        for some, absorbed, suffix in projected:
+            layer = some.of(group)
+            projections = attention_input(layer, group, absorbed=absorbed)
+            before += repeated(projections, layers, mark=mark + suffix)
+            output = attention_output(layer, absorbed=absorbed)
+            after += repeated(output, layers, mark=mark + suffix)
+    beside = _states(shard, mixed) + _further_products(shard)
+    after += [*_mlps(shard), *_added_inputs(shard), *stage_sends(shard), *head(shard, heads)]
+    return before, beside, after
+
+
 def _drafting(model: ModelShape, work: Workload) -> Iterator[tuple[LayerGroup, int, Workload]]:
     """Yield the kind of layer that drafts, its passes in a step, and the sizes of one; or nothing.
 
@@ -163,7 +193,9 @@ def _drafting(model: ModelShape, work: Workload) -> Iterator[tuple[LayerGroup, i
         yield group, work.query_tokens - 1, work.but(query_tokens=1, accepted_tokens=1)
 
 
-def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
+def kinds(
+    model: ModelShape, *fields: str, having: Callable[[LayerGroup], Any] = lambda group: group.runs
+) -> list[tuple[LayerGroup, int, str]]:
     """Return the layers that differ in some fields: one group of each kind, layers, name suffix.
 
     Parameters
@@ -172,19 +204,10 @@ def kinds(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
         The model, whose groups are merged where these fields are equal.
     fields
         Fields of :class:`LayerGroup` that decide the cost of a part of a layer.
+    having
+        Whether a group has the part; by default all that a step runs.
     """
-    return _merged([group for group in model.layer_groups if group.runs], fields)
-
-
-def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
-    """Return the kinds, as :func:`kinds` does, of the layers that have attention."""
-    return _merged([group for group in model.layer_groups if group.attends and group.runs], fields)
-
-
-def _merged(
-    groups: Sequence[LayerGroup], fields: Sequence[str]
-) -> list[tuple[LayerGroup, int, str]]:
-    """Merge groups that are equal in some fields."""
+    groups = [group for group in model.layer_groups if having(group)]
     if len(groups) == 1:
         return [(groups[0], groups[0].count, _mark(groups[0], fields))]
     merged: dict[tuple[object, ...], tuple[LayerGroup, int]] = {}
@@ -200,6 +223,11 @@ def _merged(
         number = f"_{alike[label]}" if alike[label] > 1 else ""
         found.append((group, layers, label[0] + number))
     return found
+
+
+def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, str]]:
+    """Return the kinds, as :func:`kinds` does, of the layers that have attention."""
+    return kinds(model, *fields, having=lambda group: group.attends and group.runs)
 
 
 def _layers(
@@ -261,20 +289,17 @@ def prefill_operations(
     shard = Shard(
         model=model, setup=setup, tokens=computed_tokens(levels), positions=work.context_tokens
     )
-    operations, outputs = embedding(shard), []
-    for group, layers, mark in attending(model, *PROJECTED):
-        layer = shard.of(group)
-        # Prefill attends in the absorbed form where each query selects its own tokens.
-        absorbed = model.indexer is not None
-        before = attention_input(layer, group, absorbed=absorbed)
-        if model.latent is not None and setup.mixed:
-            before.append(latent.context_store(shard, model.latent, shared_tokens(levels)))
-        operations += repeated(before, layers, mark=mark)
-        outputs += repeated(attention_output(layer, absorbed=absorbed), layers, mark=mark)
-    operations += _prefill_attention(shard, levels, work)
-    operations += _states(shard, lambda state: linear.prefill(shard, state, levels, work))
-    operations += [*_further_products(shard), *outputs, *_mlps(shard), *_added_inputs(shard)]
-    operations += [*stage_sends(shard), *head(shard, work.prompts)]
+    # Prefill attends in the absorbed form where each query selects its own tokens.
+    before, beside, after = _around(
+        shard,
+        [(shard, model.indexer is not None, "")],
+        lambda state: linear.prefill(shard, state, levels, work),
+        work.prompts,
+    )
+    if model.latent is not None and setup.mixed:
+        store = latent.context_store(shard, model.latent, shared_tokens(levels))
+        before += repeated([store], sum(layers for _, layers, _ in attending(model)))
+    operations = [*before, *_prefill_attention(shard, levels, work), *beside, *after]
     if setup.copies:
         caching = [found for found in attending(model, *COPIED) if found[0].caches]
         operations += _layers(caching, lambda group: [_broadcast_cache(shard, work, group)])
@@ -316,19 +341,10 @@ def mixed_operations(
     both = replace(
         decoding, tokens=work.tokens + tokens, positions=decoding.positions + prefilling.positions
     )
-    apart = model.latent is not None
-    operations, after = embedding(both), []
-    for group, layers, mark in attending(model, *PROJECTED):
-        for shard, ending in ((decoding, mark), (prefilling, f"{mark}_chunk")):
-            rows, suffix = (shard, ending) if apart else (both, mark)
-            absorbed = shard is decoding or model.indexer is not None
-            layer = rows.of(group)
-            before = attention_input(layer, group, absorbed=absorbed)
-            operations += repeated(before, layers, mark=suffix)
-            after += repeated(attention_output(layer, absorbed=absorbed), layers, mark=suffix)
-            if not apart:
-                break
-    operations += [*attended, *_prefill_attention(prefilling, levels, chunk)]
+    projected = [(both, True, "")]
+    if model.latent is not None:
+        absorbed = model.indexer is not None
+        projected = [(decoding, True, ""), (prefilling, absorbed, "_chunk")]
 
     def mixing(state: State) -> list[Operation]:
         return [
@@ -336,9 +352,8 @@ def mixed_operations(
             *repeated(linear.prefill(prefilling, state, levels, chunk), 1, mark="_chunk"),
         ]
 
-    operations += _states(both, mixing)
-    operations += [*_further_products(both), *after, *_mlps(both), *_added_inputs(both)]
-    return [*operations, *stage_sends(both), *head(both, work.tokens + chunk.prompts)]
+    before, beside, after = _around(both, projected, mixing, work.tokens + chunk.prompts)
+    return [*before, *attended, *_prefill_attention(prefilling, levels, chunk), *beside, *after]
 
 
 def check_parallelism(model: ModelShape, setup: Parallelism) -> None:
@@ -423,13 +438,8 @@ def embedding(shard: Shard) -> list[Operation]:
     if tables > 1 and shard.eager:
         read, written, launches = read + 2 * hidden, written + 2 * hidden, 3
     operations = [
-        Operation(
-            name="embedding",
-            kind="gather",
-            bytes_read=read,
-            bytes_written=written,
-            weight_bytes_read=rows,
-            launches=launches,
+        streamed(
+            "embedding", read, written, launches=launches, kind="gather", weight_bytes_read=rows
         ),
         *all_reduce("embedding_all_reduce", message_bytes=shard.rows(width), ranks=shard.ranks),
     ]
@@ -448,19 +458,18 @@ def _layer_inputs(shard: Shard, inputs: LayerInputs) -> list[Operation]:
     width = model.layers * inputs.width
     row = shard.rows(width)
     return [
-        Operation(
-            name="layer_inputs",
+        streamed(
+            "layer_inputs",
+            row + shard.tokens * INDEX_BYTES,
+            row,
             kind="gather",
-            bytes_read=row + shard.tokens * INDEX_BYTES,
-            bytes_written=row,
             weight_bytes_read=row,
-            launches=1,
         ),
         *all_reduce("layer_inputs_all_reduce", message_bytes=row, ranks=shard.ranks),
         gemm(shard, "layer_inputs_projection", model.hidden_size, shard.split(width), group=None),
         *all_gather("layer_inputs_all_gather", gathered_bytes=row, ranks=shard.ranks),
         vector_norm(shard, "layer_inputs_norm", shard.tokens * model.layers, inputs.width),
-        elementwise("layer_inputs_sum", 2 * row, row),
+        streamed("layer_inputs_sum", 2 * row, row),
     ]
 
 
@@ -472,7 +481,7 @@ def _added_inputs(shard: Shard) -> list[Operation]:
     d, row = model.hidden_size, shard.rows(inputs.width)
     layer = [
         gemm(shard, "layer_input_gate", d, shard.split(inputs.width), group="mlp"),
-        elementwise("layer_input_activation", 2 * row, row, kind="activation"),
+        streamed("layer_input_activation", 2 * row, row, kind="activation"),
         gemm(shard, "layer_input_up", shard.split(inputs.width), d, group="mlp"),
         *all_reduce("layer_input_all_reduce", message_bytes=shard.rows(d), ranks=shard.ranks),
         norm(shard, "layer_input_norm"),
@@ -537,7 +546,7 @@ def _qk_norm(shard: Shard, kv_heads: int) -> Operation:
         return vector_norm(shard, "qk_norm", shard.tokens * rows, row_width)
 
     parts = [normed(count) for count in (shard.heads, kv_heads) if count]
-    return elementwise(
+    return streamed(
         "qk_norm",
         sum(part.bytes_read for part in parts),
         sum(part.bytes_written for part in parts),
@@ -570,23 +579,13 @@ def attention(shape: AttentionShape, setup: Setup) -> list[Operation]:
         operations += way.standard(shape, rereads=setup.rereads)
     if not surely_positive(shape.tokens):
         exists = present(shape.tokens)
-        operations = [_where_keys_exist(operation, exists) for operation in operations]
+        for operation in operations:
+            for name in LAUNCHED:
+                setattr(operation, name, getattr(operation, name) * exists)
     low_precision = is_low_precision(shape.kv_bytes)
     for operation in operations:
         operation.low_precision_cache = operation.low_precision_cache or low_precision
     return operations
-
-
-def _where_keys_exist(operation: Operation, exists: Numeric) -> Operation:
-    """Return an operation that is launched only if there are keys to attend to."""
-    return replace(
-        operation,
-        bytes_read=operation.bytes_read * exists,
-        bytes_written=operation.bytes_written * exists,
-        launches=operation.launches * exists,
-        thread_blocks=operation.thread_blocks * exists,
-        sequences=operation.sequences * exists,
-    )
 
 
 def attention_shape(
@@ -617,9 +616,10 @@ def attention_shape(
         context, decoded = visible_tokens(group, context, decoded)
         model = model.of(group)
 
-    def widths(setup: Setup) -> dict[str, Any]:
+    def widths(*, expanded: bool = False) -> dict[str, Any]:
         names = ("kv_heads", "key_width", "value_width", "cache_width")
-        return dict(zip(names, rank_geometry(model, setup), strict=True))
+        found = rank_geometry(model, setup, expanded=expanded)
+        return dict(zip(names, found, strict=True))
 
     shape = AttentionShape(
         prompts=work.prompts,
@@ -628,7 +628,7 @@ def attention_shape(
         context_tokens=context,
         decoded_tokens=decoded,
         heads=model.heads // setup.tensor_parallel,
-        **widths(setup),
+        **widths(),
         activation_bytes=DTYPE_BYTES[setup.activation_dtype],
         kv_bytes=setup.kv_bytes,
         dtype=setup.activation_dtype,
@@ -641,8 +641,8 @@ def attention_shape(
     )
     if model.latent is None or not setup.mixed:
         return shape
-    expanded = widths(setup.but(latent_form="expanded"))
-    return shape._replace(expanded=shape._replace(kind="attention", **expanded))
+    expanded = shape._replace(kind="attention", **widths(expanded=True))
+    return shape._replace(expanded=expanded)
 
 
 def visible_tokens(
@@ -676,7 +676,9 @@ def visible_tokens(
     return minimum(context, maximum(seen - own, 0)), own
 
 
-def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
+def rank_geometry(
+    model: ModelShape, setup: Setup, *, expanded: bool = False
+) -> tuple[int, int, int, int]:
     """Return one GPU's KV heads, key width, value width and cached values per token and layer.
 
     KV heads are split over the GPUs, and replicated if there are fewer than GPUs; so are the
@@ -689,9 +691,11 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
         The model with the sizes of the layer.
     setup
         How the step runs.
+    expanded
+        Whether a latent cache is taken as expanded, as a prefill does, whatever the cache keeps.
     """
     ranks = setup.tensor_parallel
-    if model.latent is not None and setup.expanded:
+    if model.latent is not None and (expanded or setup.expanded):
         heads, widths = model.heads // ranks, latent.expanded_widths(model.latent)
         return (heads, *widths, heads * sum(widths))
     if model.latent is not None:
@@ -701,17 +705,6 @@ def rank_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int, int]:
     kv_heads = maximum(1, model.kv_heads // ranks)
     widths = model.head_dim, model.value_width
     return (kv_heads, *widths, kv_heads * sum(widths))
-
-
-def prefill_geometry(model: ModelShape, setup: Setup) -> tuple[int, int, int]:
-    """Return one GPU's KV heads, key width and value width in a prefill's attention.
-
-    A prefill expands latent vectors, whatever the cache keeps.
-    """
-    if model.latent is not None:
-        setup = setup.but(latent_form="expanded")
-    kv_heads, key_width, value_width, _ = rank_geometry(model, setup)
-    return kv_heads, key_width, value_width
 
 
 def prefilled_levels(
@@ -744,13 +737,18 @@ def _prefill_attention(
     shard: Shard, levels: Sequence[SharedLevel], work: Workload
 ) -> list[Operation]:
     """Return the attention of all layers in a prefill."""
-    of = _causal_prefill if shard.model.indexer is None else _sparse_prefill
-    found = attending(shard.model, *ATTENDED)
-    return _layers(found, lambda group: of(shard.of(group), levels, group, work))
+    indexer = shard.model.indexer
+
+    def layer(group: LayerGroup) -> list[Operation]:
+        if indexer is None:
+            return _causal_prefill(shard.of(group), levels, group)
+        return _sparse_prefill(shard.of(group), levels, group, work, indexer)
+
+    return _layers(attending(shard.model, *ATTENDED), layer)
 
 
 def _causal_prefill(
-    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, _: Workload
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup
 ) -> list[Operation]:
     """Return causal flash attention of every node over itself and the nodes above it.
 
@@ -758,17 +756,12 @@ def _causal_prefill(
     up to its end minus those of the levels above it.
     """
     heads, element = shard.heads, shard.element_bytes
-    kv_heads, key_width, value_width = prefill_geometry(shard.model, shard.setup)
+    kv_heads, key_width, value_width, _ = rank_geometry(shard.model, shard.setup, expanded=True)
     widths = key_width + value_width
     operations = []
-    above: Numeric = 0
-    pairs_above: Numeric = 0
-    for number, level in enumerate(levels, 1):
+    for level, above, mark in computed_levels(levels):
         end = above + level.tokens
-        pairs = _causal_pairs(group, end)
-        if level.cached:
-            above, pairs_above = end, pairs
-            continue
+        pairs = _causal_pairs(group, end) - _causal_pairs(group, above)
         limit = group.window or group.chunk
         longest = end if limit is None else minimum(end, limit)
         keys = end if limit is None else minimum(end, longest + level.tokens)
@@ -778,9 +771,9 @@ def _causal_prefill(
         blocks = ceil_div(level.tokens, PREFILL_ROWS_PER_BLOCK)
         operations.append(
             Operation(
-                name="prefill_attention" + (f"_level_{number}" if len(levels) > 1 else ""),
+                name=f"prefill_attention{mark}",
                 kind="prefill_attention" if shard.model.latent is None else "latent_prefill",
-                flops=2 * level.nodes * (pairs - pairs_above) * heads * widths,
+                flops=2 * level.nodes * pairs * heads * widths,
                 bytes_read=row_bytes * heads * key_width + kv_bytes,
                 bytes_written=row_bytes * heads * value_width,
                 kv_bytes_read=kv_bytes,
@@ -791,29 +784,20 @@ def _causal_prefill(
                 dtype=shard.dtype,
             )
         )
-        above, pairs_above = end, pairs
     return operations
 
 
 def _sparse_prefill(
-    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload
+    shard: Shard, levels: Sequence[SharedLevel], group: LayerGroup, work: Workload, indexer: Indexer
 ) -> list[Operation]:
     """Return every node's attention to the tokens that its queries select."""
     shape = attention_shape(shard.model, shard.setup, work, group, resident_blocks=1)
     operations: list[Operation] = []
-    above: Numeric = 0
-    for number, level in enumerate(levels, 1):
-        if shape.indexer is None:
-            break
-        if level.cached:
-            above = above + level.tokens
-            continue
+    for level, above, mark in computed_levels(levels):
         found = sparse.prefill(
-            shape, shape.indexer, prompts=level.nodes, tokens=level.tokens, before=above
+            shape, indexer, prompts=level.nodes, tokens=level.tokens, before=above
         )
-        mark = f"_level_{number}" if len(levels) > 1 else ""
         operations += repeated(found if group.indexes else found[-1:], 1, mark=mark)
-        above = above + level.tokens
     return operations
 
 
@@ -834,13 +818,9 @@ def _broadcast_cache(shard: Shard, work: Workload, group: LayerGroup) -> Operati
     context, _ = visible_tokens(group, work.context_tokens, 0)
     *_, cache_width = rank_geometry(shard.model.of(group), shard.setup)
     one_copy = work.prompts * context * cache_width * shard.setup.kv_bytes
-    return Operation(
-        name="kv_broadcast",
-        kind="copy",
-        bytes_read=one_copy,
-        bytes_written=one_copy * work.samples,
-        kv_bytes_read=one_copy,
-        launches=2,
+    copies = one_copy * work.samples
+    return streamed(
+        "kv_broadcast", one_copy, copies, launches=2, kind="copy", kv_bytes_read=one_copy
     )
 
 
@@ -858,7 +838,7 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
     if model.attention_gate != "none":
         gated = shard.rows(width)
         gate = shard.rows(shard.split(gate_columns(model)))
-        operations.append(elementwise("attention_gate", gated + gate, gated))
+        operations.append(streamed("attention_gate", gated + gate, gated))
     if model.latent is not None:
         width = shard.heads * model.latent.value_dim
         if absorbed:
@@ -879,10 +859,8 @@ def attention_output(shard: Shard, *, absorbed: bool = True) -> list[Operation]:
 
 def _states(shard: Shard, mixed: Callable[[State], list[Operation]]) -> list[Operation]:
     """Return the layers with a state; ``mixed`` gives a state's convolution and recurrence."""
-    groups = [group for group in shard.model.layer_groups if group.state is not None]
-    return _layers(
-        _merged(groups, ("state", "attends")), lambda group: _state_layer(shard, group, mixed)
-    )
+    found = kinds(shard.model, "state", "attends", having=lambda group: group.state)
+    return _layers(found, lambda group: _state_layer(shard, group, mixed))
 
 
 def _state_layer(
@@ -913,14 +891,14 @@ def _state_gate(shard: Shard, state: State) -> Operation:
     """Return the gate on the output, and its norm but for scans and convolutions."""
     row = shard.rows(shard.split(state.width))
     if state.rule in ("scan", "convolution"):
-        return elementwise("state_gate", 2 * row, row)
+        return streamed("state_gate", 2 * row, row)
     return vector_norm(shard, "state_gate", shard.tokens * shard.split(state.v_heads), state.v_dim)
 
 
 def _further_products(shard: Shard) -> list[Operation]:
     """Return the further matrices of all layers."""
-    groups = [group for group in shard.model.layer_groups if group.products]
-    return _layers(_merged(groups, ("products",)), lambda group: _products(shard, group.products))
+    found = kinds(shard.model, "products", having=lambda group: group.products)
+    return _layers(found, lambda group: _products(shard, group.products))
 
 
 def _products(
@@ -966,17 +944,16 @@ def mlp(shard: Shard, group: LayerGroup) -> list[Operation]:
         operations += _experts(shard, model.experts)
     else:
         inner = shard.split(model.intermediate_size)
-        operations += _dense(shard, "mlp", inner, bias=model.mlp_bias, group="mlp")
+        operations += _dense(shard, "mlp", inner, "mlp")
     reduced_bytes = shard.rows(model.hidden_size)
     operations += all_reduce("mlp_all_reduce", message_bytes=reduced_bytes, ranks=shard.ranks)
     return operations + residual_add(shard, "mlp_residual")
 
 
-def _dense(
-    shard: Shard, name: str, inner: Numeric, *, bias: bool, group: TensorGroup
-) -> list[Operation]:
+def _dense(shard: Shard, name: str, inner: Numeric, group: TensorGroup) -> list[Operation]:
     """Return up (and gate) projection, activation, and down projection."""
-    d, ups = shard.model.hidden_size, 2 if shard.model.gated_mlp else 1
+    d, bias = shard.model.hidden_size, shard.model.mlp_bias
+    ups = 2 if shard.model.gated_mlp else 1
     matrices = ups if shard.eager else 1
     return [
         *quantised(shard, f"{name}_quantise", d, group=group),
@@ -992,10 +969,10 @@ def _activation(shard: Shard, name: str, inner: Numeric) -> Operation:
     row = shard.rows(inner)
     kind: Kind = "elementwise" if shard.eager else "activation"
     if not shard.model.gated_mlp:
-        return elementwise(name, row, row, kind=kind)
+        return streamed(name, row, row, kind=kind)
     if shard.eager:
-        return elementwise(name, 3 * row, 2 * row, launches=2)
-    return elementwise(name, 2 * row, row, kind=kind)
+        return streamed(name, 3 * row, 2 * row, launches=2)
+    return streamed(name, 2 * row, row, kind=kind)
 
 
 def _experts(shard: Shard, experts: Experts) -> list[Operation]:
@@ -1045,9 +1022,7 @@ def _experts(shard: Shard, experts: Experts) -> list[Operation]:
         if experts.shared_gate:
             operations.append(gemm(shard, "shared_expert_gate", model.hidden_size, 1, group=None))
         shared = shard.split(experts.shared_intermediate_size)
-        operations += _dense(
-            shard, "shared_expert", shared, bias=model.mlp_bias, group="shared_experts"
-        )
+        operations += _dense(shard, "shared_expert", shared, "shared_experts")
     return operations
 
 
@@ -1103,9 +1078,9 @@ def _sampling(shard: Shard, tokens: Numeric) -> Operation:
     if not shard.eager:
         # Softmax in float32, then one pass that samples from it.
         wide = tokens * vocabulary * FLOAT_BYTES
-        return elementwise("sampling", logits + wide, wide + chosen, launches=2)
+        return streamed("sampling", logits + wide, wide + chosen, launches=2)
     mask, pivots = tokens * vocabulary, tokens * shard.element_bytes
     likeliest = tokens * min(TOP_K, vocabulary) * (shard.element_bytes + INDEX_BYTES)
-    return elementwise(
+    return streamed(
         "sampling", 8 * logits + mask + pivots, 5 * logits + mask + likeliest + chosen, launches=8
     )

@@ -60,11 +60,7 @@ def with_stand_ins(precision: Precision) -> list[Precision]:
     >>> with_stand_ins("mxfp4"), with_stand_ins("")
     (['mxfp4', 'int4'], [])
     """
-    listed: list[Precision] = []
-    while precision:
-        listed.append(precision)
-        precision = STANDS_IN.get(precision, "")
-    return listed
+    return [precision, *with_stand_ins(STANDS_IN.get(precision, ""))] if precision else []
 
 
 def read_dtype(value: object) -> object:

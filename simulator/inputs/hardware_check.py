@@ -97,17 +97,8 @@ def check_profile(profile: "HardwareProfile") -> list[str]:
     Published figures that break a rule for a known reason belong in the profile's
     ``documented_exceptions``; an exception that is not needed is itself a finding.
     """
-    rules = (
-        _half_rate,
-        _rates_times_half,
-        _fp32_rate,
-        _clock,
-        _formats,
-        _memory,
-        _ranges,
-        _measured,
-        _exceptions,
-    )
+    rules = [_half_rate, _rates_times_half, _fp32_rate, _clock, _formats]
+    rules += [_memory, _ranges, _measured, _exceptions]
     return [finding for rule in rules for finding in rule(profile)]
 
 
@@ -169,13 +160,10 @@ def _fp32_rate(profile: "HardwareProfile") -> Iterator[str]:
     if peak.boost_mhz is None:
         yield from _below_clock(profile, "fp32_tflops", architecture.fp32_fma)
         return
-    count, clock = peak.sm_count.value, peak.boost_mhz.value
-    expected, how = _excepted(
-        profile,
-        "fp32_tflops",
-        2 * count * architecture.fp32_fma * clock * MEGA / TERA,
-        f"{count:g} x {architecture.fp32_fma} FMA x 2 x {clock:g} MHz",
-    )
+    count, clock, fma = peak.sm_count.value, peak.boost_mhz.value, architecture.fp32_fma
+    computed = 2 * count * fma * clock * MEGA / TERA
+    how = f"{count:g} x {fma} FMA x 2 x {clock:g} MHz"
+    expected, how = _excepted(profile, "fp32_tflops", computed, how)
     yield from _compare("fp32_tflops", peak.fp32_tflops, expected, how)
 
 
@@ -218,13 +206,9 @@ def _memory(profile: "HardwareProfile") -> Iterator[str]:
             f"{' or '.join(architecture.memory_types.split())}"
         )
     size, bandwidth = MEMORY_RANGES[kind]
+    figure = profile.peak.memory_bandwidth_gb_per_s
     yield from _between("memory_gb", profile.peak.memory_gb, *size, f"GB of {kind}")
-    yield from _between(
-        "memory_bandwidth_gb_per_s",
-        profile.peak.memory_bandwidth_gb_per_s,
-        *bandwidth,
-        f"GB/s with {kind}",
-    )
+    yield from _between("memory_bandwidth_gb_per_s", figure, *bandwidth, f"GB/s with {kind}")
 
 
 def _ranges(profile: "HardwareProfile") -> Iterator[str]:

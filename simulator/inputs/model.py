@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from simulator.errors import InputError, ModelError
 from simulator.inputs.dtypes import KvDtype
 from simulator.inputs.files import Frozen, read_count, validate
-from simulator.inputs.formats import WeightFormats
+from simulator.inputs.formats import TensorGroup, WeightFormats
 
 Positive = Annotated[int, BeforeValidator(read_count), Field(gt=0)]
 Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
@@ -83,18 +83,13 @@ class State(Frozen):
         return self.v_heads * self.k_dim * self.v_dim
 
     @property
-    def convolved_values(self) -> int:
-        """Inputs that the convolution keeps of one sequence."""
-        return self.channels * max(0, self.taps - 1)
+    def key_columns(self) -> int:
+        """Columns of queries and keys; those of a scan come from a product of their own."""
+        return 0 if self.rule == "scan" else 2 * self.k_heads * self.k_dim
 
     def copied_columns(self, ranks: int) -> float:
-        """Return the columns of one GPU beyond its part: heads of keys fewer than GPUs are copied.
-
-        The keys of a scan come from a product of their own, which is not split.
-        """
-        if self.rule == "scan" or not self.k_heads:
-            return 0
-        return 2 * self.k_dim * max(0, 1 - self.k_heads / ranks)
+        """Return the columns of one GPU beyond its part: copies of heads fewer than GPUs."""
+        return 2 * self.k_dim * max(0, 1 - self.k_heads / ranks) if self.key_columns else 0
 
 
 class LayerGroup(Frozen):
@@ -578,13 +573,6 @@ class ParameterCount(NamedTuple):
         The output matrix; 0 if it is the token table.
     attention, mlp
         Matrices and biases of all layers; those of states count as attention.
-    state
-        Of ``attention``, those of states.
-    experts, shared_experts
-        Of ``mlp``, the matrices of routed experts and of those that every token visits.
-    routing
-        Of ``mlp``, what no checkpoint quantises: routers, gates, projections to a latent space and
-        back, and biases of routed experts.
     norms
         Norm weights and biases, attention sinks included.
     active
@@ -596,11 +584,7 @@ class ParameterCount(NamedTuple):
     embedding: int
     head: int
     attention: int
-    state: int
     mlp: int
-    experts: int
-    shared_experts: int
-    routing: int
     norms: int
     active: int
     draft: int = 0
@@ -611,7 +595,98 @@ class ParameterCount(NamedTuple):
         return self.embedding + self.head + self.attention + self.mlp + self.norms
 
 
-_COUNTED = ("attention", "state", "mlp", "experts", "shared_experts", "routing")
+class Matrix(NamedTuple):
+    """A matrix of one layer: [inner, columns], and what belongs to it.
+
+    Attributes
+    ----------
+    name
+        What it does.
+    group
+        The tensors among which it is, for their format; None for what nobody quantises.
+    inner, columns
+        Its sizes.
+    further
+        Values of biases and vectors, which no checkpoint quantises.
+    parts
+        The most GPUs over which it can be split, more hold copies; None for any number.
+    own
+        Whether each layer has its own, where layers share the others in turn (Zamba2).
+    """
+
+    name: str
+    group: TensorGroup | None
+    inner: int
+    columns: int
+    further: int = 0
+    parts: int | None = None
+    own: bool = False
+
+    @property
+    def weights(self) -> int:
+        """Weights without biases."""
+        return self.inner * self.columns
+
+    @property
+    def values(self) -> int:
+        """Parameters."""
+        return self.weights + self.further
+
+
+@lru_cache(maxsize=1024)
+def model_matrices(model: ModelShape) -> list[tuple[int, Matrix]]:
+    """Return the matrices of a model's layers, each with the number of layers that have it."""
+    found = [
+        (group.count if matrix.own else group.distinct or group.count, matrix)
+        for group in model.layer_groups
+        for matrix in layer_matrices(model.of(group), group)
+    ]
+    if (inputs := model.layer_inputs) is not None:
+        added = Matrix("layer_inputs", "mlp", 2 * model.hidden_size, inputs.width)
+        found.append((model.layers, added))
+    return found
+
+
+def layer_matrices(model: ModelShape, group: LayerGroup) -> list[Matrix]:
+    """Return the matrices of one layer: attention, MLP, state and further ones.
+
+    Parameters
+    ----------
+    model
+        The model, with the sizes of the layer.
+    group
+        The layer's group.
+    """
+    d, found = model.hidden_size, _mlp_matrices(model, group)
+    if group.attends:
+        found += _attention_matrices(model, group.kv)
+    if group.attends and group.indexes and (indexer := model.indexer) is not None:
+        read = (model.latent and model.latent.query_rank) or d
+        # The layer norm of its key follows.
+        found += [
+            Matrix("index_queries", "attention", read, indexer.heads * indexer.dim, parts=1),
+            Matrix("index_weights", "attention", d, indexer.heads, parts=1),
+            Matrix("index_key", "attention", d, indexer.dim, 2 * indexer.dim, parts=1),
+        ]
+    if (state := group.state) is not None:
+        keys, vectors = state.key_columns, state.channels * state.taps + state.vectors
+        found += [
+            Matrix("state_keys", "state", d, keys, 0, state.k_heads or None, own=True),
+            Matrix("state_input", "state", d, state.columns - keys, vectors, own=True),
+            Matrix("state_output", "state", state.width, d, own=True),
+            *_products(state.products, "state"),
+        ]
+    further = Matrix("vectors", "attention", 0, 0, group.vectors, own=True)
+    return [*found, *_products(group.products, "attention"), further]
+
+
+def _products(products: Iterable[Product], group: TensorGroup | None) -> list[Matrix]:
+    """Return further matrices."""
+    parts = {"none": 1}
+    return [
+        Matrix(each.name, group, each.inner, each.columns, 0, parts.get(each.split), own=True)
+        for each in products
+    ]
 
 
 @lru_cache(maxsize=1024)
@@ -625,42 +700,36 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     >>> count_parameters(llama).total
     6738415616
     """
-    found: Counter[str] = Counter()
-    for group in model.layer_groups:
-        layer, distinct = model.of(group), group.distinct or group.count
-        parts = {
-            "attention": _attention_of(layer, group),
-            **_mlp_parameters(layer, group),
-            "norms": _layer_norms(layer, group),
-        }
-        for part, size in parts.items():
-            found[part] += distinct * size
-        state = 0 if group.state is None else state_parameters(layer, group.state)
-        further = state + _values(group.products) + group.vectors
-        found["state"] += group.count * state
-        found["attention"] += group.count * further
+    found: Counter[TensorGroup | None] = Counter()
+    for layers, matrix in model_matrices(model):
+        found[matrix.group] += layers * matrix.values
     width = model.embedding_size or model.hidden_size
     rows = model.embedding_rows or model.vocab_size
     embedding = rows * width + model.position_embeddings * model.hidden_size
-    embedding += _values(model.products)
+    embedding += sum(product.inner * product.columns for product in model.products)
     if width != model.hidden_size:
         # One matrix widens the table's vectors, another narrows those for the output.
         embedding += 2 * width * model.hidden_size
     head = 0 if model.tied_embeddings else model.vocab_size * width
     head += model.vocab_size * model.lm_head_bias
-    norms = found["norms"] + _norm_values(model) * model.hidden_size * model.extra_norms
-    if model.layer_inputs is not None:
-        inputs = model.layer_inputs
+    norms = _norm_values(model) * model.hidden_size * model.extra_norms
+    for group in model.layer_groups:
+        norms += (group.distinct or group.count) * _layer_norms(model.of(group), group)
+    if (inputs := model.layer_inputs) is not None:
         embedding += (inputs.rows + model.hidden_size) * model.layers * inputs.width
-        found["mlp"] += 2 * model.hidden_size * model.layers * inputs.width
         norms += _norm_values(model) * (model.layers * model.hidden_size + inputs.width)
-    total = embedding + head + found["attention"] + found["mlp"] + norms
+    attention = found["attention"] + found["state"]
+    mlp = found["mlp"] + found["experts"] + found["shared_experts"] + found[None]
+    total, idle = embedding + head + attention + mlp + norms, 0
+    if (experts := model.experts) is not None:
+        idle = round(found["experts"] * (experts.count - experts.weighed_per_token) / experts.count)
     return ParameterCount(
         embedding=embedding,
         head=head,
-        **{part: found[part] for part in _COUNTED},
+        attention=attention,
+        mlp=mlp,
         norms=norms,
-        active=total - found["idle"],
+        active=total - idle,
         draft=model.draft_layers * _draft_parameters(model),
     )
 
@@ -673,44 +742,15 @@ def _draft_parameters(model: ModelShape) -> int:
     """
     group = model.layer_groups[-1]
     if model.dense_drafts:
-        group = group.model_copy(update={"mlp": "dense"})
+        group = group.but(mlp="dense")
     layer = model.of(group)
-    parts = _attention_of(layer, group), _mlp_parameters(layer, group).get("mlp", 0)
-    state = 0 if group.state is None else state_parameters(layer, group.state)
-    further = state + _values(group.products) + group.vectors
+    layers = sum(matrix.values for matrix in layer_matrices(layer, group))
     joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
-    return sum(parts) + further + _layer_norms(layer, group) + joined
+    return layers + _layer_norms(layer, group) + joined
 
 
-def _attention_of(model: ModelShape, group: LayerGroup) -> int:
-    """Count one layer's attention and its indexer."""
-    if not group.attends:
-        return 0
-    indexer = model.indexer if group.indexes else None
-    own = 0 if indexer is None else indexer_parameters(model, indexer)
-    return attention_parameters(model, group.kv) + own
-
-
-def _values(products: Iterable[Product]) -> int:
-    """Count the values of further matrices."""
-    return sum(product.inner * product.columns for product in products)
-
-
-def indexer_parameters(model: ModelShape, indexer: Indexer) -> int:
-    """Count the matrices of one layer's indexer, and the layer norm of its key."""
-    d, rank = model.hidden_size, model.latent and model.latent.query_rank
-    queries = (rank or d) * indexer.heads * indexer.dim
-    return queries + d * (indexer.dim + indexer.heads) + 2 * indexer.dim
-
-
-def state_parameters(model: ModelShape, state: State) -> int:
-    """Count the matrices, the convolution and the vectors of one layer's state."""
-    matrices = model.hidden_size * (state.columns + state.width) + _values(state.products)
-    return matrices + state.channels * state.taps + state.vectors
-
-
-def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
-    """Count the matrices and biases of one layer's attention, without its norms.
+def _attention_matrices(model: ModelShape, kv: KvSource) -> list[Matrix]:
+    """Return the matrices of one layer's attention.
 
     Parameters
     ----------
@@ -719,29 +759,37 @@ def attention_parameters(model: ModelShape, kv: KvSource = "own") -> int:
     kv
         The layer's own projections of keys and values, see :class:`LayerGroup`.
     """
-    d = model.hidden_size
-    if model.latent is not None:
-        latent = model.latent
-        query_width = model.heads * (latent.nope_dim + latent.rope_dim)
-        rank = latent.query_rank
-        query = d * query_width if rank is None else rank * (d + query_width)
-        down = d * latent.cache_width
-        up = latent.kv_rank * model.heads * (latent.nope_dim + latent.value_dim)
-        output = model.heads * latent.value_dim * d
+    d, read = model.hidden_size, model.attention_input_size or model.hidden_size
+    bias, output_bias = model.qkv_bias, d * model.output_bias
+
+    def _down(name: str, columns: int, parts: int | None = None) -> Matrix:
+        return Matrix(name, "attention", read, columns, bias * columns, parts)
+
+    if (latent := model.latent) is not None:
+        query, rank = model.heads * (latent.nope_dim + latent.rope_dim), latent.query_rank
+        inner, output = latent.kv_rank, model.heads * latent.value_dim
         # Only the matrices that read the hidden state have biases.
-        biases = model.qkv_bias * ((rank or 0) + latent.cache_width)
-        return query + down + up + output + biases + model.output_bias * d
-    key, value = model.kv_heads * model.head_dim, model.kv_heads * model.value_width
-    cached = {"own": key + value, "tied": key, "earlier": 0}[kv]
+        return [
+            *([] if rank is None else [_down("query_down", rank, 1)]),
+            Matrix("query", "attention", d if rank is None else rank, query),
+            _down("latent_down", latent.groups * inner, latent.groups),
+            _down("latent_down", latent.rope_dim, 1),
+            Matrix("latent_up", "attention", inner, model.heads * latent.nope_dim + output),
+            Matrix("output", "attention", output, d, output_bias),
+        ]
     query, rank = model.heads * model.head_dim, model.query_rank
-    biased = (rank or query) + cached
-    gate = gate_columns(model)
+    found = [_down("query", query)]
+    if rank is not None:
+        found = [_down("query_down", rank, 1), Matrix("query", "attention", rank, query)]
+    if kv != "earlier":
+        found.append(_down("key", model.kv_heads * model.head_dim, model.kv_heads))
+    if kv == "own":
+        found.append(_down("value", model.kv_heads * model.value_width, model.kv_heads))
+    gate, output = gate_columns(model), model.heads * model.value_width
     # A gate for each value is part of the projection to queries; one for each head has no bias.
-    biases = model.qkv_bias * (biased + (gate if model.attention_gate == "value" else 0))
-    up = rank * query if rank else 0
-    output = model.heads * model.value_width
-    read = model.attention_input_size or d
-    return read * (biased + gate) + biases + up + d * (output + model.output_bias)
+    gate_bias = bias * gate * (model.attention_gate == "value")
+    found.append(Matrix("attention_gate", "attention", read, gate, gate_bias))
+    return [*found, Matrix("output", "attention", output, d, output_bias)]
 
 
 def gate_columns(model: ModelShape) -> int:
@@ -750,39 +798,31 @@ def gate_columns(model: ModelShape) -> int:
     return {"none": 0, "head": model.heads, "value": output}[model.attention_gate]
 
 
-def _mlp_parameters(model: ModelShape, group: LayerGroup) -> dict[str, int]:
-    """Count one layer's MLP, its parts, and what of it one token does not visit (``idle``)."""
-    experts = model.experts
+def _mlp_matrices(model: ModelShape, group: LayerGroup) -> list[Matrix]:
+    """Return the matrices of one layer's MLP, or of its experts and what chooses them."""
+    d, ups = model.hidden_size, ("gate", "up") if model.gated_mlp else ("up",)
+
+    def _dense(
+        tensors: TensorGroup, inner: int, *, bias: bool, hidden: int = d, copies: int = 1
+    ) -> list[Matrix]:
+        found = [Matrix(up, tensors, hidden, copies * inner, bias * copies * inner) for up in ups]
+        return [*found, Matrix("down", tensors, copies * inner, hidden, bias * copies * hidden)]
+
     if group.mlp == "none":
-        return {}
-    if group.mlp == "dense" or experts is None:
-        return {"mlp": _mlp(model, model.intermediate_size, bias=model.mlp_bias)}
-    latent, width = experts.latent_size, experts.intermediate_size
-    one = _mlp(model, width, bias=experts.expert_bias, hidden=latent)
-    matrices = _mlp(model, width, bias=False, hidden=latent)
-    shared = around = 0
-    if latent is not None:
-        around = 2 * model.hidden_size * latent + model.mlp_bias * (model.hidden_size + latent)
+        return []
+    if group.mlp == "dense" or (experts := model.experts) is None:
+        return _dense("mlp", model.intermediate_size, bias=model.mlp_bias)
+    count, width, choices = experts.count, experts.latent_size or d, experts.count + experts.zero
+    inner, bias = experts.intermediate_size, experts.expert_bias
+    found = _dense("experts", inner, bias=bias, hidden=width, copies=count)
     if experts.shared_intermediate_size:
-        shared = _mlp(model, experts.shared_intermediate_size, bias=model.mlp_bias)
-        around += experts.shared_gate * model.hidden_size
-    router = (experts.count + experts.zero) * (model.hidden_size + experts.router_bias)
-    if experts.router:
-        router = _values(experts.router)
-    return {
-        "mlp": experts.count * one + shared + around + router,
-        "experts": experts.count * matrices,
-        "shared_experts": shared,
-        "routing": experts.count * (one - matrices) + around + router,
-        "idle": round((experts.count - experts.weighed_per_token) * one),
-    }
-
-
-def _mlp(model: ModelShape, inner: int, *, bias: bool, hidden: int | None = None) -> int:
-    """Count one MLP: two matrices up if gated, and one down; ``hidden`` is what it reads."""
-    ups, hidden = 2 if model.gated_mlp else 1, hidden or model.hidden_size
-    weights = (ups + 1) * hidden * inner
-    return weights + (ups * inner + hidden if bias else 0)
+        found += _dense("shared_experts", experts.shared_intermediate_size, bias=model.mlp_bias)
+        found.append(Matrix("shared_gate", None, d, int(experts.shared_gate), parts=1))
+    if experts.latent_size is not None:
+        biases = model.mlp_bias * (d + width)
+        found.append(Matrix("experts_latent", None, 2 * d, width, biases, parts=1))
+    router = Matrix("router", None, d, choices, choices * experts.router_bias, parts=1)
+    return [*found, *(_products(experts.router, None) or [router])]
 
 
 def _norm_values(model: ModelShape) -> int:

@@ -228,7 +228,8 @@ def model_from_flags(
             )
         head_dim = hidden_size // heads
     if intermediate_size is None:
-        intermediate_size = _inner_width(hidden_size, gated=gated_mlp)
+        gated = ceil_div(8 * hidden_size, 3 * _GATED_STEP) * _GATED_STEP
+        intermediate_size = gated if gated_mlp else 4 * hidden_size
     data = {
         "name": name,
         "layers": layers,
@@ -243,12 +244,6 @@ def model_from_flags(
         **{field: value for field, value in others.items() if value is not None},
     }
     return validate(ModelShape, data, where=where, error=ModelError)
-
-
-def _inner_width(hidden_size: int, *, gated: bool) -> int:
-    """Return the usual inner width of an MLP."""
-    gated_width = ceil_div(8 * hidden_size, 3 * _GATED_STEP) * _GATED_STEP
-    return gated_width if gated else 4 * hidden_size
 
 
 def _load(name: str | Path, assume: str | None) -> ModelShape:

@@ -34,7 +34,7 @@ from importlib.resources import files
 from math import inf
 from typing import Any, Literal, NamedTuple, cast
 
-from simulator.counts.operation import KIN, KINDS, Kind, Operation, Route
+from simulator.counts.operation import KIN, KINDS, STATE_KINDS, Kind, Operation, Route
 from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, PRECISIONS, Dtype, Precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
@@ -63,10 +63,6 @@ EXPERT_KERNELS = (
 LOW_PRECISION: Precision = "fp8"
 # Kinds of operation that multiply by weights, whose format selects their constants.
 PRODUCTS: tuple[Kind, ...] = ("gemm", "experts")
-# The kernels of linear attention.
-LINEAR_KERNELS: tuple[Kind, ...] = (
-    *("convolution", "recurrence", "chunk_solve", "chunk_scan", "fused_scan"),
-)
 # The kernels of sparse attention.
 SPARSE_KERNELS: tuple[Kind, ...] = (
     *("index_scores", "prefill_scores", "index_selection", "sparse_attention", "sparse_prefill"),
@@ -216,245 +212,149 @@ class Definition(NamedTuple):
 # With the clock, fixed times fall and rates rise; shares of published figures stay.
 _time = partial(Definition, unit="us", at_peak=0.0, clock_power=-LATENCY_POWER)
 _rate = partial(Definition, unit="GB/s", at_peak=inf, clock_power=1)
+_LATENT: tuple[Kind, ...] = ("latent_attention", "latent_prefill")
+_WITH_LATENT: tuple[Kind | None, ...] = (None, "latent_attention")
 
+# As many fields to a line as fit, so that a constant is seen at a glance.
+# fmt: off
 CONSTANTS: dict[str, Definition] = {
     "bandwidth_fraction": Definition(
-        meaning="achieved share of the published memory bandwidth",
-        by_kind=True,
+        "achieved share of the published memory bandwidth", by_kind=True,
         fit={
-            **dict.fromkeys(("attention", "gemm"), (0.3, 1)),
-            "experts": (0.1, 1),
+            **dict.fromkeys(("attention", "gemm"), (0.3, 1)), "experts": (0.1, 1),
             **dict.fromkeys(("prefill_attention", *STREAMING, "recurrence"), (0.1, 1)),
             # Public rows are of additions inside a model, whose input may be in L2: no copy of
             # memory exceeds this share (A40, RRZE gpu-benches).
             "elementwise": (0.1, 0.95),
-            **dict.fromkeys(("latent_attention", "latent_prefill"), (0.02, 1)),
-            **dict.fromkeys(SPARSE_KERNELS, (0.1, 1)),
+            **dict.fromkeys(_LATENT, (0.02, 1)), **dict.fromkeys(SPARSE_KERNELS, (0.1, 1)),
         },
-        rows="rows whose bytes are several times the L2 cache",
-    ),
+        rows="rows whose bytes are several times the L2 cache"),
     "launch_us": _time(
-        meaning="fixed time of each launch in a CUDA graph",
-        by_kind=True,
+        "fixed time of each launch in a CUDA graph", by_kind=True,
         fit={
-            "attention": (0.5, 40),
-            "combine": (0.02, 20),
-            "copy": (0.3, 12),
-            "gemm": (0.3, 15),
-            "experts": (0.3, 60),
-            "prefill_attention": (0.5, 60),
-            **dict.fromkeys(("latent_attention", "latent_prefill"), (0.5, 60)),
-            **dict.fromkeys(STREAMING, (0.3, 20)),
+            "attention": (0.5, 40), "combine": (0.02, 20), "copy": (0.3, 12), "gemm": (0.3, 15),
+            "experts": (0.3, 60), "prefill_attention": (0.5, 60),
+            **dict.fromkeys(_LATENT, (0.5, 60)), **dict.fromkeys(STREAMING, (0.3, 20)),
             "collective": (0.5, 60),
-            **dict.fromkeys((*LINEAR_KERNELS, *SPARSE_KERNELS), (0.3, 60)),
+            **dict.fromkeys((*STATE_KINDS, *SPARSE_KERNELS), (0.3, 60)),
         },
-        rows=_LITTLE_TO_DO,
-    ),
+        rows=_LITTLE_TO_DO),
     "block_us": _time(
-        meaning="time of each further wave of thread blocks over all SMs",
-        by_kind=True,
+        "time of each further wave of thread blocks over all SMs", by_kind=True,
         needs=("thread_blocks", "groups"),
         fit={
-            **dict.fromkeys(
-                ("attention", "prefill_attention", "latent_attention", "latent_prefill"), (0.01, 30)
-            ),
-            "experts": (0.01, 30),
-            "convolution": (0.001, 30, 0.1),
-            "quantise": (1e-3, 5, 0.2),
+            **dict.fromkeys(("attention", "prefill_attention", *_LATENT), (0.01, 30)),
+            "experts": (0.01, 30), "convolution": (0.001, 30, 0.1), "quantise": (1e-3, 5, 0.2),
             **dict.fromkeys(SPARSE_KERNELS, (1e-3, 30, 1.0)),
         },
-        rows="calls with many more thread blocks than SMs: a large batch of short sequences",
-    ),
+        rows="calls with many more thread blocks than SMs: a large batch of short sequences"),
     "serial_us": _time(
-        meaning="time of each step that a thread block takes after another",
-        by_kind=True,
+        "time of each step that a thread block takes after another", by_kind=True,
         needs=("serial_steps",),
-        fit={
-            **dict.fromkeys(LINEAR_KERNELS, (0.01, 20, 0.5)),
-            **dict.fromkeys(SPARSE_KERNELS, (0.01, 20, 0.5)),
-        },
-        rows="linear and sparse attention of few sequences with many tokens",
-    ),
+        fit=dict.fromkeys((*STATE_KINDS, *SPARSE_KERNELS), (0.01, 20, 0.5)),
+        rows="linear and sparse attention of few sequences with many tokens"),
     "overlap": Definition(
-        meaning="how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
-        at_peak=inf,
-        by_kind=True,
-        needs=("flops", "effective_blocks"),
-    ),
+        "how memory and compute times add: 1 in full, 2 and 4 as roots of powers, 16 not",
+        at_peak=inf, by_kind=True, needs=("flops", "effective_blocks")),
     "flops_fraction": Definition(
-        meaning="achieved share of the published matrix rate",
-        by_kind=True,
-        needs=("flops",),
+        "achieved share of the published matrix rate", by_kind=True, needs=("flops",),
         fit={
-            "gemm": (0.1, 1),
-            "experts": (0.02, 1),
-            **dict.fromkeys(("prefill_attention", "latent_attention", "latent_prefill"), (0.05, 1)),
+            "gemm": (0.1, 1), "experts": (0.02, 1),
+            **dict.fromkeys(("prefill_attention", *_LATENT), (0.05, 1)),
             **dict.fromkeys(SPARSE_KERNELS, (0.02, 1)),
         },
-        rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill",
-    ),
+        rows="rows with many FLOPs per byte: m of 1024 and more, or long prefill"),
     "link_fraction": Definition(
-        meaning="achieved share of the published link bandwidth",
-        needs=("link_bytes",),
-        fit={None: (0.02, 1)},
-        rows="collectives of 16 MB and more",
-    ),
+        "achieved share of the published link bandwidth", needs=("link_bytes",),
+        fit={None: (0.02, 1)}, rows="collectives of 16 MB and more"),
     "switch_fraction": Definition(
-        meaning="achieved share of the link bandwidth where the switch adds up",
-        needs=("link_bytes",),
-        fit={None: (0.02, 1)},
-        rows="all-reduces of 64 MB and more of eight GPUs",
-    ),
+        "achieved share of the link bandwidth where the switch adds up", needs=("link_bytes",),
+        fit={None: (0.02, 1)}, rows="all-reduces of 64 MB and more of eight GPUs"),
     "hop_us": _time(
-        meaning="time of each further GPU that a collective passes, each time around",
-        needs=("link_bytes",),
-        fit={None: (0.005, 20)},
-        rows="collectives of little data and of 2, 4 and 8 GPUs",
-    ),
+        "time of each further GPU that a collective passes, each time around",
+        needs=("link_bytes",), fit={None: (0.005, 20)},
+        rows="collectives of little data and of 2, 4 and 8 GPUs"),
     "network_hop_us": _time(
-        meaning="time of each further node that a collective passes, each time around",
-        clock_power=0.0,
-        needs=("link_bytes",),
-    ),
+        "time of each further node that a collective passes, each time around",
+        clock_power=0.0, needs=("link_bytes",)),
     "exchange_us": _time(
-        meaning="fixed time of an all-reduce that sends parts instead of whole messages",
-        needs=("link_bytes",),
-        fit={None: (0.01, 60)},
-        rows="all-reduces of 64 KB to 4 MB",
-    ),
+        "fixed time of an all-reduce that sends parts instead of whole messages",
+        needs=("link_bytes",), fit={None: (0.01, 60)}, rows="all-reduces of 64 KB to 4 MB"),
     "chunk_us": _time(
-        meaning="time of each chunk in the pipeline of a collective",
-        needs=("link_bytes",),
-        fit={None: (1e-3, 100)},
-        rows="collectives of 1 MB to 64 MB",
-    ),
+        "time of each chunk in the pipeline of a collective", needs=("link_bytes",),
+        fit={None: (1e-3, 100)}, rows="collectives of 1 MB to 64 MB"),
     "tile_gb_per_s": _rate(
-        meaning="rate at which one SM loads the tiles of a product",
-        needs=("m",),
-        fit={None: (5, 1000)},
-        rows="products of 64 to 256 rows and many columns",
-    ),
+        "rate at which one SM loads the tiles of a product", needs=("m",),
+        fit={None: (5, 1000)}, rows="products of 64 to 256 rows and many columns"),
     "tile_start_k": Definition(
-        meaning="length of the inner dimension that takes as long as a tile's start and end",
-        at_peak=0.0,
-        needs=("m",),
-        fit={None: (1, 4000, 200)},
-        rows="products of many rows with a short inner dimension",
-    ),
+        "length of the inner dimension that takes as long as a tile's start and end",
+        at_peak=0.0, needs=("m",), fit={None: (1, 4000, 200)},
+        rows="products of many rows with a short inner dimension"),
     "sequence_us": _time(
-        meaning="time of each sequence of an attention call",
-        kinds=("latent_attention",),
-        needs=("sequences",),
-        fit=dict.fromkeys((None, "latent_attention"), (1e-5, 0.1)),
-        rows="decode attention with a batch of 512 and more",
-    ),
+        "time of each sequence of an attention call", kinds=("latent_attention",),
+        needs=("sequences",), fit=dict.fromkeys(_WITH_LATENT, (1e-5, 0.1)),
+        rows="decode attention with a batch of 512 and more"),
     "group_us": _time(
-        meaning="time of each expert that the GPU holds, visited or not, in a grouped product",
-        needs=("held",),
-        fit={None: (1e-4, 2, 0.02)},
-        rows="few tokens over many experts",
-    ),
+        "time of each expert that the GPU holds, visited or not, in a grouped product",
+        needs=("held",), fit={None: (1e-4, 2, 0.02)}, rows="few tokens over many experts"),
     "split_us": _time(
-        meaning="time of each partial result that a combine adds up",
-        needs=("splits",),
-        fit={None: (1e-4, 1)},
-        rows="decode attention of one long sequence with few KV heads",
-    ),
+        "time of each partial result that a combine adds up", needs=("splits",),
+        fit={None: (1e-4, 1)}, rows="decode attention of one long sequence with few KV heads"),
     "exp_g_per_s": _rate(
-        meaning="exponentials of softmax that one SM computes",
-        unit="G/s",
-        needs=("head_width",),
-        fit={None: (2, 200)},
-        rows="long prefill with narrow heads (64)",
-    ),
+        "exponentials of softmax that one SM computes", unit="G/s", needs=("head_width",),
+        fit={None: (2, 200)}, rows="long prefill with narrow heads (64)"),
     "split_k_us": _time(
-        meaning="time of splitting a product's inner dimension over thread blocks",
-        needs=("m",),
-        fit={None: (0.05, 100)},
-        rows="products with a long inner dimension and few columns",
-    ),
+        "time of splitting a product's inner dimension over thread blocks", needs=("m",),
+        fit={None: (0.05, 100)}, rows="products with a long inner dimension and few columns"),
     "l2_gb_per_s": _rate(
-        meaning="L2 bandwidth of one SM",
-        kinds=("latent_attention",),
-        needs=("reused_bytes", "scratch_bytes"),
-        fit=dict.fromkeys((None, "latent_attention"), (4, 200)),
-        rows="replayed calls whose bytes fit L2",
-    ),
+        "L2 bandwidth of one SM", kinds=("latent_attention",),
+        needs=("reused_bytes", "scratch_bytes"), fit=dict.fromkeys(_WITH_LATENT, (4, 200)),
+        rows="replayed calls whose bytes fit L2"),
     "l2_stream_gb_per_s": _rate(
-        meaning="bandwidth at which one SM streams from L2, which no attention kernel exceeds",
-        needs=("together_bytes",),
-    ),
+        "bandwidth at which one SM streams from L2, which no attention kernel exceeds",
+        needs=("together_bytes",)),
     "sm_gb_per_s": _rate(
-        meaning="rate at which one SM processes the bytes of a kernel, also from L2",
-        by_kind=True,
-        fit=dict.fromkeys(LINEAR_KERNELS, (2, 200, 30)),
-        rows="kernels that read faster from no cache: convolutions, chunks of linear attention",
-    ),
+        "rate at which one SM processes the bytes of a kernel, also from L2", by_kind=True,
+        fit=dict.fromkeys(STATE_KINDS, (2, 200, 30)),
+        rows="kernels that read faster from no cache: convolutions, chunks of linear attention"),
     "l2_fraction": Definition(
-        meaning="share of L2 that a working set can take before it spills",
-        kinds=("latent_attention",),
-        needs=("reused_bytes", "scratch_bytes"),
-        fit=dict.fromkeys((None, "latent_attention"), (0.3, 1)),
-        rows="replayed calls whose bytes are about the size of L2",
-    ),
+        "share of L2 that a working set can take before it spills", kinds=("latent_attention",),
+        needs=("reused_bytes", "scratch_bytes"), fit=dict.fromkeys(_WITH_LATENT, (0.3, 1)),
+        rows="replayed calls whose bytes are about the size of L2"),
     "keeping_up": Definition(
-        meaning="share of the reads of a context stored once that follow a wave's first through L2",
-        needs=("together_bytes",),
-        fit={None: (0.02, 1)},
-        rows="flash over expanded keys (bifurcate measure: standard_flash_expanded)",
-    ),
+        "share of the reads of a context stored once that follow a wave's first through L2",
+        needs=("together_bytes",), fit={None: (0.02, 1)},
+        rows="flash over expanded keys (bifurcate measure: standard_flash_expanded)"),
     "block_gb_per_s": _rate(
-        meaning="bandwidth of one thread block of attention",
-        clock_power=LATENCY_POWER,
-        kinds=("latent_attention",),
-        needs=("effective_blocks",),
-        fit=dict.fromkeys((None, "latent_attention"), (3, 400)),
-        rows="decode attention with fewer sequences x KV heads than SMs, and long ones",
-    ),
+        "bandwidth of one thread block of attention", clock_power=LATENCY_POWER,
+        kinds=("latent_attention",), needs=("effective_blocks",),
+        fit=dict.fromkeys(_WITH_LATENT, (3, 400)),
+        rows="decode attention with fewer sequences x KV heads than SMs, and long ones"),
     "step_us": _time(
-        meaning="time of each step in which the GPU waits for a serving engine",
-        needs=None,
-        fit={None: (1, 50_000, 1000)},
-        rows="end-to-end batches of one sequence",
-    ),
+        "time of each step in which the GPU waits for a serving engine", needs=None,
+        fit={None: (1, 50_000, 1000)}, rows="end-to-end batches of one sequence"),
     "served_step_us": _time(
-        meaning="time that a serving engine under load adds to each step",
-        needs=None,
-        fit={None: (10, 50_000, 5000)},
-        rows="runs of one configuration with few users",
-    ),
+        "time that a serving engine under load adds to each step", needs=None,
+        fit={None: (10, 50_000, 5000)}, rows="runs of one configuration with few users"),
     "served_sequence_us": _time(
-        meaning="time that a serving engine under load adds to each step for each of its sequences",
-        needs=None,
-        fit={None: (1, 5000, 300)},
-        rows="runs of one configuration with many users",
-    ),
+        "time that a serving engine under load adds to each step for each of its sequences",
+        needs=None, fit={None: (1, 5000, 300)},
+        rows="runs of one configuration with many users"),
     "module_us": _time(
-        meaning="time that a library's timed code takes beyond the kernels counted here",
-        needs=None,
-        fit={None: (0.1, 300, 10)},
-        rows="whole attention modules, or products, of few tokens",
-    ),
+        "time that a library's timed code takes beyond the kernels counted here", needs=None,
+        fit={None: (0.1, 300, 10)}, rows="whole attention modules, or products, of few tokens"),
     "sparse_module_us": _time(
-        meaning="time that a module of sparse attention takes beyond the kernels counted here",
-        needs=None,
-        fit={None: (0.1, 500, 50)},
-        rows="whole modules of sparse attention of few tokens",
-    ),
+        "time that a module of sparse attention takes beyond the kernels counted here",
+        needs=None, fit={None: (0.1, 500, 50)},
+        rows="whole modules of sparse attention of few tokens"),
     "eager_launch_us": _time(
-        meaning="fixed time added to each launch outside a graph",
-        eager_only=True,
-        fit={None: (0.02, 20)},
-        rows=_LITTLE_TO_DO,
-    ),
+        "fixed time added to each launch outside a graph", eager_only=True,
+        fit={None: (0.02, 20)}, rows=_LITTLE_TO_DO),
     "host_us_per_launch": _time(
-        meaning="host time of each launch outside a graph",
-        clock_power=0.0,
-        eager_only=True,
-        fit={None: (0.5, 60)},
-        rows="rows launched from the host, with little for the GPU to do",
-    ),
+        "host time of each launch outside a graph", clock_power=0.0, eager_only=True,
+        fit={None: (0.5, 60)}, rows="rows launched from the host, with little for the GPU to do"),
 }
+# fmt: on
 # Every constant that may affect an operation's time.
 KEYS = tuple(
     Key(name, kind)
@@ -582,15 +482,16 @@ class Tables(NamedTuple):
     kin: Mapping[str, str]
 
 
-def transferred(
-    gpu: HardwareProfile, own: Sequence[Key], general: Key | None = None
-) -> Constant | None:
-    """Return the first of some constants that can be transferred from other GPUs, or None.
+@cache
+def carried_entry(
+    architecture: str, own: tuple[Key, ...], general: Key | None
+) -> tuple[Entry, Key] | None:
+    """Return the first constant found for an architecture: fits ask for it again and again.
 
     Parameters
     ----------
-    gpu
-        The GPU to transfer to.
+    architecture
+        That of the GPU to transfer to.
     own
         Keys of variants. Constants of the GPU's own architecture come first, then those of its
         relative; of each, those of the same kernel come before those of the same library. Of kinds
@@ -598,22 +499,6 @@ def transferred(
     general
         The key without a variant, which comes last.
     """
-    return _carried(gpu, _entry(gpu.architecture, tuple(own), general))
-
-
-def _carried(gpu: HardwareProfile, found: tuple[Entry, Key] | None) -> Constant | None:
-    """Return what was found in the tables, carried over to a GPU."""
-    if found is None:
-        return None
-    entry, key = found
-    return Constant(entry.on(gpu, key), entry.source, "carried", key)
-
-
-@cache
-def _entry(
-    architecture: str, own: tuple[Key, ...], general: Key | None
-) -> tuple[Entry, Key] | None:
-    """Return the first entry found for an architecture: fits ask for it again and again."""
     libraries = any(key.library for key in own)
     near, relative, everywhere = _tables_for(architecture, libraries=libraries)
     default = shipped(libraries=libraries).default
@@ -757,21 +642,25 @@ def _tables_in(name: str) -> dict[str, Any]:
     return json.loads(text) if name.endswith(".json") else tomllib.loads(text)
 
 
-def _table(
-    entries: Mapping[str, Mapping[str, object]], blocks: int = BLOCKS_PER_SM
-) -> dict[Key, Entry]:
+def _table(entries: Mapping[str, Any], blocks: int = BLOCKS_PER_SM) -> dict[Key, Entry]:
     """Read one table."""
     return {
-        key_named(name): Entry(
-            float(str(entry["value"])),
-            str(entry["source"]),
-            float(str(entry.get("mhz", 0))),
-            float(str(entry.get("tflops_per_w", 0))),
-            float(str(entry.get("sm_tflops", 0))),
-            blocks,
-        )
-        for name, entry in entries.items()
+        key_named(name): Entry(blocks_per_sm=blocks, **entry) for name, entry in entries.items()
     }
+
+
+# Base units of the units of constants.
+_BASE = {"": 1.0, "us": MICROSECOND, "GB/s": GIGA, "G/s": GIGA}
+
+
+def _one(name: str, *, of: str = "") -> "cached_property[float]":
+    """Return the property of a constant in base units, for all of a GPU's units of some kind."""
+    return cached_property(lambda gpu: gpu.value(name, of=of))
+
+
+def _by_kind(name: str, *, of: str = "") -> "cached_property[dict[Kind, float]]":
+    """Return the same of a constant that differs between kinds of operation."""
+    return cached_property(lambda gpu: {kind: gpu.value(name, kind, of=of) for kind in KINDS})
 
 
 @dataclass(frozen=True)
@@ -815,36 +704,62 @@ class Rates:
     """
 
     gpu: HardwareProfile
-    sm_count: int
-    bandwidth_bytes_per_s: Mapping[Kind, float]
-    sm_bytes_per_s: Mapping[Kind, float]
-    launch_s: Mapping[Kind, float]
-    block_s: Mapping[Kind, float]
-    serial_s: Mapping[Kind, float]
-    overlap: Mapping[Kind, float]
-    sequence_s: Mapping[Kind, float]
-    group_s: float
-    split_s: float
-    hop_s: float
-    network_hop_s: float
-    exchange_s: float
-    chunk_s: float
-    tile_bytes_per_s: float
-    tile_start_k: float
-    split_k_s: float
-    l2_bandwidth_bytes_per_s: Mapping[Kind, float]
-    l2_stream_bytes_per_s: float
-    l2_bytes: Mapping[Kind, float]
-    keeping_up: float
-    block_bytes_per_s: Mapping[Kind, float]
-    exponentials_per_s: float
-    step_s: float
-    eager_launch_s: float
-    host_s_per_launch: float
-    origin: Literal["fitted", "carried", "peak"]
-    constants: Mapping[Key, Constant]
     choice: ConstantsChoice
-    variants: tuple[Variant, ...] = ()
+    variants: tuple[Variant, ...]
+    constants: Mapping[Key, Constant]
+
+    bandwidth_bytes_per_s = _by_kind("bandwidth_fraction", of="memory_bandwidth_bytes_per_s")
+    sm_bytes_per_s = _by_kind("sm_gb_per_s")
+    launch_s = _by_kind("launch_us")
+    block_s = _by_kind("block_us")
+    serial_s = _by_kind("serial_us")
+    overlap = _by_kind("overlap")
+    sequence_s = _by_kind("sequence_us")
+    group_s = _one("group_us")
+    split_s = _one("split_us")
+    hop_s = _one("hop_us")
+    network_hop_s = _one("network_hop_us")
+    exchange_s = _one("exchange_us")
+    chunk_s = _one("chunk_us")
+    tile_bytes_per_s = _one("tile_gb_per_s")
+    tile_start_k = _one("tile_start_k")
+    split_k_s = _one("split_k_us")
+    l2_bandwidth_bytes_per_s = _by_kind("l2_gb_per_s", of="sm_count")
+    l2_stream_bytes_per_s = _one("l2_stream_gb_per_s", of="sm_count")
+    l2_bytes = _by_kind("l2_fraction", of="l2_bytes")
+    keeping_up = _one("keeping_up")
+    block_bytes_per_s = _by_kind("block_gb_per_s")
+    exponentials_per_s = _one("exp_g_per_s", of="sm_count")
+    step_s = _one("step_us")
+    eager_launch_s = _one("eager_launch_us")
+    host_s_per_launch = _one("host_us_per_launch")
+
+    def value(self, name: str, kind: Kind | None = None, *, of: str = "") -> float:
+        """Return a constant in base units.
+
+        Parameters
+        ----------
+        name
+            One of ``CONSTANTS``.
+        kind
+            The kind of operation; the constant of all kinds stands in for a missing one.
+        of
+            The figure of the GPU that the constant is a share of, or that counts its units.
+        """
+        found = self.constants.get(Key(name, kind)) or self.constants[Key(name)]
+        unit = _BASE[CONSTANTS[name].unit]
+        return found.value * (unit * getattr(self.gpu, of) if of else unit)
+
+    @property
+    def sm_count(self) -> int:
+        """Streaming multiprocessors."""
+        return self.gpu.sm_count
+
+    @cached_property
+    def origin(self) -> Literal["fitted", "carried", "peak"]:
+        """Whether times are bounds, or some constants were fitted to the GPU."""
+        fitted = any(constant.origin == "fitted" for constant in self.constants.values())
+        return "peak" if self.choice == "peak" else "fitted" if fitted else "carried"
 
     @cached_property
     def _by_precision(self) -> dict[Precision, "Rates"]:
@@ -985,48 +900,7 @@ def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Varia
         for key in KEYS
     }
     constants[_TILE_RATE] = _tile_rate(search, constants[_TILE_RATE], variants)
-    fitted = any(constant.origin == "fitted" for constant in constants.values())
-
-    def by_kind(name: str, unit: float) -> dict[Kind, float]:
-        found = {kind: constants.get(Key(name, kind)) or constants[Key(name)] for kind in KINDS}
-        return {kind: constant.value * unit for kind, constant in found.items()}
-
-    def value(name: str) -> float:
-        return constants[Key(name)].value
-
-    return Rates(
-        gpu=gpu,
-        sm_count=gpu.sm_count,
-        bandwidth_bytes_per_s=by_kind("bandwidth_fraction", gpu.memory_bandwidth_bytes_per_s),
-        sm_bytes_per_s=by_kind("sm_gb_per_s", GIGA),
-        launch_s=by_kind("launch_us", MICROSECOND),
-        block_s=by_kind("block_us", MICROSECOND),
-        serial_s=by_kind("serial_us", MICROSECOND),
-        overlap=by_kind("overlap", 1),
-        sequence_s=by_kind("sequence_us", MICROSECOND),
-        group_s=value("group_us") * MICROSECOND,
-        split_s=value("split_us") * MICROSECOND,
-        hop_s=value("hop_us") * MICROSECOND,
-        network_hop_s=value("network_hop_us") * MICROSECOND,
-        exchange_s=value("exchange_us") * MICROSECOND,
-        chunk_s=value("chunk_us") * MICROSECOND,
-        tile_bytes_per_s=value("tile_gb_per_s") * GIGA,
-        tile_start_k=value("tile_start_k"),
-        split_k_s=value("split_k_us") * MICROSECOND,
-        l2_bandwidth_bytes_per_s=by_kind("l2_gb_per_s", GIGA * gpu.sm_count),
-        l2_stream_bytes_per_s=value("l2_stream_gb_per_s") * GIGA * gpu.sm_count,
-        l2_bytes=by_kind("l2_fraction", gpu.l2_bytes),
-        keeping_up=value("keeping_up"),
-        block_bytes_per_s=by_kind("block_gb_per_s", GIGA),
-        exponentials_per_s=value("exp_g_per_s") * GIGA * gpu.sm_count,
-        step_s=value("step_us") * MICROSECOND,
-        eager_launch_s=value("eager_launch_us") * MICROSECOND,
-        host_s_per_launch=value("host_us_per_launch") * MICROSECOND,
-        origin="peak" if choice == "peak" else "fitted" if fitted else "carried",
-        constants=constants,
-        choice=choice,
-        variants=variants,
-    )
+    return Rates(gpu, choice, variants, constants)
 
 
 class _Search:
@@ -1053,7 +927,7 @@ class _Search:
         found = (
             self._of_kind(key, variants)
             or self._measured.get(key.name)
-            or transferred(self.gpu, (), general)
+            or self._carried(carried_entry(self.gpu.architecture, (), general))
         )
         if found is None:
             raise ProfileError(f"no value for the constant {key.name}")
@@ -1078,19 +952,21 @@ class _Search:
     def _of_kind(self, key: Key, variants: Sequence[Variant]) -> Constant | None:
         """Return a constant of its kind of operation, or of the kind that stands in for it."""
         if not self._fitted:
-            return _carried(self.gpu, _first_carried(self.gpu.architecture, key, tuple(variants)))
+            return self._carried(_first_carried(self.gpu.architecture, key, tuple(variants)))
         for own, keys, general in _searched(key, tuple(variants), self._told):
-            found = self._own(keys) if own else transferred(self.gpu, keys, general)
-            if found is not None:
-                return found
+            if not own and (entry := carried_entry(self.gpu.architecture, keys, general)):
+                return self._carried(entry)
+            for each in keys if own else ():
+                if figure := self._fitted.get(each):
+                    return Constant(figure.value, figure.source, "fitted", each)
         return None
 
-    def _own(self, keys: Iterable[Key]) -> Constant | None:
-        """Return the first of some constants that was fitted to the card."""
-        for key in keys:
-            if figure := self._fitted.get(key):
-                return Constant(figure.value, figure.source, "fitted", key)
-        return None
+    def _carried(self, found: tuple[Entry, Key] | None) -> Constant | None:
+        """Return what was found in the tables, carried over to the GPU."""
+        if found is None:
+            return None
+        entry, key = found
+        return Constant(entry.on(self.gpu, key), entry.source, "carried", key)
 
 
 @cache
@@ -1133,7 +1009,7 @@ def _first_carried(
 ) -> tuple[Entry, Key] | None:
     """Return where a GPU of an architecture without constants of its own finds one of a kind."""
     places = _searched(key, variants, frozenset())
-    found = (_entry(architecture, keys, general) for own, keys, general in places if not own)
+    found = (carried_entry(architecture, keys, general) for own, keys, general in places if not own)
     return next(filter(None, found), None)
 
 

@@ -31,7 +31,7 @@ from math import inf
 from typing import Any, Literal, NamedTuple, get_args
 
 from simulator.counts.attention.registry import find_way
-from simulator.counts.operation import KIN, Kind, Operation, Totals, total
+from simulator.counts.operation import KIN, STATE_KINDS, Kind, Operation, Totals, total
 from simulator.counts.transformer import prefill_operations
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, HardwareProfile
@@ -40,7 +40,6 @@ from simulator.inputs.setup import Engine, Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import (
-    LINEAR_KERNELS,
     LOW_PRECISION,
     PCIE_PAIR,
     PCIE_POWER,
@@ -71,7 +70,7 @@ FAMILY: dict[Kind, Family] = {
     # A layer has an indexer and the attention to what it selects.
     **dict.fromkeys(SPARSE_KERNELS, "sparse_attention"),
     # Rows of linear attention tell one from the other, but a layer has both.
-    **dict.fromkeys(LINEAR_KERNELS, "recurrence"),
+    **dict.fromkeys(STATE_KINDS, "recurrence"),
     **dict.fromkeys(STREAMING, "elementwise"),
 }
 # Kinds of kernel that read the KV cache, whose format selects their spread.
@@ -124,11 +123,6 @@ class Spread(NamedTuple):
             self.streaming_below * streaming_s + self.fixed_below * fixed_s,
             self.streaming_above * streaming_s + self.fixed_above * fixed_s,
         )
-
-    @property
-    def launch_above_s(self) -> float:
-        """Time of each launch that a prediction from published peaks leaves out. [s]."""
-        return self.launch_above_us * MICROSECOND
 
 
 class Spreads(NamedTuple):
@@ -443,7 +437,8 @@ def _kernel_errors(
         above: Numeric = 0.0
         for family, time in step.families.items():
             above = above + spreads[family].streaming_above * time.total_s
-            above = above + spreads[family].launch_above_s * step.launches[family]
+            launch_s = spreads[family].launch_above_us * MICROSECOND
+            above = above + launch_s * step.launches[family]
         return {"peak": Deviation(0.0, above)}, {}
     shared: dict[str, Deviation] = {}
     own: dict[str, Deviation] = {}

@@ -4,15 +4,6 @@ from simulator.errors import ProfileError
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 
-_WIDER: dict[str, tuple[Dtype, ...]] = {
-    "int4": ("bf16", "fp16"),
-    "mxfp4": ("bf16", "fp16"),
-    "nvfp4": ("bf16", "fp16"),
-    "int8": ("bf16", "fp16"),
-    "fp8": ("bf16", "fp16"),
-    "fp8_block": ("bf16", "fp16"),
-    "bf16": ("fp16",),
-}
 # FlashAttention-2, which PyTorch uses on every card, and FlashInfer assume two blocks per SM;
 # FlashAttention-3, which engines choose on Hopper, runs one large block per SM. Other cards'
 # kernels are unknown: two.
@@ -44,10 +35,11 @@ def peak_flops_per_s(gpu: HardwareProfile, dtype: Dtype) -> tuple[float, Dtype]:
     ProfileError
         If the card has no suitable path.
     """
-    own = gpu.peak_flops_per_s(dtype)
-    if own is not None and not is_low_precision(DTYPE_BYTES[dtype]):
+    own, low_precision = gpu.peak_flops_per_s(dtype), is_low_precision(DTYPE_BYTES[dtype])
+    if own is not None and not low_precision:
         return own, dtype
-    for wider in _WIDER.get(dtype, ()):
+    narrower: tuple[Dtype, ...] = ("fp16",) if dtype == "bf16" else ()
+    for wider in ("bf16", "fp16") if low_precision else narrower:
         rate = gpu.peak_flops_per_s(wider)
         if rate is not None:
             return (rate, wider) if own is None or own <= rate else (own, dtype)

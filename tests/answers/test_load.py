@@ -322,14 +322,20 @@ def test_what_an_engine_adds_is_in_every_step() -> None:
     setup, request = _request(output_tokens=257)
     for engine, added_s in (("sglang", 1.16e-3), ("vllm", 0.0)):
         plain, found = (
-            Point(deployment=_deploy(mistral_7b(), card, setup.but(engine=engine), request), concurrency=16)
+            Point(
+                deployment=_deploy(mistral_7b(), card, setup.but(engine=engine), request),
+                concurrency=16,
+            )
             for card in (CARD, slow)
         )
         time_s = plain.served.tpot_s
         assert found.served.tpot_s == pytest.approx(time_s + added_s)
         assert found.served.ttft_s == pytest.approx(plain.served.ttft_s)
     plain, found = (
-        Point(deployment=_deploy(mistral_7b(), card, setup.but(engine="sglang"), request), concurrency=1)
+        Point(
+            deployment=_deploy(mistral_7b(), card, setup.but(engine="sglang"), request),
+            concurrency=1,
+        )
         for card in (CARD, slow)
     )
     error_s, untold_s = (

@@ -370,3 +370,26 @@ def test_a_wide_shared_expert_decides_the_prefill(ranks: int, values: int) -> No
     setup, shape = Setup(tensor_parallel=ranks), model(experts=experts)
     needed = prefill_workspace_bytes(shape, setup, Workload(), tokens=100)
     assert needed == 100 * 2 * (2 * 8 + values)
+
+
+def test_biases_keep_16_bits_and_a_compressed_query_is_on_every_rank() -> None:
+    """By hand for Llama-2-7B with biases, and with queries from a vector of 1024 values."""
+    layers, d = 32, 4096
+    plain = weights_bytes(llama_2_7b(), Setup(weight_dtype="int4"))
+    biased = weights_bytes(llama_2_7b().but(qkv_bias=True), Setup(weight_dtype="int4"))
+    assert biased - plain == layers * 3 * d * 2
+    narrow = llama_2_7b().but(query_rank=1024)
+    one, four = (weights_bytes(narrow, Setup(tensor_parallel=ranks)) for ranks in (1, 4))
+    tables, norms = 2 * 32_000 * d * 2, (2 * layers + 1) * d * 2 + layers * 1024 * 2
+    down, up, rest = d * 1024, 1024 * d, 3 * d * d + 3 * d * 11008
+    assert one == tables + norms + 2 * layers * (down + up + rest)
+    assert four == tables / 4 + norms + 2 * layers * (down + (up + rest) / 4)
+
+
+def test_biases_of_experts_are_divided_with_them() -> None:
+    """Over two data-parallel groups each holds half: 8 experts of 2 x 14336 and 4096 biases."""
+    shape = mixtral_8x7b()
+    biased = shape.but(experts=shape.experts and shape.experts.but(expert_bias=True))
+    setup = Setup(data_parallel=2, expert_parallel=2)
+    more = weights_bytes(biased, setup) - weights_bytes(shape, setup)
+    assert more == 32 * 8 * (2 * 14336 + 4096) * 2 / 2

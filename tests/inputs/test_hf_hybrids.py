@@ -54,8 +54,8 @@ def test_every_layer_keeps_what_transformers_keeps(case: dict[str, Any]) -> None
             cached[model.of(group).cache_width, kept] += group.count
         if group.state is not None:
             # transformers also keeps the newest input of a convolution, which is used up.
-            newest = group.state.channels * (group.state.taps > 0)
-            states[group.state.convolved_values + newest, group.state.values] += group.count
+            convolved = group.state.channels * group.state.taps
+            states[convolved, group.state.values] += group.count
     assert cached == Counter((width, kept) for width, kept in case["cache"])
     if "states" in case:
         assert states == Counter((window, values) for window, values in case["states"])

@@ -27,13 +27,13 @@ from simulator.timing.constants import (
     Entry,
     Key,
     Variant,
+    carried_entry,
     fitted_constants,
     key_named,
     powered_share,
     published_tflops_per_w,
     rates,
     shipped,
-    transferred,
     used_constants,
 )
 from simulator.timing.limits import resident_blocks
@@ -512,10 +512,15 @@ def test_blackwell_with_gddr_takes_after_ada() -> None:
     """Not after the family of its name, whose memory and kernels are others; B300 does."""
     share = Key("flops_fraction")
     of_family = shipped().architectures["Blackwell"][share].source
-    assert transferred(load_hardware("b300-sxm"), (), share).source == of_family
-    gddr = load_hardware("rtx-5090")
-    assert transferred(gddr, (), share).source != of_family
-    assert transferred(gddr, (), Key("launch_us", "attention")).source == "L40S"
+
+    def source(card: str, key: Key) -> str:
+        found = carried_entry(load_hardware(card).architecture, (), key)
+        assert found is not None
+        return found[0].source
+
+    assert source("b300-sxm", share) == of_family
+    assert source("rtx-5090", share) != of_family
+    assert source("rtx-5090", Key("launch_us", "attention")) == "L40S"
 
 
 def test_latent_attention_has_a_block_rate_of_its_own() -> None:
@@ -538,6 +543,5 @@ def test_a_library_s_latent_kernel_stays_with_its_architecture(
         share: constants.Entry(0.7, "anywhere"),
     }
     monkeypatch.setattr(constants, "_tables_for", lambda *_, **__: ({}, elsewhere, elsewhere))
-    found = constants.transferred(gpu(), [share.of(Variant("trtllm"))], share)
-    assert found is not None
-    assert found.value == 0.7
+    found = carried_entry(gpu().architecture, (share.of(Variant("trtllm")),), share)
+    assert found == (elsewhere[share], share)

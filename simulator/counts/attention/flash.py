@@ -5,7 +5,7 @@ the context with all samples' queries folded into rows, [1, g, b h / g, k], flas
 tokens, and a merge by log-sum-exp. In plain PyTorch, folding and merge are separate kernels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from simulator.counts.attention.plain import (
@@ -19,7 +19,7 @@ from simulator.counts.attention.plain import (
 from simulator.counts.attention.shape import AttentionShape, present, several
 from simulator.counts.attention.tree import CachePart
 from simulator.counts.attention.way import PARTIAL_BYTES, PlainKernel, Way
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Operation, streamed
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -117,29 +117,23 @@ class Flash(Way):
         needed = where(states > 1, 1, 0)
         # Outputs of the absorbed form are merged after they have left the latent space.
         result_bytes = (shared.output_bytes + shape.rows * PARTIAL_BYTES) * needed
+        merged_bytes = result_bytes * (states if self.shared.merges else states - 1)
+        operations += [suffix, combine]
         if not self.shared.merges:
             # The last kernel reads the others' results and merges them with its own in registers.
-            merged_bytes = result_bytes * (states - 1)
-            read, scratch = suffix.bytes_read, suffix.scratch_bytes
-            suffix = replace(
-                suffix, bytes_read=read + merged_bytes, scratch_bytes=scratch + merged_bytes
-            )
-            return [*operations, suffix, combine]
-        merged_bytes = result_bytes * states
-        return [
-            *operations,
-            suffix,
-            combine,
-            Operation(
-                name="attention_merge",
-                kind="combine",
-                bytes_read=merged_bytes,
-                bytes_written=shared.output_bytes * needed,
-                launches=needed,
-                # The partial outputs were written a moment ago.
-                scratch_bytes=merged_bytes,
-            ),
-        ]
+            suffix.bytes_read = suffix.bytes_read + merged_bytes
+            suffix.scratch_bytes = suffix.scratch_bytes + merged_bytes
+            return operations
+        merging = streamed(
+            "attention_merge",
+            merged_bytes,
+            shared.output_bytes * needed,
+            launches=needed,
+            kind="combine",
+            # The partial outputs were written a moment ago.
+            scratch_bytes=merged_bytes,
+        )
+        return [*operations, merging]
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
         """Return the calls of PyTorch's flash operator, and the copies and merge around them."""
@@ -259,12 +253,12 @@ def flash_part(
             scratch_bytes=partials,
             dtype=shape.dtype,
         ),
-        Operation(
-            name=f"{part.name}_combine",
-            kind="combine",
-            bytes_read=partials,
-            bytes_written=result * needed,
+        streamed(
+            f"{part.name}_combine",
+            partials,
+            result * needed,
             launches=needed,
+            kind="combine",
             splits=splits * needed,
             scratch_bytes=partials,
             within=part.name,

@@ -21,7 +21,7 @@ from simulator.counts.attention.einsum import bifurcated_products, product, stan
 from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
 from simulator.counts.attention.shape import AttentionShape, several
 from simulator.counts.attention.tree import CachePart
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Operation, streamed
 from simulator.counts.pieces import (
     Shard,
     cache_write,
@@ -140,12 +140,13 @@ def context_store(shard: Shard, latent: LatentAttention, tokens: Numeric) -> Ope
     """
     made = shard.heads * (latent.nope_dim + latent.value_dim) + latent.rope_dim
     stored = shard.heads * sum(expanded_widths(latent))
-    return Operation(
-        name="latent_context_write",
+    kv_element = shard.setup.kv_bytes
+    return streamed(
+        "latent_context_write",
+        tokens * made * shard.element_bytes,
+        tokens * stored * kv_element,
         kind="copy",
-        bytes_read=tokens * made * shard.element_bytes,
-        bytes_written=tokens * stored * shard.setup.kv_bytes,
-        low_precision_cache=is_low_precision(shard.setup.kv_bytes),
+        low_precision_cache=is_low_precision(kv_element),
     )
 
 

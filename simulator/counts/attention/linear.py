@@ -23,8 +23,8 @@ Z. Qin et al., "Lightning Attention-2", 2024.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from simulator.counts.attention.tree import SharedLevel
-from simulator.counts.operation import Operation, repeated
+from simulator.counts.attention.tree import SharedLevel, computed_levels
+from simulator.counts.operation import Operation, repeated, streamed
 from simulator.counts.pieces import Shard
 from simulator.inputs.model import Rule, State
 from simulator.inputs.workload import Workload
@@ -175,22 +175,16 @@ def prefill(
         Its prompts, and the samples that get a copy.
     """
     operations = []
-    for number, level in enumerate(levels, 1):
-        if level.cached:
-            continue
+    for level, _, mark in computed_levels(levels):
         shape = shape_of(shard, state, level.nodes, level.tokens)
-        mark = f"_level_{number}" if len(levels) > 1 else ""
         if state.taps:
             channels = _channels(shard, state)
-            operations += repeated(
-                [convolution(shape, channels=channels, stepped=True)], 1, mark=mark
-            )
+            convolved = convolution(shape, channels=channels, stepped=True)
+            operations += repeated([convolved], 1, mark=mark)
         if state.values:
             operations += repeated(scan(shape), 1, mark=mark)
     kept = work.prompts * sequence_bytes(shard, state)
-    handed_out = Operation(
-        name="state_broadcast", kind="copy", bytes_read=kept, bytes_written=kept * work.samples
-    )
+    handed_out = streamed("state_broadcast", kept, kept * work.samples, kind="copy")
     return [*operations, handed_out]
 
 
@@ -201,11 +195,11 @@ def scan(shape: LinearShape) -> list[Operation]:
     if shape.rule == "decay":
         return [decayed_recurrence(shape)]
     return [
-        Operation(
-            name="recurrence",
+        streamed(
+            "recurrence",
+            shape.input_bytes + shape.states_bytes,
+            shape.output_bytes + shape.states_bytes,
             kind="chunk_scan",
-            bytes_read=shape.input_bytes + shape.states_bytes,
-            bytes_written=shape.output_bytes + shape.states_bytes,
             serial_steps=ceil_div(shape.seq_len, shape.chunk),
         )
     ]
@@ -265,11 +259,11 @@ def convolution(
     width = shape.channels if channels is None else channels
     moved = shape.tokens * width * shape.element_bytes
     kept = shape.batch * width * (shape.taps - 1) * shape.element_bytes
-    return Operation(
-        name="convolution",
+    return streamed(
+        "convolution",
+        moved + kept,
+        moved + states * kept,
         kind="convolution",
-        bytes_read=moved + kept,
-        bytes_written=moved + states * kept,
         serial_steps=minimum(shape.seq_len, CONVOLVED_TOKENS) if stepped else 0,
     )
 

@@ -2,21 +2,15 @@
 
 from simulator.counts.attention.shape import AttentionShape, several
 from simulator.counts.attention.way import PARTIAL_BYTES
-from simulator.counts.operation import Kind, Operation
+from simulator.counts.operation import Kind, Operation, streamed
 from simulator.numeric import Numeric, where
 
 
 def rebuild(shape: AttentionShape) -> Operation:
     """Return the concatenation of the context with every sample's decoded tokens, K and V."""
     read = shape.cached_bytes(shape.stored_context_tokens) + shape.decoded_bytes
-    return Operation(
-        name="kv_concatenate",
-        kind="copy",
-        bytes_read=read,
-        bytes_written=shape.context_copy_bytes * shape.samples + shape.decoded_bytes,
-        kv_bytes_read=read,
-        launches=2,
-    )
+    written = shape.context_copy_bytes * shape.samples + shape.decoded_bytes
+    return streamed("kv_concatenate", read, written, launches=2, kind="copy", kv_bytes_read=read)
 
 
 def moved(
@@ -34,13 +28,7 @@ def moved(
         Number of kernels; 0 for none.
     """
     exists = where(launches > 0, 1, 0)
-    return Operation(
-        name=name,
-        kind=kind,
-        bytes_read=read * exists,
-        bytes_written=written * exists,
-        launches=launches,
-    )
+    return streamed(name, read * exists, written * exists, launches=launches, kind=kind)
 
 
 def copied(name: str, copied_bytes: Numeric, needed: Numeric) -> Operation:
@@ -53,13 +41,8 @@ def copied(name: str, copied_bytes: Numeric, needed: Numeric) -> Operation:
     needed
         1 where there is one, else 0.
     """
-    return Operation(
-        name=name,
-        kind="copy",
-        bytes_read=copied_bytes * needed,
-        bytes_written=copied_bytes * needed,
-        launches=needed,
-    )
+    each = copied_bytes * needed
+    return streamed(name, each, each, launches=needed, kind="copy")
 
 
 def query_fold(shape: AttentionShape, needed: Numeric, level: str = "") -> Operation:
@@ -92,12 +75,12 @@ def merge(shape: AttentionShape, states: Numeric) -> Operation:
     further = states - 1
     read = 2 * states * lse_bytes + output + lse_bytes + further * (wide + output + lse_bytes)
     written = 2 * states * lse_bytes + wide * further + output
-    return Operation(
-        name="attention_merge",
-        kind="combine",
-        bytes_read=read * needed,
-        bytes_written=written * needed,
+    return streamed(
+        "attention_merge",
+        read * needed,
+        written * needed,
         launches=(2 + states) * needed,
+        kind="combine",
         # All of it was just written.
         scratch_bytes=read * needed,
     )

@@ -23,7 +23,7 @@ from dataclasses import replace
 from simulator.counts.attention.flash import together_bytes
 from simulator.counts.attention.shape import AttentionShape, causal_pairs, present
 from simulator.counts.attention.tree import CachePart
-from simulator.counts.operation import Kind, Operation
+from simulator.counts.operation import Kind, Operation, streamed
 from simulator.counts.pieces import FLOAT_BYTES, Shard, gemm, quantise, rotary, vector_norm
 from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import Indexer, LatentAttention
@@ -77,22 +77,12 @@ def projections(shard: Shard, indexer: Indexer, latent: LatentAttention) -> list
         gemm(shard, "index_weights", d, indexer.heads, group=None),
     ]
     if not shard.eager:
+        element = shard.element_bytes
         operations.append(
-            quantise(
-                "index_quantise",
-                shard.tokens,
-                width,
-                element=shard.element_bytes,
-                dtype=INDEX_DTYPE,
-            )
+            quantise("index_quantise", shard.tokens, width, element=element, dtype=INDEX_DTYPE)
         )
-    write = Operation(
-        name="index_key_write",
-        kind="copy",
-        bytes_read=shard.rows(indexer.dim),
-        bytes_written=shard.tokens * index_key_bytes(indexer),
-        low_precision_cache=True,
-    )
+    read, written = shard.rows(indexer.dim), shard.tokens * index_key_bytes(indexer)
+    write = streamed("index_key_write", read, written, kind="copy", low_precision_cache=True)
     return [*operations, write]
 
 
@@ -180,11 +170,11 @@ def _selection(queries: Numeric, pairs: Numeric, indexer: Indexer) -> Operation:
         The sizes of the indexer.
     """
     read = pairs * SCORE_BYTES
-    return Operation(
-        name="index_selection",
+    return streamed(
+        "index_selection",
+        read,
+        queries * indexer.top_k * POSITION_BYTES,
         kind="index_selection",
-        bytes_read=read,
-        bytes_written=queries * indexer.top_k * POSITION_BYTES,
         scratch_bytes=read,
         thread_blocks=queries,
         serial_steps=pairs / maximum(queries, 1) / SELECTED_KEYS,

@@ -6,7 +6,7 @@ tokens stored once are read again. Splitting only the last level is bifurcated a
 none is standard attention.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from simulator.inputs.workload import Workload
@@ -87,9 +87,18 @@ def stored_tokens(levels: Sequence[SharedLevel]) -> Numeric:
     return tokens
 
 
+def computed_levels(levels: Sequence[SharedLevel]) -> Iterator[tuple[SharedLevel, Numeric, str]]:
+    """Yield the levels that a prefill computes, the tokens above each, and its name suffix."""
+    above: Numeric = 0
+    for number, level in enumerate(levels, 1):
+        if not level.cached:
+            yield level, above, f"_level_{number}" if len(levels) > 1 else ""
+        above = above + level.tokens
+
+
 def computed_tokens(levels: Sequence[SharedLevel]) -> Numeric:
     """Return the tokens that a prefill computes: those of :func:`stored_tokens` not yet cached."""
-    return stored_tokens([level for level in levels if not level.cached])
+    return stored_tokens([level for level, *_ in computed_levels(levels)])
 
 
 def shared_tokens(levels: Sequence[SharedLevel]) -> Numeric:

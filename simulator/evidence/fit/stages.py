@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from simulator.counts.operation import Kind
+from simulator.counts.operation import STATE_KINDS, Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
-from simulator.timing.constants import CONSTANTS, KEYS, LINEAR_KERNELS, SERVED, STREAMING, Key
+from simulator.timing.constants import CONSTANTS, KEYS, SERVED, STREAMING, Key
 
 
 def _keys(kind: Kind, *names: str) -> tuple[Key, ...]:
@@ -184,11 +184,11 @@ STAGES = (
     Stage(
         "linear_attention",
         _free(
-            *(Key("serial_us", kind) for kind in LINEAR_KERNELS),
+            *(Key("serial_us", kind) for kind in STATE_KINDS),
             # Kernels inside chunks are as those after them: rows hardly tell them apart.
             *(
                 key
-                for kind in LINEAR_KERNELS
+                for kind in STATE_KINDS
                 if kind != "chunk_solve"
                 for key in _keys(kind, "launch_us", "sm_gb_per_s")
             ),

@@ -11,8 +11,7 @@ from simulator.counts import memory
 from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Kind as OperationKind
-from simulator.counts.operation import Operation
-from simulator.counts.pieces import elementwise
+from simulator.counts.operation import Operation, streamed
 from simulator.counts.transformer import decode_operations
 from simulator.evidence.kernels import ALL_KERNELS, Implementation
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, PAGE_TOKENS, workspace_bytes
@@ -241,7 +240,7 @@ class _StreamingCell(_Cell):
         """Return the kernel."""
         del resident_blocks
         read, written = self.moved
-        return [elementwise(self.kind, read, written, kind=self.operation)]
+        return [streamed(self.kind, read, written, kind=self.operation)]
 
     def call_bytes(self) -> tuple[float, float]:
         """Return the bytes of one set of inputs, and the bytes that a call allocates."""

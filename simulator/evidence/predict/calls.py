@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Kind, Operation
-from simulator.counts.pieces import all_gather, all_reduce, elementwise, quantise
+from simulator.counts.operation import Kind, Operation, streamed
+from simulator.counts.pieces import all_gather, all_reduce, quantise
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK
 from simulator.counts.transformer import attention as attention_of
 from simulator.evidence.predict import experts, latent, linear, sparse
@@ -320,7 +320,7 @@ def _cache_write(shape: AttentionShape) -> Operation:
     """Return the write of the new token's keys and values, which the rows include."""
     values = shape.sequences * shape.cache_width
     read, written = values * shape.activation_bytes, values * shape.kv_bytes
-    copied = elementwise("kv_write", read, written, kind="copy")
+    copied = streamed("kv_write", read, written, kind="copy")
     return replace(copied, low_precision_cache=is_low_precision(shape.kv_bytes))
 
 
@@ -334,7 +334,7 @@ def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
         batch = numbers(rows, "batch")
         copied = ((group > 1) & (numbers(rows, "kv_heads") > 1) & (batch > 1)).astype(np.float64)
         moved = copied * (shape.query_bytes + shape.output_bytes)
-        operations.append(elementwise("query_pack", moved, moved, launches=2 * copied, kind="copy"))
+        operations.append(streamed("query_pack", moved, moved, launches=2 * copied, kind="copy"))
     share = small_blocks(group) if kernel == "flashinfer" and shape.kv_bytes > 1 else 1.0
     return [
         replace(replayed(item, item.kv_bytes_read), thread_blocks=item.thread_blocks * share)
@@ -365,7 +365,7 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     longest = numbers(rows, WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
     read, written = new_values * element, new_values * DTYPE_BYTES[kv_dtype]
-    before = [elementwise("kv_write", read, written, kind="copy")]
+    before = [streamed("kv_write", read, written, kind="copy")]
     if kernel == "trtllmgen" and is_low_precision(DTYPE_BYTES[kv_dtype]):
         before = _casts(new_values, row / element if dtype == kv_dtype else 0)
     attention = Operation(
@@ -400,7 +400,7 @@ def _casts(new_values: Numeric, query_values: Numeric) -> list[Operation]:
         casts = [("query_cast", query_values, 1), ("kv_write", new_values, 3)]
     read, written = DTYPE_BYTES["bf16"], DTYPE_BYTES["fp8"]
     kernels = [
-        elementwise(name, values * read, values * written, launches=launches, kind="quantise")
+        streamed(name, values * read, values * written, launches=launches, kind="quantise")
         for name, values, launches in casts
     ]
     return [replace(kernel, dtype="fp8") for kernel in kernels]
@@ -455,10 +455,10 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
     kind: Kind = OPS.get(op, "elementwise")
     if kind != "quantise":
         launches = SCALES_LAUNCHES if op == SCALES else 1
-        return [elementwise(op, moved, 0.0, launches=launches, kind=kind)]
+        return [streamed(op, moved, 0.0, launches=launches, kind=kind)]
     if library == "sglang":
         launches = PLAIN_QUANTISE_LAUNCHES
-        return [elementwise(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
+        return [streamed(op, moved * PLAIN_QUANTISE_BYTES, 0.0, launches=launches)]
     count, width = numbers(rows, "rows"), numbers(rows, "width")
     element, (dtype, _) = DTYPE_BYTES["bf16"], _dtypes(rows)
     # Some rows state the format that the kernel reads.
@@ -468,7 +468,7 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
         return [replace(kernel, thread_blocks=count * STATIC_BLOCK_TIME)]
     if library == "trtllm":
         read = count * width * element
-        return [elementwise(SCALES, read, 0.0, launches=SCALES_LAUNCHES), kernel]
+        return [streamed(SCALES, read, 0.0, launches=SCALES_LAUNCHES), kernel]
     return [kernel]
 
 
@@ -478,7 +478,7 @@ def _collective(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     message = numbers(rows, "message_bytes")
     if rows["collective"].iloc[0] == "all_reduce":
         reduced = all_reduce("all_reduce", message_bytes=message, ranks=ranks)
-        copied = elementwise("copy", message, message, kind="copy")
+        copied = streamed("copy", message, message, kind="copy")
         eager = _execution(rows.iloc[0]) == "eager"
         return [replayed(copied), *reduced] if eager else reduced
     return all_gather(str(rows["collective"].iloc[0]), gathered_bytes=message, ranks=ranks)

@@ -7,20 +7,11 @@ Each type has a rule for its keys, which returns what a file says by the common 
 Source: configuration and modelling classes of transformers 5.24.0.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from simulator.inputs.hf_config.layers import (
-    FULL,
-    HEADS,
-    LINEAR,
-    NAMES,
-    WINDOWED,
-    kind_of,
-    kinds_of,
-    listed,
-)
-from simulator.inputs.hf_config.reading import ConfigReader, LayerFields
+from simulator.inputs.hf_config.layers import HEADS, kind_of, kinds_of
+from simulator.inputs.hf_config.reading import FULL, LINEAR, NAMES, WINDOWED, ConfigReader, listed
 from simulator.inputs.hf_config.rules import head_dim_of
 
 MLP, MOE, HYBRID, CONVOLUTION = "mlp", "moe", "hybrid", "conv"
@@ -29,22 +20,6 @@ MLP, MOE, HYBRID, CONVOLUTION = "mlp", "moe", "hybrid", "conv"
 def is_moe(reader: ConfigReader, layer: int) -> bool:
     """Nemotron-H: the layers that are a mixture of experts alone."""
     return kind_of(reader, layer) == MOE
-
-
-def _attending_at(numbers: Container[int]) -> Callable[[int], str]:
-    """Return the rule of layers that attend at some numbers and have a state elsewhere."""
-    return lambda layer: FULL if layer in numbers else LINEAR
-
-
-def _replacing(state_of: Callable[[ConfigReader], dict[str, Any]]) -> LayerFields:
-    """Return a rule of layers with a state in place of attention, but for those that attend."""
-
-    def rule(reader: ConfigReader, layer: int) -> dict[str, Any]:
-        if kind_of(reader, layer) == FULL:
-            return {}
-        return {"attends": False, "state": state_of(reader)}
-
-    return rule
 
 
 def nemotron_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -82,18 +57,14 @@ def nemotron_experts(reader: ConfigReader) -> dict[str, Any]:
     return {"latent_size": reader.optional("moe_latent_size", None, minimum=1)}
 
 
-def bamba_keys(reader: ConfigReader) -> dict[str, Any]:
-    """Bamba: the layers of ``attn_layer_indices`` attend."""
-    attending = _attending_at(reader.items("attn_layer_indices") or ())
-    return {"layer_types": kinds_of(reader, attending)}
+def bamba_layers(reader: ConfigReader, layer: int) -> bool:
+    """Bamba: all but the layers of ``attn_layer_indices`` have a state."""
+    return layer not in (reader.items("attn_layer_indices") or ())
 
 
 def granite_hybrid_keys(reader: ConfigReader) -> dict[str, Any]:
-    """Granite 4: a dense MLP, beside the experts if there are any; attention where listed."""
-    return {
-        "layer_types": kinds_of(reader, lambda _: LINEAR, "layer_types", "layers_block_type"),
-        "shared_intermediate_size": reader.size("shared_intermediate_size", 1024),
-    }
+    """Granite 4: a dense MLP, beside the experts if there are any."""
+    return {"shared_intermediate_size": reader.size("shared_intermediate_size", 1024)}
 
 
 def granite_hybrid_special(reader: ConfigReader) -> dict[str, Any]:
@@ -101,7 +72,6 @@ def granite_hybrid_special(reader: ConfigReader) -> dict[str, Any]:
     return {"rotary": reader.data.get("position_embedding_type") == "rope"}
 
 
-@_replacing
 def bamba(reader: ConfigReader) -> dict[str, Any]:
     """Bamba and Granite 4: Mamba-2 in place of attention."""
     bias = reader.flag("mamba_proj_bias")
@@ -163,7 +133,7 @@ def _mamba2(
     convolution_bias
         Whether the convolution has biases, if no key decides.
     """
-    hidden = reader.size("hidden_size")
+    hidden = reader.hidden
     heads, groups = reader.size("mamba_heads", heads), reader.size("mamba_groups", groups)
     width = reader.size("mamba_state_size", width)
     if inner % heads:
@@ -187,7 +157,7 @@ def _mamba2(
 
 def _expanded(reader: ConfigReader) -> int:
     """Return the width of Mamba's values, a multiple of the hidden size."""
-    return reader.size("expand", 2) * reader.size("hidden_size")
+    return reader.size("expand", 2) * reader.hidden
 
 
 def _convolution_bias(reader: ConfigReader) -> bool:
@@ -196,12 +166,11 @@ def _convolution_bias(reader: ConfigReader) -> bool:
     return reader.flag("mamba_conv_bias", default=default)
 
 
-def jamba_keys(reader: ConfigReader) -> dict[str, Any]:
-    """Jamba: one layer of each period attends."""
+def jamba_layers(reader: ConfigReader, layer: int) -> bool:
+    """Jamba: all but one layer of each period have a state."""
     period = reader.size("attn_layer_period", 8)
     offset = reader.optional("attn_layer_offset", 4) or 0
-    attending = range(offset, reader.size("num_hidden_layers"), period)
-    return {"layer_types": kinds_of(reader, _attending_at(attending))}
+    return layer < offset or (layer - offset) % period != 0
 
 
 def jamba_experts(reader: ConfigReader, layer: int) -> bool:
@@ -211,7 +180,6 @@ def jamba_experts(reader: ConfigReader, layer: int) -> bool:
     return layer % period == offset and reader.size("num_experts", 16) > 1
 
 
-@_replacing
 def jamba(reader: ConfigReader) -> dict[str, Any]:
     """Jamba: Mamba in place of attention, with norms on time steps, keys and queries."""
     bias = reader.flag("mamba_proj_bias")
@@ -247,7 +215,7 @@ def _mamba(
     normed
         Whether norms follow on time steps, keys and queries.
     """
-    hidden, width = reader.size("hidden_size"), reader.size("mamba_state_size", 16)
+    hidden, width = reader.hidden, reader.size("mamba_state_size", 16)
     rank = -(-hidden // 16)
     if reader.lookup("time_step_rank")[1] != "auto":
         rank = reader.size("time_step_rank", rank)
@@ -272,7 +240,7 @@ def zamba_keys(reader: ConfigReader) -> dict[str, Any]:
     """Zamba: attention over twice the hidden size, in layers at a period after the first three."""
     period = reader.size("attn_layer_period", 6)
     offset = reader.optional("attn_layer_offset", 4) or 0
-    shared = {2, *range(offset + 3, reader.size("num_hidden_layers"), period)}
+    shared = {2, *range(offset + 3, reader.layers, period)}
     kinds = kinds_of(
         reader,
         lambda layer: HYBRID if layer in shared else LINEAR,
@@ -291,13 +259,13 @@ def zamba2_keys(reader: ConfigReader) -> dict[str, Any]:
     if kinds is None:
         shared = {*range(6, 43, 6), 47, 51}
         kinds = [HYBRID if layer in shared else LINEAR for layer in range(54)]
-    inner = reader.optional("intermediate_size", None) or 4 * reader.size("hidden_size")
+    inner = reader.optional("intermediate_size", None) or 4 * reader.hidden
     return {**_zamba_heads(reader, kinds), "intermediate_size": inner}
 
 
 def _zamba_heads(reader: ConfigReader, kinds: Sequence[str]) -> dict[str, Any]:
     """Return the kinds of layers, and the width of heads that read twice the hidden size."""
-    width = 2 * reader.size("hidden_size") // reader.size("num_attention_heads")
+    width = 2 * reader.hidden // reader.heads
     return {
         "num_hidden_layers": len(kinds),
         "layer_types": kinds,
@@ -308,7 +276,7 @@ def _zamba_heads(reader: ConfigReader, kinds: Sequence[str]) -> dict[str, Any]:
 def zamba_special(reader: ConfigReader) -> dict[str, Any]:
     """Zamba: attention reads the hidden state and the token's embedding."""
     width = reader.optional("attention_hidden_size", None, minimum=1)
-    return {"attention_input_size": width or 2 * reader.size("hidden_size")}
+    return {"attention_input_size": width or 2 * reader.hidden}
 
 
 def zamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
@@ -324,7 +292,7 @@ def zamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 def zamba2(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Zamba2: Mamba-2, and before it in some layers one of a few blocks, with adapters."""
-    hidden = reader.size("hidden_size")
+    hidden = reader.hidden
     bias = reader.flag("add_bias_linear")
     state = _mamba2(
         reader,
@@ -363,7 +331,7 @@ def _zamba_layer(
     """
     if kind_of(reader, layer) != HYBRID:
         return {"attends": False, "mlp": "none", "state": state}
-    hidden = reader.size("hidden_size")
+    hidden = reader.hidden
     hybrids = [kind == HYBRID for kind in reader.items("layer_types") or ()]
     products = [{"name": "block_output", "inner": hidden, "columns": hidden, "split": "none"}]
     for name, inner, rank, columns in adapters:
@@ -377,19 +345,16 @@ def _zamba_layer(
     }
 
 
-def lfm2_keys(reader: ConfigReader) -> dict[str, Any]:
-    """LFM2: short convolutions where the file does not list attention, and its own MLP width."""
+def lfm2_layers(reader: ConfigReader, layer: int) -> bool:
+    """LFM2: short convolutions where the file does not list attention."""
     full = reader.items("full_attn_idxs")
-    keys: dict[str, Any] = {
-        "layer_types": kinds_of(
-            reader,
-            lambda layer: FULL if full is None or layer in full else CONVOLUTION,
-            "layer_types",
-        )
-    }
-    if "tie_embedding" in reader.data:
-        keys["tie_word_embeddings"] = reader.flag("tie_embedding", default=True)
-    return keys
+    return full is not None and layer not in full
+
+
+def lfm2_keys(reader: ConfigReader) -> dict[str, Any]:
+    """LFM2: a key of its own."""
+    tied = "tie_embedding" in reader.data
+    return {"tie_word_embeddings": reader.flag("tie_embedding", default=True)} if tied else {}
 
 
 def lfm2_dense_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -405,10 +370,9 @@ def lfm2_dense_keys(reader: ConfigReader) -> dict[str, Any]:
     return {**lfm2_keys(reader), "intermediate_size": inner}
 
 
-@_replacing
 def lfm2(reader: ConfigReader) -> dict[str, Any]:
     """LFM2: a gated short convolution in place of attention."""
-    hidden = reader.size("hidden_size")
+    hidden = reader.hidden
     return {
         "rule": "convolution",
         "v_heads": hidden,
@@ -420,22 +384,15 @@ def lfm2(reader: ConfigReader) -> dict[str, Any]:
     }
 
 
-def minimax_keys(reader: ConfigReader) -> dict[str, Any]:
-    """MiniMax-Text-01: attention where a list says so, by default in every second layer."""
-
-    def kind(layer: int) -> str:
-        numbers = reader.items("attn_type_list", length=reader.size("num_hidden_layers"))
-        attends = layer % 2 == 0 if numbers is None else numbers[layer] == 1
-        return FULL if attends else LINEAR
-
-    return {"layer_types": kinds_of(reader, kind, "layer_types")}
+def minimax_layers(reader: ConfigReader, layer: int) -> bool:
+    """MiniMax-Text-01: a state where a list says so, by default in every second layer."""
+    numbers = reader.items("attn_type_list", length=reader.layers)
+    return layer % 2 == 1 if numbers is None else numbers[layer] != 1
 
 
-@_replacing
 def minimax(reader: ConfigReader) -> dict[str, Any]:
     """MiniMax-Text-01: lightning attention, with an output gate and a norm."""
-    heads = reader.size("num_attention_heads")
-    head_dim = head_dim_of(reader, None, heads=heads)
+    heads, head_dim = reader.heads, head_dim_of(reader)
     return {
         "rule": "decay",
         **dict(zip(HEADS, (heads, head_dim, heads, head_dim), strict=True)),
@@ -455,13 +412,11 @@ def recurrent_gemma_keys(reader: ConfigReader) -> dict[str, Any]:
     }
 
 
-def recurrent_gemma(reader: ConfigReader, layer: int) -> dict[str, Any]:
+def recurrent_gemma(reader: ConfigReader) -> dict[str, Any]:
     """RecurrentGemma: gated linear recurrent units, a state for each channel."""
-    if kind_of(reader, layer) != LINEAR:
-        return {}
-    hidden, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
+    hidden, heads = reader.hidden, reader.heads
     width = reader.optional("lru_width", None, minimum=1) or hidden
-    state = {
+    return {
         "rule": "scan",
         "k_dim": 1,
         "v_heads": heads,
@@ -474,7 +429,6 @@ def recurrent_gemma(reader: ConfigReader, layer: int) -> dict[str, Any]:
         # Biases of the projections, the convolution and the gates; the decays.
         "vectors": 2 * width + hidden + width + 2 * width + width,
     }
-    return {"attends": False, "state": state}
 
 
 def zaya_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -486,9 +440,9 @@ def zaya_keys(reader: ConfigReader) -> dict[str, Any]:
 
 def zaya(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """ZAYA1: convolutions over queries and keys, scaled residuals, and a router with an MLP."""
-    hidden, width = reader.size("hidden_size"), reader.size("head_dim", 128)
+    hidden, width = reader.hidden, reader.size("head_dim", 128)
     kv_heads = reader.size("num_key_value_heads", 2)
-    channels = (reader.size("num_attention_heads") + kv_heads) * width
+    channels = (reader.heads + kv_heads) * width
     taps = reader.size("cca_time0", 2)
     grouped = {
         "name": "grouped_convolution",
@@ -502,17 +456,12 @@ def zaya(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"products": [grouped], "vectors": vectors}
 
 
-def zaya_special(_reader: ConfigReader) -> dict[str, Any]:
-    """ZAYA1: what is left out."""
-    return {"notes": ("the last inputs of its convolutions, which sequences keep, are left out",)}
-
-
 def zaya_router(reader: ConfigReader) -> dict[str, Any]:
     """ZAYA1: a router of four matrices, which may also choose no expert."""
     width = reader.size("router_hidden_size", 256)
     classes = reader.size("num_experts", 16) + 1
     sizes = {
-        "router_down": (reader.size("hidden_size"), width),
+        "router_down": (reader.hidden, width),
         "router_hidden": (width, width),
         "router_hidden_2": (width, width),
         "router": (width, classes),

@@ -9,24 +9,10 @@ Source: configuration and modelling classes of transformers 5.24.0.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from simulator.inputs.hf_config.reading import LARGEST_LAYERS, ConfigReader
+from simulator.inputs.hf_config.reading import FULL, WINDOWED, ConfigReader, listed
 
-LINEAR, FULL, WINDOWED = "linear_attention", "full_attention", "sliding_attention"
 # Heads of keys and of values of a state, and their widths.
 HEADS = ("k_heads", "k_dim", "v_heads", "v_dim")
-# Names of layers in the files of hybrid models, and of older files.
-NAMES = {
-    **dict.fromkeys(("mamba", "recurrent", "M"), LINEAR),
-    **dict.fromkeys(("attention", "*"), FULL),
-    "-": "mlp",
-    "E": "moe",
-}
-
-
-def listed(reader: ConfigReader, *names: str) -> list[str] | None:
-    """Return the kinds of layers that a file lists under one of some names, by common names."""
-    found = next((found for name in names if (found := reader.items(name)) is not None), None)
-    return None if found is None else [NAMES.get(str(kind), str(kind)) for kind in found]
 
 
 def kinds_of(reader: ConfigReader, rule: Callable[[int], str], *names: str) -> list[str]:
@@ -34,9 +20,7 @@ def kinds_of(reader: ConfigReader, rule: Callable[[int], str], *names: str) -> l
     found = listed(reader, *names)
     if found is not None:
         return found
-    return [
-        rule(layer) for layer in range(reader.size("num_hidden_layers", largest=LARGEST_LAYERS))
-    ]
+    return [rule(layer) for layer in range(reader.layers)]
 
 
 def kind_of(reader: ConfigReader, layer: int) -> str:
@@ -44,45 +28,30 @@ def kind_of(reader: ConfigReader, layer: int) -> str:
     return str((reader.items("layer_types") or ())[layer])
 
 
-def is_linear(reader: ConfigReader, layer: int, *, interval: int = 4) -> bool:
-    """Return whether a layer is linear attention: as the file lists, else all but every n-th.
+def olmo_hybrid(reader: ConfigReader) -> dict[str, Any]:
+    """Olmo-Hybrid: gated delta nets without norms after them."""
+    heads = reader.heads
+    head_dim = reader.hidden * 3 // (4 * heads)
+    return gated_delta(reader, k_heads=heads, v_heads=heads, k_dim=head_dim, v_dim=2 * head_dim)
+
+
+def gated_delta(
+    reader: ConfigReader,
+    *,
+    k_heads: int = 16,
+    v_heads: int = 32,
+    k_dim: int = 128,
+    v_dim: int = 128,
+) -> dict[str, Any]:
+    """Qwen3-Next: gated delta nets of queries, keys, values, an output gate, decay and strength.
 
     Parameters
     ----------
-    reader, layer
-        The file, and the number of the layer.
-    interval
-        The class default of n.
+    reader
+        The file.
+    k_heads, v_heads, k_dim, v_dim
+        Class defaults: heads of queries and keys, of values and states, and their widths.
     """
-    types = reader.items("layer_types", length=reader.size("num_hidden_layers"))
-    if types is not None:
-        return bool(types[layer] == LINEAR)
-    return (layer + 1) % reader.size("full_attention_interval", interval) != 0
-
-
-def gated_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
-    """Qwen3-Next and Qwen3.5: gated delta nets, every fourth layer attends."""
-    if not is_linear(reader, layer):
-        return {}
-    return {"attends": False, "state": _gated_delta_net(reader, k_heads=16, v_heads=32)}
-
-
-def olmo_hybrid(reader: ConfigReader, layer: int) -> dict[str, Any]:
-    """Olmo-Hybrid: gated delta nets without norms after them, every fourth layer attends."""
-    if not is_linear(reader, layer):
-        return {}
-    heads = reader.size("num_attention_heads")
-    head_dim = reader.size("hidden_size") * 3 // (4 * heads)
-    state = _gated_delta_net(
-        reader, k_heads=heads, v_heads=heads, k_dim=head_dim, v_dim=2 * head_dim
-    )
-    return {"attends": False, "state": state}
-
-
-def _gated_delta_net(
-    reader: ConfigReader, *, k_heads: int, v_heads: int, k_dim: int = 128, v_dim: int = 128
-) -> dict[str, Any]:
-    """Return a gated delta net: queries, keys, values, an output gate, a decay and a strength."""
     k_heads = reader.size("linear_num_key_heads", k_heads)
     k_dim = reader.size("linear_key_head_dim", k_dim)
     v_heads = reader.size("linear_num_value_heads", v_heads)
@@ -98,19 +67,21 @@ def _gated_delta_net(
     }
 
 
-def kimi_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
-    """Kimi Linear: delta attention with a decay for each channel, every fourth layer latent."""
+def kimi_layers(reader: ConfigReader, layer: int) -> bool:
+    """Kimi Linear: the layers of a list numbered from 1, or all but every fourth, have a state."""
+    listed = _kimi_config(reader).get("kda_layers")
+    return layer + 1 in listed if isinstance(listed, list) else layer % 4 != 0 or layer == 0
+
+
+def _kimi_config(reader: ConfigReader) -> Mapping[str, Any]:
+    """Return the keys of Kimi Linear's states."""
     stated = reader.data.get("linear_attn_config")
-    linear: Mapping[str, Any] = stated if isinstance(stated, Mapping) else {}
-    listed = linear.get("kda_layers")
-    if isinstance(listed, list) and reader.items("layer_types") is None:
-        is_delta = layer + 1 in listed  # numbered from 1
-    elif reader.items("layer_types") is None:
-        is_delta = layer % 4 != 0 or layer == 0
-    else:
-        is_delta = is_linear(reader, layer)
-    if not is_delta:
-        return {}
+    return stated if isinstance(stated, Mapping) else {}
+
+
+def kimi_delta(reader: ConfigReader) -> dict[str, Any]:
+    """Kimi Linear: delta attention with a decay for each channel."""
+    linear = _kimi_config(reader)
     own = reader.with_keys(linear)
     heads = own.size("num_heads", reader.size("linear_num_heads", 32))
     width = linear.get("head_dim", reader.size("linear_head_dim", 128))
@@ -122,16 +93,13 @@ def kimi_delta(reader: ConfigReader, layer: int) -> dict[str, Any]:
         for name in ("decay", "gate")
     ]
     return {
-        "attends": False,
-        "state": {
-            "rule": "channel_delta",
-            **dict(zip(HEADS, (heads, width, heads, width), strict=True)),
-            "columns": 3 * values + heads + 2 * width,
-            "channels": 3 * values,
-            "taps": taps,
-            "products": narrow,
-            "vectors": values + heads + width,
-        },
+        "rule": "channel_delta",
+        **dict(zip(HEADS, (heads, width, heads, width), strict=True)),
+        "columns": 3 * values + heads + 2 * width,
+        "channels": 3 * values,
+        "taps": taps,
+        "products": narrow,
+        "vectors": values + heads + width,
     }
 
 
@@ -146,23 +114,9 @@ def kimi_special(reader: ConfigReader) -> dict[str, Any]:
     return {"tied_embeddings": False}
 
 
-def indexer_of(*, heads: int) -> Callable[[ConfigReader], dict[str, Any]]:
-    """DeepSeek-V3.2, GLM-5: the indexer of sparse attention; ``heads`` is the class default."""
-
-    def special(reader: ConfigReader) -> dict[str, Any]:
-        indexer = {
-            "heads": reader.size("index_n_heads", heads),
-            "dim": reader.size("index_head_dim", 128),
-            "top_k": reader.size("index_topk", 2048),
-        }
-        return {"indexer": indexer}
-
-    return special
-
-
 def indexed(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """GLM-5: some layers take the selection of the last layer with an indexer."""
-    types = reader.items("indexer_types", length=reader.size("num_hidden_layers"))
+    types = reader.items("indexer_types", length=reader.layers)
     pattern = reader.data.get("index_topk_pattern")
     if types is not None:
         return {"indexes": types[layer] == "full"}
@@ -182,12 +136,12 @@ def _types(
     """Return what each layer attends to: as the file lists, else by a rule of the class."""
     found = kinds_of(reader, lambda layer: FULL if is_full(layer) else other, "layer_types")
     # Some files add the layers of multi-token prediction.
-    return found[: reader.size("num_hidden_layers", largest=LARGEST_LAYERS)]
+    return found[: reader.layers]
 
 
 def _mlp_types(reader: ConfigReader, is_sparse: Callable[[int], bool]) -> list[str]:
     """Return the kind of each layer's MLP: as the file lists, else by a rule of the class."""
-    layers = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
+    layers = reader.layers
     found = reader.items("mlp_layer_types")
     if found is None:
         sparse = reader.data.get("moe_layer_freq")
@@ -199,7 +153,7 @@ def _mlp_types(reader: ConfigReader, is_sparse: Callable[[int], bool]) -> list[s
 def _shares(reader: ConfigReader, layer: int, default: int) -> bool:
     """Return whether a layer is among the last, which read the caches of earlier layers."""
     shared = reader.optional("num_kv_shared_layers", default) or 0
-    return layer >= reader.size("num_hidden_layers") - shared
+    return layer >= reader.layers - shared
 
 
 def _own_sizes(reader: ConfigReader, layer: int) -> Mapping[str, Any] | None:
@@ -223,14 +177,14 @@ def gemma3n_keys(reader: ConfigReader) -> dict[str, Any]:
     keys: dict[str, Any] = {"layer_types": _types(reader, lambda layer: (layer + 1) % 5 == 0)}
     sizes = reader.data.get("intermediate_size")
     if isinstance(sizes, list | tuple) and sizes:
-        reader.items("intermediate_size", length=reader.size("num_hidden_layers"))
+        reader.items("intermediate_size", length=reader.layers)
         keys |= {"intermediate_size": max(sizes), "intermediate_sizes": sizes}
     return keys
 
 
 def gemma3n(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Gemma 3n: shared caches, and the products that mix several residual streams (AltUp)."""
-    d, rank = reader.size("hidden_size"), reader.size("laurel_rank", 64)
+    d, rank = reader.hidden, reader.size("laurel_rank", 64)
     streams = reader.size("altup_num_inputs", 4)
     sizes = reader.items("intermediate_sizes")
     return {
@@ -247,7 +201,7 @@ def gemma3n(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 def gemma3n_special(reader: ConfigReader) -> dict[str, Any]:
     """Gemma 3n: per-layer inputs, and the products into and out of the residual streams."""
-    d, others = reader.size("hidden_size"), reader.size("altup_num_inputs", 4) - 1
+    d, others = reader.hidden, reader.size("altup_num_inputs", 4) - 1
     streams = [
         {"name": f"stream_{number}_{way}", "inner": d, "columns": d}
         for way in ("in", "out")
@@ -291,7 +245,7 @@ def gemma4(reader: ConfigReader, layer: int) -> dict[str, Any]:
         "head_dim": own.get("head_dim"),
         "intermediate_size": 2 * reader.size("intermediate_size") if wide else None,
         # The router scales the hidden state and each expert's weight.
-        "vectors": reader.size("hidden_size") + reader.size("num_experts") if experts else 0,
+        "vectors": reader.hidden + reader.size("num_experts") if experts else 0,
     }
 
 
@@ -322,7 +276,7 @@ def mimo_keys(reader: ConfigReader) -> dict[str, Any]:
 
 def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """MiMo-V2: windowed layers have twice the KV heads, and attention sinks."""
-    heads = reader.size("num_attention_heads")
+    heads = reader.heads
     if kind_of(reader, layer) == FULL:
         return {"vectors": heads if reader.flag("add_full_attention_sink_bias") else 0}
     sinks = reader.flag("add_swa_attention_sink_bias", default=True)
@@ -335,11 +289,6 @@ def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
         "value_dim": reader.size("swa_v_head_dim", reader.size("v_head_dim", 128)),
         "vectors": own if sinks else 0,
     }
-
-
-def mimo_special(reader: ConfigReader) -> dict[str, Any]:
-    """MiMo-V2: values are narrower than keys."""
-    return {"value_dim": reader.size("v_head_dim", 128)}
 
 
 def step_keys(first: int, **defaults: int) -> Callable[[ConfigReader], dict[str, Any]]:
@@ -387,11 +336,6 @@ def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"heads": (own or {}).get("num_attention_heads")}
 
 
-def step3p5_special(_reader: ConfigReader) -> dict[str, Any]:
-    """Step-3.5: layers that predict further tokens have no experts."""
-    return {"dense_drafts": True}
-
-
 def step_shared(default: int) -> Callable[[ConfigReader], int]:
     """Step-3: one shared expert with a width of its own."""
 
@@ -400,11 +344,6 @@ def step_shared(default: int) -> Callable[[ConfigReader], int]:
         return reader.optional("share_expert_dim", width) or 0
 
     return rule
-
-
-def step3_special(reader: ConfigReader) -> dict[str, Any]:
-    """Step-3: queries are compressed (multi-matrix factorisation attention)."""
-    return {"query_rank": reader.size("share_q_dim", 2048)}
 
 
 def longcat_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -422,7 +361,7 @@ def longcat_special(reader: ConfigReader) -> dict[str, Any]:
 
     Some experts return their input (zero experts).
     """
-    layers = reader.size("num_hidden_layers")
+    layers = reader.layers
     experts = {
         "count": reader.size("n_routed_experts", 512),
         "zero": reader.optional("zero_expert_num", 256) or 0,
@@ -443,7 +382,7 @@ def cross_attention(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Llama 3.2 Vision: some layers attend to images, with norms and gates; text skips them."""
     if layer not in _cross_layers(reader):
         return {}
-    head_dim = reader.size("hidden_size") // reader.size("num_attention_heads")
+    head_dim = reader.hidden // reader.heads
     return {"runs": False, "vectors": 2 * head_dim + 2}
 
 
@@ -467,7 +406,7 @@ def mllama_special(reader: ConfigReader) -> dict[str, Any]:
 
 def nas_keys(reader: ConfigReader) -> dict[str, Any]:
     """Nemotron-NAS: widths are given block by block; those of the whole are the largest."""
-    blocks = [nas_block(reader, layer) or {} for layer in range(reader.size("num_hidden_layers"))]
+    blocks = [nas_block(reader, layer) or {} for layer in range(reader.layers)]
     return {
         "num_key_value_heads": max(block.get("kv_heads", 1) for block in blocks),
         "intermediate_size": max(block.get("intermediate_size", 0) for block in blocks),
@@ -476,10 +415,10 @@ def nas_keys(reader: ConfigReader) -> dict[str, Any]:
 
 def nas_block(reader: ConfigReader, layer: int) -> dict[str, Any] | None:
     """Nemotron-NAS: each block says which attention and MLP it has, if any, and how wide."""
-    blocks = reader.items("block_configs", length=reader.size("num_hidden_layers"))
+    blocks = reader.items("block_configs", length=reader.layers)
     if blocks is None:
         reader.fail("block_configs is missing")
-    d, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
+    d, heads = reader.hidden, reader.heads
     attention, mlp = ({**(blocks[layer].get(part) or {})} for part in ("attention", "ffn"))
     fields: dict[str, Any] = {"products": [], "vectors": 0}
     if group := attention.get("n_heads_in_group"):
@@ -503,7 +442,7 @@ def nas_block(reader: ConfigReader, layer: int) -> dict[str, Any] | None:
 
 def deci_kv_heads(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """DeciLM: KV heads are given layer by layer."""
-    listed = reader.items("num_key_value_heads_per_layer", length=reader.size("num_hidden_layers"))
+    listed = reader.items("num_key_value_heads_per_layer", length=reader.layers)
     return {} if listed is None else {"kv_heads": listed[layer]}
 
 
@@ -535,7 +474,7 @@ def openelm_keys(reader: ConfigReader) -> dict[str, Any]:
 
 def openelm(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """OpenELM: heads and the width of the MLP differ by layer."""
-    layers = reader.size("num_hidden_layers")
+    layers = reader.layers
     names = {
         "heads": "num_query_heads",
         "kv_heads": "num_kv_heads",
@@ -555,8 +494,3 @@ def minimax_m3_keys(reader: ConfigReader) -> dict[str, Any]:
         reader, lambda layer: not (frequency and frequency[layer]), other="minimax_m3_sparse"
     )
     return {"layer_types": types, "mlp_layer_types": _mlp_types(reader, lambda _layer: True)}
-
-
-def minimax_m3_shared(reader: ConfigReader) -> int:
-    """MiniMax-M3: shared experts with a width of their own."""
-    return reader.size("shared_intermediate_size", 3072)

@@ -20,13 +20,15 @@ from simulator.inputs.hf_config import hybrids, layers, rules
 from simulator.inputs.hf_config.reading import (
     BIASED,
     CHUNK_KEY,
+    LINEAR,
     ConfigReader,
     Key,
+    Kinds,
     Latent,
     LayerRule,
     Mixture,
     ModelType,
-    Windows,
+    Size,
     every_layer,
     read_fields,
     sizes_of,
@@ -61,11 +63,14 @@ _GPTJ = ModelType(kv_heads=rules.multi_head, gated_mlp=False, inner_factor=4, no
     norms_per_layer=1, mlp_bias=True, lm_head_bias=True)
 
 _GEMMA2 = replace(BIASED, kv_heads=4, head_dim=256, tied_embeddings=True, norms_per_layer=4,
-    windows=Windows(4096, local=rules.all_but_every(2)), sizes=sizes_of(26, 2304, 8, 9216, 256_000))
+    kinds=Kinds(4096, apart=rules.all_but_every(2)), sizes=sizes_of(26, 2304, 8, 9216, 256_000))
 
 _DEEPSEEK_V3 = replace(BIASED, latent=Latent(),
     experts=rules.deepseek_experts(256, 8, 2048, dense=3))
-_INDEXED = Windows(key="", others=("indexed_attention",))
+# The indexer of sparse attention.
+_INDEXER = {"heads": Size("index_n_heads", 64), "dim": Size("index_head_dim", 128),
+    "top_k": Size("index_topk", 2048)}
+_INDEXED = Kinds(key="", others=("indexed_attention",))
 
 _LLAMA = replace(BIASED, mlp_bias=_MLP_BIAS)
 
@@ -79,11 +84,11 @@ _OPT = ModelType(kv_heads=rules.multi_head, gated_mlp=False, tied_embeddings=Tru
 
 _COHERE = replace(BIASED, tied_embeddings=True, norm="layer", norm_bias=False, norms_per_layer=1)
 
-_QWEN_WINDOWS = Windows(4096, switch="use_sliding_window", local=rules.from_max_window_layers(28))
+_QWEN_KINDS = Kinds(4096, switch="use_sliding_window", apart=rules.from_max_window_layers(28))
 
 # The text models inside Qwen's multimodal ones.
 _QWEN2_VL = ModelType(kv_heads=8, qkv_bias=True,
-    windows=replace(_QWEN_WINDOWS, local=rules.from_max_window_layers(80)),
+    kinds=replace(_QWEN_KINDS, apart=rules.from_max_window_layers(80)),
     sizes=sizes_of(80, 8192, 64, 29568, 152_064))
 
 _QWEN3 = replace(BIASED, kv_heads=32, head_dim=128, qk_norm="head",
@@ -101,69 +106,71 @@ _GLM4_MOE = ModelType(kv_heads=8, uneven_heads=True, qkv_bias=_ATTENTION_BIAS,
 _GRANITE_MOE = replace(BIASED, experts=Mixture(8, 2, size_key="intermediate_size",
     shared_size=rules.shared_expert_of(0, "shared_intermediate_size")))
 
-_GRANITE_WINDOWS = Windows(128, local=rules.after_every(4))
+_GRANITE_KINDS = Kinds(128, apart=rules.after_every(4))
 
 _OLMO2 = replace(BIASED, qk_norm="all")
 
-_EXAONE4_WINDOWS = Windows(4096, local=rules.all_but_every(4, "sliding_window_pattern"))
+_EXAONE4_KINDS = Kinds(4096, apart=rules.all_but_every(4, "sliding_window_pattern"))
 
 _GEMMA3 = replace(BIASED, kv_heads=4, head_dim=256, tied_embeddings=True, norms_per_layer=4,
-    qk_norm="head", windows=Windows(4096, local=rules.all_but_every(6, "sliding_window_pattern")),
+    qk_norm="head", kinds=Kinds(4096, apart=rules.all_but_every(6, "sliding_window_pattern")),
     sizes=sizes_of(26, 2304, 8, 9216, 262_208))
 
-_GEMMA4 = replace(_GEMMA3, windows=Windows(512),
-    experts=Mixture(0, None, shared_size=rules.shared_expert_like_routed), keys=layers.gemma4_keys,
+_GEMMA4 = replace(_GEMMA3, kinds=Kinds(512),
+    experts=Mixture(0, None, shared_size=Size("intermediate_size")), keys=layers.gemma4_keys,
     layer=layers.gemma4, special=layers.gemma4_special(256),
     sizes=sizes_of(30, 2304, 8, 9216, 262_144))
 
-_MIMO_V2 = ModelType(kv_heads=4, head_dim=192, qkv_bias=_ATTENTION_BIAS, windows=Windows(129),
+_MIMO_V2 = ModelType(kv_heads=4, head_dim=192, qkv_bias=_ATTENTION_BIAS, kinds=Kinds(129),
     experts=Mixture(256, 8, 2048, sparse=rules.after_first_dense(1)), keys=layers.mimo_keys,
-    layer=layers.mimo, special=layers.mimo_special)
+    layer=layers.mimo, special={"value_dim": Size("v_head_dim", 128)})
 
 _STEP3P5 = replace(BIASED, head_dim=128, qk_norm="head", attention_gate="head",
     mlp_bias=_MLP_BIAS, experts=Mixture(288, 8, 1280, sparse=rules.after_first_dense(3),
     shared_size=layers.step_shared(1280)),
     keys=layers.step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
-    layer=layers.step3p5, special=layers.step3p5_special,
+    layer=layers.step3p5, special={"dense_drafts": True},
     sizes=sizes_of(45, 4096, 64, 11264, 128_815))
 
-_NOT_ALL_ATTEND = Windows(key="", others=(layers.LINEAR,))
+_STATES = Kinds(key="", others=(LINEAR,))
+_STATES_BUT_FOURTH = replace(_STATES, apart=rules.all_but_every(4, "full_attention_interval"))
 
 _QWEN3_NEXT = replace(BIASED, kv_heads=2, head_dim=256, qk_norm="head", attention_gate="value",
-    windows=_NOT_ALL_ATTEND, experts=_qwen_experts(512, 10), layer=layers.gated_delta)
+    kinds=_STATES_BUT_FOURTH, experts=_qwen_experts(512, 10), state=layers.gated_delta)
 
 _LFM2 = ModelType(keys=hybrids.lfm2_keys, kv_heads=8, tied_embeddings=True, qk_norm="head",
-    windows=Windows(key="", others=(hybrids.CONVOLUTION,)), layer=hybrids.lfm2)
+    kinds=Kinds(key="", others=(hybrids.CONVOLUTION,), apart=hybrids.lfm2_layers),
+    state=hybrids.lfm2)
 
-_MINIMAX = ModelType(keys=hybrids.minimax_keys, kv_heads=8, windows=_NOT_ALL_ATTEND,
-    experts=Mixture(8, 2, size_key="intermediate_size"), layer=hybrids.minimax)
+_MINIMAX = ModelType(kv_heads=8, kinds=replace(_STATES, apart=hybrids.minimax_layers),
+    experts=Mixture(8, 2, size_key="intermediate_size"), state=hybrids.minimax)
 
 _MAMBA = ModelType(keys=hybrids.mamba_keys, tied_embeddings=True, norms_per_layer=1,
     layer=hybrids.mamba)
 
 MODEL_TYPES: dict[str, ModelType] = {
     "llama": replace(_LLAMA, sizes=sizes_of(32, 4096, 32, 11008, 32_000)),
-    "mistral": ModelType(kv_heads=8, windows=Windows(4096),
+    "mistral": ModelType(kv_heads=8, kinds=Kinds(4096),
         sizes=sizes_of(32, 4096, 32, 14336, 32_000)),
-    "ministral": ModelType(kv_heads=8, windows=Windows(4096)),
+    "ministral": ModelType(kv_heads=8, kinds=Kinds(4096)),
     "ministral3": ModelType(kv_heads=8, head_dim=128, sizes=sizes_of(34, 4096, 32, 14336, 131_072)),
     "mixtral": ModelType(kv_heads=8, experts=Mixture(8, 2, size_key="intermediate_size")),
-    "qwen2": ModelType(kv_heads=32, qkv_bias=True, windows=_QWEN_WINDOWS,
+    "qwen2": ModelType(kv_heads=32, qkv_bias=True, kinds=_QWEN_KINDS,
         sizes=sizes_of(32, 4096, 32, 22016, 151_936)),
     "qwen2_moe": ModelType(kv_heads=16, qkv_bias=Key("qkv_bias", default=True),
-        windows=replace(_QWEN_WINDOWS, local=rules.even_below_max_window_layers),
+        kinds=replace(_QWEN_KINDS, apart=rules.even_below_max_window_layers),
         experts=Mixture(60, 4, 1408, sparse=rules.every_sparse_step,
         shared_size=rules.shared_expert_of(5632), shared_gate=True)),
-    "qwen3": replace(_QWEN3, windows=_QWEN_WINDOWS),
-    "qwen3_moe": replace(_QWEN3_MOE, windows=Windows(4096, switch="use_sliding_window")),
+    "qwen3": replace(_QWEN3, kinds=_QWEN_KINDS),
+    "qwen3_moe": replace(_QWEN3_MOE, kinds=Kinds(4096, switch="use_sliding_window")),
     "gemma": replace(BIASED, kv_heads=16, head_dim=256, tied_embeddings=True,
         sizes=sizes_of(28, 3072, 16, 24576, 256_000)),
     "gemma2": _GEMMA2,
     # Its norms on queries and keys have no weights.
     "llama4_text": replace(BIASED, kv_heads=8, head_dim=128, inner_key="intermediate_size_mlp",
-        windows=Windows(8192, key=CHUNK_KEY, local=rules.rotary_layers),
+        kinds=Kinds(8192, key=CHUNK_KEY, apart=rules.rotary_layers),
         experts=Mixture(16, 1, size_key="intermediate_size", sparse=rules.interleaved_experts,
-        shared_size=rules.shared_expert_like_routed),
+        shared_size=Size("intermediate_size")),
         sizes={**sizes_of(48, 5120, 40, 8192, 202_048), "intermediate_size_mlp": 16384}),
     "phi": _PHI,
     "phi3": ModelType(),
@@ -180,14 +187,15 @@ MODEL_TYPES: dict[str, ModelType] = {
     # ALiBi, and one more norm after the token table.
     "bloom": replace(_GPT2, extra_norms=2, positions=None, max_positions=None),
     "gpt_oss": ModelType(kv_heads=8, head_dim=64, attention_bias=_ATTENTION_BIAS_ON,
-        attention_sinks=True, windows=Windows(128, local=rules.all_but_every(2)),
+        attention_sinks=True, kinds=Kinds(128, apart=rules.all_but_every(2)),
         experts=Mixture(128, 4, size_key="intermediate_size", biases=True)),
     "deepseek_v2": replace(BIASED, latent=Latent(), mlp_bias=_MLP_BIAS,
         experts=rules.deepseek_experts(64, None, 1407, dense=0, shared=2)),
     "deepseek_v3": _DEEPSEEK_V3,
-    "deepseek_v32": replace(_DEEPSEEK_V3, windows=_INDEXED, special=layers.indexer_of(heads=64)),
+    "deepseek_v32": replace(_DEEPSEEK_V3, kinds=_INDEXED, special={"indexer": _INDEXER}),
     "glm_moe_dsa": replace(_DEEPSEEK_V3, latent=Latent(query_rank=2048, nope=192, value=256),
-        windows=_INDEXED, layer=layers.indexed, special=layers.indexer_of(heads=32)),
+        kinds=_INDEXED, layer=layers.indexed,
+        special={"indexer": {**_INDEXER, "heads": Size("index_n_heads", 32)}}),
     # Kimi-K2's own files name DeepseekV3ForCausalLM as their class.
     "kimi_k2": _DEEPSEEK_V3,
     "codegen": _GPTJ,
@@ -220,15 +228,15 @@ MODEL_TYPES: dict[str, ModelType] = {
     "mistral4": replace(BIASED, latent=Latent(query_rank=1024, kv_rank=256, nope=64),
         experts=rules.deepseek_experts(128, 4, 2048, dense=0)),
     "olmo": replace(BIASED, norm="layer", norm_weight=False),
-    "olmo3": replace(_OLMO2, windows=Windows(4096, local=rules.all_but_every(4))),
+    "olmo3": replace(_OLMO2, kinds=Kinds(4096, apart=rules.all_but_every(4))),
     "olmoe": replace(_OLMO2, experts=Mixture(64, 8, size_key="intermediate_size")),
     "flex_olmo": replace(_OLMO2, experts=Mixture(7, 5, size_key="intermediate_size")),
     "exaone": replace(_LLAMA, kv_heads=8),
-    "exaone4": ModelType(kv_heads=32, qk_norm="head", windows=_EXAONE4_WINDOWS),
-    "exaone_moe": ModelType(kv_heads=32, qk_norm="head", windows=_EXAONE4_WINDOWS,
+    "exaone4": ModelType(kv_heads=32, qk_norm="head", kinds=_EXAONE4_KINDS),
+    "exaone_moe": ModelType(kv_heads=32, qk_norm="head", kinds=_EXAONE4_KINDS,
         experts=rules.deepseek_experts(64, 8, 1024)),
     "cohere2": replace(_COHERE,
-        windows=Windows(4096, local=rules.all_but_every(4, "sliding_window_pattern"))),
+        kinds=Kinds(4096, apart=rules.all_but_every(4, "sliding_window_pattern"))),
     "ernie4_5": ModelType(kv_heads=2, head_dim=128, tied_embeddings=True,
         attention_bias=_USE_BIAS_OFF, mlp_bias=_USE_BIAS_OFF, lm_head_bias=False),
     "ernie4_5_moe": ModelType(kv_heads=4, tied_embeddings=True, attention_bias=_USE_BIAS_OFF,
@@ -240,18 +248,18 @@ MODEL_TYPES: dict[str, ModelType] = {
     "phimoe": replace(BIASED, kv_heads=8, norm="layer", lm_head_bias=Key("lm_head_bias"),
         experts=Mixture(16, 2, size_key="intermediate_size")),
     "smollm3": replace(_LLAMA, kv_heads=4, tied_embeddings=True,
-        windows=Windows(switch="use_sliding_window", local=rules.unrotated_layers)),
+        kinds=Kinds(switch="use_sliding_window", apart=rules.unrotated_layers)),
     "seed_oss": ModelType(kv_heads=8, head_dim=128, qkv_bias=_ATTENTION_BIAS_ON,
         output_bias=Key("attention_out_bias"), mlp_bias=_MLP_BIAS),
     "hunyuan_v1_dense": replace(BIASED, qk_norm="head"),
     "hunyuan_v1_moe": replace(BIASED, qk_norm="head",
         experts=Mixture(1, 1, size_key="intermediate_size",
-        shared_size=rules.shared_expert_like_routed)),
+        shared_size=Size("intermediate_size"))),
     "granitemoe": replace(_GRANITE_MOE, experts=Mixture(8, 2, size_key="intermediate_size")),
     "granitemoeshared": _GRANITE_MOE,
     "granite_swa": replace(_LLAMA, kv_heads=4, tied_embeddings=True, attention_sinks=True,
-        windows=_GRANITE_WINDOWS),
-    "granitemoe_swa": replace(_GRANITE_MOE, attention_sinks=True, windows=_GRANITE_WINDOWS),
+        kinds=_GRANITE_KINDS),
+    "granitemoe_swa": replace(_GRANITE_MOE, attention_sinks=True, kinds=_GRANITE_KINDS),
     "stablelm": ModelType(kv_heads=32, norm="layer", qkv_bias=Key("use_qkv_bias"),
         special=rules.stablelm_special),
     "mpt": ModelType(kv_heads=rules.mpt_kv_heads, gated_mlp=False, inner_factor=4,
@@ -264,7 +272,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "apertus": replace(BIASED, qk_norm="head", gated_mlp=False, layer=rules.apertus_slopes),
     "helium": ModelType(kv_heads=20, head_dim=128, qkv_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS),
     "cwm": ModelType(kv_heads=8, head_dim=128, mlp_bias=_MLP_BIAS,
-        windows=Windows(8192, local=rules.after_every(4))),
+        kinds=Kinds(8192, apart=rules.after_every(4))),
     "nemotron": replace(BIASED, gated_mlp=False, norm="layer", mlp_bias=_MLP_BIAS),
     "jais2": ModelType(gated_mlp=False, norm="layer", attention_bias=_ATTENTION_BIAS_ON,
         mlp_bias=Key("mlp_bias", default=True)),
@@ -274,15 +282,15 @@ MODEL_TYPES: dict[str, ModelType] = {
     "nanochat": replace(BIASED, gated_mlp=False, norm_weight=False),
     "vaultgemma": replace(_GEMMA2, norms_per_layer=2),
     "mellum": replace(BIASED, kv_heads=4, head_dim=128, qk_norm="head",
-        windows=Windows(1024, local=rules.no_layer),
+        kinds=Kinds(1024, apart=rules.no_layer),
         experts=Mixture(64, 8, 896, sparse=rules.after_first_dense(0))),
     "afmoe": replace(BIASED, head_dim=128, norms_per_layer=4, qk_norm="head",
-        windows=Windows(1024, local=rules.all_but_every(4, "global_attn_every_n_layers")),
+        kinds=Kinds(1024, apart=rules.all_but_every(4, "global_attn_every_n_layers")),
         experts=Mixture(64, 6, 1408, sparse=rules.after_first_dense(1, "num_dense_layers"),
         shared_size=rules.shared_experts(count=2, size=1408), correction_bias=True),
         layer=rules.afmoe_gate),
     "laguna": replace(BIASED, kv_heads=8, head_dim=128, qk_norm="head",
-        windows=Windows(512, local=rules.no_layer),
+        kinds=Kinds(512, apart=rules.no_layer),
         experts=Mixture(256, 8, 512, sparse=rules.after_first_dense(1),
         shared_size=rules.shared_expert_of(512), correction_bias=True), layer=rules.laguna_layer),
     "solar_open": ModelType(kv_heads=8, head_dim=128, qkv_bias=_ATTENTION_BIAS,
@@ -297,7 +305,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         experts=rules.deepseek_experts(128, 6, 1024),
         qk_norm=Key("use_qk_norm", "head", "none", default=True)),
     "dots1": replace(BIASED, kv_heads=32, qk_norm="head",
-        windows=Windows(4096, local=rules.from_max_window_layers(62)),
+        kinds=Kinds(4096, apart=rules.from_max_window_layers(62)),
         experts=rules.deepseek_experts(0, None, 1408, dense=0, shared=0)),
     "aria_text": replace(_LLAMA,
         experts=Mixture(8, 2, size_key="intermediate_size",
@@ -305,7 +313,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         sizes=sizes_of(32, 4096, 32, 4096, 32_000)),
     "gpt-sw3": _GPT2,
     "gpt_neo": replace(_GPT2, attention_bias=False, output_bias=True, max_positions=2048,
-        windows=Windows(256, key="window_size", local=rules.gpt_neo_windows)),
+        kinds=Kinds(256, key="window_size", apart=rules.gpt_neo_windows)),
     "gpt_neox_japanese": ModelType(kv_heads=rules.multi_head, gated_mlp=False, inner_factor=4,
         tied_embeddings=True, norm="layer", layer=rules.last_layer_bias,
         special=rules.neox_japanese_special),
@@ -314,8 +322,8 @@ MODEL_TYPES: dict[str, ModelType] = {
         qk_norm=Key("qk_layernorm", "head", "none", default=True)),
     # Sinusoids, not a table.
     "xglm": replace(_OPT, attention_bias=True, mlp_bias=True, positions=None, max_positions=None,
-        special=None),
-    "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special=None),
+        special={}),
+    "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special={}),
     "bitnet": replace(BIASED, kv_heads=5, layer=rules.bitnet_norms),
     "diffllama": replace(BIASED, layer=rules.diffllama_lambdas),
     "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors),
@@ -340,34 +348,36 @@ MODEL_TYPES: dict[str, ModelType] = {
         sizes=sizes_of(32, 4096, 16, 12288, 248_320)),
     "qwen3_5_moe_text": replace(_QWEN3_NEXT, experts=_qwen_experts(256, 8, sparse=every_layer),
         sizes=sizes_of(40, 2048, 16, 0, 248_320)),
-    "olmo_hybrid": replace(BIASED, qk_norm="all", windows=_NOT_ALL_ATTEND,
-        layer=layers.olmo_hybrid),
-    "kimi_linear": ModelType(latent=Latent(query_rank=None), rotary=False, windows=_NOT_ALL_ATTEND,
-        experts=rules.deepseek_experts(256, 8, 1024), layer=layers.kimi_delta,
+    "olmo_hybrid": replace(BIASED, qk_norm="all", kinds=_STATES_BUT_FOURTH,
+        state=layers.olmo_hybrid),
+    "kimi_linear": ModelType(latent=Latent(query_rank=None), rotary=False,
+        kinds=replace(_STATES, apart=layers.kimi_layers),
+        experts=rules.deepseek_experts(256, 8, 1024), state=layers.kimi_delta,
         special=layers.kimi_special),
     "nemotron_h": ModelType(keys=hybrids.nemotron_keys, head_dim=128, gated_mlp=False, rotary=False,
-        mlp_bias=_MLP_BIAS, windows=Windows(others=(layers.LINEAR, hybrids.MLP, hybrids.MOE)),
+        mlp_bias=_MLP_BIAS, kinds=Kinds(others=(LINEAR, hybrids.MLP, hybrids.MOE)),
         experts=Mixture(8, 2, 7688, sparse=hybrids.is_moe,
-        shared_size=lambda reader: reader.size("moe_shared_expert_intermediate_size", 7688),
+        shared_size=Size("moe_shared_expert_intermediate_size", 7688),
         more=hybrids.nemotron_experts), layer=hybrids.nemotron_h,
         sizes=sizes_of(4, 4096, 32, 21504, 131_072)),
-    "bamba": replace(BIASED, keys=hybrids.bamba_keys, kv_heads=8, mlp_bias=_MLP_BIAS,
-        windows=_NOT_ALL_ATTEND, layer=hybrids.bamba),
+    "bamba": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS,
+        kinds=replace(_STATES, apart=hybrids.bamba_layers), state=hybrids.bamba),
     "falcon_h1": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS, layer=hybrids.falcon_h1),
     "granitemoehybrid": replace(BIASED, keys=hybrids.granite_hybrid_keys,
-        inner_key="shared_intermediate_size", windows=_NOT_ALL_ATTEND,
+        inner_key="shared_intermediate_size",
+        kinds=replace(_STATES, lists=("layer_types", "layers_block_type")),
         experts=Mixture(8, 2, size_key="intermediate_size",
-        shared_size=lambda reader: reader.size("shared_intermediate_size")), layer=hybrids.bamba,
+        shared_size=Size("shared_intermediate_size")), state=hybrids.bamba,
         special=hybrids.granite_hybrid_special),
-    "jamba": ModelType(keys=hybrids.jamba_keys, kv_heads=8, rotary=False, windows=_NOT_ALL_ATTEND,
+    "jamba": ModelType(kv_heads=8, rotary=False, kinds=replace(_STATES, apart=hybrids.jamba_layers),
         experts=Mixture(16, 2, size_key="intermediate_size", sparse=hybrids.jamba_experts),
-        layer=hybrids.jamba),
+        state=hybrids.jamba),
     "zamba": ModelType(keys=hybrids.zamba_keys, tied_embeddings=True, rotary=False,
-        windows=Windows(key="", others=(layers.LINEAR, hybrids.HYBRID)), layer=hybrids.zamba,
+        kinds=Kinds(key="", others=(LINEAR, hybrids.HYBRID)), layer=hybrids.zamba,
         special=hybrids.zamba_special),
     "zamba2": ModelType(keys=hybrids.zamba2_keys, tied_embeddings=True,
         mlp_bias=Key("add_bias_linear"),
-        windows=Windows(key="", others=(layers.LINEAR, hybrids.HYBRID)), layer=hybrids.zamba2,
+        kinds=Kinds(key="", others=(LINEAR, hybrids.HYBRID)), layer=hybrids.zamba2,
         rotary=Key("use_mem_rope"), special=hybrids.zamba_special),
     "lfm2": replace(_LFM2, keys=hybrids.lfm2_dense_keys,
         sizes=sizes_of(32, 2560, 32, 12288, 65_536)),
@@ -383,18 +393,19 @@ MODEL_TYPES: dict[str, ModelType] = {
         layer=hybrids.mamba2),
     "recurrent_gemma": ModelType(keys=hybrids.recurrent_gemma_keys, tied_embeddings=True,
         qkv_bias=_ATTENTION_BIAS, output_bias=True, mlp_bias=True,
-        windows=Windows(2048, key="attention_window_size", others=(layers.LINEAR,)),
-        layer=hybrids.recurrent_gemma),
+        kinds=Kinds(2048, key="attention_window_size", others=(LINEAR,)),
+        state=hybrids.recurrent_gemma),
     "zaya": replace(BIASED, keys=hybrids.zaya_keys, kv_heads=2, head_dim=128, tied_embeddings=True,
         extra_norms=3, lm_head_bias=Key("lm_head_bias"),
         experts=Mixture(16, 1, 2048, more=hybrids.zaya_router), layer=hybrids.zaya,
-        special=hybrids.zaya_special),
+        special={"notes": [
+        "the last inputs of its convolutions, which sequences keep, are left out"]}),
     "gemma3_text": _GEMMA3,
-    "gemma3n_text": replace(_GEMMA3, kv_heads=2, norms_per_layer=6, windows=Windows(512),
+    "gemma3n_text": replace(_GEMMA3, kv_heads=2, norms_per_layer=6, kinds=Kinds(512),
         keys=layers.gemma3n_keys, layer=layers.gemma3n, special=layers.gemma3n_special,
         sizes=sizes_of(35, 2048, 8, 16384, 262_400)),
     "gemma4_text": _GEMMA4,
-    "gemma4_unified_text": replace(_GEMMA4, windows=Windows(1024),
+    "gemma4_unified_text": replace(_GEMMA4, kinds=Kinds(1024),
         special=layers.gemma4_special(0)),
     "mimo_v2_flash": _MIMO_V2,
     "mimo_v2": _MIMO_V2,
@@ -403,15 +414,16 @@ MODEL_TYPES: dict[str, ModelType] = {
         experts=Mixture(48, 3, 5120, sparse=rules.after_first_dense(4),
         shared_size=layers.step_shared(5120)),
         keys=layers.step_keys(4, num_key_value_heads=1, num_experts=48, num_experts_per_tok=3),
-        special=layers.step3_special, sizes=sizes_of(61, 7168, 64, 18432, 128_815)),
+        special={"query_rank": Size("share_q_dim", 2048)},
+        sizes=sizes_of(61, 7168, 64, 18432, 128_815)),
     "longcat_flash": replace(BIASED, latent=Latent(), keys=layers.longcat_keys,
         special=layers.longcat_special),
     "mllama_text_model": ModelType(kv_heads=8, layer=layers.cross_attention,
         special=layers.mllama_special, sizes=sizes_of(40, 4096, 32, 14336, 128_256)),
     "minimax_m3_vl_text": ModelType(kv_heads=4, head_dim=128, inner_key="dense_intermediate_size",
-        qk_norm="head", windows=Windows(key=""),
+        qk_norm="head", kinds=Kinds(key=""),
         experts=Mixture(128, 4, size_key="intermediate_size", size=3072,
-        sparse=rules.after_first_dense(0), shared_size=layers.minimax_m3_shared),
+        sparse=rules.after_first_dense(0), shared_size=Size("shared_intermediate_size", 3072)),
         keys=layers.minimax_m3_keys,
         sizes={**sizes_of(60, 6144, 64, 3072, 200_064), "dense_intermediate_size": 12288}),
     "nemotron-nas": replace(BIASED, mlp_bias=_MLP_BIAS, keys=layers.nas_keys,

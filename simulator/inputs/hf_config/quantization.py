@@ -23,10 +23,25 @@ from simulator.inputs.formats import (
     WeightFormats,
     grouped_bytes,
 )
+from simulator.inputs.model import Matrix
 
-# The matrices of a layer, by group of tensors and by name, with alternatives, and their weights.
-Matrices = Mapping[TensorGroup, Mapping[tuple[str, ...], int]]
-
+# What files call the matrices of a layer, with alternatives. Most weights are in these.
+_CALLED: dict[str, tuple[str, ...]] = {
+    "query": ("q_proj", "q_b_proj", "qkv_proj"),
+    "key": ("k_proj", "qkv_proj"),
+    "value": ("v_proj", "qkv_proj"),
+    "query_down": ("q_a_proj",),
+    "latent_down": ("kv_a_proj_with_mqa",),
+    "latent_up": ("kv_b_proj",),
+    "output": ("o_proj",),
+    **dict.fromkeys(
+        ("state_keys", "state_input"), ("in_proj_qkv", "in_proj_z", "in_proj", "q_proj")
+    ),
+    "state_output": ("out_proj", "o_proj"),
+    "gate": ("gate_proj", "gate_up_proj"),
+    "up": ("up_proj", "gate_up_proj"),
+    "down": ("down_proj",),
+}
 # Where a layer keeps each group, in the words of most files.
 _PLACES: dict[TensorGroup, str] = {
     "attention": "self_attn",
@@ -167,19 +182,20 @@ class Scheme(NamedTuple):
         return self.default
 
 
-def _mean_format(weights: Mapping[WeightFormat | None, int], base: Dtype) -> WeightFormat | None:
+def _mean_format(weights: Mapping[WeightFormat | None, int]) -> WeightFormat | None:
     """Return the format of most weights of a group of tensors, with the mean of all their bytes."""
     if set(weights) <= {None}:
         return None
-    most = max(weights, key=lambda each: weights[each]) or NAMED_FORMATS[base]
+    plain = NAMED_FORMATS["bf16"]
+    most = max(weights, key=lambda each: weights[each]) or plain
     if len(weights) == 1:
         return most
-    stored = sum(count * (each or NAMED_FORMATS[base]).bytes for each, count in weights.items())
+    stored = sum(count * (each or plain).bytes for each, count in weights.items())
     return most.but(bytes=stored / sum(weights.values()))
 
 
 def weight_formats(
-    scheme: Scheme, layers: Sequence[Matrices], *, model_type: str, base: Dtype = "bf16"
+    scheme: Scheme, layers: Sequence[Sequence[Matrix]], *, model_type: str
 ) -> WeightFormats:
     """Return the formats of a model's weights.
 
@@ -191,21 +207,19 @@ def weight_formats(
         The matrices of each layer, from the first.
     model_type
         The file's, which decides where a layer keeps its groups.
-    base
-        Format of what is not quantised.
     """
     places = dict(_PLACES)
     for name, others in _OTHER_PLACES.items():
         if model_type.startswith(name):
             places |= others
     sums: dict[TensorGroup, Counter[WeightFormat | None]] = {}
-    for number, groups in enumerate(layers):
-        for group, matrices in groups.items():
-            for words, count in matrices.items():
-                if count:
-                    found = scheme.of([f"layers.{number}.{places[group]}.{word}" for word in words])
-                    sums.setdefault(group, Counter())[found] += count
-    formats = {group: _mean_format(weights, base) for group, weights in sums.items()}
+    for number, matrices in enumerate(layers):
+        for matrix in matrices:
+            if matrix.name in _CALLED and matrix.group and matrix.weights:
+                place = f"layers.{number}.{places[matrix.group]}"
+                found = scheme.of([f"{place}.{word}" for word in _CALLED[matrix.name]])
+                sums.setdefault(matrix.group, Counter())[found] += matrix.weights
+    formats = {group: _mean_format(weights) for group, weights in sums.items()}
     if len(set(formats.values())) == 1:
         # Groups that the model lacks take part, so that one name holds for all.
         formats = dict.fromkeys(LAYER_TENSORS, next(iter(formats.values())))
@@ -214,7 +228,7 @@ def weight_formats(
     elif scheme.named:
         # A format of all matrices leaves the head in 16 bits; one that names it does not.
         formats["head"] = scheme._replace(default=None).of(["lm_head"])
-    return WeightFormats(base=base, **formats)
+    return WeightFormats(**formats)
 
 
 # Keys under which files list what is left out.
@@ -294,19 +308,19 @@ _Rule = tuple[Modules, WeightFormat]
 
 def _named(stated: Mapping[str, Any]) -> Iterator[_Rule]:
     """Yield the formats of listed modules, that of all others with ``_ALL``."""
-    layers = _mapping(stated, "quantized_layers")
-    if layers:
-        yield from _by_layer(layers)
-    elif _mapping(stated, "config_groups"):
-        yield from _by_group(stated)
-    elif _mapping(stated, "global_quant_config"):
-        yield from _by_pattern(stated)
+    readers = {
+        "quantized_layers": _by_layer,
+        "config_groups": _by_group,
+        "global_quant_config": _by_pattern,
+    }
+    key = next((key for key in readers if _mapping(stated, key)), None)
+    yield from readers[key](stated) if key else ()
 
 
-def _by_layer(layers: Mapping[str, Any]) -> Iterator[_Rule]:
+def _by_layer(stated: Mapping[str, Any]) -> Iterator[_Rule]:
     """Yield modelopt's formats of single modules, each format once."""
     found: dict[WeightFormat, list[str]] = {}
-    for name, layer in layers.items():
+    for name, layer in _mapping(stated, "quantized_layers").items():
         algorithm = _algorithm(_word(layer, "quant_algo"), layer)
         if algorithm is not None:
             found.setdefault(algorithm, []).append(name)

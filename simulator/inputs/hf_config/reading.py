@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple, NoReturn, cast
 from simulator.errors import ModelError
 from simulator.inputs.dtypes import DTYPES, Dtype, read_dtype
 from simulator.inputs.files import validate
-from simulator.inputs.formats import TensorGroup, one_format
-from simulator.inputs.hf_config.quantization import Matrices, kv_format, read_scheme, weight_formats
-from simulator.inputs.model import LayerGroup
+from simulator.inputs.formats import one_format
+from simulator.inputs.hf_config.quantization import kv_format, read_scheme, weight_formats
+from simulator.inputs.model import LayerGroup, ModelShape, layer_matrices
 
 # Larger than any model's, so that a typing error does not make a list of a billion layers.
 LARGEST_SIZE = 10**9
@@ -57,6 +57,13 @@ class Key(NamedTuple):
     default: bool = False
 
 
+class Size(NamedTuple):
+    """A size in the file, and its class default; None if the file must state it."""
+
+    name: str
+    default: int | None = None
+
+
 Flag = bool | Key
 
 
@@ -81,6 +88,21 @@ class ConfigReader:
     where: str
     outer: Mapping[str, Any] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return self.size("num_hidden_layers", largest=LARGEST_LAYERS)
+
+    @property
+    def hidden(self) -> int:
+        """Width of the hidden state."""
+        return self.size("hidden_size")
+
+    @property
+    def heads(self) -> int:
+        """Query heads."""
+        return self.size("num_attention_heads")
 
     def fail(self, message: str) -> NoReturn:
         """Raise the one-line error."""
@@ -150,9 +172,13 @@ class ConfigReader:
         return None if value is None else self._whole(name, value, minimum, LARGEST_SIZE)
 
     def choice(self, stated: Any) -> Any:
-        """Return what the class fixes, or what a switch of the file stands for."""
+        """Return what the class fixes, or what a switch or a size of the file stands for."""
+        if isinstance(stated, Mapping):
+            return {name: self.choice(each) for name, each in stated.items()}
+        if isinstance(stated, Size):
+            return self.size(*stated)
         if not isinstance(stated, Key):
-            return stated
+            return stated(self) if callable(stated) else stated
         value = self.data.get(stated.name)
         if value is None:
             value = stated.default
@@ -215,12 +241,27 @@ _DRAFT = (
 _DRAFT_CLASSES = ("eagle", "medusa", "draft")
 _DRAFT_KEYS = ("draft_vocab_size", "eagle_config", "dflash_config")
 
-KvRule = Callable[[ConfigReader, int], int]
+KvRule = Callable[[ConfigReader], int]
 LayerRule = Callable[[ConfigReader, int], bool]
+Further = Callable[[ConfigReader], dict[str, Any]] | Mapping[str, Any]
 LayerFields = Callable[[ConfigReader, int], dict[str, Any] | None]
 
-_FULL, _LOCAL = "full_attention", ("sliding_attention", "chunked_attention")
+LINEAR, FULL, WINDOWED = "linear_attention", "full_attention", "sliding_attention"
+_LOCAL = (WINDOWED, "chunked_attention")
+# Names of layers in the files of hybrid models, and of older files.
+NAMES = {
+    **dict.fromkeys(("mamba", "recurrent", "M"), LINEAR),
+    **dict.fromkeys(("attention", "*"), FULL),
+    "-": "mlp",
+    "E": "moe",
+}
 CHUNK_KEY = "attention_chunk_size"  # of Llama 4
+
+
+def listed(reader: ConfigReader, *names: str) -> list[str] | None:
+    """Return the kinds of layers that a file lists under one of some names, by common names."""
+    found = next((found for name in names if (found := reader.items(name)) is not None), None)
+    return None if found is None else [NAMES.get(str(kind), str(kind)) for kind in found]
 
 
 def every_layer(_reader: ConfigReader, _layer: int) -> bool:
@@ -229,8 +270,8 @@ def every_layer(_reader: ConfigReader, _layer: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The layers of a model type that see only a window.
+class Kinds:
+    """The kinds of a model type's layers: attention to all tokens, or to a window, or others.
 
     Attributes
     ----------
@@ -240,42 +281,46 @@ class Windows:
         Key of the window.
     switch
         Key that must be true for the window to apply.
-    local
-        The windowed layers, if the file has no ``layer_types``.
     others
-        Further names in ``layer_types``, of layers that a rule of the model type reads.
+        Further kinds that the layers may be, in place of windowed ones first.
+    apart
+        The layers that do not attend to all tokens, if the file lists no kinds.
+    lists
+        Keys of the list of kinds.
     """
 
     default: int | None = None
     key: str = "sliding_window"
     switch: str | None = None
-    local: LayerRule = every_layer
     others: tuple[str, ...] = ()
+    apart: LayerRule = every_layer
+    lists: tuple[str, ...] = ("layer_types",)
 
-    def read(self, reader: ConfigReader, layers: int) -> list[int | None]:
-        """Return each layer's window, None for all tokens.
+    def read(self, reader: ConfigReader, layers: int) -> list[str]:
+        """Return the kind of each layer.
 
         Raises
         ------
         ModelError
-            If ``layer_types`` names a layer that is not attention to all tokens or to a window.
+            If the list names a layer of another kind.
         """
+        key = next((key for key in self.lists if reader.items(key) is not None), self.lists[0])
+        kinds = reader.items(key, length=layers)
+        if kinds is None:
+            apart = (*self.others, WINDOWED)[0]
+            return [apart if self.apart(reader, layer) else FULL for layer in range(layers)]
+        known = (FULL, *_LOCAL, *self.others)
+        found = [NAMES.get(str(kind), str(kind)) if self.others else str(kind) for kind in kinds]
+        for kind in found:
+            if kind not in known:
+                reader.fail(f"{key} has {kind!r}; only {' and '.join(known)} are modelled")
+        return found
+
+    def window(self, reader: ConfigReader) -> int | None:
+        """Return the window of windowed layers, None for all tokens."""
+        window = reader.optional(self.key, self.default)
         # Qwen2-MoE writes 0 for no window.
-        window = reader.optional(self.key, self.default) or None
-        if self.switch and not reader.flag(self.switch):
-            window = None
-        types = reader.items("layer_types", length=layers)
-        if types is None:
-            local = [self.local(reader, layer) for layer in range(layers)]
-        else:
-            for kind in types:
-                if kind not in (_FULL, *_LOCAL, *self.others):
-                    reader.fail(
-                        f"layer_types has {kind!r}; only "
-                        f"{' and '.join((_FULL, *_LOCAL, *self.others))} are modelled"
-                    )
-            local = [kind in _LOCAL for kind in types]
-        return [window if is_local else None for is_local in local]
+        return window or None if not self.switch or reader.flag(self.switch) else None
 
 
 @dataclass(frozen=True)
@@ -304,11 +349,11 @@ class Mixture:
     size: int | None = None
     size_key: str = "moe_intermediate_size"
     sparse: LayerRule = every_layer
-    shared_size: Callable[[ConfigReader], int] | None = None
+    shared_size: Callable[[ConfigReader], int] | Size | int = 0
     shared_gate: bool = False
     biases: bool = False
     correction_bias: bool = False
-    more: Callable[[ConfigReader], dict[str, Any]] | None = None
+    more: Further = field(default_factory=dict)
 
 
 class Latent(NamedTuple):
@@ -321,7 +366,7 @@ class Latent(NamedTuple):
     value: int | None = 128
 
 
-_NO_WINDOWS = Windows()
+_ATTENDING = Kinds()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,11 +392,13 @@ class ModelType:
         Biases of all four projections, of only queries, keys and values, and of only the output.
     positions
         Rows of the learned position table besides the positions themselves; None for no table.
+    state
+        Rule for the state that layers of other kinds have in place of attention.
     layer
         Rule for the fields of a layer's group that this model type decides layer by layer; None
         for a layer that does nothing.
     special
-        Rule for features of only this model type, and notes on them.
+        Features of only this model type, or a rule for them, and notes on them.
     sizes
         Class defaults of the sizes, for a ``text_config`` that holds only differences.
     """
@@ -380,11 +427,12 @@ class ModelType:
     max_positions: int | None = None
     attention_sinks: bool = False
     attention_gate: Literal["none", "head", "value"] = "none"
-    windows: Windows = _NO_WINDOWS
+    kinds: Kinds = _ATTENDING
     experts: Mixture | None = None
     latent: Latent | None = None
+    state: Further | None = None
     layer: LayerFields | None = None
-    special: Callable[[ConfigReader], dict[str, Any]] | None = None
+    special: Further = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -415,14 +463,12 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     """
     if kind.keys is not None:
         reader = reader.with_keys(kind.keys(reader))
-    count = reader.size("num_hidden_layers", largest=LARGEST_LAYERS)
-    hidden = reader.size("hidden_size")
-    heads = reader.size("num_attention_heads")
+    count, hidden, heads = reader.layers, reader.hidden, reader.heads
     experts, sparse = None, [False] * count
     if kind.experts is not None:
         experts = _experts(kind.experts, reader)
         sparse = [bool(experts) and kind.experts.sparse(reader, layer) for layer in range(count)]
-    layers = _layers(kind, reader, kind.windows.read(reader, count), sparse)
+    layers = _layers(kind, reader, kind.kinds.read(reader, count), sparse)
     if not any(layer.mlp == "experts" for layer in layers):
         experts = None
     # If no layer has a dense MLP, the dense width does not matter, and some files omit it.
@@ -435,7 +481,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "layers": sum(layer.count for layer in layers),
         "hidden_size": hidden,
         "heads": heads,
-        **_head_sizes(kind, reader, hidden=hidden, heads=heads),
+        **_head_sizes(kind, reader),
         "intermediate_size": reader.size(kind.inner_key, inner_default),
         "vocab_size": reader.size("vocab_size"),
         "tied_embeddings": _tied(kind, reader),
@@ -448,7 +494,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         "draft_layers": drafting,
         "experts": experts,
     }
-    changes = {} if kind.special is None else kind.special(reader)
+    changes = reader.choice(kind.special)
     fields |= changes
     fields |= _formats(reader, fields, layers)
     if _is_draft(reader):
@@ -474,34 +520,27 @@ def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
     return reader.size("max_position_embeddings", kind.max_positions) + kind.positions
 
 
-def _head_sizes(
-    kind: ModelType, reader: ConfigReader, *, hidden: int, heads: int
-) -> dict[str, Any]:
+def _head_sizes(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     """Return KV heads and head width, or the latent vector that replaces them."""
+    hidden, heads, rule = reader.hidden, reader.heads, kind.kv_heads
     if kind.latent is not None:
         latent = latent_sizes(reader, kind.latent)
         # Every head has its own keys and values, made from the one cached vector.
-        return {
-            "kv_heads": heads,
-            "head_dim": latent["nope_dim"] + latent["rope_dim"],
-            "latent": latent,
-        }
+        head_dim = latent["nope_dim"] + latent["rope_dim"]
+        return {"kv_heads": heads, "head_dim": head_dim, "latent": latent}
     head_dim = reader.optional("head_dim", kind.head_dim, minimum=1)
-    if head_dim is None:
-        if hidden % heads and not kind.uneven_heads:
-            reader.fail(
-                f"hidden_size = {hidden} is not a multiple of num_attention_heads = {heads}, and "
-                "there is no head_dim"
-            )
-        head_dim = hidden // heads
-    rule = kind.kv_heads
-    kv_heads = rule(reader, heads) if callable(rule) else stated_kv_heads(reader, heads, rule)
-    return {"kv_heads": kv_heads, "head_dim": head_dim}
+    if head_dim is None and hidden % heads and not kind.uneven_heads:
+        reader.fail(
+            f"hidden_size = {hidden} is not a multiple of num_attention_heads = {heads}, and "
+            "there is no head_dim"
+        )
+    kv_heads = rule(reader) if callable(rule) else stated_kv_heads(reader, rule)
+    return {"kv_heads": kv_heads, "head_dim": head_dim or hidden // heads}
 
 
 def latent_sizes(reader: ConfigReader, default: Latent) -> dict[str, Any]:
     """Return the sizes of latent attention."""
-    value = default.value or reader.size("hidden_size") // reader.size("num_attention_heads")
+    value = default.value or reader.hidden // reader.heads
     return {
         "kv_rank": reader.size("kv_lora_rank", default.kv_rank),
         "rope_dim": reader.size("qk_rope_head_dim", default.rope),
@@ -511,19 +550,9 @@ def latent_sizes(reader: ConfigReader, default: Latent) -> dict[str, Any]:
     }
 
 
-def stated_kv_heads(reader: ConfigReader, heads: int, default: int | None = None) -> int:
-    """Return the KV heads that a file states.
-
-    Parameters
-    ----------
-    reader
-        The file.
-    heads
-        Query heads: a null, or no key and no default, means as many KV heads.
-    default
-        Class default for an absent key.
-    """
-    return reader.optional("num_key_value_heads", default, minimum=1) or heads
+def stated_kv_heads(reader: ConfigReader, default: int | None = None) -> int:
+    """Return the KV heads that a file states; as many as query heads for a null or no default."""
+    return reader.optional("num_key_value_heads", default, minimum=1) or reader.heads
 
 
 def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
@@ -535,11 +564,11 @@ def _experts(mixture: Mixture, reader: ConfigReader) -> dict[str, Any] | None:
         "count": count,
         "per_token": reader.size("num_experts_per_tok", mixture.per_token),
         "intermediate_size": reader.size(mixture.size_key, mixture.size),
-        "shared_intermediate_size": mixture.shared_size(reader) if mixture.shared_size else 0,
+        "shared_intermediate_size": reader.choice(mixture.shared_size),
         "shared_gate": mixture.shared_gate,
         "router_bias": mixture.biases or mixture.correction_bias,
         "expert_bias": mixture.biases,
-        **(mixture.more(reader) if mixture.more else {}),
+        **reader.choice(mixture.more),
     }
 
 
@@ -553,13 +582,17 @@ def _tied(kind: ModelType, reader: ConfigReader) -> bool:
 
 
 def _layers(
-    kind: ModelType, reader: ConfigReader, windows: Sequence[int | None], sparse: Sequence[bool]
+    kind: ModelType, reader: ConfigReader, kinds: Sequence[str], sparse: Sequence[bool]
 ) -> list[LayerGroup]:
     """Return the layers, each a group of one."""
-    limit = "chunk" if kind.windows.key == CHUNK_KEY else "window"
-    layers = []
-    for number, (seen, has_experts) in enumerate(zip(windows, sparse, strict=True)):
-        fields = {limit: seen, "mlp": "experts" if has_experts else "dense"}
+    limit = "chunk" if kind.kinds.key == CHUNK_KEY else "window"
+    window, layers = kind.kinds.window(reader), []
+    for number, (what, has_experts) in enumerate(zip(kinds, sparse, strict=True)):
+        fields: dict[str, Any] = {"mlp": "experts" if has_experts else "dense"}
+        if what in _LOCAL:
+            fields[limit] = window
+        elif kind.state is not None and what != FULL:
+            fields |= {"attends": False, "state": reader.choice(kind.state)}
         if kind.layer is not None:
             own = kind.layer(reader, number)
             if own is None:
@@ -602,61 +635,16 @@ def _formats(
         reader.fail(f"quantization_config = {reprlib.repr(stated)} must be an object")
     scheme, kv_dtype, weights = read_scheme(stated), kv_format(stated), one_format(dtype)
     if scheme.default is not None or scheme.named:
-        weights = weight_formats(
-            scheme,
-            [_matrices({**fields, **layer.sizes}, layer) for layer in layers],
-            model_type=str(reader.data.get("model_type") or reader.outer.get("model_type")),
-        )
+        name = str(reader.data.get("model_type") or reader.outer.get("model_type"))
+        data = {**fields, "name": name}
+        model = validate(ModelShape, data, where=reader.where, error=ModelError)
+        matrices = [layer_matrices(model.of(layer), layer) for layer in layers]
+        weights = weight_formats(scheme, matrices, model_type=name)
         notes.append(f"quantization {scheme.method}: {weights}, scales counted")
     notes += scheme.notes
     if kv_dtype:
         notes.append(f"the checkpoint states a KV cache of {kv_dtype}: that is the default")
     return {"weights": weights, "kv_dtype": kv_dtype, "notes": notes}
-
-
-def _matrices(sizes: Mapping[str, Any], layer: LayerGroup) -> Matrices:
-    """Return the matrices of a layer, and their weights, under the names of most files."""
-    d, experts = sizes["hidden_size"], sizes["experts"] or {}
-    found: dict[TensorGroup, dict[tuple[str, ...], int]] = {}
-
-    def mlp(inner: int) -> dict[tuple[str, ...], int]:
-        ups = ("gate_proj", "up_proj") if sizes["gated_mlp"] else ("up_proj",)
-        return {("down_proj",): d * inner, **{(name, "gate_up_proj"): d * inner for name in ups}}
-
-    if layer.attends:
-        found["attention"] = _attention_matrices(sizes)
-    if layer.state is not None:
-        found["state"] = {
-            ("in_proj_qkv", "in_proj_z", "in_proj", "q_proj"): d * layer.state.columns,
-            ("out_proj", "o_proj"): d * layer.state.width,
-        }
-    if layer.mlp == "dense":
-        found["mlp"] = mlp(sizes["intermediate_size"])
-    elif layer.mlp == "experts" and experts:
-        found["experts"] = mlp(experts["count"] * experts["intermediate_size"])
-        found["shared_experts"] = mlp(experts["shared_intermediate_size"])
-    return found
-
-
-def _attention_matrices(sizes: Mapping[str, Any]) -> dict[tuple[str, ...], int]:
-    """Return the matrices of a layer's attention."""
-    d, heads, width = sizes["hidden_size"], sizes["heads"], sizes["head_dim"]
-    if latent := sizes.get("latent"):
-        rank, value = latent["query_rank"], latent["value_dim"]
-        return {
-            ("q_a_proj",): d * (rank or 0),
-            ("q_b_proj", "q_proj"): (rank or d) * heads * width,
-            ("kv_a_proj_with_mqa",): d * (latent["kv_rank"] + latent["rope_dim"]),
-            ("kv_b_proj",): latent["kv_rank"] * heads * (latent["nope_dim"] + value),
-            ("o_proj",): heads * value * d,
-        }
-    value = sizes.get("value_dim") or width
-    return {
-        ("q_proj", "qkv_proj"): d * heads * width,
-        ("k_proj", "qkv_proj"): d * sizes["kv_heads"] * width,
-        ("v_proj", "qkv_proj"): d * sizes["kv_heads"] * value,
-        ("o_proj",): heads * value * d,
-    }
 
 
 def _plain_dtype(reader: ConfigReader) -> Dtype:

@@ -12,37 +12,37 @@ from simulator.inputs.hf_config.reading import ConfigReader, LayerRule, Mixture,
 BAICHUAN_13B_WIDTH = 5120
 
 
-def multi_head(_reader: ConfigReader, heads: int) -> int:
+def multi_head(reader: ConfigReader) -> int:
     """Give every head its own KV head, the only form of the model type."""
-    return heads
+    return reader.heads
 
 
-def bigcode_kv_heads(reader: ConfigReader, heads: int) -> int:
+def bigcode_kv_heads(reader: ConfigReader) -> int:
     """GPT-BigCode: one KV head unless ``multi_query`` is false."""
-    return 1 if reader.flag("multi_query", default=True) else heads
+    return 1 if reader.flag("multi_query", default=True) else reader.heads
 
 
-def falcon_kv_heads(reader: ConfigReader, heads: int) -> int:
+def falcon_kv_heads(reader: ConfigReader) -> int:
     """Falcon: ``num_kv_heads`` applies only to the new architecture; Falcon-7B's file has 71."""
     if reader.flag("new_decoder_architecture"):
-        return stated_kv_heads(reader, heads)
-    return bigcode_kv_heads(reader, heads)
+        return stated_kv_heads(reader)
+    return bigcode_kv_heads(reader)
 
 
-def chatglm_kv_heads(reader: ConfigReader, heads: int) -> int:
+def chatglm_kv_heads(reader: ConfigReader) -> int:
     """ChatGLM: ``multi_query_group_num``, if there are groups at all."""
     grouped = reader.flag("multi_query_attention")
-    return reader.size("multi_query_group_num", 1) if grouped else heads
+    return reader.size("multi_query_group_num", 1) if grouped else reader.heads
 
 
-def mpt_kv_heads(reader: ConfigReader, heads: int) -> int:
+def mpt_kv_heads(reader: ConfigReader) -> int:
     """MPT: ``attn_config`` names the kind of attention."""
     attention = reader.data.get("attn_config")
     stated = attention if isinstance(attention, Mapping) else {}
     kind = stated.get("attn_type")
     if kind == "grouped_query_attention":
         return ConfigReader(stated, where=reader.where).size("kv_n_heads")
-    return 1 if kind == "multiquery_attention" else heads
+    return 1 if kind == "multiquery_attention" else reader.heads
 
 
 def no_layer(_reader: ConfigReader, _layer: int) -> bool:
@@ -74,7 +74,7 @@ def rotary_layers(reader: ConfigReader, layer: int) -> bool:
     """Llama 4: the layers with rotary encoding attend in chunks, the others to all tokens."""
     # Llama-4-Scout's file has an empty list, which means the interval.
     if reader.items("no_rope_layers"):
-        flags = reader.items("no_rope_layers", length=reader.size("num_hidden_layers")) or ()
+        flags = reader.items("no_rope_layers", length=reader.layers) or ()
         return bool(flags[layer])
     return (layer + 1) % reader.size("no_rope_layer_interval", 4) != 0
 
@@ -104,7 +104,7 @@ def after_first_dense(default: int, key: str = "first_k_dense_replace") -> Layer
     """All layers but the first few, unless the file states which MLPs are sparse."""
 
     def rule(reader: ConfigReader, layer: int) -> bool:
-        types = reader.items("mlp_layer_types", length=reader.size("num_hidden_layers"))
+        types = reader.items("mlp_layer_types", length=reader.layers)
         if types is not None:
             return bool(types[layer] == "sparse")
         step = reader.size("moe_layer_freq", 1)
@@ -117,7 +117,7 @@ def ernie_sparse_layers(reader: ConfigReader, layer: int) -> bool:
     """ERNIE 4.5: every ``moe_layer_interval``-th layer from a first to a last one."""
     first = reader.optional("moe_layer_start_index", 1) or 0
     last = reader.data.get("moe_layer_end_index", -1)
-    end = last if isinstance(last, int) and last >= 0 else reader.size("num_hidden_layers") - 1
+    end = last if isinstance(last, int) and last >= 0 else reader.layers - 1
     return (layer + 1) % reader.size("moe_layer_interval", 1) == 0 and first <= layer <= end
 
 
@@ -177,11 +177,6 @@ def deepseek_experts(
     )
 
 
-def shared_expert_like_routed(reader: ConfigReader) -> int:
-    """Llama 4, Hunyuan: one shared expert as wide as a routed one; Gemma 4: a dense MLP."""
-    return reader.size("intermediate_size")
-
-
 def falcon_special(reader: ConfigReader) -> dict[str, Any]:
     """Falcon: how many norms a layer has."""
     norms = 2
@@ -194,7 +189,7 @@ def falcon_special(reader: ConfigReader) -> dict[str, Any]:
 def opt_special(reader: ConfigReader) -> dict[str, Any]:
     """OPT: the smallest models have a narrower token table (350m) or norms without weights."""
     changes: dict[str, Any] = {}
-    hidden = reader.size("hidden_size")
+    hidden = reader.hidden
     width = reader.size("word_embed_proj_dim", hidden)
     if width != hidden:
         changes["embedding_size"] = width
@@ -223,57 +218,44 @@ def qwen_special(reader: ConfigReader) -> dict[str, Any]:
 
 def baichuan_special(reader: ConfigReader) -> dict[str, Any]:
     """Baichuan: rotary encoding, but ALiBi in the models of 13 B, which are 5120 wide."""
-    return {"rotary": reader.size("hidden_size") != BAICHUAN_13B_WIDTH}
+    return {"rotary": reader.hidden != BAICHUAN_13B_WIDTH}
 
 
 def neox_japanese_special(reader: ConfigReader) -> dict[str, Any]:
     """GPT-NeoX Japanese: the inner width is a multiple of the hidden one."""
     multiple = reader.size("intermediate_multiple_size", 4)
-    return {"intermediate_size": multiple * reader.size("hidden_size")}
+    return {"intermediate_size": multiple * reader.hidden}
 
 
 def last_layer_bias(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """GPT-NeoX Japanese: only the last layer's output projection has a bias."""
-    last = layer == reader.size("num_hidden_layers") - 1
-    return {"vectors": reader.size("hidden_size")} if last else {}
+    last = layer == reader.layers - 1
+    return {"vectors": reader.hidden} if last else {}
 
 
-def head_dim_of(reader: ConfigReader, default: int | None, *, heads: int) -> int:
-    """Return the width of a head: stated, a class default, or an equal share.
-
-    Parameters
-    ----------
-    reader
-        The file.
-    default
-        Class default, None for an equal share of the hidden size.
-    heads
-        Query heads.
-    """
-    stated = reader.optional("head_dim", default, minimum=1)
-    return stated or reader.size("hidden_size") // heads
+def head_dim_of(reader: ConfigReader, default: int | None = None) -> int:
+    """Return the width of a head: stated, a class default, or an equal share."""
+    return reader.optional("head_dim", default, minimum=1) or reader.hidden // reader.heads
 
 
 def afmoe_gate(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     """AFMoE: a gate for each value of the attention's output."""
-    heads = reader.size("num_attention_heads")
-    return _gate(reader, heads * head_dim_of(reader, 128, heads=heads))
+    return _gate(reader, reader.heads * head_dim_of(reader, 128))
 
 
 def laguna_layer(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Laguna: heads by layer, and a gate for each head or each value."""
-    number = reader.size("num_hidden_layers")
-    listed = reader.items("num_attention_heads_per_layer", length=number)
-    heads = reader.size("num_attention_heads") if listed is None else listed[layer]
-    if reader.data.get("gating", True) in (True, "per-head"):
-        return {"heads": heads, **_gate(reader, heads)}
-    return {"heads": heads, **_gate(reader, heads * head_dim_of(reader, 128, heads=heads))}
+    listed = reader.items("num_attention_heads_per_layer", length=reader.layers)
+    heads = reader.heads if listed is None else listed[layer]
+    by_head = reader.data.get("gating", True) in (True, "per-head")
+    columns = heads if by_head else heads * head_dim_of(reader, 128)
+    return {"heads": heads, **_gate(reader, columns)}
 
 
 def _gate(reader: ConfigReader, columns: int) -> dict[str, Any]:
     """Return the matrix of a gate on the attention's output."""
-    inner = reader.size("hidden_size")
-    return {"products": ({"name": "attention_gate", "inner": inner, "columns": columns},)}
+    gate = {"name": "attention_gate", "inner": reader.hidden, "columns": columns}
+    return {"products": (gate,)}
 
 
 def axk1_norms(reader: ConfigReader, layer: int) -> dict[str, Any]:
@@ -293,16 +275,15 @@ def apertus_slopes(_reader: ConfigReader, _layer: int) -> dict[str, Any]:
 
 def diffllama_lambdas(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     """DiffLlama: four vectors that weigh one half of the heads against the other."""
-    return {"vectors": 4 * head_dim_of(reader, None, heads=reader.size("num_attention_heads"))}
+    return {"vectors": 4 * head_dim_of(reader)}
 
 
 def doge_vectors(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     """Doge: weights of both residuals, and a mask made from the values, with its slopes."""
     if reader.flag("is_moe"):
         reader.fail("is_moe = true: the experts of a Doge model are not modelled")
-    heads = reader.size("num_attention_heads")
-    kv_heads = stated_kv_heads(reader, heads)
-    width = kv_heads * head_dim_of(reader, None, heads=heads)
+    kv_heads = stated_kv_heads(reader)
+    width = kv_heads * head_dim_of(reader)
     mask = {"name": "dynamic_mask", "inner": width, "columns": kv_heads}
     bias = kv_heads * reader.flag("attention_bias")
-    return {"vectors": 2 * reader.size("hidden_size") + kv_heads + bias, "products": (mask,)}
+    return {"vectors": 2 * reader.hidden + kv_heads + bias, "products": (mask,)}
