@@ -13,10 +13,10 @@ from simulator import __version__
 from simulator.answers.advice import WORTH, no_shared_kernel
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
 from simulator.answers.estimate import constants_note, model_notes
-from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
+from simulator.counts.operation import PARTS, part_of
 from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
@@ -38,7 +38,6 @@ from simulator.views.explore.programs import (
 from simulator.views.explore.symbol import OPCODES
 from simulator.views.explore.tape import Unique
 from simulator.views.plots import palette
-from simulator.views.plots.breakdown import PART_COLOURS
 from simulator.views.text import POLICY, model_phrase
 
 # One script, in this order.
@@ -153,9 +152,9 @@ def page_data(offer: Menu) -> dict[str, Any]:
             {"used": timing.used, **dict(timing.settings)} for timing in programs.timings.items
         ],
         "operations": programs.operations.items,
-        "parts": PART_COLOURS,
+        "parts": palette.PART_COLOURS,
         "part_of": [
-            list(PART_COLOURS).index(part_of(programs.names.items[name], kinds[timing]))
+            PARTS.index(part_of(programs.names.items[name], kinds[timing]))
             for name, timing, *_ in programs.operations.items
         ],
         "recordings": programs.recordings,

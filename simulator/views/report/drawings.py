@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.answers.decision import Choice, Decision
-from simulator.answers.frames import PARTS, parts_of
+from simulator.answers.frames import parts_of
 from simulator.answers.study import Study
 from simulator.answers.sweep import Grid, compare_on
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import MILLISECOND, format_gib, format_time, format_tokens
 from simulator.views import text
 from simulator.views.plots.axes import number_text
-from simulator.views.plots.breakdown import PART_COLOURS
-from simulator.views.plots.palette import GREEN, GREY, LINES, PURPLE, SKY
+from simulator.views.plots.palette import GREEN, GREY, LINES, PART_COLOURS, PURPLE, SKY
 from simulator.views.report import svg, words
 from simulator.views.report.html import Html
 
@@ -221,7 +220,7 @@ def _parts(choice: Choice) -> Drawing:
     standard, bifurcated = (f"{share:.0%}" for share in shares)
     finding = f"Attention takes {standard} of a standard step and {bifurcated} of a bifurcated one"
     about = f"Time of a step on {choice.gpu.name} by what it is spent on."
-    keys = [svg.key(part, PART_COLOURS[part], area=True) for part in PARTS if part in used]
+    keys = [svg.key(each, PART_COLOURS[each], area=True) for each in PART_COLOURS if each in used]
     return _drawing("parts", finding, about, svg.bar_chart(bars), keys)
 
 
