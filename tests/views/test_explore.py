@@ -228,7 +228,7 @@ def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
     kernel, execution = (
         data["choices"][name].index(data["start"][name]) for name in ("kernel", "execution")
     )
-    for caches in data["plans"][model["plans"][0]]:
+    for caches in data["plans"][model["plans"][0]]["ways"]:
         ways = [cache[kernel][execution] for cache in caches]
         usual, same, low = ([form[:3] for way in each for form in way] for each in ways)
         assert usual == same == low
@@ -322,7 +322,7 @@ def test_a_kernel_without_a_form_for_the_cache_is_not_offered() -> None:
     offer = menu(load_scenario("mla-deepseek-v3"), models=["deepseek-v3"], gpus=["h100-sxm"])
     data = page_data(offer)
     start = data["choices"]["weight_dtype"].index(data["start"]["weight_dtype"])
-    programs = data["plans"][data["models"][0]["plans"][0]][start][0]
+    programs = data["plans"][data["models"][0]["plans"][0]]["ways"][start][0]
     kernels = data["choices"]["kernel"]
     runnable = [name for name, kernel in zip(kernels, programs, strict=True) if all(kernel)]
     assert runnable == ["ideal", "flash", "einsum"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import count, islice
 from typing import Any
 
 from simulator.inputs.dtypes import Dtype
@@ -54,7 +55,8 @@ class Interval:
 
     def record(self, recorder: Recorder) -> Uncertainty:
         """Compute the interval with symbols for the step's times and for the spreads."""
-        step: dict[str, Any] = {name: recorder.variable(name) for name in STEP_SPENT}
+        variables = map(recorder.variable, count())
+        step: dict[str, Any] = dict(zip(STEP_SPENT, variables, strict=False))
         if not self.stored:
             step |= dict.fromkeys(STORED, 0.0)
         families: dict[Family, KindTime] = {}
@@ -62,12 +64,12 @@ class Interval:
         cached: dict[Family, Any] = {}
         spreads: dict[Family, Spread] = {}
         for family in self.families:
-            total, fixed, squares, launched, cached_s = map(recorder.variable, SPENT)
+            total, fixed, squares, launched, cached_s = islice(variables, len(SPENT))
             families[family] = KindTime(total_s=total, fixed_s=fixed, squares_s2=squares)
             launches[family] = launched
             if family in self.cached:
                 cached[family] = cached_s
-            spread: dict[str, Any] = {name: recorder.variable(name) for name in SPREAD}
+            spread: dict[str, Any] = dict(zip(SPREAD, variables, strict=False))
             spreads[family] = Spread(**spread)
         sums = StepSums(**step, families=families, launches=launches, cached_s=cached)
         setup = Setup().but(**dict(zip(_HOW, self.how, strict=True)))
@@ -135,15 +137,13 @@ class Intervals:
         if key in self.ratios:
             return
         recorder = Recorder()
-        totals: list[Any] = [recorder.variable("total_s") for _ in places]
+        variables: Any = map(recorder.variable, count())
+        totals = [next(variables) for _ in places]
         steps = []
         for place, total in zip(places, totals, strict=True):
             shared, own = (
-                {name: Deviation(*map(recorder.variable, _ENDS)) for name in names}
+                {name: Deviation(next(variables), next(variables)) for name in names}
                 for names in (self._errors[place].shared, self._errors[place].own)
             )
             steps.append(Uncertainty(total_s=total, low_s=0.0, high_s=0.0, shared=shared, own=own))
         self.ratios[key] = self.tapes.add(recorder, speedup_interval(*steps))
-
-
-_ENDS = ("below_s", "above_s")

@@ -160,6 +160,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "recordings": programs.recordings,
         "plans": list(plans.values()),
         "structures": programs.tapes.structures.items,
+        "columns": programs.tapes.columns.items,
         "tapes": programs.tapes.tapes.items,
     }
 
@@ -174,12 +175,12 @@ def _meet(programs: Programs, offer: Menu, asked: list[_Asked]) -> list[list[_Sh
     """Let the programs know all models before anything is recorded; return their shapes."""
     found = []
     for entry, question in zip(offer.models, asked, strict=True):
-        formats = [(setup.weights, group_bytes(setup.weights)) for (setup, _), *_ in question]
+        formats = [setup.weights for (setup, _), *_ in question]
         found.append([shape_of(variant) for variant in entry.variants])
         for variant, (shape, numbers) in zip(entry.variants, found[-1], strict=True):
             sizes = [*product(programs.splits(variant), programs.kv_bytes)]
-            for each, known in formats:
-                rows = dict.fromkeys((*size, *numbers, *known) for size in sizes)
+            rows = dict.fromkeys((*size, *numbers) for size in sizes)
+            for each in formats:
                 for architecture in programs.architectures(variant, shape, each):
                     architecture.known |= rows
     return found
@@ -231,8 +232,11 @@ def _plan(
     formats: _Asked,
     *,
     studied: bool,
-) -> list[list[list[list[_Ways | None]]]]:
-    """Record a model: by formats of weights and cache, kernel and execution; None cannot run."""
+) -> dict[str, Any]:
+    """Record a model: where its numbers go, and its ways.
+
+    These are by formats of weights and cache, kernel and execution; what cannot run is None.
+    """
     start = [offer.choices[name].index(offer.start[name]) for name in ("weight_dtype", "kv_dtype")]
 
     def ways(at: list[int], kernel: str, execution: Execution) -> _Ways | None:
@@ -243,7 +247,7 @@ def _plan(
         asked = setup.but(kernel=kernel, execution=execution)
         return _ways(programs, offer, model, shape, asked, work)
 
-    return [
+    recorded = [
         [
             [
                 [ways([one, other], kernel, execution) for execution in offer.choices["execution"]]
@@ -253,6 +257,8 @@ def _plan(
         ]
         for one, row in enumerate(formats)
     ]
+    architecture, _ = programs.architectures(model, shape, formats[0][0][0].weights)
+    return {"places": architecture.places[2:], "ways": recorded}
 
 
 def _ways(

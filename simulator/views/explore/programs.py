@@ -5,10 +5,10 @@ is recorded once for all models of an architecture, and timed once for all GPUs 
 model treats alike.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import count
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import PrivateAttr
 
 from simulator.counts.memory import memory
-from simulator.counts.operation import Operation, repeated
-from simulator.counts.transformer import around_attention, attention, attention_shapes, check_split
+from simulator.counts.operation import Operation
+from simulator.counts.transformer import around_attention, attention_operations, check_split
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import Frozen
@@ -35,8 +35,8 @@ from simulator.views.explore.intervals import STORED, Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
-# Variables from the page's sliders and from its GPU. Known numbers follow: the GPUs of a group, and
-# what ``numbers`` returns.
+# Variables from the page's sliders and from its GPU. Then come the GPUs of the group, the bytes of a
+# cached value and of a weight of each group of tensors, and the numbers of models by their paths.
 VARIABLES = (
     "samples",
     "context_tokens",
@@ -46,6 +46,8 @@ VARIABLES = (
     "resident_blocks",
     "card_bytes",
 )
+_RANKS = len(VARIABLES)
+_CACHED, _GROUPS = _RANKS + 1, _RANKS + 2
 MEMORY = (
     "weights_bytes",
     "kv_bytes",
@@ -95,9 +97,8 @@ def shape_of(model: ModelShape) -> tuple[tuple[Any, ...], list[float]]:
 def _leaves(value: Any) -> Iterator[Any]:
     """Yield what a model's fields hold, of nested ones as well."""
     if isinstance(value, Frozen):
-        for name in type(value).model_fields:
-            if name not in _TOLD:
-                yield from _leaves(getattr(value, name))
+        for name in _fields_of(type(value)):
+            yield from _leaves(getattr(value, name))
     elif isinstance(value, tuple):
         yield len(value), "items"
         for item in value:
@@ -110,14 +111,24 @@ def _is_number(leaf: Any) -> bool:
     return type(leaf) in (int, float) and leaf != 0
 
 
-def _replaced(value: Any, numbers: Iterator[Any]) -> Any:
-    """Return a model with other numbers, in the order of :func:`shape_of`."""
+@cache
+def _fields_of(kind: type[Frozen]) -> list[str]:
+    """Return the fields that formulas read."""
+    return [name for name in kind.model_fields if name not in _TOLD]
+
+
+def _replaced(value: Any, variable: Callable[[str], Any], path: str = "") -> Any:
+    """Return a model with other numbers, by their paths."""
     if isinstance(value, Frozen):
-        names = [name for name in type(value).model_fields if name not in _TOLD]
-        return value.but(**{name: _replaced(getattr(value, name), numbers) for name in names})
+        return value.but(
+            **{
+                name: _replaced(getattr(value, name), variable, f"{path}.{name}")
+                for name in _fields_of(type(value))
+            }
+        )
     if isinstance(value, tuple):
-        return tuple(_replaced(item, numbers) for item in value)
-    return next(numbers) if _is_number(value) else value
+        return tuple(_replaced(item, variable, f"{path}[{at}]") for at, item in enumerate(value))
+    return variable(path) if _is_number(value) else value
 
 
 def group_bytes(formats: WeightFormats) -> list[float]:
@@ -144,20 +155,22 @@ class Timing:
     used: tuple[str, ...]
     grouped: bool
 
-    def tapes(self, tapes: Tapes, gpus: Sequence[Rates], ranks: int, alike: Groups) -> list[int]:
-        """Record the time of one call on each GPU: the columns of ``TIMES``.
+    def tapes(
+        self, tapes: Tapes, gpus: Mapping[int, Rates], ranks: int, alike: Groups
+    ) -> dict[int, int]:
+        """Record the time of one call: the tape of the columns of ``TIMES``, for each GPU.
 
         Parameters
         ----------
         tapes
             Where to record it.
         gpus, ranks
-            The GPUs' rates, and the size of the group.
+            The GPUs' rates by their places on the page, and the size of the group.
         alike
             GPUs taken together so far.
         """
         found: dict[int, int] = {}
-        waiting = [list(range(len(gpus)))]
+        waiting = [tuple(gpus)]
         while waiting:
             places = waiting.pop()
             recorder = Recorder()
@@ -165,17 +178,18 @@ class Timing:
                 outputs = self._times(recorder, together([gpus[at] for at in places], alike), ranks)
             except Differ as differ:
                 waiting += [
-                    [at for at, yes in zip(places, differ.mask, strict=True) if yes == side]
+                    tuple(at for at, yes in zip(places, differ.mask, strict=True) if yes == side)
                     for side in (True, False)
                 ]
                 continue
-            each = tapes.add_each(recorder, outputs, len(places))
-            found |= dict(zip(places, each, strict=True))
-        return [found[at] for at in range(len(gpus))]
+            found |= dict.fromkeys(places, tapes.add(recorder, outputs, places))
+        return found
 
     def _times(self, recorder: Recorder, gpus: Any, ranks: int) -> list[Any]:
         """Return the columns of ``TIMES`` on GPUs alike."""
-        quantities: dict[str, Any] = {name: recorder.variable(name) for name in self.used}
+        quantities: dict[str, Any] = {
+            name: recorder.variable(at) for at, name in enumerate(self.used)
+        }
         operation = Operation(name="", ranks=ranks, **dict(self.settings), **quantities)
         step = step_time([operation], gpus, self.execution)
         no_flops = replace(operation, flops=0)
@@ -218,57 +232,47 @@ class Architecture:
     Attributes
     ----------
     model
-        One of them.
-    formats
-        Number format of each group of weights, and that of its products if it is another.
-    base
-        Format of activations.
+        One of them, with variables for its numbers.
+    weights
+        Formats of its weights, with variables for their bytes.
+    places
+        The variables of what its recordings have to serve: GPUs of a group, bytes of a cached
+        value, and the numbers of its models, those of :func:`shape_of`.
     known
-        What its recordings have to serve: GPUs of a group, bytes of a cached value, and the numbers
-        of its models, those of :func:`shape_of` and then :func:`group_bytes`.
+        What these variables stand for, in each model and group.
     """
 
     model: ModelShape
-    base: Dtype
-    formats: tuple[tuple[Dtype, Dtype | None], ...]
+    weights: WeightFormats
+    places: list[int]
     known: dict[tuple[float, ...], None] = field(default_factory=dict)
-    _models: dict[int, tuple[ModelShape, WeightFormats, Any]] = field(default_factory=dict)
+    _supposed: dict[tuple[float, ...], tuple[ModelShape, Any]] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> Any:
         """All that is known, the largest groups first: they do what a single GPU does, and more."""
         return np.array(sorted(self.known, key=itemgetter(0), reverse=True))
 
-    def with_numbers(
-        self, recorder: Recorder, values: Sequence[Any]
-    ) -> tuple[ModelShape, WeightFormats]:
-        """Return a model of this architecture and the formats of its weights.
+    def supposed(self, recorder: Recorder, row: tuple[float, ...]) -> ModelShape:
+        """Return the model, supposing that its variables are known numbers.
 
         Its name is like no other: sums over the weights of a model are kept, by model, and what
         they decide guards all that is recorded of it.
         """
-        if id(recorder) not in self._models:
-            recorder.guards = {}
-            rest = iter(values)
-            model = _replaced(self.model, rest).but(name=f"recorded {next(_NAMES)}")
-            formats: dict[str, Any] = {
-                group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
-                for group, (dtype, multiplied), size in zip(
-                    TENSOR_GROUPS, self.formats, rest, strict=True
-                )
-            }
+        recorder.suppose(dict(zip(self.places, row, strict=True)))
+        if row not in self._supposed:
+            model = self.model.but(name=f"recorded {next(_NAMES)}")
             count_parameters(model)
-            told = WeightFormats.model_construct(base=self.base, **formats)
-            self._models[id(recorder)] = model, told, recorder.guards
-        model, told, guards = self._models[id(recorder)]
+            self._supposed[row] = model, recorder.guards
+        model, guards = self._supposed[row]
         recorder.guards = dict(guards)
-        return model, told
+        return model
 
 
 # A recording for some models: the tape of its guards, what they have to be, and what was recorded;
 # None is what cannot run.
 Recording = tuple[int | None, list[float], Any]
-Counted = Callable[[ModelShape, Setup, Workload, dict[str, Any]], Any]
+Counted = Callable[[ModelShape, Setup], Any]
 
 
 @dataclass
@@ -303,13 +307,16 @@ class Programs:
     recordings: list[list[Recording]] = field(default_factory=list)
     kinds: list[dict[Family, tuple[bool, bool]]] = field(default_factory=list)
     intervals: Intervals = field(init=False)
+    _recorder: Recorder = field(default_factory=Recorder)
+    _paths: Unique[str] = field(default_factory=Unique)
     _architectures: dict[Any, Architecture] = field(default_factory=dict)
     _places: dict[Any, int] = field(default_factory=dict)
-    _recorders: dict[Any, tuple[Recorder, dict[str, Any], list[Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Share the tapes."""
+        """Share the tapes, and make the sizes variables."""
         self.intervals = Intervals(self.tapes)
+        self._sizes = {name: self._recorder.variable(at) for at, name in enumerate(VARIABLES)}
+        self.work = self.work.but(**{name: self._sizes[name] for name in self.moved})
 
     def architectures(
         self, model: ModelShape, shape: Hashable, formats: WeightFormats
@@ -325,13 +332,34 @@ class Programs:
             (formats.of(each).dtype, formats.of(each).multiplied) for each in TENSOR_GROUPS
         )
         plain: tuple[tuple[Dtype, Dtype | None], ...] = ((formats.base, None),) * len(told)
-        one, other = (
-            self._architectures.setdefault(
-                (shape, formats.base, each), Architecture(model, formats.base, each)
+        found = []
+        for each in (told, plain):
+            key = shape, formats.base, each
+            if key not in self._architectures:
+                self._architectures[key] = self._architecture(model, formats.base, each)
+            found.append(self._architectures[key])
+        return found[0], found[1]
+
+    def _architecture(
+        self, model: ModelShape, base: Dtype, formats: tuple[tuple[Dtype, Dtype | None], ...]
+    ) -> Architecture:
+        """Return a model with variables for its numbers and for the bytes of its weights."""
+        places = [_RANKS, _CACHED]
+
+        def variable(path: str) -> Symbol:
+            places.append(_GROUPS + len(TENSOR_GROUPS) + self._paths.place(path))
+            return self._recorder.variable(places[-1])
+
+        groups: dict[str, Any] = {
+            group: WeightFormat.model_construct(
+                dtype=dtype, multiplied=multiplied, bytes=self._recorder.variable(_GROUPS + at)
             )
-            for each in (told, plain)
-        )
-        return one, other
+            for at, (group, (dtype, multiplied)) in enumerate(
+                zip(TENSOR_GROUPS, formats, strict=True)
+            )
+        }
+        weights = WeightFormats.model_construct(base=base, **groups)
+        return Architecture(_replaced(model, variable), weights, places)
 
     def splits(self, model: ModelShape) -> list[int]:
         """Return the sizes of a group over which the heads of a model can be split."""
@@ -364,28 +392,27 @@ class Programs:
             "memory": self._memory,
         }[part]
         self.kinds.append({})
+        ranks, cached = map(self._recorder.variable, (_RANKS, _CACHED))
+        fields = {**dict(setup), **how, "weight_dtype": "auto", "tensor_parallel": ranks}
+        asked = _Recorded.model_construct(**fields)
+        asked._checkpoint, asked._kv_bytes = architecture.weights, cached  # noqa: SLF001 - its own
         waiting = architecture.rows
         recordings: list[Recording] = []
         while len(waiting):
-            recorder, sizes, (ranks, cached, *values) = self._variables(tuple(waiting[0].tolist()))
-            model, formats = architecture.with_numbers(recorder, values)
-            asked = _Recorded.model_construct(
-                **{**dict(setup), **how, "weight_dtype": "auto", "tensor_parallel": ranks}
-            )
-            asked._checkpoint, asked._kv_bytes = formats, cached  # noqa: SLF001 - a setup's own
-            work = self.work.but(**{name: sizes[name] for name in self.moved})
-            found = counted(model, asked, work, sizes)
+            model = architecture.supposed(self._recorder, tuple(waiting[0].tolist()))
+            found = counted(model, asked)
+            guards = self._recorder.guards
             alone = ranks == 1
             if isinstance(alone, Symbol) and not alone.value:
                 # A single GPU has the same operations, but for the collectives.
-                recorder.guards.pop(alone.number, None)
-            guards = list(recorder.guards.values())
-            expected = [value for _, value in guards]
-            tape = self.tapes.add(recorder, [symbol for symbol, _ in guards]) if guards else None
+                guards.pop(alone.key, None)
+            expected = [value for _, value in guards.values()]
+            symbols = [symbol for symbol, _ in guards.values()]
+            tape = self.tapes.add(self._recorder, symbols) if symbols else None
             recordings.append((tape, expected, found))
             held = np.ones(len(waiting), dtype=bool)
             if tape is not None:
-                inputs = [*([1.0] * len(VARIABLES)), *waiting.T]
+                inputs = dict(zip(architecture.places, waiting.T, strict=True))
                 for got, value in zip(self.tapes.follow(tape, inputs), expected, strict=True):
                     held &= got == value
             held[0] = True
@@ -394,75 +421,47 @@ class Programs:
         self._places[key] = len(self.recordings) - 1
         return self._places[key]
 
-    def _variables(self, known: tuple[float, ...]) -> tuple[Recorder, dict[str, Any], list[Any]]:
-        """Return a recorder for some known numbers, and its variables.
-
-        What several parts of a step have in common is recorded once, whatever the formats: by the
-        bytes of a weight nothing is decided.
-        """
-        decided = known[: -len(TENSOR_GROUPS)]
-        if decided not in self._recorders:
-            recorder = Recorder()
-            sizes: dict[str, Any] = {name: recorder.variable(name) for name in VARIABLES}
-            numbers = [recorder.variable(str(at), value) for at, value in enumerate(decided)]
-            numbers += [recorder.variable(group) for group in TENSOR_GROUPS]
-            self._recorders[decided] = recorder, sizes, numbers
-        return self._recorders[decided]
-
     def kinds_of(self, *parts: int) -> dict[Family, tuple[bool, bool]]:
         """Return the kinds of kernels of some parts together."""
         return {family: of for part in parts for family, of in self.kinds[part].items()}
 
-    def _around(
-        self, model: ModelShape, setup: Setup, work: Workload, _: dict[str, Any]
-    ) -> list[list[int]]:
+    def _around(self, model: ModelShape, setup: Setup) -> list[list[int]]:
         """Record the operations before and after attention."""
-        before, after = around_attention(model, setup, work)
+        before, after = around_attention(model, setup, self.work)
         return [self._numbered(before, setup), self._numbered(after, setup)]
 
-    def _attention(
-        self, model: ModelShape, setup: Setup, work: Workload, sizes: dict[str, Any]
-    ) -> list[int]:
+    def _attention(self, model: ModelShape, setup: Setup) -> list[int]:
         """Record the operations of attention."""
-        operations: list[Operation] = []
-        for shape, layers, mark in attention_shapes(model, setup, work, sizes["resident_blocks"]):
-            operations += repeated(attention(shape, setup), layers, mark=mark)
-        return self._numbered(operations, setup)
+        blocks: Any = self._sizes["resident_blocks"]
+        return self._numbered(attention_operations(model, setup, self.work, blocks), setup)
 
-    def _memory(
-        self, model: ModelShape, setup: Setup, work: Workload, sizes: dict[str, Any]
-    ) -> int:
+    def _memory(self, model: ModelShape, setup: Setup) -> int:
         """Record the memory."""
-        given = {name: sizes[name] for name in ("card_bytes", "resident_blocks")}
-        needs = memory(model, setup, work, **given)
-        outputs = [getattr(needs, name) for name in MEMORY]
-        recorder = sizes["card_bytes"].recorder
-        return self.tapes.add(recorder, outputs)
+        given: Any = {name: self._sizes[name] for name in ("card_bytes", "resident_blocks")}
+        needs = memory(model, setup, self.work, **given)
+        return self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
 
     def times(self, gpus: Sequence[Rates]) -> list[list[int | list[int]]]:
         """Record every timing so far: for each GPU the numbers of the tapes.
 
         A time that depends on the group has one for each of ``sizes``, -1 where nothing is sent.
         """
-        found: list[list[int | list[int]]] = [[] for _ in gpus]
         alike: Groups = {}
-        linked = [gpu for gpu in gpus if gpu.gpu.link_bytes_per_s(2) is not None]
+        every = dict(enumerate(gpus))
+        linked = {at: gpu for at, gpu in every.items() if gpu.gpu.link_bytes_per_s(2) is not None}
+        found: list[list[int | list[int]]] = [[] for _ in gpus]
         for timing in self.timings.items:
-            if not timing.grouped:
-                each = timing.tapes(self.tapes, gpus, 1, alike)
-                for times, tape in zip(found, each, strict=True):
-                    times.append(tape)
-                continue
-            by_size = [
-                dict(
-                    zip(map(id, linked), timing.tapes(self.tapes, linked, size, alike), strict=True)
-                )
-                if size > 1
-                else {}
-                for size in self.sizes
-            ]
-            for times, gpu in zip(found, gpus, strict=True):
-                times.append([tapes.get(id(gpu), -1) for tapes in by_size])
+            if timing.grouped:
+                by_size = [
+                    timing.tapes(self.tapes, linked, size, alike) if size > 1 else {}
+                    for size in self.sizes
+                ]
+                for at, times in enumerate(found):
+                    times.append([tapes.get(at, -1) for tapes in by_size])
+            else:
+                tapes = timing.tapes(self.tapes, every, 1, alike)
+                for at, times in enumerate(found):
+                    times.append(tapes[at])
         return found
 
     def _numbered(self, operations: Sequence[Operation], setup: Setup) -> list[int]:
@@ -504,7 +503,5 @@ class Programs:
             )
             for each in ((False, True) if type(low) is Symbol else (low, low))
         )
-        outputs = [*quantities.values(), operation.repeat]
-        recorder = next(each.recorder for each in outputs if isinstance(each, Symbol))
-        tape = self.tapes.add(recorder, outputs)
+        tape = self.tapes.add(self._recorder, [*quantities.values(), operation.repeat])
         return self.operations.place((self.names.place(operation.name), usual, of_low, tape))

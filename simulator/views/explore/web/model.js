@@ -19,6 +19,7 @@ function makeModel(data) {
   ];
   // "Infinity" is a text there.
   const tapes = data.tapes.map((tape) => tape.map(Number));
+  const columns = data.columns.map((column) => column.map(Number));
   const registers = new Float64Array(
     1 + Math.max(...data.structures.map(([variables, code]) => variables + code.length)),
   );
@@ -50,12 +51,15 @@ function makeModel(data) {
       })[name],
   );
 
-  /* Follow a tape from the values of all variables to those of its outputs. */
-  function follow(number, inputs) {
+  /* Follow a tape from the values of all variables to those of its outputs; of some, on a GPU. */
+  function follow(number, inputs, gpu) {
     const tape = tapes[number];
     const [variables, code, outputs] = data.structures[tape[0]];
     const value = (operand) => (operand < 0 ? tape[variables - operand] : registers[operand]);
-    for (let index = 0; index < variables; index += 1) registers[index] = inputs[tape[index + 1]];
+    for (let index = 0; index < variables; index += 1) {
+      const place = tape[index + 1];
+      registers[index] = place < 0 ? columns[-1 - place][gpu] : inputs[place];
+    }
     let next = variables;
     for (let at = 0; at < code.length; next += 1) {
       const opcode = code[at];
@@ -69,28 +73,33 @@ function makeModel(data) {
     return outputs.map(value);
   }
 
-  /* Numbers that code may have decided by: GPUs of the group, and those of formats and the model. */
-  function knownOf(state) {
-    const { choices, numbers, kv_bytes: cached, group_bytes: bytes } = data.models[state.model];
-    const own = numbers[choices.indexOf(state.kv_heads)];
-    const gpus = data.choices.tensor_parallel[state.tensor_parallel];
-    return [gpus, cached[state.kv_dtype], ...own, ...bytes[state.weight_dtype]];
+  /* A model with one of its numbers of KV heads: its sizes, and how it is computed. */
+  function modelOf(state) {
+    const model = data.models[state.model];
+    const at = model.choices.indexOf(state.kv_heads);
+    return { ...model, numbers: model.numbers[at], splits: model.splits[at], ...data.plans[model.plans[at]] };
   }
 
+  /* The values of all variables, in the order of programs.py. */
   function variablesOf(state) {
     const { resident_blocks, memory_bytes: card_bytes } = data.gpus[state.gpu];
+    const { places, numbers, kv_bytes: cached, group_bytes: bytes } = modelOf(state);
     const values = { ...state, resident_blocks, card_bytes };
-    return [...data.variables.map((name) => values[name]), ...knownOf(state)];
+    const gpus = data.choices.tensor_parallel[state.tensor_parallel];
+    const found = [...data.variables.map((name) => values[name]), gpus, cached[state.kv_dtype]];
+    found.push(...bytes[state.weight_dtype]);
+    numbers.forEach((number, at) => {
+      found[places[at]] = number;
+    });
+    return found;
   }
 
   /* Every way to keep and read the context; null if the page has none, or the model cannot. */
   function waysOf(state) {
-    const { choices, plans, splits } = data.models[state.model];
-    const at = choices.indexOf(state.kv_heads);
+    const { splits, ways } = modelOf(state);
     const gpus = data.choices.tensor_parallel[state.tensor_parallel];
-    if (!splits[at].includes(gpus) || (gpus > 1 && !data.gpus[state.gpu].linked)) return null;
-    const plan = data.plans[plans[at]][state.weight_dtype][state.kv_dtype];
-    return plan[state.kernel][state.execution];
+    if (!splits.includes(gpus) || (gpus > 1 && !data.gpus[state.gpu].linked)) return null;
+    return ways[state.weight_dtype][state.kv_dtype][state.kernel][state.execution];
   }
 
   /* What was recorded for models with the numbers of this one: the first whose guards hold. */
@@ -134,7 +143,7 @@ function makeModel(data) {
       const time = Array.isArray(times) ? times[state.tensor_parallel] : times;
       if (time < 0) continue; // a collective, on a single GPU
       const quantities = follow(tape, variables);
-      see(name, quantities.at(-1), timing, quantities, follow(time, quantities), number);
+      see(name, quantities.at(-1), timing, quantities, follow(time, quantities, state.gpu), number);
     }
   }
 
