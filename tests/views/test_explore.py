@@ -63,7 +63,7 @@ def small_menu(scenario: str = "code-sampling-8k") -> Menu:
     return menu(load_scenario(scenario), models=["llama-3.1-8b"], gpus=["h100-sxm", "l4"])
 
 
-def run_script(data: dict[str, Any], states: list[dict[str, Any]], ask: str) -> list[Any]:
+def run_script(data: dict[str, Any], states: list[Any], ask: str) -> list[Any]:
     """Ask the page's script about states, in Node."""
     node = shutil.which("node")
     if node is None:
@@ -142,7 +142,7 @@ def test_the_script_finds_the_limits_that_python_finds() -> None:
 def test_what_is_recorded_is_what_numpy_does() -> None:
     """Every operation of the model's arithmetic, recorded and followed, gives numpy's result."""
     recorder = Recorder()
-    x, y = recorder.variable("x"), recorder.variable("y")
+    x, y = recorder.variable(0), recorder.variable(1)
 
     def formulas(x: Any, y: Any) -> list[Any]:
         return [
@@ -171,7 +171,8 @@ def test_what_is_recorded_is_what_numpy_does() -> None:
 def test_a_known_number_guards_what_it_decided() -> None:
     """A recording notes the branches it took, and follows them for all numbers that pass."""
     recorder = Recorder()
-    x, heads, ranks = recorder.variable("x"), recorder.variable("h", 32), recorder.variable("r", 4)
+    x, heads, ranks = map(recorder.variable, range(3))
+    recorder.suppose({1: 32, 2: 4})
     split = heads // ranks if heads % ranks == 0 else heads / ranks
     cost = x * split
     cost += heads
@@ -184,7 +185,10 @@ def test_a_known_number_guards_what_it_decided() -> None:
     assert tapes.follow(tape, [3.0, counts, sizes])[0][[0, 2]].tolist() == [70.0, 88.0]
     # Lengths, and numbers that Python needs, hold for themselves alone.
     assert list(range(ranks)) == [0, 1, 2, 3]
-    assert recorder.guards[ranks.number][1] == 4
+    assert recorder.guards[ranks.key][1] == 4
+    # Supposing other numbers, nothing is decided yet.
+    recorder.suppose({1: 32, 2: 1})
+    assert (list(range(ranks)), recorder.guards[ranks.key][1], len(recorder.guards)) == ([0], 1, 1)
 
 
 def test_items_are_taken_together_until_they_differ() -> None:
@@ -201,7 +205,7 @@ def test_items_are_taken_together_until_they_differ() -> None:
 
 def test_a_symbol_has_no_value() -> None:
     """Code that decides by a value cannot be recorded, and says so."""
-    x = Recorder().variable("x")
+    x = Recorder().variable(0)
     for use in (bool, float, int, len, hash, lambda symbol: 1 if symbol > 2 else 0):
         with pytest.raises(TypeError, match="a symbol has no value"):
             use(x)
@@ -211,12 +215,22 @@ def test_a_symbol_has_no_value() -> None:
         np.add.reduce(x)
 
 
-def test_variables_come_first() -> None:
-    """A variable made after the first instruction would shift every register."""
-    recorder = Recorder()
-    recorder.variable("x") + 1
-    with pytest.raises(ValueError, match="before the first instruction"):
-        recorder.variable("y")
+def test_gpus_share_a_tape_and_have_columns_of_their_own() -> None:
+    """What differs between GPUs is read from columns, which other tapes read as well."""
+    recorder, tapes = Recorder(), Tapes()
+    x = recorder.variable(0)
+    rates = np.array([2.0, 4.0])
+    first = tapes.add(recorder, [x / rates, 3 * x], gpus=(0, 2))
+    second = tapes.add(recorder, [rates - x], gpus=(0, 2))
+    assert tapes.columns.items == [(2, 0, 4)]
+    written = {
+        "structures": tapes.structures.items,
+        "tapes": tapes.tapes.items,
+        "columns": tapes.columns.items,
+    }
+    data = page_data(small_menu()) | written
+    ask = f"(gpu) => [...engine.follow({first}, [8], gpu), ...engine.follow({second}, [8], gpu)]"
+    assert run_script(data, [0, 2], ask) == [[4, 24, -6], [2, 24, -4]]
 
 
 def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
