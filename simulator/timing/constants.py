@@ -967,11 +967,8 @@ _KEPT: dict[tuple[int, ConstantsChoice, tuple[Variant, ...]], Rates] = {}
 def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Variant, ...]) -> Rates:
     """Look up every constant, and convert them to rates and times in base units."""
     search = _Search(gpu, choice)
-    plain = rates(gpu, choice).constants if variants else {}
-    constants = {
-        key: plain[key] if variants and search.alike(key, variants) else search.find(key, variants)
-        for key in KEYS
-    }
+    plain = dict(rates(gpu, choice).constants) if variants else {}
+    constants = plain | {key: search.find(key, variants) for key in search.own(variants)}
     constants[_TILE_RATE] = _tile_rate(search, constants[_TILE_RATE], variants)
     fitted = any(constant.origin == "fitted" for constant in constants.values())
 
@@ -1047,12 +1044,10 @@ class _Search:
             raise ProfileError(f"no value for the constant {key.name}")
         return self._within_measured(key, variants, found)
 
-    def alike(self, key: Key, variants: tuple[Variant, ...]) -> bool:
-        """Return whether variants are known to have no constant of their own, as most have none."""
-        if self._fitted or key.name == "flops_fraction":
-            return False
-        architecture = self.gpu.architecture
-        return _first_carried(architecture, key, variants) == _first_carried(architecture, key, ())
+    def own(self, variants: tuple[Variant, ...]) -> Sequence[Key]:
+        """Return the constants that variants may have of their own; most are not among them."""
+        known = variants and not self._fitted
+        return _carried_apart(self.gpu.architecture, variants) if known else KEYS
 
     def _within_measured(self, key: Key, variants: Sequence[Variant], found: Constant) -> Constant:
         """Return a matrix rate: a carried one, or the largest measured on the card if smaller."""
@@ -1123,6 +1118,17 @@ def _first_carried(
     places = _searched(key, variants, frozenset())
     found = (_entry(architecture, keys, general) for own, keys, general in places if not own)
     return next(filter(None, found), None)
+
+
+@cache
+def _carried_apart(architecture: str, variants: tuple[Variant, ...]) -> list[Key]:
+    """Return the constants that variants change on GPUs without constants of their own."""
+    return [
+        key
+        for key in KEYS
+        if key.name == "flops_fraction"
+        or _first_carried(architecture, key, variants) != _first_carried(architecture, key, ())
+    ]
 
 
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:

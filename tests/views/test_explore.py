@@ -242,8 +242,8 @@ def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
     kernel, execution = (
         data["choices"][name].index(data["start"][name]) for name in ("kernel", "execution")
     )
-    for caches in data["plans"][model["plans"][0]]["ways"]:
-        ways = [cache[kernel][execution] for cache in caches]
+    for kernels in data["plans"][model["plans"][0]]["ways"]:
+        ways = kernels[kernel][execution]
         usual, same, low = ([form[:3] for way in each for form in way] for each in ways)
         assert usual == same == low
         assert {len(data["recordings"][part]) for form in usual for part in form} == {1}
@@ -336,9 +336,13 @@ def test_a_kernel_without_a_form_for_the_cache_is_not_offered() -> None:
     offer = menu(load_scenario("mla-deepseek-v3"), models=["deepseek-v3"], gpus=["h100-sxm"])
     data = page_data(offer)
     start = data["choices"]["weight_dtype"].index(data["start"]["weight_dtype"])
-    programs = data["plans"][data["models"][0]["plans"][0]]["ways"][start][0]
+    programs = data["plans"][data["models"][0]["plans"][0]]["ways"][start]
     kernels = data["choices"]["kernel"]
-    runnable = [name for name, kernel in zip(kernels, programs, strict=True) if all(kernel)]
+    runnable = [
+        name
+        for name, executions in zip(kernels, programs, strict=True)
+        if all(caches[0] for caches in executions)
+    ]
     assert runnable == ["ideal", "flash", "einsum"]
 
 

@@ -98,6 +98,15 @@ class Intervals:
     ratios: dict[str, int] = field(default_factory=dict)
     _errors: list[Uncertainty] = field(default_factory=list)
 
+    @property
+    def spreads(self) -> dict[tuple[Family, Dtype], None]:
+        """Kinds of kernels, with their formats, whose spreads the intervals need."""
+        return {
+            pair: None
+            for place, formats in self.known.items
+            for pair in zip(self.structures.items[place].families, formats, strict=True)
+        }
+
     def add(self, setup: Setup, kinds: Mapping[Family, tuple[bool, bool]], *, peak: bool) -> int:
         """Record the interval of a step, and return its number.
 

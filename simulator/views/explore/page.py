@@ -3,7 +3,7 @@
 import gc
 import html
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from itertools import chain, product
 from string import Template
@@ -17,7 +17,7 @@ from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.counts.operation import PARTS, part_of
-from simulator.inputs.dtypes import Dtype, is_low_precision
+from simulator.inputs.dtypes import Dtype, KvDtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, Workload
@@ -31,9 +31,10 @@ from simulator.views.explore.programs import (
     MEMORY,
     TIMES,
     VARIABLES,
+    Architecture,
+    Met,
     Programs,
     group_bytes,
-    shape_of,
 )
 from simulator.views.explore.symbol import OPCODES
 from simulator.views.explore.tape import Unique
@@ -54,8 +55,6 @@ SCRIPTS = (
     "page.js",
 )
 
-# What a model has in common with those of its architecture, and its numbers.
-_Shape = tuple[tuple[Any, ...], list[float]]
 # A model's question under every format of weights, and of the cache.
 _Asked = list[list[tuple[Setup, Workload]]]
 # What is around attention, attention, memory and interval, of each form of each way to keep and
@@ -89,11 +88,16 @@ def page_data(offer: Menu) -> dict[str, Any]:
         sizes=offer.choices["tensor_parallel"],
         kv_bytes=sorted({setup.kv_bytes for rows in asked for setup, _ in rows[0]}),
     )
-    shapes = _meet(programs, offer, asked)
+    # The programs know all models before anything is recorded.
+    weights = [[row[0][0].weights for row in question] for question in asked]
+    met = [
+        [programs.meet(variant, formats) for variant in entry.variants]
+        for entry, formats in zip(offer.models, weights, strict=True)
+    ]
     plans: dict[Any, Any] = {}
     models = [
-        _model(programs, plans, offer, entry, formats, met)
-        for entry, formats, met in zip(offer.models, asked, shapes, strict=True)
+        _model(programs, plans, offer, entry, question, known)
+        for entry, question, known in zip(offer.models, asked, met, strict=True)
     ]
     times = programs.times(offer.gpus)
     texts: Unique[str] = Unique()
@@ -171,39 +175,25 @@ def _formats(offer: Menu, model: ModelShape) -> _Asked:
     return [[offer.asks(model, one, other) for other in caches] for one in weights]
 
 
-def _meet(programs: Programs, offer: Menu, asked: list[_Asked]) -> list[list[_Shape]]:
-    """Let the programs know all models before anything is recorded; return their shapes."""
-    found = []
-    for entry, question in zip(offer.models, asked, strict=True):
-        formats = [setup.weights for (setup, _), *_ in question]
-        found.append([shape_of(variant) for variant in entry.variants])
-        for variant, (shape, numbers) in zip(entry.variants, found[-1], strict=True):
-            sizes = [*product(programs.splits(variant), programs.kv_bytes)]
-            rows = dict.fromkeys((*size, *numbers) for size in sizes)
-            for each in formats:
-                for architecture in programs.architectures(variant, shape, each):
-                    architecture.known |= rows
-    return found
-
-
 def _model(
     programs: Programs,
     plans: dict[Any, Any],
     offer: Menu,
     entry: ModelEntry,
-    formats: _Asked,
-    shapes: list[_Shape],
+    asked: _Asked,
+    met: list[Met],
 ) -> dict[str, Any]:
     """Return a model of the menu, and add to ``plans`` how its architectures are computed."""
     model = entry.model
-    dtypes = [str(row[0][0].weights) for row in formats]
-    kv_dtypes = [setup.kv_dtype for setup, _ in formats[0]]
+    setups = [setup for setup, _ in asked[0]]
+    kv_dtypes = tuple(setup.kv_dtype for setup in setups)
+    weights = [row[0][0].weights for row in asked]
     studied = model.name in offer.studied
     places = []
-    for variant, (shape, _) in zip(entry.variants, shapes, strict=True):
-        key = shape, tuple(row[0][0].weights for row in formats), tuple(kv_dtypes), studied
+    for variant, known in zip(entry.variants, met, strict=True):
+        key = *map(id, chain(*known.architectures)), kv_dtypes, studied
         if key not in plans:
-            plans[key] = _plan(programs, offer, variant, shape, formats, studied=studied)
+            plans[key] = _plan(programs, offer, variant, asked, known, studied=studied)
         places.append(list(plans).index(key))
     return {
         "name": model.name,
@@ -213,69 +203,65 @@ def _model(
         "phrases": [model_phrase(variant) for variant in entry.variants],
         "most_tokens": model.max_context_tokens,
         "notes": model_notes(model),
-        "dtypes": dtypes,
+        "dtypes": [str(each) for each in weights],
         "kv_dtypes": kv_dtypes,
-        "kv_bytes": [setup.kv_bytes for setup, _ in formats[0]],
-        "kv_low": [is_low_precision(setup.kv_bytes) for setup, _ in formats[0]],
-        "splits": [programs.splits(variant) for variant in entry.variants],
-        "numbers": [numbers for _, numbers in shapes],
-        "group_bytes": [group_bytes(row[0][0].weights) for row in formats],
+        "kv_bytes": [setup.kv_bytes for setup in setups],
+        "kv_low": [is_low_precision(setup.kv_bytes) for setup in setups],
+        "splits": [known.splits for known in met],
+        "numbers": [known.numbers for known in met],
+        "group_bytes": [group_bytes(each) for each in weights],
         "plans": places,
     }
 
 
 def _plan(
-    programs: Programs,
-    offer: Menu,
-    model: ModelShape,
-    shape: Hashable,
-    formats: _Asked,
-    *,
-    studied: bool,
+    programs: Programs, offer: Menu, model: ModelShape, asked: _Asked, met: Met, *, studied: bool
 ) -> dict[str, Any]:
     """Record a model: where its numbers go, and its ways.
 
-    These are by formats of weights and cache, kernel and execution; what cannot run is None.
+    These are by format of weights, kernel, execution and format of the cache; what cannot run is
+    None.
     """
     start = [offer.choices[name].index(offer.start[name]) for name in ("weight_dtype", "kv_dtype")]
+    peak = offer.gpus[0].choice == "peak"
 
-    def ways(at: list[int], kernel: str, execution: Execution) -> _Ways | None:
+    def ways(weight: int, kernel: str, execution: Execution) -> list[_Ways | None]:
         usual = (kernel, execution) == (offer.start["kernel"], offer.start["execution"])
-        if not usual and not (studied and at == start):
-            return None
-        setup, work = formats[at[0]][at[1]]
-        asked = setup.but(kernel=kernel, execution=execution)
-        return _ways(programs, offer, model, shape, asked, work)
+        offered = [usual or (studied and [weight, at] == start) for at in range(len(asked[weight]))]
+        setup, work = asked[weight][0]
+        setup = setup.but(kernel=kernel, execution=execution)
+        if not any(offered) or not offer.forms(model, setup, work):
+            return [None] * len(offered)
+        parts = _parts(programs, offer, model, met.architectures[weight], setup, work)
+        return [
+            _ways(programs, parts, cached.kv_dtype, peak=peak) if each else None
+            for each, (cached, _) in zip(offered, asked[weight], strict=True)
+        ]
 
     recorded = [
         [
-            [
-                [ways([one, other], kernel, execution) for execution in offer.choices["execution"]]
-                for kernel in offer.choices["kernel"]
-            ]
-            for other in range(len(row))
+            [ways(weight, kernel, execution) for execution in offer.choices["execution"]]
+            for kernel in offer.choices["kernel"]
         ]
-        for one, row in enumerate(formats)
+        for weight in range(len(asked))
     ]
-    architecture, _ = programs.architectures(model, shape, formats[0][0][0].weights)
-    return {"places": architecture.places[2:], "ways": recorded}
+    return {"places": met.places, "ways": recorded}
 
 
-def _ways(
+def _parts(
     programs: Programs,
     offer: Menu,
     model: ModelShape,
-    shape: Hashable,
+    architectures: tuple[Architecture, Architecture],
     setup: Setup,
     work: Workload,
-) -> _Ways | None:
-    """Record every way to keep and read the context."""
-    ways: _Ways = []
-    peak = offer.gpus[0].choice == "peak"
-    formatted, plain = programs.architectures(model, shape, setup.weights)
+) -> list[list[tuple[Setup, tuple[int, int, int]]]]:
+    """Record the forms of every way to keep and read the context, but for their intervals."""
+    formatted, plain = architectures
+    ways: list[list[tuple[Setup, tuple[int, int, int]]]] = []
     for attention, layout in [*(("standard", each) for each in offer.layouts), ("bifurcated", "")]:
-        asked = setup.but(kv_layout=layout or "shared", attention=attention)
         forms = []
+        asked = setup.but(kv_layout=layout or "shared", attention=attention)
         for form in offer.forms(model, asked, work):
             # Around attention, only the projections of a latent cache depend on how it is read.
             rest = (
@@ -285,12 +271,31 @@ def _ways(
             )
             around = programs.record("around", formatted, rest)
             attends = programs.record("attention", plain, form)
-            kinds = programs.kinds_of(around, attends)
-            held = programs.record("memory", plain, form)
-            forms.append((around, attends, held, programs.intervals.add(form, kinds, peak=peak)))
-        if not forms:
-            return None
+            forms.append((form, (around, attends, programs.record("memory", plain, form))))
         ways.append(forms)
+    return ways
+
+
+def _ways(
+    programs: Programs,
+    parts: list[list[tuple[Setup, tuple[int, int, int]]]],
+    kv_dtype: KvDtype,
+    *,
+    peak: bool,
+) -> _Ways:
+    """Add the intervals under a format of the cache."""
+    ways = [
+        [
+            (
+                *each,
+                programs.intervals.add(
+                    form.but(kv_dtype=kv_dtype), programs.kinds_of(*each[:2]), peak=peak
+                ),
+            )
+            for form, each in forms
+        ]
+        for forms in parts
+    ]
     *standard, bifurcated = ways
     for first, second in product(chain.from_iterable(standard), bifurcated):
         programs.intervals.add_ratio(first[-1], second[-1])
@@ -343,13 +348,9 @@ def _gpu(
 def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:
     """Return a GPU's spreads by kind of kernel and format."""
     found: dict[Family, dict[Dtype, list[float]]] = {}
-    for place, formats in programs.intervals.known.items:
-        families = programs.intervals.structures.items[place].families
-        for family, dtype in zip(families, formats, strict=True):
-            of_kind = found.setdefault(family, {})
-            if dtype not in of_kind:
-                item = spread_of(gpu_rates, family, dtype)
-                of_kind[dtype] = [getattr(item, name) for name in SPREAD]
+    for family, dtype in programs.intervals.spreads:
+        item = spread_of(gpu_rates, family, dtype)
+        found.setdefault(family, {})[dtype] = [getattr(item, name) for name in SPREAD]
     return found
 
 

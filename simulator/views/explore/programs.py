@@ -5,13 +5,13 @@ is recorded once for all models of an architecture, and timed once for all GPUs 
 model treats alike.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
-from itertools import count
+from itertools import count, product
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import PrivateAttr
@@ -35,7 +35,7 @@ from simulator.views.explore.intervals import STORED, Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
-# Variables from the page's sliders and from its GPU. Then come the GPUs of the group, the bytes of a
+# Variables from the page's sliders and from its GPU. Then come the GPUs of the group, bytes of a
 # cached value and of a weight of each group of tensors, and the numbers of models by their paths.
 VARIABLES = (
     "samples",
@@ -71,15 +71,15 @@ TIMES = (
 
 # What a page varies of a setup, besides formats and the size of the group.
 HOW = ("attention", "kernel", "kv_layout", "execution", "latent_form")
-# The fields of an operation that determine the time of one call. Those of type int and bool are
-# settings, and no quantities.
-_TIMED = [
-    item
+# The fields of an operation that determine the time of one call, with their defaults. Those of type
+# int and bool are settings, and no quantities.
+_TIMED = {
+    item.name: (item.default, item.type if item.type in (int, bool) else None)
     for item in fields(Operation)
     if item.name not in ("name", "within", "repeat", "ranks", "low_precision_cache")
-]
+}
 _NAMES = count()
-_FIELDS = attrgetter(*(item.name for item in _TIMED))
+_FIELDS = attrgetter(*_TIMED)
 # Fields of a model that no formula reads, and its formats, which the page's menus choose.
 _TOLD = frozenset({"name", "source", "notes", "max_context_tokens", "weights", "kv_dtype"})
 
@@ -136,8 +136,7 @@ def group_bytes(formats: WeightFormats) -> list[float]:
     return [formats.of(group).bytes for group in TENSOR_GROUPS]
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """One way to time an operation.
 
     Attributes
@@ -269,6 +268,29 @@ class Architecture:
         return model
 
 
+@dataclass(frozen=True)
+class Met:
+    """A model that the programs know.
+
+    Attributes
+    ----------
+    numbers, splits
+        Its numbers, of :func:`shape_of`, and the sizes of a group that can split its heads.
+    architectures
+        For each of the formats that its weights may have: its architecture, and the one for what
+        has no products, in the format of activations.
+    """
+
+    numbers: list[float]
+    splits: list[int]
+    architectures: list[tuple[Architecture, Architecture]]
+
+    @property
+    def places(self) -> list[int]:
+        """The variables of its numbers."""
+        return self.architectures[0][0].places[2:]
+
+
 # A recording for some models: the tape of its guards, what they have to be, and what was recorded;
 # None is what cannot run.
 Recording = tuple[int | None, list[float], Any]
@@ -309,6 +331,7 @@ class Programs:
     intervals: Intervals = field(init=False)
     _recorder: Recorder = field(default_factory=Recorder)
     _paths: Unique[str] = field(default_factory=Unique)
+    _shapes: Unique[tuple[Any, ...]] = field(default_factory=Unique)
     _architectures: dict[Any, Architecture] = field(default_factory=dict)
     _places: dict[Any, int] = field(default_factory=dict)
 
@@ -318,27 +341,31 @@ class Programs:
         self._sizes = {name: self._recorder.variable(at) for at, name in enumerate(VARIABLES)}
         self.work = self.work.but(**{name: self._sizes[name] for name in self.moved})
 
-    def architectures(
-        self, model: ModelShape, shape: Hashable, formats: WeightFormats
-    ) -> tuple[Architecture, Architecture]:
-        """Return a model's architecture with its formats, and without, for what has no products.
+    def meet(self, model: ModelShape, weights: Sequence[WeightFormats]) -> Met:
+        """Take note of a model that recordings have to serve.
 
         Parameters
         ----------
-        model, shape, formats
-            The model, its :func:`shape_of`, and the formats of its weights.
+        model, weights
+            The model, and the formats that its weights may have.
         """
-        told = tuple(
-            (formats.of(each).dtype, formats.of(each).multiplied) for each in TENSOR_GROUPS
-        )
-        plain: tuple[tuple[Dtype, Dtype | None], ...] = ((formats.base, None),) * len(told)
-        found = []
-        for each in (told, plain):
-            key = shape, formats.base, each
-            if key not in self._architectures:
-                self._architectures[key] = self._architecture(model, formats.base, each)
-            found.append(self._architectures[key])
-        return found[0], found[1]
+        shape, numbers = shape_of(model)
+        place = self._shapes.place(shape)
+        splits = self._splits(model)
+        rows = dict.fromkeys((*size, *numbers) for size in product(splits, self.kv_bytes))
+        pairs = []
+        for formats in weights:
+            told = tuple((each.dtype, each.multiplied) for each in map(formats.of, TENSOR_GROUPS))
+            plain: tuple[tuple[Dtype, Dtype | None], ...] = ((formats.base, None),) * len(told)
+            pair = []
+            for each in (told, plain):
+                key = place, formats.base, each
+                if key not in self._architectures:
+                    self._architectures[key] = self._architecture(model, formats.base, each)
+                self._architectures[key].known |= rows
+                pair.append(self._architectures[key])
+            pairs.append((pair[0], pair[1]))
+        return Met(numbers, splits, pairs)
 
     def _architecture(
         self, model: ModelShape, base: Dtype, formats: tuple[tuple[Dtype, Dtype | None], ...]
@@ -361,7 +388,7 @@ class Programs:
         weights = WeightFormats.model_construct(base=base, **groups)
         return Architecture(_replaced(model, variable), weights, places)
 
-    def splits(self, model: ModelShape) -> list[int]:
+    def _splits(self, model: ModelShape) -> list[int]:
         """Return the sizes of a group over which the heads of a model can be split."""
         found = []
         for size in self.sizes:
@@ -479,29 +506,24 @@ class Programs:
         """Record one operation, and return its number."""
         quantities: dict[str, Any] = {}
         settings: list[tuple[str, Any]] = []
-        for item, found in zip(_TIMED, _FIELDS(operation), strict=True):
+        for (name, (default, kind)), found in zip(_TIMED.items(), _FIELDS(operation), strict=True):
             value: Any = found
-            if value is item.default and not value:
+            if value is default and not value:
                 continue  # as most fields are
-            if item.type in (int, bool):
-                value = item.type(value)
+            if kind is not None:
+                value = kind(value)
             elif type(value) is Symbol or (isinstance(value, (int, float)) and value):
-                quantities[item.name] = value
+                quantities[name] = value
                 continue
-            if value != item.default:
-                settings.append((item.name, value))
+            if value != default:
+                settings.append((name, value))
+        timing = Timing(
+            execution, (*settings,), (*quantities,), isinstance(operation.ranks, Symbol)
+        )
         # Whether the cache has few bits is nothing to decide here: there is a timing for each.
         low: Any = operation.low_precision_cache
-        usual, of_low = (
-            self.timings.place(
-                Timing(
-                    execution=execution,
-                    settings=(*settings, ("low_precision_cache", True)) if each else (*settings,),
-                    used=tuple(quantities),
-                    grouped=isinstance(operation.ranks, Symbol),
-                )
-            )
-            for each in ((False, True) if type(low) is Symbol else (low, low))
-        )
+        few = timing._replace(settings=(*settings, ("low_precision_cache", True)))
+        usual = self.timings.place(few if low is True else timing)
+        of_low = usual if low is False else self.timings.place(few)
         tape = self.tapes.add(self._recorder, [*quantities.values(), operation.repeat])
         return self.operations.place((self.names.place(operation.name), usual, of_low, tape))

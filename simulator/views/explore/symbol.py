@@ -9,7 +9,7 @@ on it: the recording notes what was decided as a guard, and holds for all number
 guards. So one recording serves every model of the same architecture.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 

@@ -74,17 +74,19 @@ class Tapes:
     def _pack(self, outputs: Sequence[Any], gpus: tuple[int, ...]) -> int:
         """Write a new tape."""
         read, needed = _needed(outputs)
-        registers = {key: at for at, key in enumerate((*read, *(each.key for each in needed)))}
+        registers = {key: at for at, key in enumerate((*read, *needed))}
         constants: list[Any] = []
 
         def place(value: Any) -> int:
+            if type(value) is Symbol:
+                return registers[value.key]
             if isinstance(value, np.ndarray):
-                return registers[key_of(value)]
+                return registers[value.tobytes()]
             constants.append(value)
             return -len(constants)
 
         code: list[int] = []
-        for each in needed:
+        for each in needed.values():
             code += (each.code, *map(place, each.operands))
         structure = len(read), tuple(code), tuple(map(place, outputs))
         variables = [
@@ -132,30 +134,30 @@ class _Where:
 _FUNCTIONS: list[Any] = [_Where() if name == "where" else getattr(np, name) for name in OPCODES]
 
 
-def _needed(outputs: Sequence[Any]) -> tuple[dict[Any, Any], list[Symbol]]:
-    """Return what outputs are computed from, variables and columns by their keys, and how.
+def _needed(outputs: Sequence[Any]) -> tuple[dict[Any, Any], dict[Any, Symbol]]:
+    """Return by their keys the variables and columns that outputs are computed from, and how.
 
     The order depends on the computation alone, not on what was recorded before it: operands come
     before what is computed of them.
     """
     read: dict[Any, Any] = {}
-    needed: list[Symbol] = []
-    seen: set[Any] = set()
-    waiting = [(each, False) for each in reversed(outputs)]
+    needed: dict[Any, Symbol] = {}
+    begun: set[Any] = set()
+    waiting = list(reversed(outputs))
     while waiting:
-        item, ready = waiting.pop()
-        if ready:
-            needed.append(item)
-        elif isinstance(item, np.ndarray):
-            key = key_of(item)
-            if key in seen:
-                continue
-            seen.add(key)
-            if type(item) is not Symbol or item.code == VARIABLE:
-                read[key] = item
-            else:
-                waiting.append((item, True))
-                waiting += [(each, False) for each in reversed(item.operands)]
+        item = waiting.pop()
+        if type(item) is not Symbol:
+            if isinstance(item, np.ndarray):
+                read[item.tobytes()] = item
+        elif item.code == VARIABLE:
+            read[item.key] = item
+        elif item.key not in begun:
+            # It comes again when its operands are done.
+            begun.add(item.key)
+            waiting.append(item)
+            waiting += reversed(item.operands)
+        else:
+            needed.setdefault(item.key, item)
     return read, needed
 
 

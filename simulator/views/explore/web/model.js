@@ -99,7 +99,7 @@ function makeModel(data) {
     const { splits, ways } = modelOf(state);
     const gpus = data.choices.tensor_parallel[state.tensor_parallel];
     if (!splits.includes(gpus) || (gpus > 1 && !data.gpus[state.gpu].linked)) return null;
-    return ways[state.weight_dtype][state.kv_dtype][state.kernel][state.execution];
+    return ways[state.weight_dtype][state.kernel][state.execution][state.kv_dtype];
   }
 
   /* What was recorded for models with the numbers of this one: the first whose guards hold. */
