@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.resources import files
+from itertools import chain
 from math import inf
 from typing import Any, Literal, NamedTuple, cast
 
@@ -1046,8 +1047,14 @@ class _Search:
 
     def own(self, variants: tuple[Variant, ...]) -> Sequence[Key]:
         """Return the constants that variants may have of their own; most are not among them."""
-        known = variants and not self._fitted
-        return _carried_apart(self.gpu.architecture, variants) if known else KEYS
+        if not variants:
+            return KEYS
+        known = _of_variants(self._fitted, variants) | _carried_keys(variants)
+        return [
+            key
+            for key in KEYS
+            if key.name == "flops_fraction" or not known.isdisjoint(_lineage(key))
+        ]
 
     def _within_measured(self, key: Key, variants: Sequence[Variant], found: Constant) -> Constant:
         """Return a matrix rate: a carried one, or the largest measured on the card if smaller."""
@@ -1120,15 +1127,25 @@ def _first_carried(
     return next(filter(None, found), None)
 
 
+def _of_variants(keys: Iterable[Key], variants: tuple[Variant, ...]) -> set[Key]:
+    """Return the constants, without variant, that are among some keys for one of the variants."""
+    return {key.of(GENERAL) for key in keys if (key.library, key.precision) in variants}
+
+
 @cache
-def _carried_apart(architecture: str, variants: tuple[Variant, ...]) -> list[Key]:
-    """Return the constants that variants change on GPUs without constants of their own."""
-    return [
-        key
-        for key in KEYS
-        if key.name == "flops_fraction"
-        or _first_carried(architecture, key, variants) != _first_carried(architecture, key, ())
-    ]
+def _carried_keys(variants: tuple[Variant, ...]) -> set[Key]:
+    """Return the constants that variants have on some other GPU."""
+    tables = shipped(libraries=any(variant.library for variant in variants))
+    return _of_variants(chain(tables.default, *tables.architectures.values()), variants)
+
+
+@cache
+def _lineage(key: Key) -> list[Key]:
+    """Return a constant and those of the kinds of operation that stand in for its own."""
+    if key.kind not in KIN:
+        return [key]
+    kind = KIN[key.kind] if CONSTANTS[key.name].by_kind else None
+    return [key, *_lineage(key._replace(kind=kind))]
 
 
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:
