@@ -78,7 +78,7 @@ def _runs(data: dict[str, Any], state: dict[str, int]) -> bool:
     if size not in model["splits"][at] or (size > 1 and not data["gpus"][state["gpu"]]["linked"]):
         return False
     ways = data["plans"][model["plans"][at]]["ways"][state["weight_dtype"]][state["kernel"]]
-    return ways[state["execution"]][state["kv_dtype"]] is not None
+    return ways[state["execution"]] is not None
 
 
 def covering(data: dict[str, Any], states: list[dict[str, int]]) -> list[dict[str, int]]:
@@ -92,7 +92,7 @@ def covering(data: dict[str, Any], states: list[dict[str, int]]) -> list[dict[st
     for state in states:
         model = data["models"][state["model"]]
         plan = data["plans"][model["plans"][model["choices"].index(state["kv_heads"])]]["ways"]
-        ways = plan[state["weight_dtype"]][state["kernel"]][state["execution"]][state["kv_dtype"]]
+        ways = plan[state["weight_dtype"]][state["kernel"]][state["execution"]]
         size = state["tensor_parallel"]
         pieces = {(part, size > 0) for way in ways for form in way for part in form}
         pieces |= {("gpu", state["gpu"], state["weight_dtype"], state["kv_dtype"], size)}

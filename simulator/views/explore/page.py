@@ -17,12 +17,12 @@ from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.counts.operation import PARTS, part_of
-from simulator.inputs.dtypes import Dtype, KvDtype, is_low_precision
+from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, Workload
 from simulator.timing.constants import Rates
-from simulator.timing.interval import FAMILY, Family, spread_of, unknown_regime
+from simulator.timing.interval import FAMILIES, FAMILY, Family, format_of, spread_of, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
 from simulator.views.explore.intervals import SPREAD
@@ -147,8 +147,8 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "gpus": gpus,
         "texts": texts.items,
         "families": FAMILY,
-        "intervals": intervals.known.items,
-        "interval_families": [each.families for each in intervals.structures.items],
+        "formats": [dict(zip(FAMILIES, each, strict=True)) for each in intervals.formats.items],
+        "intervals": [each.families for each in intervals.structures.items],
         "interval_tapes": intervals.recorded,
         "ratios": intervals.ratios,
         "names": programs.names.items,
@@ -184,7 +184,7 @@ def _model(
     met: list[Met],
 ) -> dict[str, Any]:
     """Return a model of the menu, and add to ``plans`` how its architectures are computed."""
-    model = entry.model
+    model, formats = entry.model, programs.intervals.formats
     setups = [setup for setup, _ in asked[0]]
     kv_dtypes = tuple(setup.kv_dtype for setup in setups)
     weights = [row[0][0].weights for row in asked]
@@ -210,6 +210,14 @@ def _model(
         "splits": [known.splits for known in met],
         "numbers": [known.numbers for known in met],
         "group_bytes": [group_bytes(each) for each in weights],
+        # By format of weights and of the cache: the format of each kind of kernel, for its spread.
+        "formats": [
+            [
+                formats.place(tuple(format_of(family, setup) for family in FAMILIES))
+                for setup, _ in row
+            ]
+            for row in asked
+        ],
         "plans": places,
     }
 
@@ -217,26 +225,19 @@ def _model(
 def _plan(
     programs: Programs, offer: Menu, model: ModelShape, asked: _Asked, met: Met, *, studied: bool
 ) -> dict[str, Any]:
-    """Record a model: where its numbers go, and its ways.
+    """Record a model: where its numbers go; and its ways by format of weights, kernel, execution.
 
-    These are by format of weights, kernel, execution and format of the cache; what cannot run is
-    None.
+    What is not offered is None.
     """
-    start = [offer.choices[name].index(offer.start[name]) for name in ("weight_dtype", "kv_dtype")]
-    peak = offer.gpus[0].choice == "peak"
+    start = tuple(offer.start[name] for name in ("kernel", "execution"))
+    at_start = offer.choices["weight_dtype"].index(offer.start["weight_dtype"])
 
-    def ways(weight: int, kernel: str, execution: Execution) -> list[_Ways | None]:
-        usual = (kernel, execution) == (offer.start["kernel"], offer.start["execution"])
-        offered = [usual or (studied and [weight, at] == start) for at in range(len(asked[weight]))]
+    def ways(weight: int, kernel: str, execution: Execution) -> _Ways | None:
+        if (kernel, execution) != start and not (studied and weight == at_start):
+            return None
         setup, work = asked[weight][0]
         setup = setup.but(kernel=kernel, execution=execution)
-        if not any(offered) or not offer.forms(model, setup, work):
-            return [None] * len(offered)
-        parts = _parts(programs, offer, model, met.architectures[weight], setup, work)
-        return [
-            _ways(programs, parts, cached.kv_dtype, peak=peak) if each else None
-            for each, (cached, _) in zip(offered, asked[weight], strict=True)
-        ]
+        return _ways(programs, offer, model, met.architectures[weight], setup, work)
 
     recorded = [
         [
@@ -248,17 +249,17 @@ def _plan(
     return {"places": met.places, "ways": recorded}
 
 
-def _parts(
+def _ways(
     programs: Programs,
     offer: Menu,
     model: ModelShape,
     architectures: tuple[Architecture, Architecture],
     setup: Setup,
     work: Workload,
-) -> list[list[tuple[Setup, tuple[int, int, int]]]]:
-    """Record the forms of every way to keep and read the context, but for their intervals."""
+) -> _Ways | None:
+    """Record every way to keep and read the context; None if it cannot run."""
     formatted, plain = architectures
-    ways: list[list[tuple[Setup, tuple[int, int, int]]]] = []
+    ways: _Ways = []
     for attention, layout in [*(("standard", each) for each in offer.layouts), ("bifurcated", "")]:
         forms = []
         asked = setup.but(kv_layout=layout or "shared", attention=attention)
@@ -271,31 +272,14 @@ def _parts(
             )
             around = programs.record("around", formatted, rest)
             attends = programs.record("attention", plain, form)
-            forms.append((form, (around, attends, programs.record("memory", plain, form))))
-        ways.append(forms)
-    return ways
-
-
-def _ways(
-    programs: Programs,
-    parts: list[list[tuple[Setup, tuple[int, int, int]]]],
-    kv_dtype: KvDtype,
-    *,
-    peak: bool,
-) -> _Ways:
-    """Add the intervals under a format of the cache."""
-    ways = [
-        [
-            (
-                *each,
-                programs.intervals.add(
-                    form.but(kv_dtype=kv_dtype), programs.kinds_of(*each[:2]), peak=peak
-                ),
+            held = programs.record("memory", plain, form)
+            interval = programs.intervals.add(
+                form, programs.kinds_of(around, attends), peak=offer.gpus[0].choice == "peak"
             )
-            for form, each in forms
-        ]
-        for forms in parts
-    ]
+            forms.append((around, attends, held, interval))
+        if not forms:
+            return None
+        ways.append(forms)
     *standard, bifurcated = ways
     for first, second in product(chain.from_iterable(standard), bifurcated):
         programs.intervals.add_ratio(first[-1], second[-1])
@@ -348,9 +332,11 @@ def _gpu(
 def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:
     """Return a GPU's spreads by kind of kernel and format."""
     found: dict[Family, dict[Dtype, list[float]]] = {}
-    for family, dtype in programs.intervals.spreads:
-        item = spread_of(gpu_rates, family, dtype)
-        found.setdefault(family, {})[dtype] = [getattr(item, name) for name in SPREAD]
+    for family, dtypes in programs.intervals.spreads.items():
+        spreads = {dtype: spread_of(gpu_rates, family, dtype) for dtype in dtypes}
+        found[family] = {
+            dtype: [getattr(spread, name) for name in SPREAD] for dtype, spread in spreads.items()
+        }
     return found
 
 

@@ -99,7 +99,7 @@ function makeModel(data) {
     const { splits, ways } = modelOf(state);
     const gpus = data.choices.tensor_parallel[state.tensor_parallel];
     if (!splits.includes(gpus) || (gpus > 1 && !data.gpus[state.gpu].linked)) return null;
-    return ways[state.weight_dtype][state.kernel][state.execution][state.kv_dtype];
+    return ways[state.weight_dtype][state.kernel][state.execution];
   }
 
   /* What was recorded for models with the numbers of this one: the first whose guards hold. */
@@ -236,13 +236,14 @@ function makeModel(data) {
   }
 
   /* Between which times a step lies, and the errors that make it so. */
-  function interval(state, way, number, spent, families) {
-    const [structure, formats] = data.intervals[number];
+  function interval(state, way, structure, spent, families) {
+    const { formats } = data.models[state.model];
+    const dtypes = data.formats[formats[state.weight_dtype][state.kv_dtype]];
     const inputs = [...spent];
-    data.interval_families[structure].forEach((family, index) => {
-      const spread = data.gpus[state.gpu].spreads[family][formats[index]];
+    for (const family of data.intervals[structure]) {
+      const spread = data.gpus[state.gpu].spreads[family][dtypes[family]];
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
-    });
+    }
     const [low, high, ...errors] = follow(data.interval_tapes[structure], inputs);
     if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)] === "1") {
       return { structure, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
