@@ -101,8 +101,9 @@ def page_data(offer: Menu) -> dict[str, Any]:
     ]
     times = programs.times(offer.gpus)
     texts: Unique[str] = Unique()
+    spreads = programs.intervals.spreads
     gpus = [
-        _gpu(programs, texts, offer, gpu_rates, each)
+        _gpu(spreads, texts, offer, gpu_rates, each)
         for gpu_rates, each in zip(offer.gpus, times, strict=True)
     ]
     kinds = [str(dict(timing.settings)["kind"]) for timing in programs.timings.items]
@@ -287,12 +288,14 @@ def _ways(
 
 
 def _gpu(
-    programs: Programs, texts: Unique[str], offer: Menu, gpu_rates: Rates, times: Any
+    wanted: Mapping[Family, list[Dtype]],
+    texts: Unique[str],
+    offer: Menu,
+    gpu_rates: Rates,
+    times: Any,
 ) -> dict[str, Any]:
     """Return one GPU: its memory, its roofs, and the tapes of its times."""
     gpu = gpu_rates.gpu
-    standard = [Setup(kv_layout=layout) for layout in offer.layouts]
-    setups = [*standard, standard[0].under("bifurcated")]
     price = gpu.price_usd_per_hour
     sixteen_bit: tuple[Dtype, ...] = ("bf16", "fp16")
     return {
@@ -318,21 +321,22 @@ def _gpu(
             for dtype in sixteen_bit
         },
         "times": times,
-        "spreads": _spreads(programs, gpu_rates),
+        "spreads": _spreads(wanted, gpu_rates),
         # By model: why no engine's kernel reads a shared context once.
         "barred": [texts.place(no_shared_kernel(entry.model, gpu)) for entry in offer.models],
-        # By model, in the order of "ways": whether no rows tell how far a time may be off.
+        # By model: whether no rows tell how far a time on one node may be off, in whatever way.
         "unknown": [
-            "".join(str(int(bool(unknown_regime(entry.model, gpu_rates, each)))) for each in setups)
-            for entry in offer.models
+            int(bool(unknown_regime(entry.model, gpu_rates, Setup()))) for entry in offer.models
         ],
     }
 
 
-def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:
+def _spreads(
+    wanted: Mapping[Family, list[Dtype]], gpu_rates: Rates
+) -> dict[Family, dict[Dtype, list[float]]]:
     """Return a GPU's spreads by kind of kernel and format."""
     found: dict[Family, dict[Dtype, list[float]]] = {}
-    for family, dtypes in programs.intervals.spreads.items():
+    for family, dtypes in wanted.items():
         spreads = {dtype: spread_of(gpu_rates, family, dtype) for dtype in dtypes}
         found[family] = {
             dtype: [getattr(spread, name) for name in SPREAD] for dtype, spread in spreads.items()

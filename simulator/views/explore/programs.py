@@ -5,7 +5,7 @@ is recorded once for all models of an architecture, and timed once for all GPUs 
 model treats alike.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
@@ -89,22 +89,23 @@ def shape_of(model: ModelShape) -> tuple[tuple[Any, ...], list[float]]:
 
     Zeros are common: what has none of something has no operations for it.
     """
-    leaves = list(_leaves(model))
+    leaves: list[Any] = []
+    _collect(model, leaves)
     numbers = [float(leaf) for leaf in leaves if _is_number(leaf)]
     return tuple(float if _is_number(leaf) else leaf for leaf in leaves), numbers
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """Yield what a model's fields hold, of nested ones as well."""
+def _collect(value: Any, leaves: list[Any]) -> None:
+    """Add what a model's fields hold to the leaves, of nested ones as well."""
     if isinstance(value, Frozen):
         for name in _fields_of(type(value)):
-            yield from _leaves(getattr(value, name))
-    elif isinstance(value, tuple):
-        yield len(value), "items"
+            _collect(getattr(value, name), leaves)
+    elif type(value) is tuple:
+        leaves.append((len(value), "items"))
         for item in value:
-            yield from _leaves(item)
+            _collect(item, leaves)
     else:
-        yield value
+        leaves.append(value)
 
 
 def _is_number(leaf: Any) -> bool:

@@ -218,7 +218,7 @@ function makeModel(data) {
       totals,
       tokens_per_s: tokensAt(state, total),
       memory: memory(state, program),
-      interval: interval(state, way, program.interval, spent, families),
+      interval: interval(state, program.interval, spent, families),
     };
   }
 
@@ -236,7 +236,7 @@ function makeModel(data) {
   }
 
   /* Between which times a step lies, and the errors that make it so. */
-  function interval(state, way, structure, spent, families) {
+  function interval(state, structure, spent, families) {
     const { formats } = data.models[state.model];
     const dtypes = data.formats[formats[state.weight_dtype][state.kv_dtype]];
     const inputs = [...spent];
@@ -245,7 +245,7 @@ function makeModel(data) {
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
     }
     const [low, high, ...errors] = follow(data.interval_tapes[structure], inputs);
-    if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)] === "1") {
+    if (data.gpus[state.gpu].unknown[state.model]) {
       return { structure, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
     }
     return { structure, low, high, errors };
