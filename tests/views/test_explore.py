@@ -181,8 +181,8 @@ def test_a_known_number_guards_what_it_decided() -> None:
     assert [value for _, value in recorder.guards.values()] == [1.0]
     guards, tape = tapes.add(recorder, symbols), tapes.add(recorder, [cost])
     sizes, counts = np.array([4.0, 6.0, 8.0]), np.array([40.0, 40.0, 64.0])
-    assert tapes.follow(guards, [0.0, counts, sizes])[0].tolist() == [True, False, True]
-    assert tapes.follow(tape, [3.0, counts, sizes])[0][[0, 2]].tolist() == [70.0, 88.0]
+    assert tapes.follow(guards, {1: counts, 2: sizes})[0].tolist() == [True, False, True]
+    assert tapes.follow(tape, {0: 3.0, 1: counts, 2: sizes})[0][[0, 2]].tolist() == [70.0, 88.0]
     # Lengths, and numbers that Python needs, hold for themselves alone.
     assert list(range(ranks)) == [0, 1, 2, 3]
     assert recorder.guards[ranks.key][1] == 4

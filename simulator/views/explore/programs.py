@@ -215,11 +215,16 @@ class Timing(NamedTuple):
 
 
 class _Recorded(Setup):
-    """A setup whose cached values have some number of bytes."""
+    """A setup with symbols for the bytes of weights and of cached values."""
 
     _kv_bytes: Any = PrivateAttr()
 
-    @property
+    @cached_property
+    def weights(self) -> WeightFormats:
+        """Formats of the weights, kept because counts ask for them time and again."""
+        return self._checkpoint
+
+    @cached_property
     def kv_bytes(self) -> Any:
         """Bytes of a cached value, a symbol. [bytes]."""
         return self._kv_bytes
@@ -378,13 +383,10 @@ class Programs:
             places.append(_GROUPS + len(TENSOR_GROUPS) + self._paths.place(path))
             return self._recorder.variable(places[-1])
 
+        sizes: list[Any] = [self._recorder.variable(_GROUPS + at) for at in range(len(formats))]
         groups: dict[str, Any] = {
-            group: WeightFormat.model_construct(
-                dtype=dtype, multiplied=multiplied, bytes=self._recorder.variable(_GROUPS + at)
-            )
-            for at, (group, (dtype, multiplied)) in enumerate(
-                zip(TENSOR_GROUPS, formats, strict=True)
-            )
+            group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
+            for group, (dtype, multiplied), size in zip(TENSOR_GROUPS, formats, sizes, strict=True)
         }
         weights = WeightFormats.model_construct(base=base, **groups)
         return Architecture(_replaced(model, variable), weights, places)

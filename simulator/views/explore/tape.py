@@ -12,7 +12,7 @@ non-negative operand is the number of a register; -1 is the first constant, -2 t
 variable of -1 is the first column, -2 the second.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Generic, TypeVar
@@ -106,7 +106,7 @@ class Tapes:
             self._columns[key] = self.columns.place(tuple(column))
         return self._columns[key]
 
-    def follow(self, number: int, inputs: Sequence[Any]) -> list[Any]:
+    def follow(self, number: int, inputs: Mapping[int, Any]) -> list[Any]:
         """Follow a tape as a page does: its outputs, from numbers or arrays for its variables."""
         tape = self.tapes.items[number]
         variables, code, outputs = self.structures.items[int(tape[0])]
