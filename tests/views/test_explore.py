@@ -254,7 +254,7 @@ def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
 def test_a_whole_page_is_small_and_asks_for_nothing() -> None:
     """The default page, with every preset and GPU, can be mailed, and loads nothing."""
     text = whole_page()
-    assert len(text) < 1_700_000
+    assert len(text) < 1_100_000
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", text) == []
     assert re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import)\s*\(", text) == []
     assert text.count("</script>") == 2

@@ -22,7 +22,15 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, Workload
 from simulator.timing.constants import Rates
-from simulator.timing.interval import FAMILIES, FAMILY, Family, format_of, spread_of, unknown_regime
+from simulator.timing.interval import (
+    FAMILIES,
+    FAMILY,
+    Family,
+    format_of,
+    shipped_spreads,
+    spread_of,
+    unknown_regime,
+)
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
 from simulator.views.explore.intervals import SPREAD
@@ -73,6 +81,7 @@ def page(offer: Menu) -> str:
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
         policy=POLICY,
+        coverage=f"{shipped_spreads().coverage:.0%}",
         style=_resource("explore.css"),
         data=_embedded(data),
         script="\n".join(map(_resource, SCRIPTS)),
