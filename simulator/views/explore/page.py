@@ -43,6 +43,7 @@ from simulator.views.explore.programs import (
     Met,
     Programs,
     group_bytes,
+    stored_as,
 )
 from simulator.views.explore.symbol import OPCODES
 from simulator.views.explore.tape import Unique
@@ -98,11 +99,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         kv_bytes=sorted({setup.kv_bytes for rows in asked for setup, _ in rows[0]}),
     )
     # The programs know all models before anything is recorded.
-    weights = [[row[0][0].weights for row in question] for question in asked]
-    met = [
-        [programs.meet(variant, formats) for variant in entry.variants]
-        for entry, formats in zip(offer.models, weights, strict=True)
-    ]
+    met = [[programs.meet(variant) for variant in entry.variants] for entry in offer.models]
     plans: dict[Any, Any] = {}
     models = [
         _model(programs, plans, offer, entry, question, known)
@@ -196,14 +193,14 @@ def _model(
     """Return a model of the menu, and add to ``plans`` how its architectures are computed."""
     model, formats = entry.model, programs.intervals.formats
     setups = [setup for setup, _ in asked[0]]
-    kv_dtypes = tuple(setup.kv_dtype for setup in setups)
     weights = [row[0][0].weights for row in asked]
     studied = model.name in offer.studied
     places = []
     for variant, known in zip(entry.variants, met, strict=True):
-        key = *map(id, chain(*known.architectures)), kv_dtypes, studied
+        key = id(known.architecture), *map(stored_as, weights), studied
         if key not in plans:
-            plans[key] = _plan(programs, offer, variant, asked, known, studied=studied)
+            ways = _plan(programs, offer, variant, asked, known.architecture, studied=studied)
+            plans[key] = {"places": known.architecture.places[2:], "ways": ways}
         places.append(list(plans).index(key))
     return {
         "name": model.name,
@@ -214,7 +211,7 @@ def _model(
         "most_tokens": model.max_context_tokens,
         "notes": model_notes(model),
         "dtypes": [str(each) for each in weights],
-        "kv_dtypes": kv_dtypes,
+        "kv_dtypes": [setup.kv_dtype for setup in setups],
         "kv_bytes": [setup.kv_bytes for setup in setups],
         "kv_low": [is_low_precision(setup.kv_bytes) for setup in setups],
         "splits": [known.splits for known in met],
@@ -233,12 +230,15 @@ def _model(
 
 
 def _plan(
-    programs: Programs, offer: Menu, model: ModelShape, asked: _Asked, met: Met, *, studied: bool
-) -> dict[str, Any]:
-    """Record a model: where its numbers go; and its ways by format of weights, kernel, execution.
-
-    What is not offered is None.
-    """
+    programs: Programs,
+    offer: Menu,
+    model: ModelShape,
+    asked: _Asked,
+    architecture: Architecture,
+    *,
+    studied: bool,
+) -> list[list[list[_Ways | None]]]:
+    """Record a model, by format of weights, kernel and execution; what is not offered is None."""
     start = tuple(offer.start[name] for name in ("kernel", "execution"))
     at_start = offer.choices["weight_dtype"].index(offer.start["weight_dtype"])
 
@@ -247,28 +247,26 @@ def _plan(
             return None
         setup, work = asked[weight][0]
         setup = setup.but(kernel=kernel, execution=execution)
-        return _ways(programs, offer, model, met.architectures[weight], setup, work)
+        return _ways(programs, offer, model, architecture, setup, work)
 
-    recorded = [
+    return [
         [
             [ways(weight, kernel, execution) for execution in offer.choices["execution"]]
             for kernel in offer.choices["kernel"]
         ]
         for weight in range(len(asked))
     ]
-    return {"places": met.places, "ways": recorded}
 
 
 def _ways(
     programs: Programs,
     offer: Menu,
     model: ModelShape,
-    architectures: tuple[Architecture, Architecture],
+    architecture: Architecture,
     setup: Setup,
     work: Workload,
 ) -> _Ways | None:
     """Record every way to keep and read the context; None if it cannot run."""
-    formatted, plain = architectures
     ways: _Ways = []
     for attention, layout in [*(("standard", each) for each in offer.layouts), ("bifurcated", "")]:
         forms = []
@@ -280,9 +278,9 @@ def _ways(
                 if model.latent
                 else form.but(attention="standard", kv_layout="shared", kernel="flash")
             )
-            around = programs.record("around", formatted, rest)
-            attends = programs.record("attention", plain, form)
-            held = programs.record("memory", plain, form)
+            around = programs.record("around", architecture, rest)
+            attends = programs.record("attention", architecture, form)
+            held = programs.record("memory", architecture, form)
             interval = programs.intervals.add(
                 form, programs.kinds_of(around, attends), peak=offer.gpus[0].choice == "peak"
             )

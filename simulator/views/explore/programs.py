@@ -69,6 +69,10 @@ TIMES = (
     "peak_compute_s",
 )
 
+# Format of what is not quantised, then of each group of weights, and that of its products if it is
+# another.
+Stored = tuple[Dtype, tuple[tuple[Dtype, Dtype | None], ...]]
+
 # What a page varies of a setup, besides formats and the size of the group.
 HOW = ("attention", "kernel", "kv_layout", "execution", "latent_form")
 # The fields of an operation that determine the time of one call, with their defaults. Those of type
@@ -130,6 +134,13 @@ def _replaced(value: Any, variable: Callable[[str], Any], path: str = "") -> Any
     if isinstance(value, tuple):
         return tuple(_replaced(item, variable, f"{path}[{at}]") for at, item in enumerate(value))
     return variable(path) if _is_number(value) else value
+
+
+def stored_as(formats: WeightFormats) -> Stored:
+    """Return what of formats decides how weights are multiplied."""
+    return formats.base, tuple(
+        (each.dtype, each.multiplied) for each in map(formats.of, TENSOR_GROUPS)
+    )
 
 
 def group_bytes(formats: WeightFormats) -> list[float]:
@@ -238,8 +249,6 @@ class Architecture:
     ----------
     model
         One of them, with variables for its numbers.
-    weights
-        Formats of its weights, with variables for their bytes.
     places
         The variables of what its recordings have to serve: GPUs of a group, bytes of a cached
         value, and the numbers of its models, those of :func:`shape_of`.
@@ -248,7 +257,6 @@ class Architecture:
     """
 
     model: ModelShape
-    weights: WeightFormats
     places: list[int]
     known: dict[tuple[float, ...], None] = field(default_factory=dict)
     _supposed: dict[tuple[float, ...], tuple[ModelShape, Any]] = field(default_factory=dict)
@@ -274,27 +282,12 @@ class Architecture:
         return model
 
 
-@dataclass(frozen=True)
-class Met:
-    """A model that the programs know.
+class Met(NamedTuple):
+    """A model that the programs know: its numbers, and the groups that can split its heads."""
 
-    Attributes
-    ----------
-    numbers, splits
-        Its numbers, of :func:`shape_of`, and the sizes of a group that can split its heads.
-    architectures
-        For each of the formats that its weights may have: its architecture, and the one for what
-        has no products, in the format of activations.
-    """
-
+    architecture: Architecture
     numbers: list[float]
     splits: list[int]
-    architectures: list[tuple[Architecture, Architecture]]
-
-    @property
-    def places(self) -> list[int]:
-        """The variables of its numbers."""
-        return self.architectures[0][0].places[2:]
 
 
 # A recording for some models: the tape of its guards, what they have to be, and what was recorded;
@@ -337,8 +330,7 @@ class Programs:
     intervals: Intervals = field(init=False)
     _recorder: Recorder = field(default_factory=Recorder)
     _paths: Unique[str] = field(default_factory=Unique)
-    _shapes: Unique[tuple[Any, ...]] = field(default_factory=Unique)
-    _architectures: dict[Any, Architecture] = field(default_factory=dict)
+    _architectures: dict[tuple[Any, ...], Architecture] = field(default_factory=dict)
     _places: dict[Any, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -347,49 +339,31 @@ class Programs:
         self._sizes = {name: self._recorder.variable(at) for at, name in enumerate(VARIABLES)}
         self.work = self.work.but(**{name: self._sizes[name] for name in self.moved})
 
-    def meet(self, model: ModelShape, weights: Sequence[WeightFormats]) -> Met:
-        """Take note of a model that recordings have to serve.
-
-        Parameters
-        ----------
-        model, weights
-            The model, and the formats that its weights may have.
-        """
+    def meet(self, model: ModelShape) -> Met:
+        """Take note of a model that recordings have to serve."""
         shape, numbers = shape_of(model)
-        place = self._shapes.place(shape)
-        splits = self._splits(model)
-        rows = dict.fromkeys((*size, *numbers) for size in product(splits, self.kv_bytes))
-        pairs = []
-        for formats in weights:
-            told = tuple((each.dtype, each.multiplied) for each in map(formats.of, TENSOR_GROUPS))
-            plain: tuple[tuple[Dtype, Dtype | None], ...] = ((formats.base, None),) * len(told)
-            pair = []
-            for each in (told, plain):
-                key = place, formats.base, each
-                if key not in self._architectures:
-                    self._architectures[key] = self._architecture(model, formats.base, each)
-                self._architectures[key].known |= rows
-                pair.append(self._architectures[key])
-            pairs.append((pair[0], pair[1]))
-        return Met(numbers, splits, pairs)
+        if shape not in self._architectures:
+            places = [_RANKS, _CACHED]
 
-    def _architecture(
-        self, model: ModelShape, base: Dtype, formats: tuple[tuple[Dtype, Dtype | None], ...]
-    ) -> Architecture:
-        """Return a model with variables for its numbers and for the bytes of its weights."""
-        places = [_RANKS, _CACHED]
+            def variable(path: str) -> Symbol:
+                places.append(_GROUPS + len(TENSOR_GROUPS) + self._paths.place(path))
+                return self._recorder.variable(places[-1])
 
-        def variable(path: str) -> Symbol:
-            places.append(_GROUPS + len(TENSOR_GROUPS) + self._paths.place(path))
-            return self._recorder.variable(places[-1])
+            self._architectures[shape] = Architecture(_replaced(model, variable), places)
+        met = Met(self._architectures[shape], numbers, self._splits(model))
+        sizes = product(met.splits, self.kv_bytes)
+        met.architecture.known |= dict.fromkeys((*size, *numbers) for size in sizes)
+        return met
 
+    def _stored(self, stored: Stored) -> WeightFormats:
+        """Return formats of weights with variables for their bytes."""
+        base, formats = stored
         sizes: list[Any] = [self._recorder.variable(_GROUPS + at) for at in range(len(formats))]
         groups: dict[str, Any] = {
             group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
             for group, (dtype, multiplied), size in zip(TENSOR_GROUPS, formats, sizes, strict=True)
         }
-        weights = WeightFormats.model_construct(base=base, **groups)
-        return Architecture(_replaced(model, variable), weights, places)
+        return WeightFormats.model_construct(base=base, **groups)
 
     def _splits(self, model: ModelShape) -> list[int]:
         """Return the sizes of a group over which the heads of a model can be split."""
@@ -408,12 +382,17 @@ class Programs:
         part
             ``around`` attention, ``attention``, or ``memory``.
         architecture, setup
-            What is decoded, and how; the setup's own formats and group are left out.
+            What is decoded, and how; bytes of weights and of cached values, and the group, are
+            variables.
         """
         how = {name: getattr(setup, name) for name in HOW}
         if part != "memory" and not setup.eager:
             how["execution"] = "graph"
-        key = part, id(architecture), *how.values()
+        stored = stored_as(setup.weights)
+        if part != "around":
+            # What has no products does not depend on their formats.
+            stored = stored[0], ((stored[0], None),) * len(TENSOR_GROUPS)
+        key = part, id(architecture), stored, *how.values()
         if key in self._places:
             return self._places[key]
         counted: Counted = {
@@ -425,7 +404,7 @@ class Programs:
         ranks, cached = map(self._recorder.variable, (_RANKS, _CACHED))
         fields = {**dict(setup), **how, "weight_dtype": "auto", "tensor_parallel": ranks}
         asked = _Recorded.model_construct(**fields)
-        asked._checkpoint, asked._kv_bytes = architecture.weights, cached  # noqa: SLF001 - its own
+        asked._checkpoint, asked._kv_bytes = self._stored(stored), cached  # noqa: SLF001 - its own
         waiting = architecture.rows
         recordings: list[Recording] = []
         while len(waiting):
