@@ -16,10 +16,9 @@ from simulator.answers.estimate import constants_note, model_notes
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.counts.operation import PARTS, part_of
 from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, Workload
 from simulator.timing.constants import Rates
 from simulator.timing.interval import (
@@ -67,7 +66,7 @@ SCRIPTS = (
 # A model's question under every format of weights, and of the cache.
 _Asked = list[list[tuple[Setup, Workload]]]
 # What is around attention, attention, memory and interval, of each form of each way to keep and
-# read the context, in the order of "ways".
+# read the context: standard attention in each layout, then bifurcated.
 _Ways = list[list[tuple[int, int, int, int]]]
 
 
@@ -91,7 +90,12 @@ def page(offer: Menu) -> str:
 
 def page_data(offer: Menu) -> dict[str, Any]:
     """Return all data of the page's script."""
-    asked = [_formats(offer, entry.model) for entry in offer.models]
+    # A model's question under every format of weights, and of the cache.
+    weights, caches = offer.choices["weight_dtype"], offer.choices["kv_dtype"]
+    asked = [
+        [[offer.asks(entry.model, one, other) for other in caches] for one in weights]
+        for entry in offer.models
+    ]
     programs = Programs(
         work=asked[0][0][0][1],
         moved=offer.moved,
@@ -112,7 +116,6 @@ def page_data(offer: Menu) -> dict[str, Any]:
         _gpu(spreads, texts, offer, gpu_rates, each)
         for gpu_rates, each in zip(offer.gpus, times, strict=True)
     ]
-    kinds = [str(dict(timing.settings)["kind"]) for timing in programs.timings.items]
     intervals = programs.intervals
     scenario = offer.scenario
     return {
@@ -130,7 +133,6 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "moved": offer.moved,
         "layouts": offer.layouts,
         "choices": dict(offer.choices),
-        "ways": [*offer.layouts, "bifurcated"],
         "gpu_memory_utilization": offer.gpu_memory_utilization,
         "constants": offer.gpus[0].choice,
         "limits": {
@@ -144,7 +146,14 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "tie": TIE_MARGIN,
             "worth": WORTH,
         },
-        "style": _style(),
+        "style": {
+            "lines": {name: vars(line) for name, line in palette.LINES.items()},
+            "categories": palette.CATEGORIES,
+            "symbols": dict(palette.BOUND_SYMBOLS),
+            "unfit_opacity": palette.UNFIT_OPACITY,
+            "font": palette.FONT,
+            "green": palette.GREEN,
+        },
         "opcodes": OPCODES,
         "variables": VARIABLES,
         "memory_columns": MEMORY,
@@ -155,8 +164,10 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "texts": texts.items,
         "families": FAMILY,
         "formats": [dict(zip(FAMILIES, each, strict=True)) for each in intervals.formats.items],
-        "intervals": [each.families for each in intervals.structures.items],
-        "interval_tapes": intervals.recorded,
+        "intervals": [
+            (each.families, tape)
+            for each, tape in zip(intervals.structures.items, intervals.recorded, strict=True)
+        ],
         "ratios": intervals.ratios,
         "names": programs.names.items,
         "timings": [
@@ -164,22 +175,12 @@ def page_data(offer: Menu) -> dict[str, Any]:
         ],
         "operations": programs.operations.items,
         "parts": palette.PART_COLOURS,
-        "part_of": [
-            PARTS.index(part_of(programs.names.items[name], kinds[timing]))
-            for name, timing, *_ in programs.operations.items
-        ],
         "recordings": programs.recordings,
         "plans": list(plans.values()),
         "structures": programs.tapes.structures.items,
         "columns": programs.tapes.columns.items,
         "tapes": programs.tapes.tapes.items,
     }
-
-
-def _formats(offer: Menu, model: ModelShape) -> _Asked:
-    """Return a model's question under every format of weights, and of the cache."""
-    weights, caches = offer.choices["weight_dtype"], offer.choices["kv_dtype"]
-    return [[offer.asks(model, one, other) for other in caches] for one in weights]
 
 
 def _model(
@@ -242,11 +243,11 @@ def _plan(
     start = tuple(offer.start[name] for name in ("kernel", "execution"))
     at_start = offer.choices["weight_dtype"].index(offer.start["weight_dtype"])
 
-    def ways(weight: int, kernel: str, execution: Execution) -> _Ways | None:
-        if (kernel, execution) != start and not (studied and weight == at_start):
+    def ways(weight: int, *how: str) -> _Ways | None:
+        if how != start and not (studied and weight == at_start):
             return None
         setup, work = asked[weight][0]
-        setup = setup.but(kernel=kernel, execution=execution)
+        setup = setup.but(kernel=how[0], execution=how[1])
         return _ways(programs, offer, model, architecture, setup, work)
 
     return [
@@ -349,22 +350,6 @@ def _spreads(
             dtype: [getattr(spread, name) for name in SPREAD] for dtype, spread in spreads.items()
         }
     return found
-
-
-def _style() -> dict[str, Any]:
-    """Return the colours, dashes and symbols of all our figures."""
-    lines = {
-        name: {"name": line.name, "colour": line.colour, "dash": line.dash}
-        for name, line in palette.LINES.items()
-    }
-    return {
-        "lines": lines,
-        "categories": palette.CATEGORIES,
-        "symbols": dict(palette.BOUND_SYMBOLS),
-        "unfit_opacity": palette.UNFIT_OPACITY,
-        "font": palette.FONT,
-        "green": palette.GREEN,
-    }
 
 
 def _embedded(data: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import PrivateAttr
 
 from simulator.counts.memory import memory
-from simulator.counts.operation import Operation
+from simulator.counts.operation import PARTS, Operation, part_of
 from simulator.counts.transformer import around_attention, attention_operations, check_split
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
@@ -309,8 +309,8 @@ class Programs:
     sizes, kv_bytes
         GPUs of the groups to offer, and bytes of a cached value in each format of the cache.
     operations
-        Name, timings with a cache of 16 bits and of fewer, and the tape of the timing's quantities
-        and of the calls in a step.
+        Name, part of a step, timings with a cache of 16 bits and of fewer, and the tape of the
+        timing's quantities and of the calls in a step.
     recordings
         Of each part of each step: of its operations, or of its memory.
     kinds
@@ -324,7 +324,7 @@ class Programs:
     tapes: Tapes = field(default_factory=Tapes)
     names: Unique[str] = field(default_factory=Unique)
     timings: Unique[Timing] = field(default_factory=Unique)
-    operations: Unique[tuple[int, int, int, int]] = field(default_factory=Unique)
+    operations: Unique[tuple[int, int, int, int, int]] = field(default_factory=Unique)
     recordings: list[list[Recording]] = field(default_factory=list)
     kinds: list[dict[Family, tuple[bool, bool]]] = field(default_factory=list)
     intervals: Intervals = field(init=False)
@@ -508,4 +508,5 @@ class Programs:
         usual = self.timings.place(few if low is True else timing)
         of_low = usual if low is False else self.timings.place(few)
         tape = self.tapes.add(self._recorder, [*quantities.values(), operation.repeat])
-        return self.operations.place((self.names.place(operation.name), usual, of_low, tape))
+        part = PARTS.index(part_of(operation.name, operation.kind))
+        return self.operations.place((self.names.place(operation.name), part, usual, of_low, tape))

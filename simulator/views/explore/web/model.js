@@ -117,7 +117,8 @@ function makeModel(data) {
     const key = `${way} ${places.map((name) => state[name])}`;
     if (!kept.has(key)) {
       const variables = variablesOf(state);
-      const forms = waysOf(state)[data.ways.indexOf(way)];
+      const ways = [...data.layouts, "bifurcated"];
+      const forms = waysOf(state)[ways.indexOf(way)];
       const programs = forms.map(([around, attention, memory, interval]) => {
         const [before, after] = recorded(around, variables);
         return {
@@ -137,13 +138,14 @@ function makeModel(data) {
     const gpu = data.gpus[state.gpu];
     const low = data.models[state.model].kv_low[state.kv_dtype];
     for (const number of program.operations) {
-      const [name, usual, ofLow, tape] = data.operations[number];
+      const [name, part, usual, ofLow, tape] = data.operations[number];
       const timing = low ? ofLow : usual;
-      const times = gpu.times[timing];
-      const time = Array.isArray(times) ? times[state.tensor_parallel] : times;
+      const ofGroups = gpu.times[timing];
+      const time = Array.isArray(ofGroups) ? ofGroups[state.tensor_parallel] : ofGroups;
       if (time < 0) continue; // a collective, on a single GPU
       const quantities = follow(tape, variables);
-      see(name, quantities.at(-1), timing, quantities, follow(time, quantities, state.gpu), number);
+      const times = follow(time, quantities, state.gpu);
+      see(quantities.at(-1), times, quantities, data.timings[timing], data.names[name], part);
     }
   }
 
@@ -171,8 +173,7 @@ function makeModel(data) {
     const families = {};
     const sums = data.time_columns.map(() => 0);
     const { program } = brief(state, way);
-    walk(state, program, (name, repeat, timing, quantities, times, number) => {
-      const settings = data.timings[timing];
+    walk(state, program, (repeat, times, quantities, settings, name, part) => {
       /* A card that expands weights runs no kernel that quantises activations. */
       if (settings.kind === "quantise" && !times[0]) return;
       const one = {};
@@ -191,9 +192,8 @@ function makeModel(data) {
       const before = families[family] || [0, 0, 0, 0, 0];
       families[family] = spent.map((value, at) => before[at] + repeat * value);
       operations.push({
-        name: data.names[name],
-        part: data.part_of[number],
-        kind: settings.kind,
+        name,
+        part,
         dtype: settings.dtype || "bf16",
         repeat,
         seconds,
@@ -240,11 +240,12 @@ function makeModel(data) {
     const { formats } = data.models[state.model];
     const dtypes = data.formats[formats[state.weight_dtype][state.kv_dtype]];
     const inputs = [...spent];
-    for (const family of data.intervals[structure]) {
+    const [kernels, tape] = data.intervals[structure];
+    for (const family of kernels) {
       const spread = data.gpus[state.gpu].spreads[family][dtypes[family]];
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
     }
-    const [low, high, ...errors] = follow(data.interval_tapes[structure], inputs);
+    const [low, high, ...errors] = follow(tape, inputs);
     if (data.gpus[state.gpu].unknown[state.model]) {
       return { structure, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
     }
@@ -304,7 +305,7 @@ function makeModel(data) {
 
   function briefly(state, program) {
     const sums = data.time_columns.map(() => 0);
-    walk(state, program, (name, repeat, timing, quantities, times) => {
+    walk(state, program, (repeat, times) => {
       for (let at = 0; at < column.cached_s; at += 1) sums[at] += repeat * times[at];
     });
     const { total: seconds, bound } = bounded(sums);
