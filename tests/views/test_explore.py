@@ -246,7 +246,7 @@ def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
         recorded = [part for way in kernels[kernel][execution] for form in way for part in form[:3]]
         assert {len(data["recordings"][part]) for part in recorded} == {1}
     # What touches the cache has a timing of its own where the cache has few bits; nothing else.
-    apart = {data["names"][name] for name, _, high, low, _ in data["operations"] if high != low}
+    apart = {data["names"][name] for name, _, high, low, _ in data["calls"] if high != low}
     assert {"kv_write", "attention_context", "attention_combine"} <= apart
     assert not {"qkv_projection", "rotary", "mlp_up", "attention_all_reduce"} & apart
 

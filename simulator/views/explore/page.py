@@ -44,7 +44,7 @@ from simulator.views.explore.programs import (
     group_bytes,
     stored_as,
 )
-from simulator.views.explore.symbol import OPCODES
+from simulator.views.explore.symbol import OPERATIONS
 from simulator.views.explore.tape import Unique
 from simulator.views.plots import palette
 from simulator.views.text import POLICY, model_phrase
@@ -154,7 +154,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "font": palette.FONT,
             "green": palette.GREEN,
         },
-        "opcodes": OPCODES,
+        "operations": OPERATIONS,
         "variables": VARIABLES,
         "memory_columns": MEMORY,
         "time_columns": TIMES,
@@ -173,7 +173,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "timings": [
             {"used": timing.used, **dict(timing.settings)} for timing in programs.timings.items
         ],
-        "operations": programs.operations.items,
+        "calls": programs.operations.items,
         "parts": palette.PART_COLOURS,
         "recordings": programs.recordings,
         "plans": list(plans.values()),

@@ -15,30 +15,17 @@ from typing import Any, Self
 
 import numpy as np
 
-# Operations that can be recorded, by numpy's name, in the order of the page's data.
-OPCODES = (
-    "add",
-    "subtract",
-    "multiply",
-    "divide",
-    "floor_divide",
-    "remainder",
-    "negative",
-    "rint",
-    "maximum",
-    "minimum",
-    "power",
-    "sqrt",
-    "square",
-    "greater",
-    "greater_equal",
-    "less",
-    "less_equal",
-    "equal",
-    "not_equal",
-    "where",
-)
-_CODE = {name: code for code, name in enumerate(OPCODES)}
+# Operations that can be recorded, by numpy's name, and their operands; codes follow this order.
+OPERATIONS: dict[str, int] = {
+    **dict.fromkeys(("negative", "rint", "sqrt", "square"), 1),
+    **dict.fromkeys(("add", "subtract", "multiply", "divide", "floor_divide", "remainder"), 2),
+    **dict.fromkeys(("power", "maximum", "minimum", "greater", "greater_equal"), 2),
+    **dict.fromkeys(("less", "less_equal", "equal", "not_equal"), 2),
+    "where": 3,
+}
+_CODE = {name: code for code, name in enumerate(OPERATIONS)}
+# Numpy's functions, and their operands, by code.
+FUNCTIONS: list[tuple[Any, int]] = [(getattr(np, name), of) for name, of in OPERATIONS.items()]
 # Neutral elements.
 _NEUTRAL = {"add": 0, "multiply": 1}
 # Python's operators of two numbers, by numpy's name. Those that compute have a turned form as well.
@@ -108,7 +95,7 @@ class Recorder:
         if key not in self._values:
             values = [v.value if type(v) is Symbol else v for v in symbol.operands]
             unknown = code == VARIABLE or any(value is None for value in values)
-            self._values[key] = None if unknown else getattr(np, OPCODES[code])(*values)
+            self._values[key] = None if unknown else FUNCTIONS[code][0](*values)
         return self._values[key]
 
 

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from simulator.views.explore.symbol import OPCODES, VARIABLE, Recorder, Symbol, key_of
+from simulator.views.explore.symbol import FUNCTIONS, VARIABLE, Recorder, Symbol, key_of
 
 Item = TypeVar("Item", bound=Hashable)
 Structure = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -117,21 +117,10 @@ class Tapes:
 
         at = 0
         while at < len(code):
-            operation = _FUNCTIONS[code[at]]
-            operands = code[at + 1 : at + 1 + operation.nin]
-            registers.append(operation(*map(value, operands)))
-            at += 1 + operation.nin
+            function, operands = FUNCTIONS[code[at]]
+            registers.append(function(*map(value, code[at + 1 : at + 1 + operands])))
+            at += 1 + operands
         return [value(output) for output in outputs]
-
-
-class _Where:
-    """numpy's ``where``, which says no number of operands."""
-
-    nin = 3
-    __call__ = staticmethod(np.where)
-
-
-_FUNCTIONS: list[Any] = [_Where() if name == "where" else getattr(np, name) for name in OPCODES]
 
 
 def _needed(outputs: Sequence[Any]) -> tuple[dict[Any, Any], dict[Any, Symbol]]:

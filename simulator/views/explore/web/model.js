@@ -10,9 +10,7 @@
  * tensor_parallel, kernel, execution, kv_layout).
  */
 function makeModel(data) {
-  const operandsOf = data.opcodes.map((name) =>
-    name === "where" ? 3 : ["negative", "rint", "sqrt", "square"].includes(name) ? 1 : 2,
-  );
+  const operandsOf = Object.values(data.operations);
   const places = [
     ...["model", "gpu", "kv_heads", "weight_dtype", "kv_dtype", "tensor_parallel"],
     ...["kernel", "execution"],
@@ -25,7 +23,7 @@ function makeModel(data) {
   );
 
   /* The work of numpy's functions of the same names; a comparison is 1 or 0. */
-  const compute = data.opcodes.map(
+  const compute = Object.keys(data.operations).map(
     (name) =>
       ({
         add: (a, b) => a + b,
@@ -138,7 +136,7 @@ function makeModel(data) {
     const gpu = data.gpus[state.gpu];
     const low = data.models[state.model].kv_low[state.kv_dtype];
     for (const number of program.operations) {
-      const [name, part, usual, ofLow, tape] = data.operations[number];
+      const [name, part, usual, ofLow, tape] = data.calls[number];
       const timing = low ? ofLow : usual;
       const ofGroups = gpu.times[timing];
       const time = Array.isArray(ofGroups) ? ofGroups[state.tensor_parallel] : ofGroups;
