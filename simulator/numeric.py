@@ -22,8 +22,10 @@ _PLAIN: Any = frozenset({int, float, bool})
 def _arrays(*values: Numeric) -> Any | None:
     """Return the numpy module if any value is an array, else None."""
     numpy = sys.modules.get("numpy")
-    if numpy is not None and any(isinstance(value, numpy.ndarray) for value in values):
-        return numpy
+    if numpy is not None:
+        for value in values:  # any() would take twice as long, and all formulas pass here
+            if isinstance(value, numpy.ndarray):
+                return numpy
     return None
 
 

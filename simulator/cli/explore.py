@@ -1,5 +1,6 @@
 """explore: one offline page with sliders and menus for a scenario or a question."""
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,17 @@ def _explore(
 ) -> None:
     if output.suffix.lower() not in PAGES:
         raise OutputError(f"cannot write {output}: a page goes to .html")
+    # Next to nothing is garbage until the page is written, and then the process ends.
+    gc.disable()
+    try:
+        _write(question, output, gpu)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _write(question: Asked, output: Path, gpu: list[str] | None) -> None:
+    """Write the page, and say what it offers."""
     from simulator.views.explore.menu import menu
     from simulator.views.explore.page import page
     from simulator.views.text import plural

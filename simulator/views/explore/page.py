@@ -1,6 +1,5 @@
 """The page itself: its recorded computations as JSON, its script and its style."""
 
-import gc
 import html
 import json
 from collections.abc import Mapping
@@ -72,18 +71,12 @@ _Ways = list[list[tuple[int, int, int, int]]]
 
 def page(offer: Menu) -> str:
     """Return the page as one self-contained HTML file."""
-    # What is recorded stays until the page is written: no garbage to look for.
-    gc.disable()
-    try:
-        data = page_data(offer)
-    finally:
-        gc.enable()
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
         policy=POLICY,
         coverage=f"{shipped_spreads().coverage:.0%}",
         style=_resource("explore.css"),
-        data=_embedded(data),
+        data=_embedded(page_data(offer)),
         script="\n".join(map(_resource, SCRIPTS)),
     )
 
