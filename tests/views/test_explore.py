@@ -17,6 +17,7 @@ from simulator.answers.capacity import capacity
 from simulator.answers.compare import compare
 from simulator.inputs.scenario import load_scenario
 from simulator.resources import SCENARIO_PATH_VARIABLE
+from simulator.timing.interval import shipped_spreads
 from simulator.views.explore.alike import Differ, together
 from simulator.views.explore.menu import Menu, menu
 from simulator.views.explore.page import page, page_data
@@ -255,6 +256,7 @@ def test_a_whole_page_is_small_and_asks_for_nothing() -> None:
     """The default page, with every preset and GPU, can be mailed, and loads nothing."""
     text = whole_page()
     assert len(text) < 1_100_000
+    assert f"{shipped_spreads().coverage:.0%} of measured steps" in text
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", text) == []
     assert re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import)\s*\(", text) == []
     assert text.count("</script>") == 2
