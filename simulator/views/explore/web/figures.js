@@ -249,7 +249,7 @@ function drawRoofs(result) {
     const longest = attention.reduce((best, operation) =>
       operation.repeat * operation.seconds > best.repeat * best.seconds ? operation : best,
     );
-    intensity[way] = flops / bytes;
+    intensity[way] = bytes ? flops / bytes : 0; // nothing is read of an empty cache
     const name = `attention, ${way}`;
     const large = { large: true, colour: line.colour, name };
     if (flops > 0) add({ flops, bytes, seconds }, name, longest.bound, large);
