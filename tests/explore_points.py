@@ -77,8 +77,8 @@ def _runs(data: dict[str, Any], state: dict[str, int]) -> bool:
     size = data["choices"]["tensor_parallel"][state["tensor_parallel"]]
     if size not in model["splits"][at] or (size > 1 and not data["gpus"][state["gpu"]]["linked"]):
         return False
-    plan = data["plans"][model["plans"][at]][state["weight_dtype"]][state["kv_dtype"]]
-    return plan[state["kernel"]][state["execution"]] is not None
+    ways = data["plans"][model["plans"][at]]["ways"][state["weight_dtype"]][state["kernel"]]
+    return ways[state["execution"]] is not None
 
 
 def covering(data: dict[str, Any], states: list[dict[str, int]]) -> list[dict[str, int]]:
@@ -91,8 +91,8 @@ def covering(data: dict[str, Any], states: list[dict[str, int]]) -> list[dict[st
     chosen = []
     for state in states:
         model = data["models"][state["model"]]
-        plan = data["plans"][model["plans"][model["choices"].index(state["kv_heads"])]]
-        ways = plan[state["weight_dtype"]][state["kv_dtype"]][state["kernel"]][state["execution"]]
+        plan = data["plans"][model["plans"][model["choices"].index(state["kv_heads"])]]["ways"]
+        ways = plan[state["weight_dtype"]][state["kernel"]][state["execution"]]
         size = state["tensor_parallel"]
         pieces = {(part, size > 0) for way in ways for form in way for part in form}
         pieces |= {("gpu", state["gpu"], state["weight_dtype"], state["kv_dtype"], size)}

@@ -18,7 +18,7 @@ from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
 from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_on
 from simulator.counts.attention.registry import algorithms
-from simulator.counts.operation import STATE_KINDS
+from simulator.counts.operation import PARTS, part_of
 from simulator.counts.request import last_own_tokens
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import HardwareProfile
@@ -26,22 +26,9 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.numeric import Frame
 from simulator.timing.constants import Key, rates
-from simulator.timing.interval import CACHE_READERS
 from simulator.units import MILLISECOND
 
 _LOSSES = ("loss_change", "loss_low", "loss_high")
-# Parts of a step; those that sharing the context changes come first.
-PARTS = (
-    *("attention, context", "attention, own tokens", "attention, merging", "states"),
-    *("projections", "MLP", "output layer", "small kernels", "GPU to GPU", "waiting for host"),
-)
-_MLP, _OUTPUT = ("mlp_", "expert", "shared_expert", "router"), ("lm_head", "embedding", "sampling")
-_PART_OF_KIND = {
-    "collective": "GPU to GPU",
-    "combine": "attention, merging",
-    "sparse_attention": "attention, own tokens",  # those that a query selects are its own
-    **dict.fromkeys(STATE_KINDS, "states"),
-}
 
 
 def grid(
@@ -346,23 +333,6 @@ def at_question(study: Study) -> Frame:
 
 
 # The operations of a step: where time and bytes go, and which roof bounds each.
-
-
-def part_of(name: str, kind: str) -> str:
-    """Return the part of a step that an operation belongs to.
-
-    >>> part_of("attention_suffix", "attention"), part_of("experts_up", "experts")
-    ('attention, own tokens', 'MLP')
-    """
-    if kind in _PART_OF_KIND:
-        return _PART_OF_KIND[kind]
-    if kind in (*CACHE_READERS, "index_scores"):
-        return "attention, own tokens" if "suffix" in name else "attention, context"
-    if name.startswith(_OUTPUT):
-        return "output layer"
-    if kind in ("gemm", "experts"):
-        return "MLP" if name.startswith(_MLP) else "projections"
-    return "small kernels"
 
 
 def parts_of(step: Estimate) -> dict[str, float]:

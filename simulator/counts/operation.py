@@ -36,6 +36,18 @@ STATE_KINDS: tuple[Kind, ...] = (
 # Consecutive kinds of operation in an attention call, whose errors count as one. Sums add them
 # last: over a grid all other operations have fewer points, and so has their sum.
 ONE_KERNEL: tuple[Kind, ...] = ("attention", "latent_attention", "combine", "copy")
+# Parts of a step; those that sharing the context changes come first.
+PARTS = (
+    *("attention, context", "attention, own tokens", "attention, merging", "states"),
+    *("projections", "MLP", "output layer", "small kernels", "GPU to GPU", "waiting for host"),
+)
+_MLP, _OUTPUT = ("mlp_", "expert", "shared_expert", "router"), ("lm_head", "embedding", "sampling")
+_PART_OF_KIND = {
+    "collective": "GPU to GPU",
+    "combine": "attention, merging",
+    "sparse_attention": "attention, own tokens",  # those that a query selects are its own
+    **dict.fromkeys(STATE_KINDS, "states"),
+}
 
 
 # Not frozen, as all else that the code makes: it would take five times as long to make, and a step
@@ -228,3 +240,20 @@ def total(operations: Iterable[Operation]) -> Totals:
         for name, summed in sums.items():
             sums[name] = summed + operation.repeat * getattr(operation, name)
     return Totals(**sums)
+
+
+def part_of(name: str, kind: str) -> str:
+    """Return the part of a step that an operation belongs to.
+
+    >>> part_of("attention_suffix", "attention"), part_of("experts_up", "experts")
+    ('attention, own tokens', 'MLP')
+    """
+    if kind in _PART_OF_KIND:
+        return _PART_OF_KIND[kind]
+    if kind in ("attention", "latent_attention", "index_scores"):
+        return "attention, own tokens" if "suffix" in name else "attention, context"
+    if name.startswith(_OUTPUT):
+        return "output layer"
+    if kind in ("gemm", "experts"):
+        return "MLP" if name.startswith(_MLP) else "projections"
+    return "small kernels"

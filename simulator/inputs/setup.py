@@ -35,6 +35,8 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 PROCESS = ("constants", "gpu_memory_utilization", "engine", "max_batched_tokens")
 
 
+# Of no checkpoint; one for all setups, because pydantic would copy a default for each.
+_PLAIN = WeightFormats()
 WeightField = Annotated[WeightName, BeforeValidator(read_dtype)]
 KvDtypeField = Annotated[KvDtype, BeforeValidator(read_dtype)]
 
@@ -98,7 +100,7 @@ class Setup(Parallelism):
     gpu_memory_utilization: Annotated[float, Field(allow_inf_nan=True)] = 0.9
     engine: Engine = "vllm"
     max_batched_tokens: AtLeastOne | None = None
-    _checkpoint: WeightFormats = PrivateAttr(default=WeightFormats())
+    _checkpoint: WeightFormats = PrivateAttr(default_factory=lambda: _PLAIN)
 
     @field_validator("routing_exponent")
     @classmethod

@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from importlib.resources import files
+from itertools import chain
 from math import inf
 from typing import Any, Literal, NamedTuple, cast
 
@@ -894,11 +895,8 @@ _KEPT: dict[tuple[int, ConstantsChoice, tuple[Variant, ...]], Rates] = {}
 def _gather(gpu: HardwareProfile, choice: ConstantsChoice, variants: tuple[Variant, ...]) -> Rates:
     """Look up every constant, and convert them to rates and times in base units."""
     search = _Search(gpu, choice)
-    plain = rates(gpu, choice).constants if variants else {}
-    constants = {
-        key: plain[key] if variants and search.alike(key, variants) else search.find(key, variants)
-        for key in KEYS
-    }
+    plain = dict(rates(gpu, choice).constants) if variants else {}
+    constants = plain | {key: search.find(key, variants) for key in search.own(variants)}
     constants[_TILE_RATE] = _tile_rate(search, constants[_TILE_RATE], variants)
     return Rates(gpu, choice, variants, constants)
 
@@ -933,12 +931,16 @@ class _Search:
             raise ProfileError(f"no value for the constant {key.name}")
         return self._within_measured(key, variants, found)
 
-    def alike(self, key: Key, variants: tuple[Variant, ...]) -> bool:
-        """Return whether variants are known to have no constant of their own, as most have none."""
-        if self._fitted or key.name == "flops_fraction":
-            return False
-        architecture = self.gpu.architecture
-        return _first_carried(architecture, key, variants) == _first_carried(architecture, key, ())
+    def own(self, variants: tuple[Variant, ...]) -> Sequence[Key]:
+        """Return the constants that variants may have of their own; most are not among them."""
+        if not variants:
+            return KEYS
+        known = _of_variants(self._fitted, variants) | _carried_keys(variants)
+        return [
+            key
+            for key in KEYS
+            if key.name == "flops_fraction" or not known.isdisjoint(_lineage(key))
+        ]
 
     def _within_measured(self, key: Key, variants: Sequence[Variant], found: Constant) -> Constant:
         """Return a matrix rate: a carried one, or the largest measured on the card if smaller."""
@@ -1011,6 +1013,27 @@ def _first_carried(
     places = _searched(key, variants, frozenset())
     found = (carried_entry(architecture, keys, general) for own, keys, general in places if not own)
     return next(filter(None, found), None)
+
+
+def _of_variants(keys: Iterable[Key], variants: tuple[Variant, ...]) -> set[Key]:
+    """Return the constants, without variant, that are among some keys for one of the variants."""
+    return {key.of(GENERAL) for key in keys if (key.library, key.precision) in variants}
+
+
+@cache
+def _carried_keys(variants: tuple[Variant, ...]) -> set[Key]:
+    """Return the constants that variants have on some other GPU."""
+    tables = shipped(libraries=any(variant.library for variant in variants))
+    return _of_variants(chain(tables.default, *tables.architectures.values()), variants)
+
+
+@cache
+def _lineage(key: Key) -> list[Key]:
+    """Return a constant and those of the kinds of operation that stand in for its own."""
+    if key.kind not in KIN:
+        return [key]
+    kind = KIN[key.kind] if CONSTANTS[key.name].by_kind else None
+    return [key, *_lineage(key._replace(kind=kind))]
 
 
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:

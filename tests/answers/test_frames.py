@@ -9,6 +9,7 @@ from plot_studies import study
 from simulator import api
 from simulator.answers import frames
 from simulator.answers.study import Study
+from simulator.counts.operation import PARTS
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.hardware import profile_files, read_profile
 from simulator.inputs.presets import load_model
@@ -87,7 +88,7 @@ def test_parts_of_a_step_are_of_the_list() -> None:
     """Every operation of models of every kind belongs to a part that figures have a colour for."""
     for about in ("fits nowhere, latent cache", "a single point, experts", GAIN):
         frame = frames.operations(study(about))
-        assert set(frame["part"]) <= set(frames.PARTS)
+        assert set(frame["part"]) <= set(PARTS)
         for _, rows in frame.groupby("variant"):
             assert rows["time_ms"].sum() == pytest.approx(rows["step_ms"].iloc[0])
 

@@ -545,3 +545,20 @@ def test_a_library_s_latent_kernel_stays_with_its_architecture(
     monkeypatch.setattr(constants, "_tables_for", lambda *_, **__: ({}, elsewhere, elsewhere))
     found = carried_entry(gpu().architecture, (share.of(Variant("trtllm")),), share)
     assert found == (elsewhere[share], share)
+
+
+@pytest.mark.parametrize("card", ["b200", "h100-sxm", "l4", "mi300x"])
+@pytest.mark.parametrize("variant", [each for each in VARIANTS if each.precision], ids=str)
+def test_what_a_variant_leaves_alone_is_what_a_search_would_find(
+    card: str, variant: Variant
+) -> None:
+    """Only constants that a format may have of its own are searched for, fitted or carried."""
+    profile = load_hardware(card)
+    search = constants._Search(profile, "auto")
+    found = rates(profile, variants=(variant,)).constants
+    searched = search.own((variant,))
+    others = [key for key in KEYS if key not in searched]
+    assert others
+    assert {key: found[key] for key in others} == {
+        key: search.find(key, (variant,)) for key in others
+    }

@@ -17,6 +17,7 @@ from simulator.answers.capacity import capacity
 from simulator.answers.compare import compare
 from simulator.inputs.scenario import load_scenario
 from simulator.resources import SCENARIO_PATH_VARIABLE
+from simulator.timing.interval import shipped_spreads
 from simulator.views.explore.alike import Differ, together
 from simulator.views.explore.menu import Menu, menu
 from simulator.views.explore.page import page, page_data
@@ -63,7 +64,7 @@ def small_menu(scenario: str = "code-sampling-8k") -> Menu:
     return menu(load_scenario(scenario), models=["llama-3.1-8b"], gpus=["h100-sxm", "l4"])
 
 
-def run_script(data: dict[str, Any], states: list[dict[str, Any]], ask: str) -> list[Any]:
+def run_script(data: dict[str, Any], states: list[Any], ask: str) -> list[Any]:
     """Ask the page's script about states, in Node."""
     node = shutil.which("node")
     if node is None:
@@ -142,7 +143,7 @@ def test_the_script_finds_the_limits_that_python_finds() -> None:
 def test_what_is_recorded_is_what_numpy_does() -> None:
     """Every operation of the model's arithmetic, recorded and followed, gives numpy's result."""
     recorder = Recorder()
-    x, y = recorder.variable("x"), recorder.variable("y")
+    x, y = recorder.variable(0), recorder.variable(1)
 
     def formulas(x: Any, y: Any) -> list[Any]:
         return [
@@ -171,7 +172,8 @@ def test_what_is_recorded_is_what_numpy_does() -> None:
 def test_a_known_number_guards_what_it_decided() -> None:
     """A recording notes the branches it took, and follows them for all numbers that pass."""
     recorder = Recorder()
-    x, heads, ranks = recorder.variable("x"), recorder.variable("h", 32), recorder.variable("r", 4)
+    x, heads, ranks = map(recorder.variable, range(3))
+    recorder.suppose({1: 32, 2: 4})
     split = heads // ranks if heads % ranks == 0 else heads / ranks
     cost = x * split
     cost += heads
@@ -180,11 +182,14 @@ def test_a_known_number_guards_what_it_decided() -> None:
     assert [value for _, value in recorder.guards.values()] == [1.0]
     guards, tape = tapes.add(recorder, symbols), tapes.add(recorder, [cost])
     sizes, counts = np.array([4.0, 6.0, 8.0]), np.array([40.0, 40.0, 64.0])
-    assert tapes.follow(guards, [0.0, counts, sizes])[0].tolist() == [True, False, True]
-    assert tapes.follow(tape, [3.0, counts, sizes])[0][[0, 2]].tolist() == [70.0, 88.0]
+    assert tapes.follow(guards, {1: counts, 2: sizes})[0].tolist() == [True, False, True]
+    assert tapes.follow(tape, {0: 3.0, 1: counts, 2: sizes})[0][[0, 2]].tolist() == [70.0, 88.0]
     # Lengths, and numbers that Python needs, hold for themselves alone.
     assert list(range(ranks)) == [0, 1, 2, 3]
-    assert recorder.guards[ranks.number][1] == 4
+    assert recorder.guards[ranks.key][1] == 4
+    # Supposing other numbers, nothing is decided yet.
+    recorder.suppose({1: 32, 2: 1})
+    assert (list(range(ranks)), recorder.guards[ranks.key][1], len(recorder.guards)) == ([0], 1, 1)
 
 
 def test_items_are_taken_together_until_they_differ() -> None:
@@ -201,7 +206,7 @@ def test_items_are_taken_together_until_they_differ() -> None:
 
 def test_a_symbol_has_no_value() -> None:
     """Code that decides by a value cannot be recorded, and says so."""
-    x = Recorder().variable("x")
+    x = Recorder().variable(0)
     for use in (bool, float, int, len, hash, lambda symbol: 1 if symbol > 2 else 0):
         with pytest.raises(TypeError, match="a symbol has no value"):
             use(x)
@@ -211,12 +216,22 @@ def test_a_symbol_has_no_value() -> None:
         np.add.reduce(x)
 
 
-def test_variables_come_first() -> None:
-    """A variable made after the first instruction would shift every register."""
-    recorder = Recorder()
-    recorder.variable("x") + 1
-    with pytest.raises(ValueError, match="before the first instruction"):
-        recorder.variable("y")
+def test_gpus_share_a_tape_and_have_columns_of_their_own() -> None:
+    """What differs between GPUs is read from columns, which other tapes read as well."""
+    recorder, tapes = Recorder(), Tapes()
+    x = recorder.variable(0)
+    rates = np.array([2.0, 4.0])
+    first = tapes.add(recorder, [x / rates, 3 * x], gpus=(0, 2))
+    second = tapes.add(recorder, [rates - x], gpus=(0, 2))
+    assert tapes.columns.items == [(2, 0, 4)]
+    written = {
+        "structures": tapes.structures.items,
+        "tapes": tapes.tapes.items,
+        "columns": tapes.columns.items,
+    }
+    data = page_data(small_menu()) | written
+    ask = f"(gpu) => [...engine.follow({first}, [8], gpu), ...engine.follow({second}, [8], gpu)]"
+    assert run_script(data, [0, 2], ask) == [[4, 24, -6], [2, 24, -4]]
 
 
 def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
@@ -228,13 +243,11 @@ def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
     kernel, execution = (
         data["choices"][name].index(data["start"][name]) for name in ("kernel", "execution")
     )
-    for caches in data["plans"][model["plans"][0]]:
-        ways = [cache[kernel][execution] for cache in caches]
-        usual, same, low = ([form[:3] for way in each for form in way] for each in ways)
-        assert usual == same == low
-        assert {len(data["recordings"][part]) for form in usual for part in form} == {1}
+    for kernels in data["plans"][model["plans"][0]]["ways"]:
+        recorded = [part for way in kernels[kernel][execution] for form in way for part in form[:3]]
+        assert {len(data["recordings"][part]) for part in recorded} == {1}
     # What touches the cache has a timing of its own where the cache has few bits; nothing else.
-    apart = {data["names"][name] for name, high, low, _ in data["operations"] if high != low}
+    apart = {data["names"][name] for name, _, high, low, _ in data["calls"] if high != low}
     assert {"kv_write", "attention_context", "attention_combine"} <= apart
     assert not {"qkv_projection", "rotary", "mlp_up", "attention_all_reduce"} & apart
 
@@ -242,7 +255,8 @@ def test_one_recording_serves_groups_and_caches_of_every_format() -> None:
 def test_a_whole_page_is_small_and_asks_for_nothing() -> None:
     """The default page, with every preset and GPU, can be mailed, and loads nothing."""
     text = whole_page()
-    assert len(text) < 1_700_000
+    assert len(text) < 1_100_000
+    assert f"{shipped_spreads().coverage:.0%} of measured steps" in text
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!data:)""", text) == []
     assert re.findall(r"\b(?:fetch|XMLHttpRequest|WebSocket|import)\s*\(", text) == []
     assert text.count("</script>") == 2
@@ -322,7 +336,7 @@ def test_a_kernel_without_a_form_for_the_cache_is_not_offered() -> None:
     offer = menu(load_scenario("mla-deepseek-v3"), models=["deepseek-v3"], gpus=["h100-sxm"])
     data = page_data(offer)
     start = data["choices"]["weight_dtype"].index(data["start"]["weight_dtype"])
-    programs = data["plans"][data["models"][0]["plans"][0]][start][0]
+    programs = data["plans"][data["models"][0]["plans"][0]]["ways"][start]
     kernels = data["choices"]["kernel"]
     runnable = [name for name, kernel in zip(kernels, programs, strict=True) if all(kernel)]
     assert runnable == ["ideal", "flash", "einsum"]

@@ -34,6 +34,9 @@ class _Together:
 
     def __init__(self, items: Sequence[Any], groups: "Groups") -> None:
         self._items, self._groups = items, groups
+        # What was asked for already; of calls by the identities of arguments, which are kept.
+        self._entries: dict[Any, Any] = {}
+        self._calls: dict[tuple[int, ...], tuple[Any, ...]] = {}
 
     def __getattr__(self, name: str) -> Any:
         found = together([getattr(item, name) for item in self._items], self._groups)
@@ -41,10 +44,16 @@ class _Together:
         return found
 
     def __getitem__(self, key: Any) -> Any:
-        return together([item[key] for item in self._items], self._groups)
+        if key not in self._entries:
+            self._entries[key] = together([item[key] for item in self._items], self._groups)
+        return self._entries[key]
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return together([item(*arguments, **named) for item in self._items], self._groups)
+    def __call__(self, *arguments: Any) -> Any:
+        key = tuple(map(id, arguments))
+        if key not in self._calls:
+            found = together([item(*arguments) for item in self._items], self._groups)
+            self._calls[key] = found, arguments
+        return self._calls[key][0]
 
 
 # What was taken together, by the identities of the items, which it keeps.

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count, islice
 from typing import Any
 
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.setup import Setup
 from simulator.timing.interval import (
+    FAMILIES,
     Deviation,
     Family,
     Spread,
     StepSums,
     Uncertainty,
-    format_of,
     speedup_interval,
     uncertainty_of,
 )
@@ -54,7 +55,8 @@ class Interval:
 
     def record(self, recorder: Recorder) -> Uncertainty:
         """Compute the interval with symbols for the step's times and for the spreads."""
-        step: dict[str, Any] = {name: recorder.variable(name) for name in STEP_SPENT}
+        variables = map(recorder.variable, count())
+        step: dict[str, Any] = dict(zip(STEP_SPENT, variables, strict=False))
         if not self.stored:
             step |= dict.fromkeys(STORED, 0.0)
         families: dict[Family, KindTime] = {}
@@ -62,12 +64,12 @@ class Interval:
         cached: dict[Family, Any] = {}
         spreads: dict[Family, Spread] = {}
         for family in self.families:
-            total, fixed, squares, launched, cached_s = map(recorder.variable, SPENT)
+            total, fixed, squares, launched, cached_s = islice(variables, len(SPENT))
             families[family] = KindTime(total_s=total, fixed_s=fixed, squares_s2=squares)
             launches[family] = launched
             if family in self.cached:
                 cached[family] = cached_s
-            spread: dict[str, Any] = {name: recorder.variable(name) for name in SPREAD}
+            spread: dict[str, Any] = dict(zip(SPREAD, variables, strict=False))
             spreads[family] = Spread(**spread)
         sums = StepSums(**step, families=families, launches=launches, cached_s=cached)
         setup = Setup().but(**dict(zip(_HOW, self.how, strict=True)))
@@ -83,8 +85,8 @@ class Intervals:
     structures
         What is computed of a step, and ``recorded`` the tape of each: low, high, and below and
         above of every error.
-    known
-        Of each interval: its structure, and the format that selects the spread of each kind.
+    formats
+        Formats that select the spread of each of ``FAMILIES``, as models of the page have them.
     ratios
         Tapes of the interval of a speed-up, by the structures of both steps' intervals.
     """
@@ -92,12 +94,19 @@ class Intervals:
     tapes: Tapes
     structures: Unique[Interval] = field(default_factory=Unique)
     recorded: list[int] = field(default_factory=list)
-    known: Unique[tuple[int, tuple[Dtype, ...]]] = field(default_factory=Unique)
+    formats: Unique[tuple[Dtype, ...]] = field(default_factory=Unique)
     ratios: dict[str, int] = field(default_factory=dict)
     _errors: list[Uncertainty] = field(default_factory=list)
 
+    @property
+    def spreads(self) -> dict[Family, list[Dtype]]:
+        """The formats of each kind of kernel for which spreads are needed."""
+        used = {family for each in self.structures.items for family in each.families}
+        columns = zip(FAMILIES, zip(*self.formats.items, strict=True), strict=True)
+        return {family: sorted({*dtypes}) for family, dtypes in columns if family in used}
+
     def add(self, setup: Setup, kinds: Mapping[Family, tuple[bool, bool]], *, peak: bool) -> int:
-        """Record the interval of a step, and return its number.
+        """Record the interval of a step in any formats, and return its structure's number.
 
         Parameters
         ----------
@@ -115,35 +124,32 @@ class Intervals:
             stored=any(stored for _, stored in kinds.values()),
             peak=peak,
         )
-        place = self.structures.place(interval)
-        if place == len(self.recorded):
+        structure = self.structures.place(interval)
+        if structure == len(self.recorded):
             recorder = Recorder()
             result = interval.record(recorder)
             parts = [*result.shared.values(), *result.own.values()]
             errors = [error for part in parts for error in (part.below_s, part.above_s)]
             self.recorded.append(self.tapes.add(recorder, [result.low_s, result.high_s, *errors]))
             self._errors.append(result)
-        return self.known.place((place, tuple(format_of(family, setup) for family in kinds)))
+        return structure
 
-    def add_ratio(self, first: int, second: int) -> None:
-        """Record the interval of the ratio of two steps' times.
+    def add_ratio(self, *structures: int) -> None:
+        """Record the interval of the ratio of two steps' times, given the structures of theirs.
 
         The variables are both times, then below and above of all errors of one and of the other.
         """
-        places = [self.known.items[number][0] for number in (first, second)]
-        key = ":".join(map(str, places))
+        key = ":".join(map(str, structures))
         if key in self.ratios:
             return
         recorder = Recorder()
-        totals: list[Any] = [recorder.variable("total_s") for _ in places]
+        variables: Any = map(recorder.variable, count())
+        totals = [next(variables) for _ in structures]
         steps = []
-        for place, total in zip(places, totals, strict=True):
+        for structure, total in zip(structures, totals, strict=True):
             shared, own = (
-                {name: Deviation(*map(recorder.variable, _ENDS)) for name in names}
-                for names in (self._errors[place].shared, self._errors[place].own)
+                {name: Deviation(next(variables), next(variables)) for name in names}
+                for names in (self._errors[structure].shared, self._errors[structure].own)
             )
             steps.append(Uncertainty(total_s=total, low_s=0.0, high_s=0.0, shared=shared, own=own))
         self.ratios[key] = self.tapes.add(recorder, speedup_interval(*steps))
-
-
-_ENDS = ("below_s", "above_s")

@@ -1,9 +1,8 @@
 """The page itself: its recorded computations as JSON, its script and its style."""
 
-import gc
 import html
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from itertools import chain, product
 from string import Template
@@ -13,16 +12,23 @@ from simulator import __version__
 from simulator.answers.advice import WORTH, no_shared_kernel
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
 from simulator.answers.estimate import constants_note, model_notes
-from simulator.answers.frames import part_of
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Execution, Setup
+from simulator.inputs.setup import Setup
 from simulator.inputs.workload import LARGEST_COUNT, LARGEST_TOKENS, Workload
 from simulator.timing.constants import Rates
-from simulator.timing.interval import FAMILY, Family, spread_of, unknown_regime
+from simulator.timing.interval import (
+    FAMILIES,
+    FAMILY,
+    Family,
+    format_of,
+    shipped_spreads,
+    spread_of,
+    unknown_regime,
+)
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
 from simulator.views.explore.intervals import SPREAD
@@ -31,14 +37,15 @@ from simulator.views.explore.programs import (
     MEMORY,
     TIMES,
     VARIABLES,
+    Architecture,
+    Met,
     Programs,
     group_bytes,
-    shape_of,
+    stored_as,
 )
-from simulator.views.explore.symbol import OPCODES
+from simulator.views.explore.symbol import OPERATIONS
 from simulator.views.explore.tape import Unique
 from simulator.views.plots import palette
-from simulator.views.plots.breakdown import PART_COLOURS
 from simulator.views.text import POLICY, model_phrase
 
 # One script, in this order.
@@ -55,54 +62,53 @@ SCRIPTS = (
     "page.js",
 )
 
-# What a model has in common with those of its architecture, and its numbers.
-_Shape = tuple[tuple[Any, ...], list[float]]
 # A model's question under every format of weights, and of the cache.
 _Asked = list[list[tuple[Setup, Workload]]]
 # What is around attention, attention, memory and interval, of each form of each way to keep and
-# read the context, in the order of "ways".
+# read the context: standard attention in each layout, then bifurcated.
 _Ways = list[list[tuple[int, int, int, int]]]
 
 
 def page(offer: Menu) -> str:
     """Return the page as one self-contained HTML file."""
-    # What is recorded stays until the page is written: no garbage to look for.
-    gc.disable()
-    try:
-        data = page_data(offer)
-    finally:
-        gc.enable()
     return Template(_resource("explore.html")).substitute(
         title=html.escape(f"Explore: {offer.scenario.id}"),
         policy=POLICY,
+        coverage=f"{shipped_spreads().coverage:.0%}",
         style=_resource("explore.css"),
-        data=_embedded(data),
+        data=_embedded(page_data(offer)),
         script="\n".join(map(_resource, SCRIPTS)),
     )
 
 
 def page_data(offer: Menu) -> dict[str, Any]:
     """Return all data of the page's script."""
-    asked = [_formats(offer, entry.model) for entry in offer.models]
+    # A model's question under every format of weights, and of the cache.
+    weights, caches = offer.choices["weight_dtype"], offer.choices["kv_dtype"]
+    asked = [
+        [[offer.asks(entry.model, one, other) for other in caches] for one in weights]
+        for entry in offer.models
+    ]
     programs = Programs(
         work=asked[0][0][0][1],
         moved=offer.moved,
         sizes=offer.choices["tensor_parallel"],
         kv_bytes=sorted({setup.kv_bytes for rows in asked for setup, _ in rows[0]}),
     )
-    shapes = _meet(programs, offer, asked)
+    # The programs know all models before anything is recorded.
+    met = [[programs.meet(variant) for variant in entry.variants] for entry in offer.models]
     plans: dict[Any, Any] = {}
     models = [
-        _model(programs, plans, offer, entry, formats, met)
-        for entry, formats, met in zip(offer.models, asked, shapes, strict=True)
+        _model(programs, plans, offer, entry, question, known)
+        for entry, question, known in zip(offer.models, asked, met, strict=True)
     ]
     times = programs.times(offer.gpus)
     texts: Unique[str] = Unique()
+    spreads = programs.intervals.spreads
     gpus = [
-        _gpu(programs, texts, offer, gpu_rates, each)
+        _gpu(spreads, texts, offer, gpu_rates, each)
         for gpu_rates, each in zip(offer.gpus, times, strict=True)
     ]
-    kinds = [str(dict(timing.settings)["kind"]) for timing in programs.timings.items]
     intervals = programs.intervals
     scenario = offer.scenario
     return {
@@ -120,7 +126,6 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "moved": offer.moved,
         "layouts": offer.layouts,
         "choices": dict(offer.choices),
-        "ways": [*offer.layouts, "bifurcated"],
         "gpu_memory_utilization": offer.gpu_memory_utilization,
         "constants": offer.gpus[0].choice,
         "limits": {
@@ -134,8 +139,18 @@ def page_data(offer: Menu) -> dict[str, Any]:
             "tie": TIE_MARGIN,
             "worth": WORTH,
         },
-        "style": _style(),
-        "opcodes": OPCODES,
+        "style": {
+            "lines": {
+                name: {"name": name, "colour": line["color"], "dash": line["dash"]}
+                for name, line in palette.LINES.items()
+            },
+            "categories": palette.CATEGORIES,
+            "symbols": dict(palette.BOUND_SYMBOLS),
+            "unfit_opacity": palette.UNFIT_OPACITY,
+            "font": palette.FONT,
+            "green": palette.GREEN,
+        },
+        "operations": OPERATIONS,
         "variables": VARIABLES,
         "memory_columns": MEMORY,
         "time_columns": TIMES,
@@ -144,46 +159,24 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "gpus": gpus,
         "texts": texts.items,
         "families": FAMILY,
-        "intervals": intervals.known.items,
-        "interval_families": [each.families for each in intervals.structures.items],
-        "interval_tapes": intervals.recorded,
+        "formats": [dict(zip(FAMILIES, each, strict=True)) for each in intervals.formats.items],
+        "intervals": [
+            (each.families, tape)
+            for each, tape in zip(intervals.structures.items, intervals.recorded, strict=True)
+        ],
         "ratios": intervals.ratios,
         "names": programs.names.items,
         "timings": [
             {"used": timing.used, **dict(timing.settings)} for timing in programs.timings.items
         ],
-        "operations": programs.operations.items,
-        "parts": PART_COLOURS,
-        "part_of": [
-            list(PART_COLOURS).index(part_of(programs.names.items[name], kinds[timing]))
-            for name, timing, *_ in programs.operations.items
-        ],
+        "calls": programs.operations.items,
+        "parts": palette.PART_COLOURS,
         "recordings": programs.recordings,
         "plans": list(plans.values()),
         "structures": programs.tapes.structures.items,
+        "columns": programs.tapes.columns.items,
         "tapes": programs.tapes.tapes.items,
     }
-
-
-def _formats(offer: Menu, model: ModelShape) -> _Asked:
-    """Return a model's question under every format of weights, and of the cache."""
-    weights, caches = offer.choices["weight_dtype"], offer.choices["kv_dtype"]
-    return [[offer.asks(model, one, other) for other in caches] for one in weights]
-
-
-def _meet(programs: Programs, offer: Menu, asked: list[_Asked]) -> list[list[_Shape]]:
-    """Let the programs know all models before anything is recorded; return their shapes."""
-    found = []
-    for entry, question in zip(offer.models, asked, strict=True):
-        formats = [(setup.weights, group_bytes(setup.weights)) for (setup, _), *_ in question]
-        found.append([shape_of(variant) for variant in entry.variants])
-        for variant, (shape, numbers) in zip(entry.variants, found[-1], strict=True):
-            sizes = [*product(programs.splits(variant), programs.kv_bytes)]
-            for each, known in formats:
-                rows = dict.fromkeys((*size, *numbers, *known) for size in sizes)
-                for architecture in programs.architectures(variant, shape, each):
-                    architecture.known |= rows
-    return found
 
 
 def _model(
@@ -191,19 +184,20 @@ def _model(
     plans: dict[Any, Any],
     offer: Menu,
     entry: ModelEntry,
-    formats: _Asked,
-    shapes: list[_Shape],
+    asked: _Asked,
+    met: list[Met],
 ) -> dict[str, Any]:
     """Return a model of the menu, and add to ``plans`` how its architectures are computed."""
-    model = entry.model
-    dtypes = [str(row[0][0].weights) for row in formats]
-    kv_dtypes = [setup.kv_dtype for setup, _ in formats[0]]
+    model, formats = entry.model, programs.intervals.formats
+    setups = [setup for setup, _ in asked[0]]
+    weights = [row[0][0].weights for row in asked]
     studied = model.name in offer.studied
     places = []
-    for variant, (shape, _) in zip(entry.variants, shapes, strict=True):
-        key = shape, tuple(row[0][0].weights for row in formats), tuple(kv_dtypes), studied
+    for variant, known in zip(entry.variants, met, strict=True):
+        key = id(known.architecture), *map(stored_as, weights), studied
         if key not in plans:
-            plans[key] = _plan(programs, offer, variant, shape, formats, studied=studied)
+            ways = _plan(programs, offer, variant, asked, known.architecture, studied=studied)
+            plans[key] = {"places": known.architecture.places[2:], "ways": ways}
         places.append(list(plans).index(key))
     return {
         "name": model.name,
@@ -213,13 +207,21 @@ def _model(
         "phrases": [model_phrase(variant) for variant in entry.variants],
         "most_tokens": model.max_context_tokens,
         "notes": model_notes(model),
-        "dtypes": dtypes,
-        "kv_dtypes": kv_dtypes,
-        "kv_bytes": [setup.kv_bytes for setup, _ in formats[0]],
-        "kv_low": [is_low_precision(setup.kv_bytes) for setup, _ in formats[0]],
-        "splits": [programs.splits(variant) for variant in entry.variants],
-        "numbers": [numbers for _, numbers in shapes],
-        "group_bytes": [group_bytes(row[0][0].weights) for row in formats],
+        "dtypes": [str(each) for each in weights],
+        "kv_dtypes": [setup.kv_dtype for setup in setups],
+        "kv_bytes": [setup.kv_bytes for setup in setups],
+        "kv_low": [is_low_precision(setup.kv_bytes) for setup in setups],
+        "splits": [known.splits for known in met],
+        "numbers": [known.numbers for known in met],
+        "group_bytes": [group_bytes(each) for each in weights],
+        # By format of weights and of the cache: the format of each kind of kernel, for its spread.
+        "formats": [
+            [
+                formats.place(tuple(format_of(family, setup) for family in FAMILIES))
+                for setup, _ in row
+            ]
+            for row in asked
+        ],
         "plans": places,
     }
 
@@ -228,31 +230,28 @@ def _plan(
     programs: Programs,
     offer: Menu,
     model: ModelShape,
-    shape: Hashable,
-    formats: _Asked,
+    asked: _Asked,
+    architecture: Architecture,
     *,
     studied: bool,
-) -> list[list[list[list[_Ways | None]]]]:
-    """Record a model: by formats of weights and cache, kernel and execution; None cannot run."""
-    start = [offer.choices[name].index(offer.start[name]) for name in ("weight_dtype", "kv_dtype")]
+) -> list[list[list[_Ways | None]]]:
+    """Record a model, by format of weights, kernel and execution; what is not offered is None."""
+    start = tuple(offer.start[name] for name in ("kernel", "execution"))
+    at_start = offer.choices["weight_dtype"].index(offer.start["weight_dtype"])
 
-    def ways(at: list[int], kernel: str, execution: Execution) -> _Ways | None:
-        usual = (kernel, execution) == (offer.start["kernel"], offer.start["execution"])
-        if not usual and not (studied and at == start):
+    def ways(weight: int, *how: str) -> _Ways | None:
+        if how != start and not (studied and weight == at_start):
             return None
-        setup, work = formats[at[0]][at[1]]
-        asked = setup.but(kernel=kernel, execution=execution)
-        return _ways(programs, offer, model, shape, asked, work)
+        setup, work = asked[weight][0]
+        setup = setup.but(kernel=how[0], execution=how[1])
+        return _ways(programs, offer, model, architecture, setup, work)
 
     return [
         [
-            [
-                [ways([one, other], kernel, execution) for execution in offer.choices["execution"]]
-                for kernel in offer.choices["kernel"]
-            ]
-            for other in range(len(row))
+            [ways(weight, kernel, execution) for execution in offer.choices["execution"]]
+            for kernel in offer.choices["kernel"]
         ]
-        for one, row in enumerate(formats)
+        for weight in range(len(asked))
     ]
 
 
@@ -260,17 +259,15 @@ def _ways(
     programs: Programs,
     offer: Menu,
     model: ModelShape,
-    shape: Hashable,
+    architecture: Architecture,
     setup: Setup,
     work: Workload,
 ) -> _Ways | None:
-    """Record every way to keep and read the context."""
+    """Record every way to keep and read the context; None if it cannot run."""
     ways: _Ways = []
-    peak = offer.gpus[0].choice == "peak"
-    formatted, plain = programs.architectures(model, shape, setup.weights)
     for attention, layout in [*(("standard", each) for each in offer.layouts), ("bifurcated", "")]:
-        asked = setup.but(kv_layout=layout or "shared", attention=attention)
         forms = []
+        asked = setup.but(kv_layout=layout or "shared", attention=attention)
         for form in offer.forms(model, asked, work):
             # Around attention, only the projections of a latent cache depend on how it is read.
             rest = (
@@ -278,11 +275,13 @@ def _ways(
                 if model.latent
                 else form.but(attention="standard", kv_layout="shared", kernel="flash")
             )
-            around = programs.record("around", formatted, rest)
-            attends = programs.record("attention", plain, form)
-            kinds = programs.kinds_of(around, attends)
-            held = programs.record("memory", plain, form)
-            forms.append((around, attends, held, programs.intervals.add(form, kinds, peak=peak)))
+            around = programs.record("around", architecture, rest)
+            attends = programs.record("attention", architecture, form)
+            held = programs.record("memory", architecture, form)
+            interval = programs.intervals.add(
+                form, programs.kinds_of(around, attends), peak=offer.gpus[0].choice == "peak"
+            )
+            forms.append((around, attends, held, interval))
         if not forms:
             return None
         ways.append(forms)
@@ -293,12 +292,14 @@ def _ways(
 
 
 def _gpu(
-    programs: Programs, texts: Unique[str], offer: Menu, gpu_rates: Rates, times: Any
+    wanted: Mapping[Family, list[Dtype]],
+    texts: Unique[str],
+    offer: Menu,
+    gpu_rates: Rates,
+    times: Any,
 ) -> dict[str, Any]:
     """Return one GPU: its memory, its roofs, and the tapes of its times."""
     gpu = gpu_rates.gpu
-    standard = [Setup(kv_layout=layout) for layout in offer.layouts]
-    setups = [*standard, standard[0].under("bifurcated")]
     price = gpu.price_usd_per_hour
     sixteen_bit: tuple[Dtype, ...] = ("bf16", "fp16")
     return {
@@ -324,44 +325,27 @@ def _gpu(
             for dtype in sixteen_bit
         },
         "times": times,
-        "spreads": _spreads(programs, gpu_rates),
+        "spreads": _spreads(wanted, gpu_rates),
         # By model: why no engine's kernel reads a shared context once.
         "barred": [texts.place(no_shared_kernel(entry.model, gpu)) for entry in offer.models],
-        # By model, in the order of "ways": whether no rows tell how far a time may be off.
+        # By model: whether no rows tell how far a time on one node may be off, in whatever way.
         "unknown": [
-            "".join(str(int(bool(unknown_regime(entry.model, gpu_rates, each)))) for each in setups)
-            for entry in offer.models
+            int(bool(unknown_regime(entry.model, gpu_rates, Setup()))) for entry in offer.models
         ],
     }
 
 
-def _spreads(programs: Programs, gpu_rates: Rates) -> dict[Family, dict[Dtype, list[float]]]:
+def _spreads(
+    wanted: Mapping[Family, list[Dtype]], gpu_rates: Rates
+) -> dict[Family, dict[Dtype, list[float]]]:
     """Return a GPU's spreads by kind of kernel and format."""
     found: dict[Family, dict[Dtype, list[float]]] = {}
-    for place, formats in programs.intervals.known.items:
-        families = programs.intervals.structures.items[place].families
-        for family, dtype in zip(families, formats, strict=True):
-            of_kind = found.setdefault(family, {})
-            if dtype not in of_kind:
-                item = spread_of(gpu_rates, family, dtype)
-                of_kind[dtype] = [getattr(item, name) for name in SPREAD]
+    for family, dtypes in wanted.items():
+        spreads = {dtype: spread_of(gpu_rates, family, dtype) for dtype in dtypes}
+        found[family] = {
+            dtype: [getattr(spread, name) for name in SPREAD] for dtype, spread in spreads.items()
+        }
     return found
-
-
-def _style() -> dict[str, Any]:
-    """Return the colours, dashes and symbols of all our figures."""
-    lines = {
-        name: {"name": name, "colour": line["color"], "dash": line["dash"]}
-        for name, line in palette.LINES.items()
-    }
-    return {
-        "lines": lines,
-        "categories": palette.CATEGORIES,
-        "symbols": dict(palette.BOUND_SYMBOLS),
-        "unfit_opacity": palette.UNFIT_OPACITY,
-        "font": palette.FONT,
-        "green": palette.GREEN,
-    }
 
 
 def _embedded(data: Mapping[str, Any]) -> str:

@@ -5,20 +5,20 @@ is recorded once for all models of an architecture, and timed once for all GPUs 
 model treats alike.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from itertools import count
+from functools import cache, cached_property
+from itertools import count, product
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import PrivateAttr
 
 from simulator.counts.memory import memory
-from simulator.counts.operation import Operation, repeated
-from simulator.counts.transformer import around_attention, attention, attention_shapes, check_split
+from simulator.counts.operation import PARTS, Operation, part_of
+from simulator.counts.transformer import around_attention, attention_operations, check_split
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import Frozen
@@ -35,8 +35,8 @@ from simulator.views.explore.intervals import STORED, Intervals
 from simulator.views.explore.symbol import Recorder, Symbol
 from simulator.views.explore.tape import Tapes, Unique
 
-# Variables from the page's sliders and from its GPU. Known numbers follow: the GPUs of a group, and
-# what ``numbers`` returns.
+# Variables from the page's sliders and from its GPU. Then come the GPUs of the group, bytes of a
+# cached value and of a weight of each group of tensors, and the numbers of models by their paths.
 VARIABLES = (
     "samples",
     "context_tokens",
@@ -46,6 +46,8 @@ VARIABLES = (
     "resident_blocks",
     "card_bytes",
 )
+_RANKS = len(VARIABLES)
+_CACHED, _GROUPS = _RANKS + 1, _RANKS + 2
 MEMORY = (
     "weights_bytes",
     "kv_bytes",
@@ -67,17 +69,21 @@ TIMES = (
     "peak_compute_s",
 )
 
+# Format of what is not quantised, then of each group of weights, and that of its products if it is
+# another.
+Stored = tuple[Dtype, tuple[tuple[Dtype, Dtype | None], ...]]
+
 # What a page varies of a setup, besides formats and the size of the group.
 HOW = ("attention", "kernel", "kv_layout", "execution", "latent_form")
-# The fields of an operation that determine the time of one call. Those of type int and bool are
-# settings, and no quantities.
-_TIMED = [
-    item
+# The fields of an operation that determine the time of one call, with their defaults. Those of type
+# int and bool are settings, and no quantities.
+_TIMED = {
+    item.name: (item.default, item.type if item.type in (int, bool) else None)
     for item in fields(Operation)
     if item.name not in ("name", "within", "repeat", "ranks", "low_precision_cache")
-]
+}
 _NAMES = count()
-_FIELDS = attrgetter(*(item.name for item in _TIMED))
+_FIELDS = attrgetter(*_TIMED)
 # Fields of a model that no formula reads, and its formats, which the page's menus choose.
 _TOLD = frozenset({"name", "source", "notes", "max_context_tokens", "weights", "kv_dtype"})
 
@@ -87,37 +93,54 @@ def shape_of(model: ModelShape) -> tuple[tuple[Any, ...], list[float]]:
 
     Zeros are common: what has none of something has no operations for it.
     """
-    leaves = list(_leaves(model))
+    leaves: list[Any] = []
+    _collect(model, leaves)
     numbers = [float(leaf) for leaf in leaves if _is_number(leaf)]
     return tuple(float if _is_number(leaf) else leaf for leaf in leaves), numbers
 
 
-def _leaves(value: Any) -> Iterator[Any]:
-    """Yield what a model's fields hold, of nested ones as well."""
+def _collect(value: Any, leaves: list[Any]) -> None:
+    """Add what a model's fields hold to the leaves, of nested ones as well."""
     if isinstance(value, Frozen):
-        for name in type(value).model_fields:
-            if name not in _TOLD:
-                yield from _leaves(getattr(value, name))
-    elif isinstance(value, tuple):
-        yield len(value), "items"
+        for name in _fields_of(type(value)):
+            _collect(getattr(value, name), leaves)
+    elif type(value) is tuple:
+        leaves.append((len(value), "items"))
         for item in value:
-            yield from _leaves(item)
+            _collect(item, leaves)
     else:
-        yield value
+        leaves.append(value)
 
 
 def _is_number(leaf: Any) -> bool:
     return type(leaf) in (int, float) and leaf != 0
 
 
-def _replaced(value: Any, numbers: Iterator[Any]) -> Any:
-    """Return a model with other numbers, in the order of :func:`shape_of`."""
+@cache
+def _fields_of(kind: type[Frozen]) -> list[str]:
+    """Return the fields that formulas read."""
+    return [name for name in kind.model_fields if name not in _TOLD]
+
+
+def _replaced(value: Any, variable: Callable[[str], Any], path: str = "") -> Any:
+    """Return a model with other numbers, by their paths."""
     if isinstance(value, Frozen):
-        names = [name for name in type(value).model_fields if name not in _TOLD]
-        return value.but(**{name: _replaced(getattr(value, name), numbers) for name in names})
+        return value.but(
+            **{
+                name: _replaced(getattr(value, name), variable, f"{path}.{name}")
+                for name in _fields_of(type(value))
+            }
+        )
     if isinstance(value, tuple):
-        return tuple(_replaced(item, numbers) for item in value)
-    return next(numbers) if _is_number(value) else value
+        return tuple(_replaced(item, variable, f"{path}[{at}]") for at, item in enumerate(value))
+    return variable(path) if _is_number(value) else value
+
+
+def stored_as(formats: WeightFormats) -> Stored:
+    """Return what of formats decides how weights are multiplied."""
+    return formats.base, tuple(
+        (each.dtype, each.multiplied) for each in map(formats.of, TENSOR_GROUPS)
+    )
 
 
 def group_bytes(formats: WeightFormats) -> list[float]:
@@ -125,8 +148,7 @@ def group_bytes(formats: WeightFormats) -> list[float]:
     return [formats.of(group).bytes for group in TENSOR_GROUPS]
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(NamedTuple):
     """One way to time an operation.
 
     Attributes
@@ -144,20 +166,22 @@ class Timing:
     used: tuple[str, ...]
     grouped: bool
 
-    def tapes(self, tapes: Tapes, gpus: Sequence[Rates], ranks: int, alike: Groups) -> list[int]:
-        """Record the time of one call on each GPU: the columns of ``TIMES``.
+    def tapes(
+        self, tapes: Tapes, gpus: Mapping[int, Rates], ranks: int, alike: Groups
+    ) -> dict[int, int]:
+        """Record the time of one call: the tape of the columns of ``TIMES``, for each GPU.
 
         Parameters
         ----------
         tapes
             Where to record it.
         gpus, ranks
-            The GPUs' rates, and the size of the group.
+            The GPUs' rates by their places on the page, and the size of the group.
         alike
             GPUs taken together so far.
         """
         found: dict[int, int] = {}
-        waiting = [list(range(len(gpus)))]
+        waiting = [tuple(gpus)]
         while waiting:
             places = waiting.pop()
             recorder = Recorder()
@@ -165,17 +189,18 @@ class Timing:
                 outputs = self._times(recorder, together([gpus[at] for at in places], alike), ranks)
             except Differ as differ:
                 waiting += [
-                    [at for at, yes in zip(places, differ.mask, strict=True) if yes == side]
+                    tuple(at for at, yes in zip(places, differ.mask, strict=True) if yes == side)
                     for side in (True, False)
                 ]
                 continue
-            each = tapes.add_each(recorder, outputs, len(places))
-            found |= dict(zip(places, each, strict=True))
-        return [found[at] for at in range(len(gpus))]
+            found |= dict.fromkeys(places, tapes.add(recorder, outputs, places))
+        return found
 
     def _times(self, recorder: Recorder, gpus: Any, ranks: int) -> list[Any]:
         """Return the columns of ``TIMES`` on GPUs alike."""
-        quantities: dict[str, Any] = {name: recorder.variable(name) for name in self.used}
+        quantities: dict[str, Any] = {
+            name: recorder.variable(at) for at, name in enumerate(self.used)
+        }
         operation = Operation(name="", ranks=ranks, **dict(self.settings), **quantities)
         step = step_time([operation], gpus, self.execution)
         no_flops = replace(operation, flops=0)
@@ -201,11 +226,16 @@ class Timing:
 
 
 class _Recorded(Setup):
-    """A setup whose cached values have some number of bytes."""
+    """A setup with symbols for the bytes of weights and of cached values."""
 
     _kv_bytes: Any = PrivateAttr()
 
-    @property
+    @cached_property
+    def weights(self) -> WeightFormats:
+        """Formats of the weights, kept because counts ask for them time and again."""
+        return self._checkpoint
+
+    @cached_property
     def kv_bytes(self) -> Any:
         """Bytes of a cached value, a symbol. [bytes]."""
         return self._kv_bytes
@@ -218,57 +248,52 @@ class Architecture:
     Attributes
     ----------
     model
-        One of them.
-    formats
-        Number format of each group of weights, and that of its products if it is another.
-    base
-        Format of activations.
+        One of them, with variables for its numbers.
+    places
+        The variables of what its recordings have to serve: GPUs of a group, bytes of a cached
+        value, and the numbers of its models, those of :func:`shape_of`.
     known
-        What its recordings have to serve: GPUs of a group, bytes of a cached value, and the numbers
-        of its models, those of :func:`shape_of` and then :func:`group_bytes`.
+        What these variables stand for, in each model and group.
     """
 
     model: ModelShape
-    base: Dtype
-    formats: tuple[tuple[Dtype, Dtype | None], ...]
+    places: list[int]
     known: dict[tuple[float, ...], None] = field(default_factory=dict)
-    _models: dict[int, tuple[ModelShape, WeightFormats, Any]] = field(default_factory=dict)
+    _supposed: dict[tuple[float, ...], tuple[ModelShape, Any]] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> Any:
         """All that is known, the largest groups first: they do what a single GPU does, and more."""
         return np.array(sorted(self.known, key=itemgetter(0), reverse=True))
 
-    def with_numbers(
-        self, recorder: Recorder, values: Sequence[Any]
-    ) -> tuple[ModelShape, WeightFormats]:
-        """Return a model of this architecture and the formats of its weights.
+    def supposed(self, recorder: Recorder, row: tuple[float, ...]) -> ModelShape:
+        """Return the model, supposing that its variables are known numbers.
 
         Its name is like no other: sums over the weights of a model are kept, by model, and what
         they decide guards all that is recorded of it.
         """
-        if id(recorder) not in self._models:
-            recorder.guards = {}
-            rest = iter(values)
-            model = _replaced(self.model, rest).but(name=f"recorded {next(_NAMES)}")
-            formats: dict[str, Any] = {
-                group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
-                for group, (dtype, multiplied), size in zip(
-                    TENSOR_GROUPS, self.formats, rest, strict=True
-                )
-            }
+        recorder.suppose(dict(zip(self.places, row, strict=True)))
+        if row not in self._supposed:
+            model = self.model.but(name=f"recorded {next(_NAMES)}")
             count_parameters(model)
-            told = WeightFormats.model_construct(base=self.base, **formats)
-            self._models[id(recorder)] = model, told, recorder.guards
-        model, told, guards = self._models[id(recorder)]
+            self._supposed[row] = model, recorder.guards
+        model, guards = self._supposed[row]
         recorder.guards = dict(guards)
-        return model, told
+        return model
+
+
+class Met(NamedTuple):
+    """A model that the programs know: its numbers, and the groups that can split its heads."""
+
+    architecture: Architecture
+    numbers: list[float]
+    splits: list[int]
 
 
 # A recording for some models: the tape of its guards, what they have to be, and what was recorded;
 # None is what cannot run.
 Recording = tuple[int | None, list[float], Any]
-Counted = Callable[[ModelShape, Setup, Workload, dict[str, Any]], Any]
+Counted = Callable[[ModelShape, Setup], Any]
 
 
 @dataclass
@@ -284,8 +309,8 @@ class Programs:
     sizes, kv_bytes
         GPUs of the groups to offer, and bytes of a cached value in each format of the cache.
     operations
-        Name, timings with a cache of 16 bits and of fewer, and the tape of the timing's quantities
-        and of the calls in a step.
+        Name, part of a step, timings with a cache of 16 bits and of fewer, and the tape of the
+        timing's quantities and of the calls in a step.
     recordings
         Of each part of each step: of its operations, or of its memory.
     kinds
@@ -299,41 +324,48 @@ class Programs:
     tapes: Tapes = field(default_factory=Tapes)
     names: Unique[str] = field(default_factory=Unique)
     timings: Unique[Timing] = field(default_factory=Unique)
-    operations: Unique[tuple[int, int, int, int]] = field(default_factory=Unique)
+    operations: Unique[tuple[int, int, int, int, int]] = field(default_factory=Unique)
     recordings: list[list[Recording]] = field(default_factory=list)
     kinds: list[dict[Family, tuple[bool, bool]]] = field(default_factory=list)
     intervals: Intervals = field(init=False)
-    _architectures: dict[Any, Architecture] = field(default_factory=dict)
+    _recorder: Recorder = field(default_factory=Recorder)
+    _paths: Unique[str] = field(default_factory=Unique)
+    _architectures: dict[tuple[Any, ...], Architecture] = field(default_factory=dict)
     _places: dict[Any, int] = field(default_factory=dict)
-    _recorders: dict[Any, tuple[Recorder, dict[str, Any], list[Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Share the tapes."""
+        """Share the tapes, and make the sizes variables."""
         self.intervals = Intervals(self.tapes)
+        self._sizes = {name: self._recorder.variable(at) for at, name in enumerate(VARIABLES)}
+        self.work = self.work.but(**{name: self._sizes[name] for name in self.moved})
 
-    def architectures(
-        self, model: ModelShape, shape: Hashable, formats: WeightFormats
-    ) -> tuple[Architecture, Architecture]:
-        """Return a model's architecture with its formats, and without, for what has no products.
+    def meet(self, model: ModelShape) -> Met:
+        """Take note of a model that recordings have to serve."""
+        shape, numbers = shape_of(model)
+        if shape not in self._architectures:
+            places = [_RANKS, _CACHED]
 
-        Parameters
-        ----------
-        model, shape, formats
-            The model, its :func:`shape_of`, and the formats of its weights.
-        """
-        told = tuple(
-            (formats.of(each).dtype, formats.of(each).multiplied) for each in TENSOR_GROUPS
-        )
-        plain: tuple[tuple[Dtype, Dtype | None], ...] = ((formats.base, None),) * len(told)
-        one, other = (
-            self._architectures.setdefault(
-                (shape, formats.base, each), Architecture(model, formats.base, each)
-            )
-            for each in (told, plain)
-        )
-        return one, other
+            def variable(path: str) -> Symbol:
+                places.append(_GROUPS + len(TENSOR_GROUPS) + self._paths.place(path))
+                return self._recorder.variable(places[-1])
 
-    def splits(self, model: ModelShape) -> list[int]:
+            self._architectures[shape] = Architecture(_replaced(model, variable), places)
+        met = Met(self._architectures[shape], numbers, self._splits(model))
+        sizes = product(met.splits, self.kv_bytes)
+        met.architecture.known |= dict.fromkeys((*size, *numbers) for size in sizes)
+        return met
+
+    def _stored(self, stored: Stored) -> WeightFormats:
+        """Return formats of weights with variables for their bytes."""
+        base, formats = stored
+        sizes: list[Any] = [self._recorder.variable(_GROUPS + at) for at in range(len(formats))]
+        groups: dict[str, Any] = {
+            group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
+            for group, (dtype, multiplied), size in zip(TENSOR_GROUPS, formats, sizes, strict=True)
+        }
+        return WeightFormats.model_construct(base=base, **groups)
+
+    def _splits(self, model: ModelShape) -> list[int]:
         """Return the sizes of a group over which the heads of a model can be split."""
         found = []
         for size in self.sizes:
@@ -350,12 +382,17 @@ class Programs:
         part
             ``around`` attention, ``attention``, or ``memory``.
         architecture, setup
-            What is decoded, and how; the setup's own formats and group are left out.
+            What is decoded, and how; bytes of weights and of cached values, and the group, are
+            variables.
         """
         how = {name: getattr(setup, name) for name in HOW}
         if part != "memory" and not setup.eager:
             how["execution"] = "graph"
-        key = part, id(architecture), *how.values()
+        stored = stored_as(setup.weights)
+        if part != "around":
+            # What has no products does not depend on their formats.
+            stored = stored[0], ((stored[0], None),) * len(TENSOR_GROUPS)
+        key = part, id(architecture), stored, *how.values()
         if key in self._places:
             return self._places[key]
         counted: Counted = {
@@ -364,28 +401,27 @@ class Programs:
             "memory": self._memory,
         }[part]
         self.kinds.append({})
+        ranks, cached = map(self._recorder.variable, (_RANKS, _CACHED))
+        fields = {**dict(setup), **how, "weight_dtype": "auto", "tensor_parallel": ranks}
+        asked = _Recorded.model_construct(**fields)
+        asked._checkpoint, asked._kv_bytes = self._stored(stored), cached  # noqa: SLF001 - its own
         waiting = architecture.rows
         recordings: list[Recording] = []
         while len(waiting):
-            recorder, sizes, (ranks, cached, *values) = self._variables(tuple(waiting[0].tolist()))
-            model, formats = architecture.with_numbers(recorder, values)
-            asked = _Recorded.model_construct(
-                **{**dict(setup), **how, "weight_dtype": "auto", "tensor_parallel": ranks}
-            )
-            asked._checkpoint, asked._kv_bytes = formats, cached  # noqa: SLF001 - a setup's own
-            work = self.work.but(**{name: sizes[name] for name in self.moved})
-            found = counted(model, asked, work, sizes)
+            model = architecture.supposed(self._recorder, tuple(waiting[0].tolist()))
+            found = counted(model, asked)
+            guards = self._recorder.guards
             alone = ranks == 1
             if isinstance(alone, Symbol) and not alone.value:
                 # A single GPU has the same operations, but for the collectives.
-                recorder.guards.pop(alone.number, None)
-            guards = list(recorder.guards.values())
-            expected = [value for _, value in guards]
-            tape = self.tapes.add(recorder, [symbol for symbol, _ in guards]) if guards else None
+                guards.pop(alone.key, None)
+            expected = [value for _, value in guards.values()]
+            symbols = [symbol for symbol, _ in guards.values()]
+            tape = self.tapes.add(self._recorder, symbols) if symbols else None
             recordings.append((tape, expected, found))
             held = np.ones(len(waiting), dtype=bool)
             if tape is not None:
-                inputs = [*([1.0] * len(VARIABLES)), *waiting.T]
+                inputs = dict(zip(architecture.places, waiting.T, strict=True))
                 for got, value in zip(self.tapes.follow(tape, inputs), expected, strict=True):
                     held &= got == value
             held[0] = True
@@ -394,75 +430,47 @@ class Programs:
         self._places[key] = len(self.recordings) - 1
         return self._places[key]
 
-    def _variables(self, known: tuple[float, ...]) -> tuple[Recorder, dict[str, Any], list[Any]]:
-        """Return a recorder for some known numbers, and its variables.
-
-        What several parts of a step have in common is recorded once, whatever the formats: by the
-        bytes of a weight nothing is decided.
-        """
-        decided = known[: -len(TENSOR_GROUPS)]
-        if decided not in self._recorders:
-            recorder = Recorder()
-            sizes: dict[str, Any] = {name: recorder.variable(name) for name in VARIABLES}
-            numbers = [recorder.variable(str(at), value) for at, value in enumerate(decided)]
-            numbers += [recorder.variable(group) for group in TENSOR_GROUPS]
-            self._recorders[decided] = recorder, sizes, numbers
-        return self._recorders[decided]
-
     def kinds_of(self, *parts: int) -> dict[Family, tuple[bool, bool]]:
         """Return the kinds of kernels of some parts together."""
         return {family: of for part in parts for family, of in self.kinds[part].items()}
 
-    def _around(
-        self, model: ModelShape, setup: Setup, work: Workload, _: dict[str, Any]
-    ) -> list[list[int]]:
+    def _around(self, model: ModelShape, setup: Setup) -> list[list[int]]:
         """Record the operations before and after attention."""
-        before, after = around_attention(model, setup, work)
+        before, after = around_attention(model, setup, self.work)
         return [self._numbered(before, setup), self._numbered(after, setup)]
 
-    def _attention(
-        self, model: ModelShape, setup: Setup, work: Workload, sizes: dict[str, Any]
-    ) -> list[int]:
+    def _attention(self, model: ModelShape, setup: Setup) -> list[int]:
         """Record the operations of attention."""
-        operations: list[Operation] = []
-        for shape, layers, mark in attention_shapes(model, setup, work, sizes["resident_blocks"]):
-            operations += repeated(attention(shape, setup), layers, mark=mark)
-        return self._numbered(operations, setup)
+        blocks: Any = self._sizes["resident_blocks"]
+        return self._numbered(attention_operations(model, setup, self.work, blocks), setup)
 
-    def _memory(
-        self, model: ModelShape, setup: Setup, work: Workload, sizes: dict[str, Any]
-    ) -> int:
+    def _memory(self, model: ModelShape, setup: Setup) -> int:
         """Record the memory."""
-        given = {name: sizes[name] for name in ("card_bytes", "resident_blocks")}
-        needs = memory(model, setup, work, **given)
-        outputs = [getattr(needs, name) for name in MEMORY]
-        recorder = sizes["card_bytes"].recorder
-        return self.tapes.add(recorder, outputs)
+        given: Any = {name: self._sizes[name] for name in ("card_bytes", "resident_blocks")}
+        needs = memory(model, setup, self.work, **given)
+        return self.tapes.add(self._recorder, [getattr(needs, name) for name in MEMORY])
 
     def times(self, gpus: Sequence[Rates]) -> list[list[int | list[int]]]:
         """Record every timing so far: for each GPU the numbers of the tapes.
 
         A time that depends on the group has one for each of ``sizes``, -1 where nothing is sent.
         """
-        found: list[list[int | list[int]]] = [[] for _ in gpus]
         alike: Groups = {}
-        linked = [gpu for gpu in gpus if gpu.gpu.link_bytes_per_s(2) is not None]
+        every = dict(enumerate(gpus))
+        linked = {at: gpu for at, gpu in every.items() if gpu.gpu.link_bytes_per_s(2) is not None}
+        found: list[list[int | list[int]]] = [[] for _ in gpus]
         for timing in self.timings.items:
-            if not timing.grouped:
-                each = timing.tapes(self.tapes, gpus, 1, alike)
-                for times, tape in zip(found, each, strict=True):
-                    times.append(tape)
-                continue
-            by_size = [
-                dict(
-                    zip(map(id, linked), timing.tapes(self.tapes, linked, size, alike), strict=True)
-                )
-                if size > 1
-                else {}
-                for size in self.sizes
-            ]
-            for times, gpu in zip(found, gpus, strict=True):
-                times.append([tapes.get(id(gpu), -1) for tapes in by_size])
+            if timing.grouped:
+                by_size = [
+                    timing.tapes(self.tapes, linked, size, alike) if size > 1 else {}
+                    for size in self.sizes
+                ]
+                for at, times in enumerate(found):
+                    times.append([tapes.get(at, -1) for tapes in by_size])
+            else:
+                tapes = timing.tapes(self.tapes, every, 1, alike)
+                for at, times in enumerate(found):
+                    times.append(tapes[at])
         return found
 
     def _numbered(self, operations: Sequence[Operation], setup: Setup) -> list[int]:
@@ -480,31 +488,25 @@ class Programs:
         """Record one operation, and return its number."""
         quantities: dict[str, Any] = {}
         settings: list[tuple[str, Any]] = []
-        for item, found in zip(_TIMED, _FIELDS(operation), strict=True):
+        for (name, (default, kind)), found in zip(_TIMED.items(), _FIELDS(operation), strict=True):
             value: Any = found
-            if value is item.default and not value:
+            if value is default and not value:
                 continue  # as most fields are
-            if item.type in (int, bool):
-                value = item.type(value)
+            if kind is not None:
+                value = kind(value)
             elif type(value) is Symbol or (isinstance(value, (int, float)) and value):
-                quantities[item.name] = value
+                quantities[name] = value
                 continue
-            if value != item.default:
-                settings.append((item.name, value))
+            if value != default:
+                settings.append((name, value))
+        timing = Timing(
+            execution, (*settings,), (*quantities,), isinstance(operation.ranks, Symbol)
+        )
         # Whether the cache has few bits is nothing to decide here: there is a timing for each.
         low: Any = operation.low_precision_cache
-        usual, of_low = (
-            self.timings.place(
-                Timing(
-                    execution=execution,
-                    settings=(*settings, ("low_precision_cache", True)) if each else (*settings,),
-                    used=tuple(quantities),
-                    grouped=isinstance(operation.ranks, Symbol),
-                )
-            )
-            for each in ((False, True) if type(low) is Symbol else (low, low))
-        )
-        outputs = [*quantities.values(), operation.repeat]
-        recorder = next(each.recorder for each in outputs if isinstance(each, Symbol))
-        tape = self.tapes.add(recorder, outputs)
-        return self.operations.place((self.names.place(operation.name), usual, of_low, tape))
+        few = timing._replace(settings=(*settings, ("low_precision_cache", True)))
+        usual = self.timings.place(few if low is True else timing)
+        of_low = usual if low is False else self.timings.place(few)
+        tape = self.tapes.add(self._recorder, [*quantities.values(), operation.repeat])
+        part = PARTS.index(part_of(operation.name, operation.kind))
+        return self.operations.place((self.names.place(operation.name), part, usual, of_low, tape))

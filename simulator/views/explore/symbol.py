@@ -9,36 +9,23 @@ on it: the recording notes what was decided as a guard, and holds for all number
 guards. So one recording serves every model of the same architecture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 
-# Operations that can be recorded, by numpy's name, in the order of the page's data.
-OPCODES = (
-    "add",
-    "subtract",
-    "multiply",
-    "divide",
-    "floor_divide",
-    "remainder",
-    "negative",
-    "rint",
-    "maximum",
-    "minimum",
-    "power",
-    "sqrt",
-    "square",
-    "greater",
-    "greater_equal",
-    "less",
-    "less_equal",
-    "equal",
-    "not_equal",
-    "where",
-)
-_CODE = {name: code for code, name in enumerate(OPCODES)}
+# Operations that can be recorded, by numpy's name, and their operands; codes follow this order.
+OPERATIONS: dict[str, int] = {
+    **dict.fromkeys(("negative", "rint", "sqrt", "square"), 1),
+    **dict.fromkeys(("add", "subtract", "multiply", "divide", "floor_divide", "remainder"), 2),
+    **dict.fromkeys(("power", "maximum", "minimum", "greater", "greater_equal"), 2),
+    **dict.fromkeys(("less", "less_equal", "equal", "not_equal"), 2),
+    "where": 3,
+}
+_CODE = {name: code for code, name in enumerate(OPERATIONS)}
+# Numpy's functions, and their operands, by code.
+FUNCTIONS: list[tuple[Any, int]] = [(getattr(np, name), of) for name, of in OPERATIONS.items()]
 # Neutral elements.
 _NEUTRAL = {"add": 0, "multiply": 1}
 # Python's operators of two numbers, by numpy's name. Those that compute have a turned form as well.
@@ -47,73 +34,69 @@ _COMPUTES |= {"floordiv": "floor_divide", "mod": "remainder", "pow": "power"}
 _COMPARES = {"gt": "greater", "ge": "greater_equal", "lt": "less", "le": "less_equal"}
 _COMPARES |= {"eq": "equal", "ne": "not_equal"}
 _PLAIN = frozenset({int, float, bool})
-
-Instruction = tuple[int, tuple[Any, ...]]
+# The code of a variable, whose only operand is its number.
+VARIABLE = -1
 
 
 @dataclass
 class Recorder:
-    """All operations on a set of symbols, in order; an operation done twice is recorded once.
+    """All operations on a set of symbols; an operation done twice is recorded once.
 
     Attributes
     ----------
-    instructions
-        Code and operands. The result of each is the next symbol after the variables.
     guards
         What code decided by known numbers: a symbol, and the value it had to have.
     packed
         Numbers of the tapes made of it so far, by their outputs.
     """
 
-    instructions: list[Instruction] = field(default_factory=list)
-    variables: list[str] = field(default_factory=list)
-    guards: dict[int, tuple["Symbol", float]] = field(default_factory=dict)
+    guards: dict[object, tuple["Symbol", float]] = field(default_factory=dict)
     packed: dict[tuple[object, ...], int] = field(default_factory=dict)
-    _known: dict[tuple[object, ...], "Symbol"] = field(default_factory=dict)
-    _values: dict[int, Any] = field(default_factory=dict)
+    _symbols: dict[tuple[object, ...], "Symbol"] = field(default_factory=dict)
+    _values: dict[object, Any] = field(default_factory=dict)
 
-    def variable(self, name: str, value: float | None = None) -> "Symbol":
-        """Return a new variable. All are made before anything is computed.
+    def variable(self, number: int) -> "Symbol":
+        """Return a variable of the page, by its place among all."""
+        return self.symbol((VARIABLE, number), (number,))
 
-        ``value`` is the number that it stands for, if that is known.
+    def suppose(self, values: Mapping[int, float]) -> None:
+        """Take it that some variables are known numbers, all others unknown, and nothing decided.
+
+        Parameters
+        ----------
+        values
+            The number that each of these variables stands for.
         """
-        if self.instructions:
-            raise ValueError("variables come before the first instruction")
-        self._values[len(self.variables)] = value
-        self.variables.append(name)
-        return Symbol(self, len(self.variables) - 1)
+        self.guards = {}
+        self._values = {self.variable(number).key: value for number, value in values.items()}
 
-    def record(self, name: str, operands: Sequence[Any]) -> Any:
-        """Record one operation, and return its result.
+    def record(self, name: str, operands: tuple[Any, ...]) -> Any:
+        """Record one of numpy's functions, and return its result.
 
         Raises
         ------
         TypeError
-            For an operation that a page cannot replay.
+            For one that a page cannot replay.
         """
-        if name in _NEUTRAL:
-            if (known := _unchanged(name, *operands)) is not None:
-                return known
-        elif name == "not_equal" and operands[0] is operands[1]:
-            return False
-        key = (name, *[v.key if type(v) is Symbol else _identity(v) for v in operands])
-        known = self._known.get(key)
-        if known is None:
-            if name not in _CODE:
-                raise TypeError(f"the explorer's page cannot follow numpy's {name}")
-            known = Symbol(self, len(self.variables) + len(self.instructions))
-            self._known[key] = known
-            self.instructions.append((_CODE[name], tuple(operands)))
-        return known
+        if name not in _CODE:
+            raise TypeError(f"the explorer's page cannot follow numpy's {name}")
+        return self.symbol((_CODE[name], *map(key_of, operands)), operands)
 
-    def value(self, number: int) -> Any:
+    def symbol(self, key: tuple[Any, ...], operands: tuple[Any, ...]) -> "Symbol":
+        """Return the one symbol of an operation, given by its code and the keys of its operands."""
+        found = self._symbols.get(key)
+        if found is None:
+            found = self._symbols[key] = Symbol(self, key[0], operands)
+        return found
+
+    def value(self, symbol: "Symbol") -> Any:
         """Return the value of a symbol, found when code asks for it; None if it is not known."""
-        if number not in self._values:
-            code, operands = self.instructions[number - len(self.variables)]
-            values = [v.value if type(v) is Symbol else v for v in operands]
-            unknown = any(value is None for value in values)
-            self._values[number] = None if unknown else getattr(np, OPCODES[code])(*values)
-        return self._values[number]
+        key, code = symbol.key, symbol.code
+        if key not in self._values:
+            values = [v.value if type(v) is Symbol else v for v in symbol.operands]
+            unknown = code == VARIABLE or any(value is None for value in values)
+            self._values[key] = None if unknown else FUNCTIONS[code][0](*values)
+        return self._values[key]
 
 
 class Symbol(np.ndarray[Any, Any]):
@@ -125,21 +108,23 @@ class Symbol(np.ndarray[Any, Any]):
     as a guard.
     """
 
-    __slots__ = ("key", "number", "recorder")
+    __slots__ = ("code", "key", "operands", "recorder")
     recorder: Recorder
-    number: int
+    code: int
+    operands: tuple[Any, ...]
     key: object
 
-    def __new__(cls, recorder: Recorder, number: int) -> Self:
-        """Return symbol ``number`` of a recorder."""
+    def __new__(cls, recorder: Recorder, code: int, operands: tuple[Any, ...]) -> Self:
+        """Return the result of an operation."""
         symbol = super().__new__(cls, ())
-        symbol.recorder, symbol.number, symbol.key = recorder, number, object()
+        symbol.recorder, symbol.code, symbol.operands = recorder, code, operands
+        symbol.key = object()
         return symbol
 
     @property
     def value(self) -> Any:
         """The number that it stands for, None if that is not known."""
-        return self.recorder.value(self.number)
+        return self.recorder.value(self)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """Record an elementwise operation; in place it is none, as nothing is changed."""
@@ -158,14 +143,14 @@ class Symbol(np.ndarray[Any, Any]):
         value = self.value
         if value is None:
             raise TypeError("a symbol has no value")
-        self.recorder.guards[self.number] = self, float(value)
+        self.recorder.guards[self.key] = self, float(value)
         return value
 
     def __bool__(self) -> bool:
         """Return whether it is not zero."""
         if self.value is None or isinstance(self.value, np.bool_):
             return bool(self._decided())
-        nonzero: Any = np.not_equal(self, 0)
+        nonzero: Any = self != 0
         return bool(nonzero)
 
     def __int__(self) -> int:
@@ -197,7 +182,7 @@ class Symbol(np.ndarray[Any, Any]):
 
     def __repr__(self) -> str:
         """Return a name for error messages."""
-        return f"Symbol({self.number})"
+        return f"Symbol({self.code}, {self.operands})"
 
     __str__ = __repr__
 
@@ -206,34 +191,39 @@ class Symbol(np.ndarray[Any, Any]):
         return repr(self)
 
 
-def _operator(name: str) -> Any:
-    """Return an operator that records itself, which is faster than through numpy."""
-    return lambda self, other: self.recorder.record(name, (self, other))
+def _operator(name: str, *, turned: bool = False) -> Any:
+    """Return an operator that records itself, which is much faster than through numpy.
 
+    ``turned`` is for operands the other way round. x + 0, x 1 and x 0 are simplified.
+    """
+    code, neutral, product = _CODE[name], _NEUTRAL.get(name), name == "multiply"
 
-def _turned(name: str) -> Any:
-    """Return the same with the operands the other way round."""
-    return lambda self, other: self.recorder.record(name, (other, self))
+    def operate(self: Symbol, other: Any) -> Any:
+        kind = type(other)
+        if kind in _PLAIN:
+            if other == neutral:
+                return self
+            if product and not other:
+                return 0
+            key = other
+        else:
+            key = other.key if kind is Symbol else key_of(other)
+        operands = (other, self) if turned else (self, other)
+        keys = (code, key, self.key) if turned else (code, self.key, key)
+        return self.recorder.symbol(keys, operands)
+
+    return operate
 
 
 for _short, _name in (_COMPUTES | _COMPARES).items():
     setattr(Symbol, f"__{_short}__", _operator(_name))
 for _short, _name in _COMPUTES.items():
     setattr(Symbol, f"__i{_short}__", _operator(_name))
-    setattr(Symbol, f"__r{_short}__", _turned(_name))
+    setattr(Symbol, f"__r{_short}__", _operator(_name, turned=True))
 
 
-def _identity(operand: Any) -> Any:
-    """Return what tells an operand that is no symbol from others: of an array, all its numbers."""
+def key_of(operand: Any) -> Any:
+    """Return what tells an operand from others: of an array, all its numbers."""
+    if type(operand) is Symbol:
+        return operand.key
     return operand.tobytes() if isinstance(operand, np.ndarray) else operand
-
-
-def _unchanged(name: str, first: Any, second: Any) -> Any | None:
-    """Simplify x + 0, x 1 and x 0; return None for everything else."""
-    one, other = (second, first) if type(first) is Symbol else (first, second)
-    if one.__class__ in _PLAIN:
-        if one == _NEUTRAL[name]:
-            return other
-        if one == 0 and name == "multiply":
-            return 0
-    return None

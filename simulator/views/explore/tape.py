@@ -1,24 +1,25 @@
 """Tapes: recorded computations as short lists of numbers that a page can replay.
 
 A tape is a structure, the variables that it reads, and its constants. Thousands of operations share
-a few hundred structures: layers differ in widths and GPUs in rates, but rarely in the computation.
+a few hundred structures: layers differ in widths, but rarely in the computation. Constants that
+differ between GPUs are columns, which many tapes read.
 
     structure  [variables, [code, operand, ...  code, operand, ...], [output, ...]]
     tape       [structure, variable, ... constant, ...]
 
 Registers hold the variables in the tape's order, then the result of each instruction in turn. A
-non-negative operand is the number of a register; -1 is the first constant, -2 the second.
+non-negative operand is the number of a register; -1 is the first constant, -2 the second. A
+variable of -1 is the first column, -2 the second.
 """
 
-from bisect import bisect
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from simulator.views.explore.symbol import OPCODES, Recorder, Symbol
+from simulator.views.explore.symbol import FUNCTIONS, VARIABLE, Recorder, Symbol, key_of
 
 Item = TypeVar("Item", bound=Hashable)
 Structure = tuple[int, tuple[int, ...], tuple[int, ...]]
@@ -42,41 +43,70 @@ class Unique(Generic[Item]):
 
 @dataclass
 class Tapes:
-    """All tapes of a page."""
+    """All tapes of a page.
+
+    Attributes
+    ----------
+    columns
+        Constants that differ between GPUs: the numbers of each, in the order of the page.
+    """
 
     structures: Unique[Structure] = field(default_factory=Unique)
     tapes: Unique[Tape] = field(default_factory=Unique)
+    columns: Unique[Tape] = field(default_factory=Unique)
+    _columns: dict[tuple[Hashable, bytes], int] = field(default_factory=dict)
 
-    def add(self, recorder: Recorder, outputs: Sequence[Symbol | float]) -> int:
-        """Pack the part of a recording that outputs need, and return its tape's number."""
-        key = tuple([item.number if isinstance(item, Symbol) else (item,) for item in outputs])
-        if key not in recorder.packed:
-            recorder.packed[key] = self._pack(recorder, outputs)
-        return recorder.packed[key]
-
-    def add_each(self, recorder: Recorder, outputs: Sequence[Any], count: int) -> list[int]:
-        """Pack a recording whose constants are arrays, and return the tapes' numbers.
+    def add(self, recorder: Recorder, outputs: Sequence[Any], gpus: tuple[int, ...] = ()) -> int:
+        """Pack the part of a recording that outputs need, and return its tape's number.
 
         Parameters
         ----------
         recorder, outputs
-            What was recorded, and what is wanted of it.
-        count
-            Items of the arrays, each of which gets a tape.
+            What was recorded, and what is wanted of it: symbols, numbers, arrays.
+        gpus
+            The page's GPUs whose numbers the recording's arrays hold.
         """
-        structure, variables, constants = _written(recorder, outputs)
-        first = self.structures.place(structure), *variables
-        columns = [np.broadcast_to(value, count).tolist() for value in constants]
-        rows = zip(*columns, strict=True) if columns else [()] * count
-        return [self.tapes.place((*first, *map(_constant, row))) for row in rows]
+        key = (gpus, *map(key_of, outputs))
+        if key not in recorder.packed:
+            recorder.packed[key] = self._pack(outputs, gpus)
+        return recorder.packed[key]
 
-    def _pack(self, recorder: Recorder, outputs: Sequence[Symbol | float]) -> int:
+    def _pack(self, outputs: Sequence[Any], gpus: tuple[int, ...]) -> int:
         """Write a new tape."""
-        structure, variables, constants = _written(recorder, outputs)
-        place = self.structures.place(structure)
-        return self.tapes.place((place, *variables, *map(_constant, constants)))
+        read, needed = _needed(outputs)
+        registers = {key: at for at, key in enumerate((*read, *needed))}
+        constants: list[Any] = []
 
-    def follow(self, number: int, inputs: Sequence[Any]) -> list[Any]:
+        def place(value: Any) -> int:
+            if type(value) is Symbol:
+                return registers[value.key]
+            if isinstance(value, np.ndarray):
+                return registers[value.tobytes()]
+            constants.append(value)
+            return -len(constants)
+
+        code: list[int] = []
+        for each in needed.values():
+            code += (each.code, *map(place, each.operands))
+        structure = len(read), tuple(code), tuple(map(place, outputs))
+        variables = [
+            each.operands[0] if type(each) is Symbol else ~self._column(each, gpus)
+            for each in read.values()
+        ]
+        start = self.structures.place(structure), *variables
+        return self.tapes.place((*start, *map(_constant, constants)))
+
+    def _column(self, values: Any, gpus: tuple[int, ...]) -> int:
+        """Return the number of a column; GPUs of which nothing is known have a zero."""
+        key = gpus, values.tobytes()
+        if key not in self._columns:
+            column: list[float | str] = [0] * (gpus[-1] + 1)
+            for at, value in zip(gpus, values.tolist(), strict=True):
+                column[at] = _constant(value)
+            self._columns[key] = self.columns.place(tuple(column))
+        return self._columns[key]
+
+    def follow(self, number: int, inputs: Mapping[int, Any]) -> list[Any]:
         """Follow a tape as a page does: its outputs, from numbers or arrays for its variables."""
         tape = self.tapes.items[number]
         variables, code, outputs = self.structures.items[int(tape[0])]
@@ -87,44 +117,37 @@ class Tapes:
 
         at = 0
         while at < len(code):
-            operation = _FUNCTIONS[code[at]]
-            operands = code[at + 1 : at + 1 + operation.nin]
-            registers.append(operation(*map(value, operands)))
-            at += 1 + operation.nin
+            function, operands = FUNCTIONS[code[at]]
+            registers.append(function(*map(value, code[at + 1 : at + 1 + operands])))
+            at += 1 + operands
         return [value(output) for output in outputs]
 
 
-class _Where:
-    """numpy's ``where``, which says no number of operands."""
+def _needed(outputs: Sequence[Any]) -> tuple[dict[Any, Any], dict[Any, Symbol]]:
+    """Return by their keys the variables and columns that outputs are computed from, and how.
 
-    nin = 3
-    __call__ = staticmethod(np.where)
-
-
-_FUNCTIONS: list[Any] = [_Where() if name == "where" else getattr(np, name) for name in OPCODES]
-
-
-def _written(
-    recorder: Recorder, outputs: Sequence[Symbol | float]
-) -> tuple[Structure, list[int], list[float]]:
-    """Write the part of a recording that outputs need: structure, variables and constants."""
-    first = len(recorder.variables)
-    needed, variables = _needed(recorder, outputs)
-    registers = {number: at for at, number in enumerate((*variables, *needed))}
-    constants: list[Any] = []
-
-    def place(value: Any) -> int:
-        if type(value) is Symbol:
-            return registers[value.number]
-        constants.append(value)
-        return -len(constants)
-
-    code: list[int] = []
-    for number in needed:
-        opcode, operands = recorder.instructions[number - first]
-        code += (opcode, *map(place, operands))
-    places = tuple(map(place, outputs))
-    return (len(variables), tuple(code), places), variables, constants
+    The order depends on the computation alone, not on what was recorded before it: operands come
+    before what is computed of them.
+    """
+    read: dict[Any, Any] = {}
+    needed: dict[Any, Symbol] = {}
+    begun: set[Any] = set()
+    waiting = list(reversed(outputs))
+    while waiting:
+        item = waiting.pop()
+        if type(item) is not Symbol:
+            if isinstance(item, np.ndarray):
+                read[item.tobytes()] = item
+        elif item.code == VARIABLE:
+            read[item.key] = item
+        elif item.key not in begun:
+            # It comes again when its operands are done.
+            begun.add(item.key)
+            waiting.append(item)
+            waiting += reversed(item.operands)
+        else:
+            needed.setdefault(item.key, item)
+    return read, needed
 
 
 def _constant(value: float) -> float | str:
@@ -139,20 +162,3 @@ def _constant(value: float) -> float | str:
     if number.is_integer():
         return int(number)
     return float(f"{number:.12g}") if number < inf else "Infinity"
-
-
-def _needed(recorder: Recorder, outputs: Sequence[Symbol | float]) -> tuple[list[int], list[int]]:
-    """Return the instructions that outputs depend on, and the variables, both in recorded order."""
-    first = len(recorder.variables)
-    needed: set[int] = set()
-    waiting = [output.number for output in outputs if type(output) is Symbol]
-    while waiting:
-        number = waiting.pop()
-        if number not in needed:
-            needed.add(number)
-            if number >= first:
-                _, operands = recorder.instructions[number - first]
-                waiting += [item.number for item in operands if type(item) is Symbol]
-    found = sorted(needed)
-    variables = bisect(found, first - 1)
-    return found[variables:], found[:variables]

@@ -1,11 +1,10 @@
 """Where time and bytes of a step go, operation by operation; and the roofline chart."""
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-from simulator.answers.frames import PARTS
 from simulator.answers.verdict import TIE_MARGIN
+from simulator.counts.operation import PARTS
 from simulator.inputs.setup import ATTENTIONS
 from simulator.numeric import Frame
 from simulator.timing.interval import CACHE_READERS
@@ -13,12 +12,6 @@ from simulator.units import GIGA, MILLISECOND, TERA, format_si, format_time
 from simulator.views.plots import axes, layout, lines, palette, texts
 from simulator.views.plots.layout import Caption, Figure
 
-# Parts that read the KV cache stand out; those that sharing does not change are green or grey.
-_COLOURS = (
-    *(palette.PURPLE, palette.SKY, palette.YELLOW, "#A3B86C", palette.GREEN),
-    *("#00694D", "#8FD3C1", palette.GREY, palette.BLACK, palette.PALE),
-)
-PART_COLOURS: Mapping[str, str] = dict(zip(PARTS, _COLOURS, strict=True))
 # What a point of the roofline says of itself.
 _OPERATION = (
     "{operation}: {share:.1%} of the step, bound by {bound}<br>"
@@ -49,7 +42,7 @@ def operations(frame: Frame, caption: Caption) -> Figure:
                 name=part,
                 legendgroup=part,
                 showlegend=panel == 0,
-                marker={"color": PART_COLOURS[part], "line": edge, "pattern": pattern},
+                marker={"color": palette.PART_COLOURS[part], "line": edge, "pattern": pattern},
                 hovertemplate=f"{part}: %{{x:.4g}} {title[-4:].strip('[] ')}<extra></extra>",
                 row=1,
                 col=panel + 1,

@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from simulator.counts.operation import PARTS
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 BLACK, SKY, GREEN = "#000000", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY, PALE, INK = "#767676", "#E4E4E4", "#222222"
+# Parts that read the KV cache stand out; those that sharing does not change are green or grey.
+_COLOURS = (*(PURPLE, SKY, YELLOW, "#A3B86C", GREEN), *("#00694D", "#8FD3C1", GREY, BLACK, PALE))
+PART_COLOURS: Mapping[str, str] = dict(zip(PARTS, _COLOURS, strict=True))
 # For things that have no order and are no kind of attention.
 CATEGORIES = (GREEN, PURPLE, SKY, BLACK, YELLOW, GREY)
 

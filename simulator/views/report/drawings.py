@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.answers.decision import Choice, Decision
-from simulator.answers.frames import PARTS, parts_of
+from simulator.answers.frames import parts_of
 from simulator.answers.study import Study
 from simulator.answers.sweep import Grid, compare_on
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import MILLISECOND, format_gib, format_time, format_tokens
 from simulator.views import text
-from simulator.views.plots.breakdown import PART_COLOURS
-from simulator.views.plots.palette import COLOURS, GREEN, GREY, PURPLE, SKY
+from simulator.views.plots.palette import COLOURS, GREEN, GREY, PART_COLOURS, PURPLE, SKY
 from simulator.views.report import svg, words
 from simulator.views.report.html import Html
 
@@ -197,7 +196,7 @@ def _parts(choice: Choice) -> Drawing:
     finding = f"Attention takes {shares[0]} of a standard step and {shares[1]} of a bifurcated one"
     about = f"Time of a step on {choice.gpu.name} by what it is spent on."
     used = {part for bar in bars for part, _, seconds in bar.parts if seconds}
-    keys = svg.area_keys((part, PART_COLOURS[part]) for part in PARTS if part in used)
+    keys = svg.area_keys((part, PART_COLOURS[part]) for part in PART_COLOURS if part in used)
     return _drawing("parts", finding, about, svg.bar_chart(bars), keys)
 
 

@@ -31,17 +31,9 @@ function significant(value, digits = 3) {
 }
 
 function siText(value, unit) {
-  const prefixes = [
-    [1e18, "E"],
-    [1e15, "P"],
-    [1e12, "T"],
-    [1e9, "G"],
-    [1e6, "M"],
-    [1e3, "k"],
-    [0, ""],
-  ];
-  const [factor, prefix] = prefixes.find(([size]) => Math.abs(value) >= size);
-  return `${significant(value / (factor || 1))} ${prefix}${unit}`;
+  const prefixes = ["", "k", "M", "G", "T", "P", "E"];
+  const power = Math.max(0, prefixes.findLastIndex((_, at) => Math.abs(value) >= 1000 ** at));
+  return `${significant(value / 1000 ** power)} ${prefixes[power]}${unit}`;
 }
 
 function timeText(seconds) {

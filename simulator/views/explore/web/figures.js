@@ -2,9 +2,6 @@
 
 /* The figures: what each shows, and its title, which says the finding. */
 
-// Kinds of operation that read the cache and add up what they found.
-const READERS = ["attention", "latent_attention", "combine"];
-
 function buildFigures() {
   const section = document.getElementById("charts");
   const along = data.moved.includes("context_tokens") ? "context_tokens" : "decoded_tokens";
@@ -208,15 +205,14 @@ function drawOperations(result) {
       parts: parts.map(([name, colour], at) => ({ name, colour, value: sums[at] })),
     };
   });
-  const share = (way) => {
-    const spent = result[way].operations
-      .filter(({ kind }) => READERS.includes(kind))
-      .reduce((sum, { repeat, seconds }) => sum + repeat * seconds, 0);
+  const [standard, bifurcated] = WAYS.map((way, at) => {
+    const attending = rows[at].parts.filter(({ name }) => name.startsWith("attention"));
+    const spent = attending.reduce((sum, { value }) => sum + value, 0);
     return `${Math.round((100 * spent) / result[way].seconds)}\u00a0%`;
-  };
+  });
   const box = boxFor(
     "operations",
-    `Attention takes ${share("standard")} of a standard step and ${share("bifurcated")} of a bifurcated one`,
+    `Attention takes ${standard} of a standard step and ${bifurcated} of a bifurcated one`,
     "Time of a step by what it is spent on",
   );
   barChart(box, { rows, unit: { text: timeText } });
@@ -225,24 +221,16 @@ function drawOperations(result) {
 
 function drawRoofs(result) {
   const gpu = data.gpus[state.gpu];
-  const dtype = result.bifurcated.operations.find(({ kind }) => READERS.includes(kind)).dtype;
+  const names = Object.keys(data.parts);
+  const attends = ({ part }) => names[part].startsWith("attention");
+  const { dtype } = result.bifurcated.operations.find(attends);
   const rates = gpu.flops_per_s[dtype] || Object.values(gpu.flops_per_s)[0];
   const roofs = [
-    {
-      name: "achieved by attention",
-      bandwidth: gpu.bandwidth_bytes_per_s.attention,
-      flops: rates.attention,
-      colour: style.ink,
-      dash: "solid",
-    },
-    {
-      name: "published",
-      bandwidth: gpu.bandwidth_bytes_per_s.peak,
-      flops: rates.peak,
-      colour: style.grey,
-      dash: "dot",
-    },
-  ];
+    ["achieved by attention", "attention", style.ink, "solid"],
+    ["published", "peak", style.grey, "dot"],
+  ].map(([name, from, colour, dash]) => {
+    return { name, colour, dash, bandwidth: gpu.bandwidth_bytes_per_s[from], flops: rates[from] };
+  });
   const points = [];
   const add = ({ flops, bytes, seconds }, told, bound, look) => {
     const [x, y] = [flops / bytes, flops / seconds];
@@ -254,18 +242,14 @@ function drawRoofs(result) {
   for (const way of WAYS) {
     const { operations } = result[way];
     const line = lineOf(way);
-    const attention = operations.filter(
-      (operation) =>
-        READERS.includes(operation.kind) ||
-        operation.name.startsWith("attention_"),
-    );
+    const attention = operations.filter(attends);
     const sum = (field) =>
       attention.reduce((total, operation) => total + operation.repeat * operation[field], 0);
     const [flops, bytes, seconds] = ["flops", "bytes", "seconds"].map(sum);
     const longest = attention.reduce((best, operation) =>
       operation.repeat * operation.seconds > best.repeat * best.seconds ? operation : best,
     );
-    intensity[way] = flops / bytes;
+    intensity[way] = bytes ? flops / bytes : 0; // nothing is read of an empty cache
     const name = `attention, ${way}`;
     const large = { large: true, colour: line.colour, name };
     if (flops > 0) add({ flops, bytes, seconds }, name, longest.bound, large);

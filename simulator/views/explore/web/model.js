@@ -10,21 +10,20 @@
  * tensor_parallel, kernel, execution, kv_layout).
  */
 function makeModel(data) {
-  const operandsOf = data.opcodes.map((name) =>
-    name === "where" ? 3 : ["negative", "rint", "sqrt", "square"].includes(name) ? 1 : 2,
-  );
+  const operandsOf = Object.values(data.operations);
   const places = [
     ...["model", "gpu", "kv_heads", "weight_dtype", "kv_dtype", "tensor_parallel"],
     ...["kernel", "execution"],
   ];
   // "Infinity" is a text there.
   const tapes = data.tapes.map((tape) => tape.map(Number));
+  const columns = data.columns.map((column) => column.map(Number));
   const registers = new Float64Array(
     1 + Math.max(...data.structures.map(([variables, code]) => variables + code.length)),
   );
 
   /* The work of numpy's functions of the same names; a comparison is 1 or 0. */
-  const compute = data.opcodes.map(
+  const compute = Object.keys(data.operations).map(
     (name) =>
       ({
         add: (a, b) => a + b,
@@ -50,12 +49,15 @@ function makeModel(data) {
       })[name],
   );
 
-  /* Follow a tape from the values of all variables to those of its outputs. */
-  function follow(number, inputs) {
+  /* Follow a tape from the values of all variables to those of its outputs; of some, on a GPU. */
+  function follow(number, inputs, gpu) {
     const tape = tapes[number];
     const [variables, code, outputs] = data.structures[tape[0]];
     const value = (operand) => (operand < 0 ? tape[variables - operand] : registers[operand]);
-    for (let index = 0; index < variables; index += 1) registers[index] = inputs[tape[index + 1]];
+    for (let index = 0; index < variables; index += 1) {
+      const place = tape[index + 1];
+      registers[index] = place < 0 ? columns[-1 - place][gpu] : inputs[place];
+    }
     let next = variables;
     for (let at = 0; at < code.length; next += 1) {
       const opcode = code[at];
@@ -69,28 +71,33 @@ function makeModel(data) {
     return outputs.map(value);
   }
 
-  /* Numbers that code may have decided by: GPUs of the group, and those of formats and the model. */
-  function knownOf(state) {
-    const { choices, numbers, kv_bytes: cached, group_bytes: bytes } = data.models[state.model];
-    const own = numbers[choices.indexOf(state.kv_heads)];
-    const gpus = data.choices.tensor_parallel[state.tensor_parallel];
-    return [gpus, cached[state.kv_dtype], ...own, ...bytes[state.weight_dtype]];
+  /* A model with one of its numbers of KV heads: its sizes, and how it is computed. */
+  function modelOf(state) {
+    const model = data.models[state.model];
+    const at = model.choices.indexOf(state.kv_heads);
+    return { ...model, numbers: model.numbers[at], splits: model.splits[at], ...data.plans[model.plans[at]] };
   }
 
+  /* The values of all variables, in the order of programs.py. */
   function variablesOf(state) {
     const { resident_blocks, memory_bytes: card_bytes } = data.gpus[state.gpu];
+    const { places, numbers, kv_bytes: cached, group_bytes: bytes } = modelOf(state);
     const values = { ...state, resident_blocks, card_bytes };
-    return [...data.variables.map((name) => values[name]), ...knownOf(state)];
+    const gpus = data.choices.tensor_parallel[state.tensor_parallel];
+    const found = [...data.variables.map((name) => values[name]), gpus, cached[state.kv_dtype]];
+    found.push(...bytes[state.weight_dtype]);
+    numbers.forEach((number, at) => {
+      found[places[at]] = number;
+    });
+    return found;
   }
 
   /* Every way to keep and read the context; null if the page has none, or the model cannot. */
   function waysOf(state) {
-    const { choices, plans, splits } = data.models[state.model];
-    const at = choices.indexOf(state.kv_heads);
+    const { splits, ways } = modelOf(state);
     const gpus = data.choices.tensor_parallel[state.tensor_parallel];
-    if (!splits[at].includes(gpus) || (gpus > 1 && !data.gpus[state.gpu].linked)) return null;
-    const plan = data.plans[plans[at]][state.weight_dtype][state.kv_dtype];
-    return plan[state.kernel][state.execution];
+    if (!splits.includes(gpus) || (gpus > 1 && !data.gpus[state.gpu].linked)) return null;
+    return ways[state.weight_dtype][state.kernel][state.execution];
   }
 
   /* What was recorded for models with the numbers of this one: the first whose guards hold. */
@@ -108,7 +115,8 @@ function makeModel(data) {
     const key = `${way} ${places.map((name) => state[name])}`;
     if (!kept.has(key)) {
       const variables = variablesOf(state);
-      const forms = waysOf(state)[data.ways.indexOf(way)];
+      const ways = [...data.layouts, "bifurcated"];
+      const forms = waysOf(state)[ways.indexOf(way)];
       const programs = forms.map(([around, attention, memory, interval]) => {
         const [before, after] = recorded(around, variables);
         return {
@@ -128,13 +136,14 @@ function makeModel(data) {
     const gpu = data.gpus[state.gpu];
     const low = data.models[state.model].kv_low[state.kv_dtype];
     for (const number of program.operations) {
-      const [name, usual, ofLow, tape] = data.operations[number];
+      const [name, part, usual, ofLow, tape] = data.calls[number];
       const timing = low ? ofLow : usual;
-      const times = gpu.times[timing];
-      const time = Array.isArray(times) ? times[state.tensor_parallel] : times;
+      const ofGroups = gpu.times[timing];
+      const time = Array.isArray(ofGroups) ? ofGroups[state.tensor_parallel] : ofGroups;
       if (time < 0) continue; // a collective, on a single GPU
       const quantities = follow(tape, variables);
-      see(name, quantities.at(-1), timing, quantities, follow(time, quantities), number);
+      const times = follow(time, quantities, state.gpu);
+      see(quantities.at(-1), times, quantities, data.timings[timing], data.names[name], part);
     }
   }
 
@@ -162,8 +171,7 @@ function makeModel(data) {
     const families = {};
     const sums = data.time_columns.map(() => 0);
     const { program } = brief(state, way);
-    walk(state, program, (name, repeat, timing, quantities, times, number) => {
-      const settings = data.timings[timing];
+    walk(state, program, (repeat, times, quantities, settings, name, part) => {
       /* A card that expands weights runs no kernel that quantises activations. */
       if (settings.kind === "quantise" && !times[0]) return;
       const one = {};
@@ -182,9 +190,8 @@ function makeModel(data) {
       const before = families[family] || [0, 0, 0, 0, 0];
       families[family] = spent.map((value, at) => before[at] + repeat * value);
       operations.push({
-        name: data.names[name],
-        part: data.part_of[number],
-        kind: settings.kind,
+        name,
+        part,
         dtype: settings.dtype || "bf16",
         repeat,
         seconds,
@@ -209,7 +216,7 @@ function makeModel(data) {
       totals,
       tokens_per_s: tokensAt(state, total),
       memory: memory(state, program),
-      interval: interval(state, way, program.interval, spent, families),
+      interval: interval(state, program.interval, spent, families),
     };
   }
 
@@ -227,15 +234,17 @@ function makeModel(data) {
   }
 
   /* Between which times a step lies, and the errors that make it so. */
-  function interval(state, way, number, spent, families) {
-    const [structure, formats] = data.intervals[number];
+  function interval(state, structure, spent, families) {
+    const { formats } = data.models[state.model];
+    const dtypes = data.formats[formats[state.weight_dtype][state.kv_dtype]];
     const inputs = [...spent];
-    data.interval_families[structure].forEach((family, index) => {
-      const spread = data.gpus[state.gpu].spreads[family][formats[index]];
+    const [kernels, tape] = data.intervals[structure];
+    for (const family of kernels) {
+      const spread = data.gpus[state.gpu].spreads[family][dtypes[family]];
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
-    });
-    const [low, high, ...errors] = follow(data.interval_tapes[structure], inputs);
-    if (data.gpus[state.gpu].unknown[state.model][data.ways.indexOf(way)] === "1") {
+    }
+    const [low, high, ...errors] = follow(tape, inputs);
+    if (data.gpus[state.gpu].unknown[state.model]) {
       return { structure, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
     }
     return { structure, low, high, errors };
@@ -294,7 +303,7 @@ function makeModel(data) {
 
   function briefly(state, program) {
     const sums = data.time_columns.map(() => 0);
-    walk(state, program, (name, repeat, timing, quantities, times) => {
+    walk(state, program, (repeat, times) => {
       for (let at = 0; at < column.cached_s; at += 1) sums[at] += repeat * times[at];
     });
     const { total: seconds, bound } = bounded(sums);

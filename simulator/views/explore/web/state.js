@@ -6,6 +6,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const engine = makeModel(data);
 /* Of the page itself, light or dark: see explore.css. */
 const style = { ...data.style, ink: "var(--ink)", grey: "var(--grey)", pale: "var(--pale)" };
+style.unfit_opacity = `var(--unfit, ${style.unfit_opacity})`;
 
 /* Objects with these fields, one for each row of a table. */
 const table = (fields, rows) =>
