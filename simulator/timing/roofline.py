@@ -44,7 +44,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
-from simulator.timing.limits import prefill_tiles
+from simulator.timing.limits import prefill_tiles, read_in_pairs
 
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
@@ -338,6 +338,13 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
         seconds = operation.bytes_moved / gpu.bandwidth_bytes_per_s[operation.kind]
+    if paired := read_in_pairs(gpu.gpu, operation.kind):
+        above, most = paired
+        again = where(operation.query_rows <= most, operation.kv_bytes_read, 0.0)
+        moved = operation.bytes_moved + where(operation.query_rows > above, again, 0.0)
+        bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
+        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
+        seconds = maximum(seconds, moved / cache_bandwidth)
     return _in_blocks(operation, gpu, seconds)
 
 
