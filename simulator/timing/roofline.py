@@ -328,22 +328,21 @@ def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tupl
 
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its bytes. [s]."""
+    kind = operation.kind
+    bandwidth = gpu.bandwidth_bytes_per_s[kind]
+    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[kind], bandwidth)
     if operation.together_bytes is not None and is_used(operation.reused_bytes):
-        share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[operation.kind])
+        share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[kind])
         seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
     elif is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
-        bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
         cached = cached_bytes(operation, gpu)
-        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
-        seconds = operation.bytes_moved / gpu.bandwidth_bytes_per_s[operation.kind]
-    if paired := read_in_pairs(gpu.gpu, operation.kind):
+        seconds = operation.bytes_moved / bandwidth
+    if paired := read_in_pairs(gpu.gpu, kind):
         above, most = paired
         again = where(operation.query_rows <= most, operation.kv_bytes_read, 0.0)
         moved = operation.bytes_moved + where(operation.query_rows > above, again, 0.0)
-        bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
-        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
         seconds = maximum(seconds, moved / cache_bandwidth)
     return _in_blocks(operation, gpu, seconds)
 
