@@ -61,8 +61,8 @@ TILES = ((64, 64), (128, 128), (256, 128))
 GROUPED_TILES = ((16, 128), *TILES)
 # A tile of no more rows than this multiplies only those that it has.
 LEAST_ROWS = 64
-# Numbers of blocks that may share the inner dimension of a tile. The kernel of plain 8 bits (vLLM's,
-# of CUTLASS) splits nothing: on H100, 256 rows of K = 16,384 take 52 to 53 us from 1,024 columns to
+# Numbers of blocks that may share the inner dimension of a tile. CUTLASS's kernel of plain 8 bits
+# (vLLM's) splits nothing: on H100, 256 rows of K = 16,384 take 52 to 53 us from 1,024 columns to
 # 2,048. Of its small tile it loads the rows that there are, at least as many as an MMA has.
 SPLITS = (2, 8)
 UNSPLIT_ROWS = 16
