@@ -249,14 +249,11 @@ def _follows_clock(key: Key) -> bool:
 
 def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
     """Return a constant at the reference clock; per-block ones for two resident blocks per SM."""
-    clock = gpu.peak.boost_mhz
     if key.name == "block_gb_per_s":
         value *= blocks_per_sm(gpu.architecture) / BLOCKS_PER_SM
     if _follows_sm(key):
         value /= sm_factor(key, REFERENCE_SM_TFLOPS, gpu)
-    if clock is None or not _follows_clock(key):
-        return value
-    return value / clock_factor(key, REFERENCE_MHZ, gpu)
+    return value / clock_factor(key, REFERENCE_MHZ, gpu) if _follows_clock(key) else value
 
 
 def _rounded(value: float) -> float:
