@@ -95,7 +95,7 @@ def fit(
     """Fit constants to groups of rows.
 
     A constant that the rows hardly tell keeps the GPU's value if they fit as well with it. If not,
-    it goes to the edge of its range on the other side: the rows bound it.
+    it goes to the edge of its range on the other side. At an edge, the rows bound it.
 
     Parameters
     ----------
@@ -178,8 +178,8 @@ def _settled(problem: "_Problem") -> tuple["_Problem", "np.ndarray", dict[str, f
             less = problem.without(worst, value)
             point = less.solve(np.delete(best, worst))
             if less.cost(point) <= most:
-                value = less.at_edge(problem.free[worst]) if value is None else value
-                edges |= {} if value is None else {problem.names[worst]: value}
+                edge = less.at_edge(problem.free[worst])
+                edges |= {} if edge is None else {problem.names[worst]: edge}
                 problem, best = less, point
                 break
         else:
