@@ -105,7 +105,7 @@ def averaged(
             _rounded(float(np.exp(np.mean(np.log([value for value, _ in values]))))),
             f"{'geometric mean: ' if len(values) > 1 else ''}"
             + "; ".join(f"{_rounded(value):g} {text}" for value, text in values),
-            REFERENCE_MHZ,
+            REFERENCE_MHZ if _follows_clock(key) else 0.0,
             sm_tflops=REFERENCE_SM_TFLOPS if _follows_sm(key) else 0.0,
         )
         for key, values in sorted(found.items(), key=lambda pair: str(pair[0]))
@@ -175,7 +175,7 @@ def of_architecture(
         key: Entry(
             _rounded(value),
             gpu.name,
-            clock.value if clock else 0.0,
+            clock.value if clock and _follows_clock(key) else 0.0,
             per_w if (key.name, key.kind) == ("flops_fraction", "gemm") else 0.0,
             # GPUs of one architecture load alike, whatever share of their matrix rate is sold.
             _rounded(sm_tflops(gpu)) if _follows_sm(key) and key.kind is None else 0.0,
@@ -211,7 +211,7 @@ def text(
 
     def listed(entries: Mapping[Key, Entry]) -> dict[str, Any]:
         chosen = {key: each for key, each in entries.items() if bool(key.library) == libraries}
-        return {str(key): _told(key, each) for key, each in chosen.items()}
+        return {str(key): _told(each) for key, each in chosen.items()}
 
     of = {name: listed(entries) for name, entries in architectures.items()}
     return entry_lines({"about": ABOUT, "default": listed(default), "architecture": of})
@@ -223,17 +223,14 @@ def entry_lines(tables: Mapping[str, Any]) -> str:
     return re.sub(r"\{[^{}]*\}", lambda entry: " ".join(entry[0].split()), written) + "\n"
 
 
-def _told(key: Key, entry: Entry) -> dict[str, float | str]:
-    """Return one constant, with its clock if it scales with the clock."""
-    clocked = not entry.sm_tflops and _follows_clock(key)
+def _told(entry: Entry) -> dict[str, float | str]:
+    """Return one constant, with the conditions with which it scales."""
     figures = {
-        "value": entry.value,
-        "mhz": entry.mhz if clocked else 0,
-        "sm_tflops": entry.sm_tflops,
-        "tflops_per_w": entry.tflops_per_w,
+        name: float(f"{getattr(entry, name):g}")
+        for name in ("value", "mhz", "sm_tflops", "tflops_per_w")
+        if name == "value" or getattr(entry, name)
     }
-    told = {name: float(f"{each:g}") for name, each in figures.items() if each or name == "value"}
-    return {**told, "source": entry.source}
+    return {**figures, "source": entry.source}
 
 
 def _follows_sm(key: Key) -> bool:
@@ -242,28 +239,26 @@ def _follows_sm(key: Key) -> bool:
     Kernels are made to load as fast as an SM multiplies: tiles of products, and what a wave of a
     grouped product waits for (at K = 2048 19, 9.4 and 4.7 us on A100, H100 and B200 in 16 bits).
     Experts' weights with scales for each block are expanded before, at the clock of the SM; tiles
-    of plain 8 and 4 bits follow neither, and the clock is nearer.
+    of 4 bits follow neither, and the clock is nearer.
     """
     if (key.name, key.kind) == ("block_us", "experts"):
         return key.precision in ("", "fp8", "nvfp4")
-    return key.name == "tile_gb_per_s" and key.precision in ("", "fp8_block")
+    return key.name == "tile_gb_per_s" and key.precision in ("", "fp8", "fp8_block")
 
 
 def _follows_clock(key: Key) -> bool:
-    """Return whether a constant scales with the clock; a link has its own."""
-    return key.kind != "collective" and CONSTANTS[key.name].clock_power != 0
+    """Return whether a constant scales with the clock; a link has its own, and so has a load."""
+    power = CONSTANTS[key.name].clock_power
+    return key.kind != "collective" and power != 0 and not (power > 0 and _follows_sm(key))
 
 
 def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
     """Return a constant at the reference clock; per-block ones for two resident blocks per SM."""
-    clock = gpu.peak.boost_mhz
     if key.name == "block_gb_per_s":
         value *= blocks_per_sm(gpu.architecture) / BLOCKS_PER_SM
     if _follows_sm(key):
-        return value / sm_factor(key, REFERENCE_SM_TFLOPS, gpu)
-    if clock is None or not _follows_clock(key):
-        return value
-    return value / clock_factor(key, REFERENCE_MHZ, gpu)
+        value /= sm_factor(key, REFERENCE_SM_TFLOPS, gpu)
+    return value / clock_factor(key, REFERENCE_MHZ, gpu) if _follows_clock(key) else value
 
 
 def _rounded(value: float) -> float:

@@ -78,8 +78,9 @@ class Operation:
         Thread blocks launched, if they may exceed the GPU's resident blocks.
     head_width
         Width of the heads of flash attention, mean of keys and values; 0 for other operations.
-    tile_rows_per_row
-        Rows of matrix tiles that flash attention multiplies for each query row.
+    query_rows, tile_rows_per_row
+        Of flash attention: the query rows that share the keys of a KV head, and the rows of matrix
+        tiles that it multiplies for each of them.
     longest_block_flops
         FLOPs of the longest block, if blocks differ much (causal attention). [FLOP]
     sequences, splits
@@ -139,6 +140,7 @@ class Operation:
     effective_blocks: Numeric | None = None
     thread_blocks: Numeric = 0
     head_width: Numeric = 0
+    query_rows: Numeric = 0
     tile_rows_per_row: Numeric = 1
     longest_block_flops: Numeric = 0
     sequences: Numeric = 0

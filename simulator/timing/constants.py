@@ -19,10 +19,10 @@ A transferred matrix rate above the largest measured on the GPU gives way to tha
 libraries and kernels, ``carried_libraries.json`` constants fitted to kernels (``tools/accuracy.py
 --carry`` writes it). An entry with ``mhz``, the clock of its GPU, scales with the clock: a kernel's
 fixed times consist of SM cycles and of memory latency, which is no shorter on a faster GPU; the L2
-cache runs at the SMs' clock. One with ``sm_tflops`` grows with the matrix rate of an SM: libraries
-and makers match the loads of 16-bit tiles to it (A100, L40S, H100, H200 and B200 differ by 5.2
-times per clock, by 2.5 per FLOP), of tiles of 8 bits with a scale for each block, and of experts'
-tiles between architectures. One with ``tflops_per_w`` depends on power.
+cache runs at the SMs' clock. One with ``sm_tflops`` grows with a power of the matrix rate of an SM:
+libraries and makers match the loads of tiles of 16 and 8 bits to it, and of experts' tiles between
+architectures (16-bit tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5
+per FLOP). One with ``tflops_per_w`` depends on power.
 """
 
 import json
@@ -92,6 +92,9 @@ PCIE_PAIR, PCIE_POWER = 2, 1.8
 # 0.78 to 0.79 (0.80). L40S's 0.66 becomes 0.93 on an RTX 4090, which reaches 161 of 165 TFLOP/s:
 # no card is known to reach a larger share than that.
 WATT_POWER, LARGEST_SHARE = 1 / 3, 0.975
+# Loads grow with this power of an SM's matrix rate: of powers in tenths the best on products and
+# experts of cards left out.
+SM_POWER = 0.8
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
 _MOST_KEPT = 512
@@ -447,7 +450,7 @@ class Entry(NamedTuple):
     tflops_per_w
         Published 16-bit matrix rate per watt, for shares that depend on power; else 0. [TFLOP/s/W]
     sm_tflops
-        Published 16-bit matrix rate of one SM, for rates that grow with it and not with the clock;
+        Published 16-bit matrix rate of one SM, for rates that grow with it and times that fall;
         else 0. [TFLOP/s]
     blocks_per_sm
         Resident blocks of flash kernels per SM, which shared its bandwidth.
@@ -462,9 +465,9 @@ class Entry(NamedTuple):
 
     def on(self, gpu: HardwareProfile, key: Key) -> float:
         """Return the constant's value on another GPU."""
-        if self.sm_tflops:
-            return self.value * sm_factor(key, self.sm_tflops, gpu)
         value = self.value * clock_factor(key, self.mhz, gpu)
+        if self.sm_tflops:
+            value *= sm_factor(key, self.sm_tflops, gpu)
         if key.name == "block_gb_per_s":
             value *= self.blocks_per_sm / blocks_per_sm(gpu.architecture)
         if self.tflops_per_w:
@@ -573,7 +576,7 @@ def published_tflops_per_w(gpu: HardwareProfile) -> float:
 def sm_factor(key: Key, measured_tflops: float, gpu: HardwareProfile) -> float:
     """Return the factor on a constant of an SM with some matrix rate, for another GPU's.
 
-    Rates grow with the published 16-bit matrix rate of an SM, and times fall.
+    Rates grow with a power of the published 16-bit matrix rate of an SM, and times fall.
 
     Parameters
     ----------
@@ -584,7 +587,7 @@ def sm_factor(key: Key, measured_tflops: float, gpu: HardwareProfile) -> float:
     gpu
         The other GPU.
     """
-    ratio = sm_tflops(gpu) / measured_tflops
+    ratio = float((sm_tflops(gpu) / measured_tflops) ** SM_POWER)
     return ratio if CONSTANTS[key.name].clock_power > 0 else 1 / ratio
 
 

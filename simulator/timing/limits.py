@@ -58,6 +58,15 @@ def prefill_tiles(gpu: HardwareProfile, kind: str) -> int:
     return 2 if kind == "prefill_attention" and runs_trtllmgen(gpu) else 1
 
 
+def read_in_pairs(gpu: HardwareProfile, kind: str) -> tuple[int, int] | None:
+    """Return for how many query rows two thread blocks read the same keys: above, and up to.
+
+    TensorRT-LLM's decode kernel for latent caches gives so many rows two blocks, each with half of
+    the values (derived from rows of B200, where 32 heads take longer than 16 or 64).
+    """
+    return (16, 32) if kind == "latent_attention" and runs_trtllmgen(gpu) else None
+
+
 def resident_blocks(gpu: HardwareProfile) -> int:
     """Return the resident blocks of a GPU, which flash kernels split the keys to fill."""
     return gpu.sm_count * blocks_per_sm(gpu.architecture)

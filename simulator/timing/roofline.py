@@ -44,7 +44,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, floor_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
-from simulator.timing.limits import prefill_tiles
+from simulator.timing.limits import prefill_tiles, read_in_pairs
 
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
@@ -61,8 +61,11 @@ TILES = ((64, 64), (128, 128), (256, 128))
 GROUPED_TILES = ((16, 128), *TILES)
 # A tile of no more rows than this multiplies only those that it has.
 LEAST_ROWS = 64
-# Numbers of blocks that may share the inner dimension of a tile.
+# Numbers of blocks that may share the inner dimension of a tile. CUTLASS's kernel of plain 8 bits
+# (vLLM's) splits nothing: on H100, 256 rows of K = 16,384 take 52 to 53 us from 1,024 columns to
+# 2,048. Of its small tile it loads the rows that there are, at least as many as an MMA has.
 SPLITS = (2, 8)
+UNSPLIT_ROWS = 16
 # The waves of a grouped product take ``block_us`` at K = 2048, and their start and end as long as
 # 512 of K: without, products of short K (the second ones, where experts are split over GPUs) come
 # out too slow. Of 0, 512 and no growth the best on unseen experts of H100, L40S and B200.
@@ -330,16 +333,22 @@ def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tupl
 
 def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its bytes. [s]."""
+    kind = operation.kind
+    bandwidth = gpu.bandwidth_bytes_per_s[kind]
+    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[kind], bandwidth)
     if operation.together_bytes is not None and is_used(operation.reused_bytes):
-        share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[operation.kind])
+        share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[kind])
         seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
     elif is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
-        bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
         cached = cached_bytes(operation, gpu)
-        cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
         seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
     else:
-        seconds = operation.bytes_moved / gpu.bandwidth_bytes_per_s[operation.kind]
+        seconds = operation.bytes_moved / bandwidth
+    if paired := read_in_pairs(gpu.gpu, kind):
+        above, most = paired
+        again = where(operation.query_rows <= most, operation.kv_bytes_read, 0.0)
+        moved = operation.bytes_moved + where(operation.query_rows > above, again, 0.0)
+        seconds = maximum(seconds, moved / cache_bandwidth)
     return _in_blocks(operation, gpu, seconds)
 
 
@@ -491,14 +500,14 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
     weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
+    unsplit = gpu.precision_of(operation) == "fp8"
     # Tiles per column, tiles per row, and the time of each tile per step of K.
     tiles = []
-    for rows, columns, load_s, tile_s in _tile_times(
-        rate, element, weight_element, gpu.tile_bytes_per_s
-    ):
-        if rows == LEAST_ROWS:
-            multiply_s = 2 * columns * minimum(operation.m, rows) / rate
-            tile_s = overlapped(multiply_s, load_s, _TILE_OVERLAP)  # noqa: PLW2901
+    for rows, columns in TILES:
+        filled: Numeric = minimum(operation.m, rows) if rows == LEAST_ROWS else rows
+        loaded = maximum(filled, UNSPLIT_ROWS) if unsplit else rows
+        load_s = (loaded * element + columns * weight_element) / gpu.tile_bytes_per_s
+        tile_s = overlapped(2 * columns * filled / rate, load_s, _TILE_OVERLAP)
         down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
         tiles.append((down, across, operation.launches * tile_s))
 
@@ -514,7 +523,7 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     best_split: Numeric = 0.0
     best_tiles = all_tiles_s(1)
     best_total = overlapped(memory_s, best_tiles, overlap)
-    for splits in SPLITS:
+    for splits in () if unsplit else SPLITS:
         tiles_s = all_tiles_s(splits)
         partials_s = splits * partial_bytes / gpu.l2_bandwidth_bytes_per_s[operation.kind]
         split_s = operation.launches * (gpu.split_k_s + partials_s)
@@ -549,22 +558,6 @@ def _grouped_s(operation: Operation, gpu: Rates) -> tuple[Numeric, Numeric]:
         waiting = where(waves * tile_s < shortest, waves * wait_s, waiting)
         shortest = minimum(shortest, waves * tile_s)
     return shortest, waiting
-
-
-@lru_cache(maxsize=256)
-def _tile_times(
-    rate: float, element: float, weight_element: float, bytes_per_s: float
-) -> list[tuple[int, int, float, float]]:
-    """Return rows and columns of each tile size, and its load and total times. [s].
-
-    Times are per step of K.
-    """
-    times = []
-    for rows, columns in TILES:
-        load_s = (rows * element + columns * weight_element) / bytes_per_s
-        multiply_s = 2 * columns * rows / rate
-        times.append((rows, columns, load_s, overlapped(multiply_s, load_s, _TILE_OVERLAP)))
-    return times
 
 
 def _twice_waves(blocks: Numeric, sms: int) -> Numeric:

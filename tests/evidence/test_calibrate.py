@@ -12,7 +12,7 @@ import pytest
 from simulator.errors import MeasurementError
 from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summary
 from simulator.evidence.fit.profile import profile_path, profile_text
-from simulator.evidence.fit.solver import _Problem, with_constants
+from simulator.evidence.fit.solver import _Problem, fit, with_constants
 from simulator.evidence.fit.stages import STAGES, wanted_rows
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements, load
@@ -131,6 +131,20 @@ def test_what_rows_only_bound_spoils_no_other_constant(tmp_path: Path) -> None:
     assert part.fitted.constants["split_k_us"] == most
     for name in ("gemm_launch_us", "gemm_bandwidth_fraction", "gemm_flops_fraction"):
         assert part.fitted.constants[name] == pytest.approx(TRUE_GEMM[name], rel=0.06), name
+
+
+def test_a_constant_carried_from_an_edge_is_found_there_again(tmp_path: Path) -> None:
+    """A fit that starts from its own result says again that the rows bound it."""
+    _, most = CONSTANTS["split_k_us"].fit[None]
+    table = made(tmp_path, {**TRUE_GEMM, "split_k_us": 1e4}, rows=full_grid()).tables["gemm"]
+    groups = prepare(table, "gemm").groups
+    times = [table.loc[group.index, "time_s"].to_numpy() for group in groups]
+    shapes = [table.loc[group.index, "n"].to_numpy() for group in groups]
+    card = with_constants(bare(), {**TRUE_GEMM, "split_k_us": most})
+    (stage, *_) = (stage for stage in STAGES if stage.kind == "gemm")
+    found = fit(card, groups, times, shapes, stage.free)
+    assert found.constants["split_k_us"] == most
+    assert "split_k_us" in found.bounded
 
 
 def test_a_fit_is_the_same_wherever_it_starts(

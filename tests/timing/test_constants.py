@@ -111,9 +111,9 @@ def test_the_power_rule_holds_between_measured_cards(one: str, other: str) -> No
 
 
 def test_a_tile_s_load_rate_grows_with_the_matrix_rate_of_an_sm() -> None:
-    """5 TFLOP/s an SM where the entry's GPU has 2.5: twice the rate, at whatever clock."""
-    entry = Entry(30.0, "made up", mhz=1000, sm_tflops=2.5)
-    assert entry.on(gpu(boost_mhz=1500), key_named("tile_gb_per_s")) == pytest.approx(60)
+    """5 TFLOP/s an SM where the entry's GPU has 2.5: the 0.8th power of 2, at whatever clock."""
+    entry = Entry(30.0, "made up", sm_tflops=2.5)
+    assert entry.on(gpu(boost_mhz=1500), key_named("tile_gb_per_s")) == pytest.approx(30 * 2**0.8)
 
 
 def test_a_relative_of_another_architecture_is_not_of_its_own_family() -> None:

@@ -393,6 +393,29 @@ def test_activations_load_in_the_format_that_is_multiplied() -> None:
     assert _product_us(eight, own) == pytest.approx(2 + 128, rel=1e-6)
 
 
+def test_plain_8_bits_split_nothing_and_load_the_rows_that_there_are() -> None:
+    """One deep tile takes what its steps take; of 64 rows 32, or 16 at least, x 1 byte load."""
+    constants = {**ROUND_CONSTANTS, "fp8_tile_gb_per_s": 1, "fp8_split_k_us": 1}
+    own = rates(gpu({**constants, "fp8_gemm_launch_us": 2}))
+    for rows, loaded in ((64, 64), (32, 32), (1, 16)):
+        eight = replace(product(rows, 64, 100_000), dtype="fp8")
+        assert _product_us(eight, own) == pytest.approx(2 + (loaded + 64) * 100, rel=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "reads"), [(16, 1), (17, 2), (32, 2), (33, 1)])
+def test_blocks_read_latent_keys_in_pairs_on_blackwell(rows: int, reads: int) -> None:
+    """2 MB of keys at 1 TB/s; a second time, all 4 MB through L2 at 1.5 TB/s. Not on Hopper."""
+    call = Operation(
+        name="a", kind="latent_attention", bytes_read=2e6, kv_bytes_read=2e6, query_rows=rows
+    )
+    constants = {**ROUND_CONSTANTS, "latent_attention_l2_gb_per_s": 15}
+    for capability, most in (("10.0", reads), ("9.0", 1)):
+        card = gpu(constants).model_copy(update={"compute_capability": capability})
+        used = rates(card)
+        time = operation_time(call, used, "graph")
+        assert time.memory_s == pytest.approx(2e-6 if most == 1 else 4e6 / 1.5e12)
+
+
 @pytest.mark.parametrize("name", ["a100-sxm-80gb", "h100-sxm", "l40s"])
 def test_a_quarter_of_the_weight_bytes_saves_time(name: str) -> None:
     """At one sample, where weights are nearly all traffic, int4 beats int8 by a quarter or more.

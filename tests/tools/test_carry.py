@@ -77,36 +77,44 @@ def test_each_kernel_is_averaged_for_itself() -> None:
     assert at["attention_launch_us"] == pytest.approx((own * other) ** 0.5, rel=0.01)
 
 
+# What an SM of twice the matrix rate gains.
+FASTER = 2**0.8
+
+
 def test_tiles_are_averaged_by_the_matrix_rate_of_an_sm() -> None:
-    """30 GB/s at 2.5 TFLOP/s an SM and 60 at 5 are the same; plain 8-bit tiles follow the clock."""
-    tiles = {"tile_gb_per_s": 30.0, "fp8_tile_gb_per_s": 50.0, "fp8_block_tile_gb_per_s": 20.0}
-    one = gpu(tiles, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250)
-    other = gpu({**tiles, "tile_gb_per_s": 60.0, "fp8_block_tile_gb_per_s": 40.0}, boost_mhz=1000)
+    """30 GB/s at 2.5 TFLOP/s an SM and 52 at 5 are the same; 4-bit tiles follow the clock."""
+    of_sm = {"tile_gb_per_s": 30.0, "fp8_tile_gb_per_s": 50.0, "fp8_block_tile_gb_per_s": 20.0}
+    clocked = {"nvfp4_tile_gb_per_s": 50.0}
+    one = gpu({**of_sm, **clocked}, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250)
+    faster = {name: value * FASTER for name, value in of_sm.items()}
+    other = gpu({**faster, **clocked}, boost_mhz=1000)
     left = carry.left_out(gpu(boost_mhz=2000, bf16_tflops=125), [one, other], {})
-    assert left.fitted["tile_gb_per_s"].value == pytest.approx(15, rel=0.01)
-    assert left.fitted["fp8_block_tile_gb_per_s"].value == pytest.approx(10, rel=0.01)
-    assert left.fitted["fp8_tile_gb_per_s"].value == pytest.approx(100, rel=0.01)
+    for name, value in of_sm.items():
+        assert left.fitted[name].value == pytest.approx(value / FASTER, rel=0.01)
+    assert left.fitted["nvfp4_tile_gb_per_s"].value == pytest.approx(100, rel=0.01)
     written = json.loads(carry.text(carry.averaged([one], {}), {}))["default"]
     assert next(name for name in written if "tile" in name).startswith("fp8_")
-    assert "sm_tflops" not in written["fp8_tile_gb_per_s"]
-    assert written["fp8_tile_gb_per_s"]["mhz"] == 1980
+    assert "sm_tflops" not in written["nvfp4_tile_gb_per_s"]
+    assert written["nvfp4_tile_gb_per_s"]["mhz"] == 1980
+    assert "mhz" not in written["fp8_tile_gb_per_s"]
 
 
 def test_waits_of_experts_fall_with_the_matrix_rate_of_an_sm() -> None:
-    """20 us at 2.5 TFLOP/s an SM and 10 at 5 are the same: 40 at 1.25, whatever the clock.
+    """20 us at 2.5 TFLOP/s an SM and 11.5 at 5 are the same: 34.8 at 1.25, less at twice the clock.
 
-    Within an architecture they follow the clock, as other times do; so do waits of weights that are
-    expanded first.
+    Within an architecture they follow the clock alone, as other times do; so do waits of weights
+    that are expanded first.
     """
     expanded = {"fp8_block_experts_block_us": 10.0}
     one = gpu(
         {"experts_block_us": 20.0, **expanded}, boost_mhz=1000, bf16_tflops=250, fp16_tflops=250
     )
-    other = gpu({"experts_block_us": 10.0, **expanded}, boost_mhz=1000)
+    other = gpu({"experts_block_us": 20.0 / FASTER, **expanded}, boost_mhz=1000)
     left = carry.left_out(gpu(boost_mhz=2000, bf16_tflops=125), [one, other], {})
-    assert left.fitted["experts_block_us"].value == pytest.approx(40, rel=0.01)
+    sooner = 2**-LATENCY_POWER
+    assert left.fitted["experts_block_us"].value == pytest.approx(20 * FASTER * sooner, rel=0.01)
     waits = left.fitted["fp8_block_experts_block_us"].value
-    assert waits == pytest.approx(10 * 2**-LATENCY_POWER, rel=0.01)
+    assert waits == pytest.approx(10 * sooner, rel=0.01)
     (entry, _) = carry.of_architecture(one, {}, bandwidth=True).values()
     assert entry.on(other, key_named("experts_block_us")) == pytest.approx(20)
 

@@ -64,6 +64,10 @@ class SharedKernel(NamedTuple):
     rows: tuple[int, ...] = (ROWS_PER_BLOCK,)
     merges: bool = True
 
+    def query_rows(self, shape: AttentionShape, samples: Numeric) -> Numeric:
+        """Return the query rows that share tiles."""
+        return samples * shape.query_tokens * (shape.group if self.folds else 1)
+
     def row_blocks(self, shape: AttentionShape, samples: Numeric) -> Numeric:
         """Return the thread blocks that hold the query rows of one KV head."""
         of_head, tile = self._tiles(shape, samples)
@@ -77,7 +81,7 @@ class SharedKernel(NamedTuple):
 
     def _tiles(self, shape: AttentionShape, samples: Numeric) -> tuple[Numeric, Numeric]:
         """Return the query rows that share tiles, and the rows of a tile."""
-        of_head = samples * shape.query_tokens * (shape.group if self.folds else 1)
+        of_head = self.query_rows(shape, samples)
         tile: Numeric = self.rows[-1]
         for rows in reversed(self.rows[:-1]):
             tile = where(of_head <= rows, rows, tile)
@@ -245,6 +249,7 @@ def flash_part(
             ),
             thread_blocks=blocks * splits * exists,
             head_width=(shape.key_width + shape.value_width) / 2,
+            query_rows=kernel.query_rows(shape, part.sharers),
             tile_rows_per_row=kernel.tile_rows_per_row(shape, part.sharers),
             sequences=part.caches * exists,
             reused_bytes=shape.cached_bytes(part.repeated_tokens),

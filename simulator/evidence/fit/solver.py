@@ -98,7 +98,7 @@ def fit(
     """Fit constants to groups of rows.
 
     A constant that the rows hardly tell keeps the GPU's value if they fit as well with it. If not,
-    it goes to the edge of its range on the other side: the rows bound it.
+    it goes to the edge of its range on the other side. At an edge, the rows bound it.
 
     Parameters
     ----------
@@ -184,7 +184,8 @@ def _settled(problem: "_Problem") -> tuple["_Problem", "np.ndarray", dict[str, f
             less = problem.without(worst, value)
             point = less.solve(np.delete(best, worst))
             if less.cost(point) <= most:
-                edges |= {} if value is None else {problem.names[worst]: value}
+                edge = less.at_edge(problem.free[worst])
+                edges |= {} if edge is None else {problem.names[worst]: edge}
                 problem, best = less, point
                 break
         else:
@@ -263,6 +264,11 @@ class _Problem:
         kept = {} if value is None else {self.names[index]: value}
         free = (*self.free[:index], *self.free[index + 1 :])
         return replace(self, gpu=with_constants(self.gpu, kept), free=free)
+
+    def at_edge(self, item: Free) -> float | None:
+        """Return the edge of a constant's range where the GPU's value is, or None."""
+        value = self._value(self.gpu)(item)
+        return next((edge for edge in (item.low, item.high) if np.isclose(value, edge)), None)
 
     def far_edge(self, index: int, point: "np.ndarray") -> float:
         """Return the edge of a constant's range where it is, or opposite to the GPU's value."""
