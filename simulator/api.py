@@ -18,7 +18,7 @@ from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import ModelLike, as_model
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_lists
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 
 if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a command starts at once
     from simulator.answers.compare import Comparison
@@ -71,7 +71,7 @@ def generate(
     model: ModelLike,
     gpu: GpuLike = _H100,
     *,
-    output_tokens: Size = 256,
+    output_tokens: Size = DEFAULT_OUTPUT_TOKENS,
     users: Size | None = None,
     price_per_hour: float | None = None,
     **settings: Any,
@@ -166,7 +166,7 @@ def serve(
     model: ModelLike,
     gpu: GpuLike = _H100,
     *,
-    output_tokens: Size = 256,
+    output_tokens: Size = DEFAULT_OUTPUT_TOKENS,
     cached_tokens: Size | None = None,
     users: Sequence[Size] | Size | None = None,
     requests_per_s: Sequence[float] | float | None = None,

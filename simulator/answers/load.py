@@ -18,7 +18,7 @@ from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
 from simulator.inputs.tree import Level
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 from simulator.numeric import Numeric
 from simulator.timing.batching import Served, Server, closed_loop, open_loop
 from simulator.timing.constants import Rates, rates
@@ -54,7 +54,7 @@ class Request:
     """
 
     workload: Workload
-    output_tokens: int = 256
+    output_tokens: int = DEFAULT_OUTPUT_TOKENS
     cached_tokens: int = 0
 
     def __post_init__(self) -> None:

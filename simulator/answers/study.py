@@ -17,10 +17,9 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario, Value
 from simulator.inputs.setup import Attention, Setup, ask
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 from simulator.units import MILLISECOND
 
-DEFAULT_OUTPUT_TOKENS = 256
 # How far an axis reaches around a single size, and the shortest context worth a point.
 _SAMPLES_ABOVE, _CONTEXT_AROUND, _SHORTEST_CONTEXT = 8, 16, 128
 

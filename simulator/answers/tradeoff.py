@@ -30,7 +30,7 @@ from simulator.inputs.csv_files import Matching, are_one_law, read_training_runs
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 from simulator.timing.interval import speedup_interval
 from simulator.timing.step import step_time
 
@@ -150,7 +150,7 @@ def tradeoff(
     longest_context_tokens: int = LONGEST_CONTEXT,
     usd_per_hour: float | None = None,
     users: int | None = None,
-    output_tokens: int = 256,
+    output_tokens: int = DEFAULT_OUTPUT_TOKENS,
 ) -> Tradeoff:
     """Compare a model with equally good ones that have other numbers of KV heads.
 

@@ -11,8 +11,9 @@ from simulator import api
 from simulator.answers.rules import RULES
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, draw_answer, say
-from simulator.cli.question import DEFAULT_OUTPUT_TOKENS, Question, with_question
+from simulator.cli.question import Question, with_question
 from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS
 
 if TYPE_CHECKING:
     from simulator.answers.generate import Generation

@@ -11,6 +11,7 @@ from simulator.cli import output as out
 from simulator.cli.asked import OWN_MODEL, Asked, scenario_of, with_asked
 from simulator.cli.question import question_of
 from simulator.errors import OutputError, ScenarioError
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS
 from simulator.resources import atomic_path
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _study(
     name: str | None, options: dict[str, Any], gpus: Sequence[str], price: float | None
 ) -> "Study":
     """Return the study of a scenario, or of a question, whose model may be one of its own."""
-    from simulator.answers.study import DEFAULT_OUTPUT_TOKENS, Study, study_scenario
+    from simulator.answers.study import Study, study_scenario
     from simulator.inputs.hardware import load_hardware
 
     if name is not None or not any(option in OWN_MODEL for option in options):

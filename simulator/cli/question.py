@@ -27,10 +27,8 @@ from simulator.inputs.setup import (
     Setup,
     ask,
 )
-from simulator.inputs.workload import Workload
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 
-# Of whole requests.
-DEFAULT_OUTPUT_TOKENS = 256
 # Options that describe a model without a name.
 SHAPE = ("layers", "hidden_size", "heads", "head_dim", "intermediate_size", "vocab_size")
 _WEIGHTS = {"metavar": "FORMAT", "autocompletion": opt.complete_weights}

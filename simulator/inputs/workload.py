@@ -14,6 +14,8 @@ from simulator.numeric import Numeric, minimum
 # A larger size is a typing error: no card can hold a thousandth of either.
 LARGEST_COUNT = 10**9
 LARGEST_TOKENS = 10**15
+# Tokens that each sample of a whole request generates, where nothing else is said.
+DEFAULT_OUTPUT_TOKENS = 256
 
 Count = Annotated[int, BeforeValidator(read_count), Field(ge=0, le=LARGEST_COUNT)]
 AtLeastOne = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_COUNT)]
