@@ -17,21 +17,22 @@ import numpy as np
 import pandas as pd
 
 from simulator.errors import MeasurementError
-from simulator.evidence.fit.calibrate import calibrate
+from simulator.evidence.fit.calibrate import StageFit, calibrate
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
+from tools import DOCS, table
 from tools.spread import FIT_LICENCE, LONGEST_INPUT
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "serving.md"
+PAGE = DOCS / "serving.md"
 COVERAGE = 80
 CELL = ["gpu_id", "framework", "model", "weights_dtype"]
 CONCURRENCY = (0, 4, 8, 16, 32, 64, 128, 10**9)
 SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.6, 1)
 # A poor cell has at least so many rows, and such a median error.
 LEAST_ROWS, POOR = 8, 0.15
-HEAD = "| rows | count | median | 90th percentile | bias | step alone: median | inside | high / low |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+COLUMNS = "rows | count> | median> | 90th percentile> | bias> | step alone: median> | inside> | high / low>"
 
 INTRODUCTION = """# How accurate are times under load?
 
@@ -66,19 +67,19 @@ def per_cent(value: float) -> str:
     return "" if np.isnan(value) else f"{100 * value:.1f} %"
 
 
-def line(name: str, rows: pd.DataFrame) -> str:
-    """Return the line of a table with the errors of some rows."""
+def cells_of(name: str, rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return the cells of a table with the errors of some rows."""
     inside = rows["inside"].dropna().astype(float)
     alone = (rows["predicted_step_ms"] / rows["tpot_ms"] - 1).abs()
     width = (rows["predicted_us_high"] / rows["predicted_us_low"]).median()
     figures = (rows["ape"].median(), rows["ape"].quantile(0.9), rows["error"].median())
-    cells = [per_cent(value) for value in (*figures, alone.median(), inside.mean())]
-    return f"| {name} | {len(rows):,} | {' | '.join(cells)} | {'' if np.isnan(width) else f'{width:.2f}'} |"
+    cells = map(per_cent, (*figures, alone.median(), inside.mean()))
+    return name, f"{len(rows):,}", *cells, "" if np.isnan(width) else f"{width:.2f}"
 
 
-def tabulated(title: str, parts: Iterator[tuple[str, pd.DataFrame]]) -> list[str]:
+def tabulated(parts: Iterator[tuple[str, pd.DataFrame]]) -> list[str]:
     """Return a table of parts of the rows; empty parts are left out."""
-    return [f"\n## {title}\n", HEAD, *(line(name, part) for name, part in parts if len(part))]
+    return table(COLUMNS, (cells_of(name, part) for name, part in parts if len(part)))
 
 
 def overall(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -113,19 +114,19 @@ def steps(rows: pd.DataFrame) -> list[str]:
         "*Step*: rows whose source has the median time between tokens of its stream. *TTFT*: prefills up to one's own and one step, against the measured mean.",
         "A client that starts all requests at once waits for all their prompts, up to (N + 1) / 2 prefills on average. *Request*: TTFT and all tokens after the first,",
         "N prefills and all steps. It does not depend on how requests begin, nor does the throughput, N requests in this time.\n",
-        "| engine | steps | median | bias | TTFT: rows | median | bias | requests | median | bias |",
-        "| --- |" + " ---: |" * 9,
     ]
+    cells = []
     later = rows["length_ratio"] * rows["output_len"] - 1
     for what in ("", "predicted_"):
         rows[f"{what}request_ms"] = rows[f"{what}ttft_ms"] + later * rows[f"{what}tpot_ms"]
     for engine, part in rows.groupby("framework", sort=True):
-        cells = []
+        row = [engine]
         for name in ("step_ms", "ttft_ms", "request_ms"):
             error = (part[f"predicted_{name}"] / part[name] - 1).dropna()
-            cells += [f"{len(error):,}", per_cent(error.abs().median()), per_cent(error.median())]
-        lines.append(f"| {engine} | {' | '.join(cells)} |")
-    return lines
+            row += [f"{len(error):,}", per_cent(error.abs().median()), per_cent(error.median())]
+        cells.append(row)
+    columns = "engine | steps> | median> | bias> | TTFT: rows> | median> | bias> | requests> | median> | bias>"
+    return [*lines, *table(columns, cells)]
 
 
 def poor(rows: pd.DataFrame) -> list[str]:
@@ -173,9 +174,8 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
         "*Plain*: every engine with kernels of their own that quantise activations, as vLLM. *As the engine*: SGLang and TensorRT-LLM quantise in the kernel before. *Lockstep* is told by TTFT.",
         f"The last four add a fitted time to every step of an engine, from the rows of NVIDIA's cards under {FIT_LICENCE}, with each model or card left out in turn.",
         "They would be of use if rows that the fit has not seen gained with every engine; none is used.\n",
-        "| engine | left out | rows | plain: median | as the engine | lockstep | per step | per layer | per sequence | step and sequence |",
-        "| --- | --- |" + " ---: |" * 8,
     ]
+    cells = []
     chosen = of_nvidia(rows) & (rows["licence"] == FIT_LICENCE)
     layers = {name: load_model(name).layers for name in rows["model"].unique()}
     fit = rows[chosen].assign(step=1.0, layer=rows["model"].map(layers), sequence=rows["concurrency"])  # fmt: skip
@@ -184,37 +184,31 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
         # Under vLLM some rows in lockstep are impossible, and have no error.
         places = list(zip(part["file"], part["line"], strict=True))
         for name, column in (("a model", "model"), ("a card", "gpu_id")):
-            cells = [per_cent(errors.reindex(places).median()) for errors in before]
+            shown = [per_cent(errors.reindex(places).median()) for errors in before]
             kinds = (("step",), ("layer",), ("sequence",), ("step", "sequence"))
-            cells += [per_cent(left_out(part, column, names).abs().median()) for names in kinds]
-            lines.append(f"| {engine} | {name} | {len(part):,} | {' | '.join(cells)} |")
-    return lines
+            shown += [per_cent(left_out(part, column, names).abs().median()) for names in kinds]
+            cells.append((engine, name, f"{len(part):,}", *shown))
+    columns = "engine | left out | rows> | plain: median> | as the engine> | lockstep> | per step> | per layer> | per sequence> | step and sequence>"
+    return [*lines, *table(columns, cells)]
 
 
-def calibrated(table: pd.DataFrame) -> list[str]:
-    """Tabulate what `bifurcate calibrate` gains on each configuration's own runs.
-
-    Parameters
-    ----------
-    table
-        Rows as they were read.
-    """
+def calibrated(rows: pd.DataFrame) -> list[str]:
+    """Tabulate what `bifurcate calibrate` gains on each configuration's own rows, as read."""
     lines = [
         "\n## Calibrated on one's own runs\n",
         f"What `bifurcate calibrate` finds for each configuration (NVIDIA's card, engine, model, format, GPUs) of {LEAST_ROWS} rows or more by itself: a time of the engine for each step, for each",
         "sequence, or both, where runs at other numbers of users than it was fitted to gain. Errors are medians over rows; *calibrated*, of users that were left out. None of these times is used:",
         "one's own have to be measured. Configurations without have none mostly because their rows are predicted too long, and no engine saves time.\n",
-        "| engine | configurations | with a time | rows of these | as shipped | calibrated | rows of others | as shipped | predicted too long |",
-        "| --- |" + " ---: |" * 8,
     ]
-    for engine, runs in table[of_nvidia(table)].groupby("framework", sort=True):
-        found = []
+    cells = []
+    for engine, runs in rows[of_nvidia(rows)].groupby("framework", sort=True):
+        found: list[StageFit] = []
         for (name, *_), part in runs.groupby([*CELL, "tensor_parallel"]):
+            if len(part) < LEAST_ROWS:
+                continue
             own = Measurements({"serving": part.reset_index(drop=True)})
             with suppress(MeasurementError):  # impossible rows alone
-                found += (
-                    calibrate(own, load_hardware(str(name))).fits if len(part) >= LEAST_ROWS else []
-                )
+                found += calibrate(own, load_hardware(str(name))).fits
         told = [fit for fit in found if fit.fitted.constants]
         before, after, others = (
             pd.Series(np.expm1(np.concatenate([np.zeros(0), *residuals])))
@@ -224,10 +218,11 @@ def calibrated(table: pd.DataFrame) -> list[str]:
                 [fit.before for fit in found if not fit.fitted.constants],
             )
         )
-        cells = [per_cent(errors.abs().median()) for errors in (before, after, others)]
-        shares = f"{len(before)} | {cells[0]} | {cells[1]} | {len(others)} | {cells[2]} | {per_cent((others > 0).mean())}"
-        lines.append(f"| {engine} | {len(found)} | {len(told)} | {shares} |")
-    return lines
+        errors = [per_cent(each.abs().median()) for each in (before, after, others)]
+        gained = len(before), *errors[:2], len(others), errors[2], per_cent((others > 0).mean())
+        cells.append((engine, len(found), len(told), *gained))
+    columns = "engine | configurations> | with a time> | rows of these> | as shipped> | calibrated> | rows of others> | as shipped> | predicted too long>"
+    return [*lines, *table(columns, cells)]
 
 
 def left_out(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> "pd.Series[float]":
@@ -240,13 +235,13 @@ def left_out(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> "pd.Ser
     return pd.concat(errors)
 
 
-def page(table: pd.DataFrame, date: str) -> str:
-    """Return the page about serving rows."""
+def page(read: pd.DataFrame, date: str) -> str:
+    """Return the page about serving rows, as read."""
     for name in ("ttft_ms", "step_ms"):
-        table[name] = pd.to_numeric(table[name]) if name in table else np.nan
+        read[name] = pd.to_numeric(read[name]) if name in read else np.nan
     found, plain, blind = (
         validate(Measurements({"serving": asked}))
-        for asked in (table, table.assign(framework="vllm"), table.assign(ttft_ms=np.nan))
+        for asked in (read, read.assign(framework="vllm"), read.assign(ttft_ms=np.nan))
     )
     rows = found.rows
     locked = rows["predicted_tpot_ms"] != blind.rows["predicted_tpot_ms"]
@@ -261,17 +256,17 @@ def page(table: pd.DataFrame, date: str) -> str:
             together=per_cent(rows["ape"][locked].median()),
         ),
         *left_aside(found.unpredicted),
-        HEAD,
-        *(line(name, part) for name, part in overall(rows) if len(part)),
-        *tabulated("By card, engine, model and format", by(rows, CELL)),
-        *tabulated("By concurrency", binned(rows, rows["concurrency"], CONCURRENCY)),
-        *tabulated(
-            "By share of prefill in the predicted time", binned(rows, share, SHARES, 100, " %")
-        ),
+        *tabulated(overall(rows)),
+        "\n## By card, engine, model and format\n",
+        *tabulated(by(rows, CELL)),
+        "\n## By concurrency\n",
+        *tabulated(binned(rows, rows["concurrency"], CONCURRENCY)),
+        "\n## By share of prefill in the predicted time\n",
+        *tabulated(binned(rows, share, SHARES, 100, " %")),
         *steps(rows),
         *poor(rows),
         *engines(rows, plain.rows, blind.rows),
-        *calibrated(table),
+        *calibrated(read),
     ]
     return "\n".join(lines) + "\n"
 
