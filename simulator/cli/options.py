@@ -29,8 +29,7 @@ _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 _WITH_UNIT = re.compile(r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?")
 # The exit code when --check finds that memory or the target is exceeded.
 CHECK_FAILED = 3
-
-
+# Sections of the help.
 MODEL_PANEL, WORK_PANEL = "The model", "The workload"
 HARDWARE_PANEL = "The hardware, and what runs on it"
 

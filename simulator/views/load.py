@@ -256,21 +256,20 @@ def prefill_notes(setups: Sequence[Setup]) -> list[str]:
 
 def engine_notes(deployed: Iterable[Deployment]) -> list[str]:
     """Say what engines add to the steps of GPUs, as their own rows tell; each thing once."""
-    said = {}
+    places, said = ("to each step", "for each of its sequences"), []
     for item in deployed:
         engine = item.setup.engine
+        times = served_s(item.gpu, item.setup.constants, engine)
         every = [
-            f"{format_time(time_s)} ± {format_time(error_s)} {what}"
-            for (time_s, error_s), what in zip(
-                served_s(item.gpu, item.setup.constants, engine),
-                ("to each step", "for each of its sequences"),
-                strict=True,
-            )
+            f"{format_time(time_s)} ± {format_time(error_s)} {place}"
+            for place, (time_s, error_s) in zip(places, times, strict=True)
             if time_s
         ]
         if every:
-            said[f"On {item.gpu.id} {engine} adds {' and '.join(every)} (fitted to its runs)."] = 0
-    return list(said)
+            said.append(
+                f"On {item.gpu.id} {engine} adds {' and '.join(every)} (fitted to its runs)."
+            )
+    return list(dict.fromkeys(said))
 
 
 def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:

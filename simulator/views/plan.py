@@ -177,11 +177,12 @@ def plan_view(result: Plan) -> View:
     worth = [each for each in near if each.verdict != "no" or each.gpu not in carry]
     rows = {each.gpu for each in worth}
     gone = ", ".join(dict.fromkeys(each.gpu for each in best if each.gpu not in rows))
+    whole = f" (all of {gone})" if gone else ""
     shown = worth[:MOST_OPTIONS_SHOWN]
     shown += [option for option in worth[len(shown) :] if option is result.cheapest_maybe]
     hidden = {
         "more options": len(worth) - len(shown),
-        f"too dear beside the cheapest{gone and f' (all of {gone})'}": len(best) - len(near),
+        f"too dear beside the cheapest{whole}": len(best) - len(near),
         "short of a target, of cards with better ones": len(near) - len(worth),
         "that another of the same card and attention beats": len(result.options) - len(best),
     }

@@ -272,13 +272,12 @@ class _Problem:
 
     def far_edge(self, index: int, point: "np.ndarray") -> float:
         """Return the edge of a constant's range where it is, or opposite to the GPU's value."""
-        item = self.free[index]
+        item, value = self.free[index], point[index]
+        below, above = value - self.low[index], self.high[index] - value
+        if min(below, above) <= NEAR_EDGE:
+            return item.low if below < above else item.high
         others = self.without(index, None).at(np.delete(point, index))
-        low = point[index] - self.low[index]
-        high = self.high[index] - point[index]
-        if min(low, high) > NEAR_EDGE:
-            low, high = np.exp(point[index]), self._value(others)(item)
-        return item.low if low < high else item.high
+        return item.low if np.exp(value) < self._value(others)(item) else item.high
 
     def at(self, point: "np.ndarray") -> HardwareProfile:
         """Return the GPU with these constants."""
