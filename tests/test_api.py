@@ -28,7 +28,8 @@ QUESTION: dict[str, Any] = {"samples": 16, "context_tokens": "8K"}
 def test_the_public_names_are_all_there() -> None:
     """``__all__`` is without repeats, what dir() shows, and every name loads."""
     names = simulator.__all__
-    assert dir(simulator) == sorted(names)
+    assert dir(simulator) == sorted({*names})
+    assert len(names) == len({*names})
     for name in names:
         assert getattr(simulator, name) is not None
 

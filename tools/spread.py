@@ -277,9 +277,9 @@ def _code_spread(code: Code, late: "np.ndarray") -> Spread:
 def serving_errors(measurements: Measurements) -> pd.DataFrame:
     """Return measured times of serving runs and the ends of their kernels' intervals.
 
-    All as ratios to predicted times, ``ratio``, ``low`` and ``high``; ``sequence_us`` is these over
-    the sequences. Of NVIDIA's GPUs, and of rows with little prefill whose licence lets us learn
-    from them.
+    All as ratios to predicted times, ``ratio``, ``low`` and ``high``; ``sequence_us`` is the
+    predicted time over the number of sequences [us]. Of NVIDIA's GPUs, and of rows with little
+    prefill whose licence lets us learn from them.
     """
     table = measurements.tables.get("serving", pd.DataFrame())
     frames = []
@@ -307,15 +307,17 @@ def engine_spread(errors: pd.DataFrame) -> Spread:
     """
     if not len(errors):
         return Spread()
+
+    def without(off: "pd.Series[float]", held: "pd.Series[float] | float") -> "pd.Series[float]":
+        return np.sqrt((off.clip(lower=0) ** 2 - held**2).clip(lower=0))
+
     late = errors["ratio"] - 1
-    ends = {}
-    for side, off, kernels in (
-        ("below", -late, 1 - errors["low"]),
-        ("above", late, errors["high"] - 1),
-    ):
-        missing = np.sqrt((off.clip(lower=0) ** 2 - kernels**2).clip(lower=0))
-        ends[f"streaming_{side}"] = _rounded(float(missing.quantile(HIGH)))
-    beyond = np.sqrt((missing**2 - ends["streaming_above"] ** 2).clip(lower=0))
+    below, above = without(-late, 1 - errors["low"]), without(late, errors["high"] - 1)
+    ends = {
+        f"streaming_{side}": _rounded(float(missing.quantile(HIGH)))
+        for side, missing in (("below", below), ("above", above))
+    }
+    beyond = without(above, ends["streaming_above"])
     of_each = (beyond * errors["sequence_us"])[errors["concurrency"] > MANY_USERS]
     if len(of_each) >= LEAST_ROWS:
         ends["sequence_above_us"] = _rounded(float(of_each.quantile(HIGH)))

@@ -14,7 +14,6 @@ from simulator.resources import readable
 
 CHECK_FOUND = 1
 Item = TypeVar("Item")
-Made = Callable[..., None]
 FILES = opt.argument("files", {"metavar": "FILE"}, kind=list[str] | None)
 
 
@@ -115,7 +114,7 @@ def _check_scenarios(files: Sequence[str] | None) -> None:
     _check("scenario", files, scenario_files(), read_scenario, check)
 
 
-def _group(lister: Made, show: Made, **others: Made) -> typer.Typer:
+def _group(lister: opt.Command, show: opt.Command, **others: opt.Command) -> typer.Typer:
     """Return a group of commands that lists the names when called without a command."""
     group = typer.Typer(cls=Catalogue, rich_markup_mode=None)
 

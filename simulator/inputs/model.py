@@ -682,7 +682,7 @@ def layer_matrices(model: ModelShape, group: LayerGroup) -> list[Matrix]:
 
 def _products(products: Iterable[Product], group: TensorGroup | None) -> list[Matrix]:
     """Return further matrices."""
-    parts = {"none": 1}
+    parts = {"none": 1}  # the others are split over any number of GPUs
     return [
         Matrix(each.name, group, each.inner, each.columns, 0, parts.get(each.split), own=True)
         for each in products

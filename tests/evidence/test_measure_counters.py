@@ -284,4 +284,5 @@ def test_each_kernel_is_counted_once_whatever_the_modes() -> None:
     # The paper's centre, and the contexts of one stored context against copies.
     assert {cell.context_tokens for cell in cells} == {8192, 16384, 32768}
     # A cell goes to the child process as JSON.
-    assert json.loads(json.dumps([asdict(cell) for cell in cells[:3]]))
+    sent = json.loads(json.dumps([asdict(cell) for cell in cells]))
+    assert [AttentionCell(**fields) for fields in sent] == [*cells]

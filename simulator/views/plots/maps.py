@@ -9,7 +9,7 @@ from simulator.answers.study import Study
 from simulator.answers.tradeoff import Tradeoff, tradeoff
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.setup import ATTENTIONS
-from simulator.numeric import Frame
+from simulator.numeric import Frame, ceil_div
 from simulator.units import format_tokens, is_power_of_two
 from simulator.views.plots import axes, layout, lines, palette, texts
 from simulator.views.plots.along import TITLES
@@ -193,7 +193,7 @@ def speedup_map(frame: Frame, caption: Caption) -> Figure:
 def _cell_sizes(axis: Iterable[float], most: int = _MOST_CELLS) -> list[float]:
     """Return the powers of two of an axis, or of four ... where these are too many."""
     sizes = sorted({value for value in axis if is_power_of_two(value)})
-    return sizes[:: -(-len(sizes) // most) or 1]
+    return sizes[:: max(1, ceil_div(len(sizes), most))]
 
 
 def _map_finding(frame: Frame) -> str:
