@@ -238,6 +238,6 @@ def command_line(command: str, asked: str | None, **options: object) -> str:
         text = ",".join(map(str, value)) if isinstance(value, tuple) else value
         for item in text if isinstance(text, list) else [text]:
             if item is not None:
-                dashes = "-" if name[1:] == "" else "--"
+                dashes = "-" if len(name) == 1 else "--"
                 words += [f"{dashes}{name.replace('_', '-')}", str(item)]
     return shlex.join(words)
