@@ -75,7 +75,7 @@ def summary(page: str) -> str:
     """Return the lines between the marks."""
     held, left = list(rows_below(HELD_OUT, page)), list(rows_below(LEFT_OUT, page))
     inside = list(rows_below(INTERVALS, page))
-    count, on = _rows(page), "> | ".join(ON)
+    count, both = _rows(page), "> | ".join(ON)
     cards = ", ".join(sorted({row["GPU left out"] for row in left}))
     rows = []
     for part in PARTS:
@@ -92,7 +92,7 @@ def summary(page: str) -> str:
     head = (
         f"From {count} rows. Ranges are over GPUs and formats; left out in turn were {cards}:\n\n"
     )
-    columns = f"kind | median error, {on}> | intervals contain, {on}>"
+    columns = f"kind | median error, {both}> | intervals contain, {both}>"
     return head + "\n".join(table(columns, rows)) + "\n"
 
 
