@@ -65,6 +65,8 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
     rows = []
     for gpu_id, calibration in calibrations.items():
         for part in calibration.fits:
+            if part.before is not None:
+                continue  # an engine's own time, which is not shipped: see tools/serving.py
             what = NAMES.get(part.kind, part.kind).replace("_", " ").removesuffix(" module")
             what += ROWS_OF.get(part.rows, "")
             fitted, variant = part.fitted, str(part.variant) or "all"
