@@ -1,6 +1,6 @@
 """One decode step: its time, traffic and memory, and what binds it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -32,6 +32,12 @@ from simulator.timing.step import (
 )
 from simulator.units import format_gib, format_time
 
+ENGINE_NAMES: Mapping[str, str] = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "trtllm": "TensorRT-LLM",
+    "none": "your own loop",
+}
 # The beginnings of the note about a step that does not fit, or may not.
 NOT_SURE_TO_FIT = ("Does not fit", "Whether it fits")
 # The exponent of skewed routing that a setup has unless another is asked for.
@@ -314,8 +320,8 @@ def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
             f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
             "times the published size, carried from other cards."
         )
-    name = {"sglang": "SGLang", "trtllm": "TensorRT-LLM", "none": "your own loop"}.get(setup.engine)
-    if name is not None:
+    if setup.engine != "vllm":
+        name = ENGINE_NAMES[setup.engine]
         yield f"What {name} keeps of the memory is carried from vLLM's start-up logs."
     elif setup.gpus > 1:
         yield "What a group's communication keeps of the memory is carried from one SGLang log."

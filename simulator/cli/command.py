@@ -100,7 +100,7 @@ SPELLINGS: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(("--max-tokens", "--max-new-tokens", "--osl"), ("--output-len",)),
     **dict.fromkeys(("--n", "--best-of", "--num-return-sequences"), ("-n",)),
     "--precision": ("--dtype",),
-    "--request-rate": ("--requests-per-s",),
+    **dict.fromkeys(("--request-rate", "--qps", "--rps"), ("--requests-per-s",)),
     "--chunked-prefill-size": ("--max-batched-tokens",),
     **dict.fromkeys(("--tpot", "--target-tpot-ms"), ("--tpot-ms",)),
     "--ttft": ("--ttft-ms",),
@@ -112,8 +112,13 @@ SPELLINGS: Mapping[str, Sequence[str]] = {
 # Those that have no words of ours, and what to write instead.
 _CONTEXT = "--context is the length of the context, --output-len that of an output"
 _TOGETHER = "-n is the samples of one prompt, --batch-size the prompts; 'serve' and 'plan' have it"
+_LOAD = "it is of a load, which {} can ask about"
 _GPUS = "--tp is the number of GPUs that share each layer, times --dp groups and --pp stages"
 MEANT: Mapping[str, str] = {
+    **dict.fromkeys(("--users", "--concurrency"), _LOAD.format("'serve', 'sweep' and 'generate'")),
+    "--requests-per-s": _LOAD.format("'serve', 'sweep' and 'plan'"),
+    "--percentile": _LOAD.format("'serve' and 'plan'"),
+    **dict.fromkeys(("--ttft-ms", "--tpot-ms"), _LOAD.format("'plan'")),
     **dict.fromkeys(("--max-model-len", "--context-length"), _CONTEXT),
     **dict.fromkeys(("--max-num-seqs", "--max-running-requests"), _TOGETHER),
     **dict.fromkeys(("--num-gpus", "--gpus", "--ngpus"), _GPUS),
@@ -261,7 +266,8 @@ def hint_of(error: typer.TyperException) -> str:
     """
     if not hasattr(error, "possibilities"):
         return ""
-    if meant := MEANT.get(str(getattr(error, "option_name", ""))):
+    name = str(getattr(error, "option_name", ""))
+    if meant := MEANT.get(SPELLINGS.get(name, (name,))[0]):
         return meant
     near = " or ".join(sorted(error.possibilities or ()))
     return f"did you mean {near}?" if near else ""

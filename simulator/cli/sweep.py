@@ -57,7 +57,7 @@ def _sweep(
         with atomic_path(output) as temporary:
             parquet = output.suffix.lower() == ".parquet"
             (_write_parquet if parquet else _write_csv)(blocks, temporary)
-    say(f"wrote {grid.points:,} points to {output}")
+    say(f"wrote {plural(grid.points, 'point')} to {output}")
 
 
 @contextmanager

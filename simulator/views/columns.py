@@ -228,7 +228,10 @@ class FittedTable(Block):
             widths = self._widths(shown, width, tight=tight)
             if sum(widths.values()) + (len(shown) - 1) * (2 - tight) <= width:
                 break
-        heads = {index: _heads(self.columns[index], tight=tight) for index in widths}
+        heads = {
+            index: _within(_heading(self.columns[index], tight=tight), wide)
+            for index, wide in widths.items()
+        }
         most = max(map(len, heads.values()), default=0)
         bottom = {index: [""] * (most - len(head)) + head for index, head in heads.items()}
         gap = " " * (2 - tight)  # one blank or two between columns
@@ -258,13 +261,14 @@ class FittedTable(Block):
     def _width(self, index: int, apart: str | None, *, tight: bool) -> int:
         """Return the width of a column whose cells are broken at line ends, or (None) at blanks."""
         parts = (part for row in self.rows for part in row[index].split(apart))
-        return max(map(cells, [*_heads(self.columns[index], tight=tight), *parts]), default=0)
+        heads = _heading(self.columns[index], tight=tight).split("\n")
+        return max(map(cells, [*heads, *parts]))
 
     def _parts(self, cell: str, index: int, width: int) -> list[str]:
         """Return the lines of a cell."""
         if not self.columns[index].wrap:
             return cell.split("\n")
-        return [cell[start:end] for start, end in broken(cell, width, width)]
+        return _within(cell, width)
 
     def _row(
         self, parts: Mapping[int, list[str]], widths: Mapping[int, int], gap: str, style: str = ""
@@ -278,9 +282,14 @@ class FittedTable(Block):
             yield [(gap.join(padded), style)]
 
 
-def _heads(column: Column, *, tight: bool) -> list[str]:
-    """Return the lines of a column's heading."""
-    return (in_two(column.heading) if tight else column.heading).split("\n")
+def _heading(column: Column, *, tight: bool) -> str:
+    """Return a column's heading, in two lines if room is scarce."""
+    return in_two(column.heading) if tight else column.heading
+
+
+def _within(text: str, width: int) -> list[str]:
+    """Return the lines of a text in a column of a width."""
+    return [text[start:end] for start, end in broken(text, width, width)]
 
 
 def in_two(heading: str) -> str:

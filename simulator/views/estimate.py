@@ -228,6 +228,7 @@ def list_view(
     step: Callable[[Any], "Estimate"],
     *,
     output_tokens: int | None = None,
+    more: Sequence[str] = (),
     **named: bool,
 ) -> View:
     """Return the answers to a question with lists of sizes as one table, a row each.
@@ -242,6 +243,8 @@ def list_view(
         Returns the step that an answer is about.
     output_tokens
         Of a whole request, as in :func:`question`.
+    more
+        Notes beside those of the steps.
     named
         Whether to name ``attention`` and ``gpu``, as in :func:`question`.
     """
@@ -268,7 +271,7 @@ def list_view(
         columns.as_table(
             (*asked, *columns.within(2, wanted)), list(zip(written, steps, results, strict=True))
         ),
-        *columns.notes(list(_notes_of_rows(written, steps))),
+        *columns.notes([*more, *_notes_of_rows(written, steps)]),
     )
 
 

@@ -121,6 +121,7 @@ def generate_list(
         lambda item: item.last_step,
         output_tokens=rows[0][1].output_tokens,
         attention=False,
+        more=load.engine_notes(item.loaded.deployment for _, item in rows if item.loaded),
     )
 
 

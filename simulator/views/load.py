@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import inf
 
 from simulator.answers.estimate import (
+    ENGINE_NAMES,
     Estimate,
     fitted_alone,
     memory_notes,
@@ -170,6 +171,7 @@ def serve_list(asked: Sequence[Mapping[str, int]], curves: Sequence[Curve]) -> V
         lambda point: point.deployment.alone,
         output_tokens=curves[0].request.output_tokens,
         attention=False,
+        more=engine_notes(point.deployment for _, point in points),
     )
 
 
@@ -266,9 +268,8 @@ def engine_notes(deployed: Iterable[Deployment]) -> list[str]:
             if time_s
         ]
         if every:
-            said.append(
-                f"On {item.gpu.id} {engine} adds {' and '.join(every)} (fitted to its runs)."
-            )
+            adds = f"{ENGINE_NAMES[engine]} adds {' and '.join(every)}"
+            said.append(f"On {item.gpu.id}, {adds} (fitted to its runs).")
     return list(dict.fromkeys(said))
 
 

@@ -114,7 +114,8 @@ _SPARED = ("utilisation", "tokens/s per user", "tokens/s per GPU", "USD per mill
 SHOWN = (
     *columns.pick(OPTION, "GPU", "n", "attention", "step"),
     *columns.within("result", [estimate.WITHIN]),
-    *columns.pick(OPTION, "constants", "USD per million"),
+    columns.spared(CONSTANTS),
+    *columns.pick(OPTION, "USD per million"),
     *map(
         columns.spared, columns.pick(OPTION, "USD/h", "tokens/s", "most samples", "longest context")
     ),
@@ -216,6 +217,7 @@ def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> Vi
         (*columns.within(0, shown), standing),
         lambda pair: pair[0].result,
         output_tokens=None if request is None else request.output_tokens,
+        more=[] if request is None else load.engine_notes(item.deployed for item in best),
         attention=False,
         gpu=False,
     )
@@ -253,15 +255,15 @@ def _answers(result: Plan) -> Iterator[Line]:
         yield columns.line((f"No option {does}{asked}.", "bold red"))
         yield _nearest(result.options[0])
         return
+    fastest = min(good, key=lambda option: option.times_s)
     if sure is not None:
         yield _sentence(f"Cheapest that {does}{asked}", sure)
     elif maybe is None:
-        fastest = min(good, key=lambda option: option.times_s)
         yield _sentence(f"Fastest that {does}{asked}", fastest)
         yield columns.line("No comparable price is known; give --prices or --price-per-hour.")
     if maybe is not None:
         yield _sentence(f"Cheapest that {may}{asked}", maybe)
-    chosen = (sure or maybe or good[0]).found
+    chosen = (sure or maybe or fastest).found
     if not isinstance(chosen, Estimate) and (line := launch_line(chosen.deployment)):
         servers = f"each of {chosen.replicas} servers" if chosen.replicas > 1 else "it"
         yield columns.line((f"To start {servers} ({VERSION}): ", "bold"), line)

@@ -323,6 +323,8 @@ HINTED: list[tuple[tuple[str, ...], str]] = [
     (("llama-3.1-8b", "--max-model-len", "8K"), "--context is the length"),
     (("llama-3.1-8b", "--max-num-seqs", "8"), "-n is the samples of one prompt"),
     (("llama-3.1-8b", "--enforce-eager"), "--execution eager"),
+    (("llama-3.1-8b", "--users", "8"), "a load, which 'serve', 'sweep' and 'generate'"),
+    (("llama-3.1-8b", "--qps", "8"), "a load, which 'serve', 'sweep' and 'plan'"),
     (("llama-3.1-8b", "--num-gpus", "2"), "--tp is the number of GPUs"),
     (("deepseek-v3", "--enable-expert-parallel"), "--ep is the number of parts"),
     (("llama-3.1-8b", "--samples", "2", "--n", "4"), "2 times"),

@@ -178,7 +178,16 @@ def test_a_users_runs_tell_the_time_of_their_engine(tmp_path: Path) -> None:
     times = [answer["points"][0]["tpot_ms"] for answer in shown]
     assert times[0] > times[1] + 1
     assert times[2] == pytest.approx(times[1], rel=0.05)
-    assert [any("vllm adds" in note for note in answer["notes"]) for answer in shown] == [1, 0, 0]
+    assert [any("vLLM adds" in note for note in answer["notes"]) for answer in shown] == [1, 0, 0]
+    # Tables of several loads say it too, once.
+    for lists in (
+        "serve --context 1K,2K --users 8",
+        "generate -n 1,2 --users 8",
+        "plan --requests-per-s 1,2",
+    ):
+        command, *asked = lists.split()
+        table = run(command, "-m", "llama-3.1-8b", "-g", profile, *asked)[1]
+        assert table.count("- On mine, vLLM adds") == 1
 
 
 @pytest.mark.parametrize(

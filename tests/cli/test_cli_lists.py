@@ -180,3 +180,12 @@ def test_a_plan_says_where_only_some_constants_are_fitted() -> None:
     asked = ("plan", "-m", "llama-3.1-8b", "-g", "h200", "--gpus", "1")
     assert " fitted in part " in bifurcate(*asked).text
     assert {row["constants"] for row in bifurcate(*asked, "--json").json["options"]} == {"fitted"}
+
+
+def test_a_plan_without_prices_starts_the_option_that_it_names() -> None:
+    """An L4 has no comparable price: the fastest option is named, and vLLM's line is of it."""
+    asked = ("--input-len", "256", "--requests-per-s", "2", "--tpot-ms", "60")
+    text = bifurcate("plan", "-m", "llama-3.2-3b", "-g", "l4", *asked).text
+    assert "16 x l4 (2 replicas of TP8)" in text
+    assert "To start each of 2 servers" in text
+    assert "--tensor-parallel-size 8 " in text

@@ -354,7 +354,7 @@ def test_few_runs_tell_less(tmp_path: Path) -> None:
     assert {*some} == {STEP}
     assert cast("float", some[STEP][1]) > 1.3 * cast("float", many[STEP][1])
     assert some[STEP][0] == pytest.approx(800, abs=2 * cast("float", some[STEP][1]))
-    with pytest.raises(MeasurementError, match="only 2 rows, 3 are needed"):
+    with pytest.raises(MeasurementError, match="2 of the 3 rows that are needed"):
         noisy(three[:2], 1)
 
 

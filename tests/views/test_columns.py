@@ -95,6 +95,19 @@ def test_a_terminal_too_narrow_for_anything_cuts_nothing() -> None:
     assert "…" not in text
 
 
+def test_a_heading_is_no_wider_than_its_column() -> None:
+    """A column of texts is squeezed to 40 columns, and so is its heading of 44."""
+    heading = "codellama-7b x 1.11 with 1 KV head is faster"
+    columns = (Column(heading=heading, unit="text", wrap=True), Column(heading="a"))
+    lines = shown(FittedTable(columns=columns, rows=[("both standard", "8")]), 43).splitlines()
+    assert [line.split() for line in lines] == [
+        heading.split()[:-1],
+        ["faster", "a"],
+        ["both", "standard", "8"],
+    ]
+    assert max(map(len, lines)) == 43
+
+
 @given(
     rows=st.lists(st.tuples(WORDS, FIGURES, FIGURES, WORDS), min_size=1, max_size=5),
     width=st.integers(10, 140),

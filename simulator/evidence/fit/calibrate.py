@@ -121,7 +121,7 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         if not len(rows):
             continue
         if len(rows) < stage.least:
-            left_out.append(f"{stage.kind}: only {len(rows)} rows, {stage.least} are needed")
+            left_out.append(f"{stage.kind}: {len(rows)} of the {stage.least} rows that are needed")
             continue
         for found in _stage(stage, rows, profile, left_out):
             fits.append(found)

@@ -170,7 +170,8 @@ def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
         else:
             files.append((item, True))
     if not files:
-        raise MeasurementError("no file of measured rows was given")
+        folders = ", ".join(map(str, paths)) or "no folder"
+        raise MeasurementError(f"no .csv or .parquet in {folders}; name each .json of a client")
     return files
 
 
