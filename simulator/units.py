@@ -82,8 +82,8 @@ def format_si(value: float, unit: str, digits: int = 3) -> str:
         return f"{value} {unit}"
     for factor, prefix in zip((1e18, PETA, TERA, GIGA, MEGA, KILO), "EPTGMk", strict=True):
         if abs(value) >= factor:
-            return f"{_significant(value / factor, digits)} {prefix}{unit}"
-    return f"{_significant(value, digits)} {unit}"
+            return f"{significant(value / factor, digits)} {prefix}{unit}"
+    return f"{significant(value, digits)} {unit}"
 
 
 def format_time(seconds: float, digits: int = 3) -> str:
@@ -96,8 +96,8 @@ def format_time(seconds: float, digits: int = 3) -> str:
         return f"{seconds} s"
     for unit, name in ((1, "s"), (MILLISECOND, "ms")):
         if abs(seconds) >= unit:
-            return f"{_significant(seconds / unit, digits)} {name}"
-    return f"{_significant(seconds / MICROSECOND, digits)} µs"
+            return f"{significant(seconds / unit, digits)} {name}"
+    return f"{significant(seconds / MICROSECOND, digits)} µs"
 
 
 def format_gib(number_of_bytes: float) -> str:
@@ -124,7 +124,7 @@ def format_tokens(tokens: int) -> str:
     return f"{tokens:,}"
 
 
-def _significant(value: float, digits: int) -> str:
+def significant(value: float, digits: int) -> str:
     """Format a number with the given significant digits, without an exponent below a million."""
     if value == 0:
         return "0"

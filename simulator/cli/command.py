@@ -218,6 +218,8 @@ class Command(_WithExamples, TyperCommand):
         panels[OUTPUT_PANEL] = panels.pop(OUTPUT_PANEL, [])  # the last
         for panel, items in panels.items():
             records = [record for item in items if (record := item.get_help_record(ctx))]
+            # Typer adds an argument's type of Python, as in MODEL <str>.
+            records = [(name.partition(" <")[0], said) for name, said in records]
             if records:
                 with formatter.section(panel):
                     formatter.write_dl(records)

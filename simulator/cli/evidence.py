@@ -22,6 +22,7 @@ from simulator.cli.output import (
 )
 from simulator.errors import MeasurementError, OutputError
 from simulator.inputs.setup import ENGINES, ConstantsChoice
+from simulator.units import significant
 
 if TYPE_CHECKING:
     from simulator.evidence.fit.calibrate import Calibration
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from simulator.evidence.rows.reading import Measurements
     from simulator.inputs.hardware import HardwareProfile
 
-ROWS = opt.argument("rows", {"metavar": "ROWS..."}, kind=list[Path], default=...)
+ROWS = opt.argument("rows", {"metavar": "ROWS"}, kind=list[Path], default=...)
 ENGINE = opt.of_answer("engine", opt.one_of(ENGINES[:-1]), HELP["engine of rows"])
 KEEP_SUSPECT = opt.of_answer("keep_suspect", {}, default=False)
 # Shapes shown per fit; the JSON has all.
@@ -189,7 +190,7 @@ def _calibration_table(result: "Calibration") -> Any:
                 for first, second, _ in fitted.correlated
                 if name in (first, second)
             ][:1]
-            error = "" if bounded else f"{fitted.stderr[name]:.2g}"
+            error = "" if bounded else significant(fitted.stderr[name], 2)
             what, errors = named.pop() if named else ("", "")
             lines.append((what, name, f"{value:.4g}", error, errors, "; ".join(remarks)))
         for key in fitted.unidentified:

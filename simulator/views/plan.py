@@ -217,7 +217,7 @@ def plan_list(sizes: Sequence[Mapping[str, int]], results: Sequence[Plan]) -> Vi
         (*columns.within(0, shown), standing),
         lambda pair: pair[0].result,
         output_tokens=None if request is None else request.output_tokens,
-        more=[] if request is None else load.engine_notes(item.deployed for item in best),
+        more=[] if request is None else load.engine_notes(item.point.deployment for item in best),
         attention=False,
         gpu=False,
     )
