@@ -336,7 +336,8 @@ def prepare_sweep(
                     continue
                 grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
     if not grids:
-        raise SimulatorError(f"scenario {scenario.id}: nothing to run: {'; '.join(skipped)}")
+        why = f", for {len(skipped)} reasons, first" if len(skipped) > 1 else ""
+        raise SimulatorError(f"scenario {scenario.id}: nothing to run{why}: {next(iter(skipped))}")
     return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped), load=load)
 
 

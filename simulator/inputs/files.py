@@ -243,7 +243,7 @@ def read_named(model: type[Model], path: str | Path, error: type[SimulatorError]
     name = dict(found)["id"]
     stem = Path(path).stem
     if name != stem:
-        raise error(f"{path}: id = {name!r} is not the file's name {stem!r}")
+        raise error(f"{path}: id = {name!r} is not the file's name {stem!r}; write that")
     return found
 
 
