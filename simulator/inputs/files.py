@@ -243,7 +243,9 @@ def read_named(model: type[Model], path: str | Path, error: type[SimulatorError]
     name = dict(found)["id"]
     stem = Path(path).stem
     if name != stem:
-        raise error(f"{path}: id = {name!r} is not the file's name {stem!r}; write that")
+        raise error(
+            f"{path}: id = {name!r} is not the file's name {stem!r}; write the file's name as id"
+        )
     return found
 
 
