@@ -1,16 +1,24 @@
 """The command line of a serving engine that starts a deployment."""
 
 import shlex
+from collections.abc import Mapping
 
 from simulator.answers.load import Deployment
 from simulator.inputs.presets import find_preset
+from simulator.inputs.setup import Attention
 
-# Whose flags these are; recalled from `vllm serve --help`.
-VERSION = "vLLM 0.10 and later, recalled"
+# Whose flags these are, recalled from `vllm serve --help`; of cascade attention, as on its page.
+VERSIONS: Mapping[Attention, str] = {
+    "standard": "vLLM 0.10 and later, recalled",
+    "bifurcated": "vLLM 0.18 to 0.31, which read once only what all requests share: "
+    "docs/how-to/vllm.md",
+}
 
 
 def launch_line(deployment: Deployment) -> str:
     """Return the line that starts one replica in vLLM; empty for other engines and if none fits.
+
+    Empty as well where vLLM has no kernel that reads a context once: on other cards than NVIDIA's.
 
     Parameters
     ----------
@@ -18,7 +26,9 @@ def launch_line(deployment: Deployment) -> str:
         The model on its GPUs. Formats for which vLLM needs a checkpoint of their own have no flag.
     """
     setup, model = deployment.setup, deployment.model
-    if setup.engine != "vllm" or deployment.server is None:
+    bifurcated = setup.attention == "bifurcated"
+    unable = bifurcated and deployment.gpu.vendor != "NVIDIA"
+    if setup.engine != "vllm" or deployment.server is None or unable:
         return ""
     work = deployment.request.workload
     sequences = deployment.server.most * int(work.samples) // setup.data_parallel
@@ -32,6 +42,7 @@ def launch_line(deployment: Deployment) -> str:
         "max-num-batched-tokens": setup.max_batched_tokens,
         "gpu-memory-utilization": setup.gpu_memory_utilization,
         "kv-cache-dtype": "fp8" if setup.kv_dtype == "fp8" else None,
+        "no-disable-cascade-attn": "" if bifurcated else None,
         "quantization": "fp8" if setup.weight_dtype == "fp8" != model.weights.name else None,
     }
     flags = [f"--{name} {value}".rstrip() for name, value in options.items() if value is not None]

@@ -5,7 +5,7 @@ from functools import partial
 
 from simulator.answers.capacity import longest_context
 from simulator.answers.estimate import Estimate, fitted_alone
-from simulator.answers.launch import VERSION, launch_line
+from simulator.answers.launch import VERSIONS, launch_line
 from simulator.answers.load import Deployment
 from simulator.answers.plan import UNFIT, Option, Plan
 from simulator.inputs.parallelism import Parallelism
@@ -266,7 +266,8 @@ def _answers(result: Plan) -> Iterator[Line]:
     chosen = (sure or maybe or fastest).found
     if not isinstance(chosen, Estimate) and (line := launch_line(chosen.deployment)):
         servers = f"each of {chosen.replicas} servers" if chosen.replicas > 1 else "it"
-        yield columns.line((f"To start {servers} ({VERSION}): ", "bold"), line)
+        version = VERSIONS[chosen.deployment.attention]
+        yield columns.line((f"To start {servers} ({version}): ", "bold"), line)
 
 
 def _asked(result: Plan) -> tuple[str, str, str]:
