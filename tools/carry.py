@@ -177,7 +177,7 @@ def of_architecture(
             gpu.name,
             clock.value if clock and _follows_clock(key) else 0.0,
             per_w if (key.name, key.kind) == ("flops_fraction", "gemm") else 0.0,
-            # GPUs of one architecture load alike, whatever share of their matrix rate is sold.
+            # For relatives of the architecture: its own GPUs load alike.
             _rounded(sm_tflops(gpu)) if _follows_sm(key) and key.kind is None else 0.0,
         )
         for key, value in values.items()

@@ -613,6 +613,8 @@ def _tables_for(architecture: str, *, libraries: bool = False) -> tuple[_Table, 
     of = tables.architectures
     near = {} if architecture in tables.kin else of.get(family, {})
     near = {**near, **of.get(architecture, {})}
+    # Its SMs load alike, whatever share of their matrix rate is sold (H20: a seventh of H100's).
+    near = {key: entry._replace(sm_tflops=0.0) for key, entry in near.items()}
     relative = of.get(tables.kin.get(architecture, tables.kin.get(family, "")), {})
     return near, relative, {**tables.default, **relative, **near}
 

@@ -335,20 +335,15 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its bytes. [s]."""
     kind = operation.kind
     bandwidth = gpu.bandwidth_bytes_per_s[kind]
-    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[kind], bandwidth)
     if operation.together_bytes is not None and is_used(operation.reused_bytes):
         share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[kind])
         seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
     elif is_used(operation.reused_bytes) or is_used(operation.scratch_bytes):
         cached = cached_bytes(operation, gpu)
-        seconds = (operation.bytes_moved - cached) / bandwidth + cached / cache_bandwidth
+        seconds = (operation.bytes_moved - cached) / bandwidth
+        seconds = seconds + cached / _l2_bandwidth(operation, gpu)
     else:
         seconds = operation.bytes_moved / bandwidth
-    if paired := read_in_pairs(gpu.gpu, kind):
-        above, most = paired
-        again = where(operation.query_rows <= most, operation.kv_bytes_read, 0.0)
-        moved = operation.bytes_moved + where(operation.query_rows > above, again, 0.0)
-        seconds = maximum(seconds, moved / cache_bandwidth)
     return _in_blocks(operation, gpu, seconds)
 
 
@@ -366,14 +361,26 @@ def _stored_s(operation: Operation, gpu: Rates, share: Numeric, keeping_up: floa
     moved = operation.bytes_moved - scratch
     together_s = maximum((moved - operation.together_bytes) / bandwidth, moved / stream)
     others_s = keeping_up * together_s + (1.0 - keeping_up) * (moved / bandwidth)
-    cache_bandwidth = max(gpu.l2_bandwidth_bytes_per_s[operation.kind], bandwidth)
+    cache_bandwidth = _l2_bandwidth(operation, gpu)
     reused = operation.reused_bytes
     held_s = (moved - reused) / bandwidth + reused / cache_bandwidth
     return share * held_s + (1.0 - share) * others_s + scratch / cache_bandwidth
 
 
+def _l2_bandwidth(operation: Operation, gpu: Rates) -> float:
+    """Return the bandwidth of L2, which is no smaller than that of memory. [bytes/s]."""
+    kind = operation.kind
+    return max(gpu.l2_bandwidth_bytes_per_s[kind], gpu.bandwidth_bytes_per_s[kind])
+
+
 def _in_blocks(operation: Operation, gpu: Rates, seconds: Numeric) -> Numeric:
     """Return the time of its bytes, given what its thread blocks and their waves take. [s]."""
+    if paired := read_in_pairs(gpu.gpu, operation.kind):
+        above, most = paired
+        again = where(operation.query_rows <= most, operation.kv_bytes_read, 0.0)
+        moved = operation.bytes_moved + where(operation.query_rows > above, again, 0.0)
+        # The second block of a pair gets the keys from L2.
+        seconds = maximum(seconds, moved / _l2_bandwidth(operation, gpu))
     if (sm_rate := gpu.sm_bytes_per_s[operation.kind]) < inf:
         seconds = overlapped(seconds, operation.bytes_moved / (sm_rate * gpu.sm_count), 4)
     if operation.effective_blocks is not None:
