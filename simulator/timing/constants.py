@@ -20,9 +20,8 @@ libraries and kernels, ``carried_libraries.json`` constants fitted to kernels (`
 --carry`` writes it). An entry with ``mhz``, the clock of its GPU, scales with the clock: a kernel's
 fixed times consist of SM cycles and of memory latency, which is no shorter on a faster GPU; the L2
 cache runs at the SMs' clock. One with ``sm_tflops`` grows with a power of the matrix rate of an SM:
-libraries and makers match the loads of tiles of 16 and 8 bits to it, and of experts' tiles between
-architectures (16-bit tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5
-per FLOP). One with ``tflops_per_w`` depends on power.
+between architectures libraries and makers match the loads of tiles of 16 and 8 bits to it (16-bit
+tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5 per FLOP). One with ``tflops_per_w`` depends on power.
 """
 
 import json
