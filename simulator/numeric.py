@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # A Python number, or a numpy array that broadcasts with the others in the same formula. The type is
 # Any, because plain numbers must not import numpy.
 Numeric = Any
-# Arrays and frames in annotations, which so need no import.
+# Types of arrays and frames, for annotations: they need no import of numpy or pandas.
 Array: TypeAlias = "np.ndarray"
 Frame: TypeAlias = "pd.DataFrame"
 Name = TypeVar("Name", bound=str)

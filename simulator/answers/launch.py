@@ -7,7 +7,7 @@ from simulator.answers.load import Deployment
 from simulator.inputs.presets import find_preset
 from simulator.inputs.setup import Attention
 
-# Whose flags these are, recalled from `vllm serve --help`; of cascade attention, as on its page.
+# The versions that have these flags: recalled from `vllm serve --help`; of cascade attention, read.
 VERSIONS: Mapping[Attention, str] = {
     "standard": "vLLM 0.10 and later, recalled",
     "bifurcated": "vLLM 0.18 to 0.31, which read once only what all requests share: "
@@ -18,7 +18,7 @@ VERSIONS: Mapping[Attention, str] = {
 def launch_line(deployment: Deployment) -> str:
     """Return the line that starts one replica in vLLM; empty for other engines and if none fits.
 
-    Empty as well where vLLM has no kernel that reads a context once: on other cards than NVIDIA's.
+    Also empty for bifurcated attention on other cards than NVIDIA's: vLLM has no kernel for it.
 
     Parameters
     ----------
@@ -26,8 +26,7 @@ def launch_line(deployment: Deployment) -> str:
         The model on its GPUs. Formats for which vLLM needs a checkpoint of their own have no flag.
     """
     setup, model = deployment.setup, deployment.model
-    bifurcated = setup.attention == "bifurcated"
-    unable = bifurcated and deployment.gpu.vendor != "NVIDIA"
+    unable = setup.bifurcated and deployment.gpu.vendor != "NVIDIA"
     if setup.engine != "vllm" or deployment.server is None or unable:
         return ""
     work = deployment.request.workload
@@ -42,7 +41,7 @@ def launch_line(deployment: Deployment) -> str:
         "max-num-batched-tokens": setup.max_batched_tokens,
         "gpu-memory-utilization": setup.gpu_memory_utilization,
         "kv-cache-dtype": "fp8" if setup.kv_dtype == "fp8" else None,
-        "no-disable-cascade-attn": "" if bifurcated else None,
+        "no-disable-cascade-attn": "" if setup.bifurcated else None,
         "quantization": "fp8" if setup.weight_dtype == "fp8" != model.weights.name else None,
     }
     flags = [f"--{name} {value}".rstrip() for name, value in options.items() if value is not None]

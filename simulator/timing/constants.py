@@ -21,7 +21,8 @@ libraries and kernels, ``carried_libraries.json`` constants fitted to kernels (`
 fixed times consist of SM cycles and of memory latency, which is no shorter on a faster GPU; the L2
 cache runs at the SMs' clock. One with ``sm_tflops`` grows with a power of the matrix rate of an SM:
 between architectures libraries and makers match the loads of tiles of 16 and 8 bits to it (16-bit
-tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5 per FLOP). One with ``tflops_per_w`` depends on power.
+tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5 per FLOP). One with
+``tflops_per_w`` depends on power.
 """
 
 import json
@@ -612,7 +613,7 @@ def _tables_for(architecture: str, *, libraries: bool = False) -> tuple[_Table, 
     of = tables.architectures
     near = {} if architecture in tables.kin else of.get(family, {})
     near = {**near, **of.get(architecture, {})}
-    # Its SMs load alike, whatever share of their matrix rate is sold (H20: a seventh of H100's).
+    # SMs of one architecture load alike, whatever matrix rate is sold (H20: a seventh of H100's).
     near = {key: entry._replace(sm_tflops=0.0) for key, entry in near.items()}
     relative = of.get(tables.kin.get(architecture, tables.kin.get(family, "")), {})
     return near, relative, {**tables.default, **relative, **near}
@@ -999,13 +1000,10 @@ def _searched(
         (True, (*sixteen_bit, key, *([Key(key.name)] if by_kind else [])), None),
         (False, sixteen_bit, key if key.kind else None),
     ]
-    if key in _STAND_IN:
+    if instead := _stand_in(key):
         # Queries over a cache of 8 bits are in 16 bits.
         plain = tuple(variant for variant in variants if not variant.precision)
-        found += _searched(_STAND_IN[key], plain, told)
-    elif key.kind in KIN:
-        kin = key._replace(kind=KIN[key.kind] if by_kind else None)
-        found += _searched(kin, variants, told)
+        found += _searched(instead, plain if key in _STAND_IN else variants, told)
     return [place for place in found if place[1] or place[2]]
 
 
@@ -1033,11 +1031,18 @@ def _carried_keys(variants: tuple[Variant, ...]) -> set[Key]:
 
 @cache
 def _lineage(key: Key) -> list[Key]:
-    """Return a constant and those of the kinds of operation that stand in for its own."""
+    """Return a constant and those that stand in for it, one after the other."""
+    instead = _stand_in(key)
+    return [key, *(_lineage(instead) if instead else [])]
+
+
+def _stand_in(key: Key) -> Key | None:
+    """Return the constant, of another kind of operation, that stands in for one; None if none."""
+    if key in _STAND_IN:
+        return _STAND_IN[key]
     if key.kind not in KIN:
-        return [key]
-    kind = KIN[key.kind] if CONSTANTS[key.name].by_kind else None
-    return [key, *_lineage(key._replace(kind=kind))]
+        return None
+    return key._replace(kind=KIN[key.kind] if CONSTANTS[key.name].by_kind else None)
 
 
 def _tile_rate(search: _Search, found: Constant, variants: Sequence[Variant]) -> Constant:

@@ -63,7 +63,7 @@ GROUPED_TILES = ((16, 128), *TILES)
 LEAST_ROWS = 64
 # Numbers of blocks that may share the inner dimension of a tile. CUTLASS's kernel of plain 8 bits
 # (vLLM's) splits nothing: on H100, 256 rows of K = 16,384 take 52 to 53 us from 1,024 columns to
-# 2,048. Of its small tile it loads the rows that there are, at least as many as an MMA has.
+# 2,048. Its small tile loads only the rows that the product has, but at least those of an MMA.
 SPLITS = (2, 8)
 UNSPLIT_ROWS = 16
 # The waves of a grouped product take ``block_us`` at K = 2048, and their start and end as long as

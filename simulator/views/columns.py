@@ -226,7 +226,7 @@ class FittedTable(Block):
             gone = spare[len(spare) - left_out :]
             shown = [index for index in range(len(self.columns)) if index not in gone]
             widths = self._widths(shown, width, tight=tight)
-            if sum(widths.values()) + (len(shown) - 1) * (2 - tight) <= width:
+            if _total(widths, tight=tight) <= width:
                 break
         heads = {
             index: _within(_heading(self.columns[index], tight=tight), wide)
@@ -234,7 +234,7 @@ class FittedTable(Block):
         }
         most = max(map(len, heads.values()), default=0)
         bottom = {index: [""] * (most - len(head)) + head for index, head in heads.items()}
-        gap = " " * (2 - tight)  # one blank or two between columns
+        gap = " " * _gap(tight=tight)
         yield from self._row(bottom, widths, gap, "bold")
         for row in self.rows:
             parts = {index: self._parts(row[index], index, widths[index]) for index in widths}
@@ -247,7 +247,7 @@ class FittedTable(Block):
     def _widths(self, shown: Sequence[int], room: int, *, tight: bool) -> dict[int, int]:
         """Return the width of each shown column, with texts squeezed as far as allowed."""
         widths = {index: self._width(index, "\n", tight=tight) for index in shown}
-        excess = sum(widths.values()) + (len(shown) - 1) * (2 - tight) - room
+        excess = _total(widths, tight=tight) - room
         texts = [index for index in shown if self.columns[index].wrap]
         spare = any(self.columns[index].spare for index in shown)
         for index in sorted(texts, key=lambda text: -widths[text]):
@@ -280,6 +280,16 @@ class FittedTable(Block):
                 blanks = " " * (width - cells(part))
                 padded.append(blanks + part if self.columns[index].right else part + blanks)
             yield [(gap.join(padded), style)]
+
+
+def _gap(*, tight: bool) -> int:
+    """Return the blanks between two columns."""
+    return 1 if tight else 2
+
+
+def _total(widths: Mapping[int, int], *, tight: bool) -> int:
+    """Return the width of a table of such columns."""
+    return sum(widths.values()) + (len(widths) - 1) * _gap(tight=tight)
 
 
 def _heading(column: Column, *, tight: bool) -> str:

@@ -137,7 +137,7 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
 
 
 def _saving(found: StageFit) -> list[str]:
-    """Say that runs are faster than without an engine, if they are and no time of it is found."""
+    """Say that runs take less time than predicted, where no time of their engine is found."""
     if found.before is None or found.fitted.constants or np.median(found.before) < SHORTER:
         return []
     _, _, bias = error_summary(found.before)

@@ -24,7 +24,7 @@ EDGE_FACTOR = 2
 # The rows do without a constant if the fit is no worse than by this share.
 LEAST_GAIN = 0.01
 RESAMPLES = 400
-# Of few rows: as many more with the known noise are taken to have been seen.
+# A fit of few rows acts as if it had seen this many more, with the known noise.
 KNOWN_ROWS = 3
 FOLDS = 5
 
