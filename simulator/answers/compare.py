@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simulator.answers.advice import advise, how_to_share
+from simulator.answers.advice import advise, how_to_share, no_shared_kernel, why_stored_is_enough
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, estimate, latent_forms
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
@@ -78,8 +78,11 @@ class Comparison(Answer):
 
     @property
     def speedup_over_copies(self) -> float | None:
-        """The step time with these copies over bifurcated's, or None."""
-        return None if self.copies is None else self.copies.step_s / self.bifurcated.step_s
+        """The step time with these copies over bifurcated's, None unless both fit."""
+        held = self.copies
+        if held is None or not (held.memory.fits and self.bifurcated.memory.fits):
+            return None
+        return held.step_s / self.bifurcated.step_s
 
     @property
     def verdict_over_stored(self) -> Verdict:
@@ -116,6 +119,16 @@ class Comparison(Answer):
     def how(self) -> str:
         """How users of the setup's engine read a context once; empty where that gains nothing."""
         return how_to_share(self)
+
+    @property
+    def barred(self) -> str:
+        """Why no engine's kernel runs bifurcated attention here; empty if some may."""
+        return no_shared_kernel(self.bifurcated.model, self.bifurcated.gpu)
+
+    @property
+    def stored_is_enough(self) -> str:
+        """Why to store the context once, and not to read it once; empty where that gains more."""
+        return why_stored_is_enough(self) if self.winner == "bifurcated" else ""
 
     @property
     def both_fit(self) -> bool:

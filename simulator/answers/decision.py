@@ -81,7 +81,9 @@ class Choice(Priced):
             return "too slow"
         if len(self.fitting) == 1:
             return "bifurcated only" if self.best.setup.bifurcated else "standard only"
-        return _BY_VERDICT[self.comparison.verdict]
+        found = self.comparison
+        little = found.verdict == "yes" and found.stored_is_enough
+        return "standard" if little else _BY_VERDICT[found.verdict]
 
     @property
     def will_do(self) -> bool:

@@ -271,9 +271,7 @@ def _notes(model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload) ->
     yield from model_notes(model)
     if unknown := unknown_note([unknown_regime(model, gpu_rates, setup)]):
         yield unknown
-    tokens, limit = work.context_tokens + work.decoded_tokens, model.max_context_tokens
-    if limit is not None and tokens > limit:
-        yield f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
+    yield from length_notes(model, work.context_tokens + work.decoded_tokens)
     yield from _format_notes(model, gpu_rates, setup)
     yield from _group_notes(model, gpu, setup)
     yield from _attention_notes(model, setup, work)
@@ -330,6 +328,13 @@ def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
 def model_notes(model: ModelShape) -> list[str]:
     """Say what was assumed in reading the model, one sentence each."""
     return [f"{model.name}: {note}." for note in model.notes]
+
+
+def length_notes(model: ModelShape, tokens: int) -> Iterator[str]:
+    """Warn of sequences of more tokens than the model was made for."""
+    limit = model.max_context_tokens
+    if limit is not None and tokens > limit:
+        yield f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
 
 
 def _attention_notes(model: ModelShape, setup: Setup, work: Workload) -> Iterator[str]:

@@ -88,6 +88,11 @@ class Request:
         return max(self.cached_tokens, shared)
 
     @property
+    def length(self) -> int:
+        """Tokens that a sample has in the end, those of the prompt among them."""
+        return int(self.workload.context_tokens) + self.output_tokens
+
+    @property
     def shares(self) -> bool:
         """Whether samples, or requests, share some of what they attend to."""
         return self.workload.samples > 1 or len(self.workload.tree) > 1
@@ -339,7 +344,7 @@ def deployments(
         raise WorkloadError(
             f"most_sequences = {most_sequences} is less than the {samples} samples asked"
         )
-    check_workload(model, gpu, setup, request.halfway)
+    check_workload(model, gpu, setup, request.together(2))
     if not request.shares and "standard" in attentions:
         attentions = ("standard",)
     gpu_rates = rates(gpu, setup.constants)

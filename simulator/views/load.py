@@ -8,6 +8,7 @@ from simulator.answers.estimate import (
     ENGINE_NAMES,
     Estimate,
     fitted_alone,
+    length_notes,
     memory_notes,
     model_notes,
     unknown_note,
@@ -275,6 +276,11 @@ def engine_notes(deployed: Iterable[Deployment]) -> list[str]:
 
 def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
     """Say what answers rest on, each thing once."""
+    first = deployed[0]
+    if isinstance(first, Estimate):
+        length = first.workload.context_tokens + first.workload.decoded_tokens
+    else:
+        length = first.request.length
     said = {
         "fitted": "fitted to rows measured on",
         "carried": "carried over from other GPUs for",
@@ -293,6 +299,7 @@ def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
     return [
         f"Constants {'; '.join(parts)}.",
         *([unknown] if unknown else []),
-        *model_notes(deployed[0].model),
+        *model_notes(first.model),
+        *length_notes(first.model, length),
         *dict.fromkeys(note for item in deployed for note in memory_notes(item.gpu, item.setup)),
     ]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from simulator.answers.advice import why_stored_is_enough
 from simulator.answers.compare import Comparison
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
@@ -35,7 +34,7 @@ def lead(grid: GridSummary, decision: Decision) -> str:
     first = decision.first.comparison
     sure = first.verdict
     if grid.points == 1:
-        use = (sure == "yes" and why_stored_is_enough(first)) or USE
+        use = (sure == "yes" and first.stored_is_enough) or USE
         return {"yes": use, "no": KEEP}.get(sure, sure.capitalize())
     if grid.verdict == "gain" and sure == "yes":
         return USE
@@ -141,14 +140,15 @@ def _of_all(points: int, grid: GridSummary) -> str:
 def grid_line(grid: GridSummary) -> str:
     """Say at how many points of the grid to share, in short."""
     decided = _deciding(grid).rpartition(": ")[2]
-    return f"Over the scenario's {plural(grid.points, 'point')}, whether to share: {decided}"
+    points = plural(grid.points, "point")
+    return f"Over the scenario's {points}, whether bifurcated is faster: {decided}"
 
 
 def _deciding(grid: GridSummary) -> str:
     """Say at how many points the prediction's interval decides."""
     decided = grid.decided.items()
     parts = [f"{verdict} at {_of_all(points, grid)}" for verdict, points in decided if points]
-    return f"Whether to share, with the predictions' errors: {', '.join(parts)}."
+    return f"Whether it is faster, with the predictions' errors: {', '.join(parts)}."
 
 
 def _fitting(grid: GridSummary) -> str:
