@@ -122,7 +122,7 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     if gpu.without_flash:
         return gpu.without_flash
     if gpu.vendor != "NVIDIA":
-        return f"no engine's shared-prefix kernel runs on {gpu.vendor}'s cards"
+        return f"no engine's shared-prefix kernel runs on {gpu.vendor}'s cards (recalled)"
     if model.attention_sinks:
         return f"no engine's shared-prefix kernel takes the attention sinks of {model.name}"
     if any(group.limited for group in model.layer_groups):

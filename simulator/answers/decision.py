@@ -20,6 +20,7 @@ from simulator.inputs.setup import ATTENTIONS, Attention
 Standing = Literal[
     "does not fit",
     "too slow",
+    "may be too slow",
     "bifurcated only",
     "standard only",
     "bifurcated",
@@ -77,8 +78,9 @@ class Choice(Priced):
         """The kind of attention to use, or why this GPU does not qualify."""
         if not self.fitting:
             return "does not fit"
-        if self.target_step_s is not None and self.best.step_s > self.target_step_s:
-            return "too slow"
+        most = self.target_step_s or inf
+        if self.best.step_high_s > most:
+            return "too slow" if self.best.step_low_s > most else "may be too slow"
         if len(self.fitting) == 1:
             return "bifurcated only" if self.best.setup.bifurcated else "standard only"
         found = self.comparison
@@ -87,8 +89,8 @@ class Choice(Priced):
 
     @property
     def will_do(self) -> bool:
-        """Whether the case fits and meets the target."""
-        return self.standing not in ("does not fit", "too slow")
+        """Whether the case fits and meets the target, at the upper end of its interval."""
+        return self.standing not in ("does not fit", "too slow", "may be too slow")
 
     @property
     def best(self) -> Estimate:
@@ -136,6 +138,17 @@ class Decision:
         """The qualifying choice with the least comparable price per hour, the faster of equals."""
         priced = [choice for choice in self.choices if choice.will_do and choice.comparable]
         return min(priced, key=lambda each: (each.usd_per_hour, each.best.step_s), default=None)
+
+    @property
+    def unranked(self) -> list[Choice]:
+        """The qualifying choices with a lower price per hour that does not rank with others."""
+        best = self.cheapest
+        most = (best and best.usd_per_hour) or 0.0
+        return [
+            choice
+            for choice in self.choices
+            if choice.will_do and not choice.comparable and (choice.usd_per_hour or inf) < most
+        ]
 
     @property
     def fastest(self) -> Choice | None:

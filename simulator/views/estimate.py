@@ -199,10 +199,7 @@ LAYOUTS = {
     "rebuilt": "rebuilt on every step",
 }
 OVER_STANDARD = Column(
-    "speedup_over_standard",
-    value=lambda item: item.speedup,
-    heading="speed-up",
-    cell="{:.2f}x",
+    "speedup_over_standard", value=lambda item: item.speedup, heading="speed-up", cell="{:.2f}x"
 )
 VARIANT = (
     Column("variant"),
@@ -538,10 +535,9 @@ def _lead(result: "Comparison") -> str:
         return f"{lead}: bifurcated is {said}"
     if result.winner == "standard":
         return f"[bold]Standard wins[/]: bifurcated is {said}"
-    if result.barred:
-        return f"[bold]Bifurcated would be faster, but no kernel runs it here[/]: {said}"
-    wins = "is faster" if result.stored_is_enough else "wins"
-    return f"[bold]Bifurcated {wins}[/]: {said}"
+    little = "is faster" if result.stored_is_enough else "wins"
+    lead = "would be faster, but no kernel runs it here" if result.barred else little
+    return f"[bold]Bifurcated {lead}[/]: {said}"
 
 
 def over_stored(result: "Comparison") -> str:

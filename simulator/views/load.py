@@ -79,7 +79,8 @@ INPUTS = columns.without(
 MEANS = (
     "TTFT and TPOT are means, unless a percentile is named; percentiles are not known where "
     "requests queue for memory, or above 80 % load. Memory bounds what is held on average; engines "
-    "preempt requests beyond it."
+    "preempt requests beyond it. TTFT's interval leaves out how requests meet: public clients who "
+    "began all at once waited 3 to 4 times as long (docs/serving.md)."
 )
 _AS_IT_IS = "No engine: steps are taken as they are, without what engines add or vary."
 _GROUPS = "Data-parallel groups are taken to prefill at the same time, the best that engines do."
@@ -229,7 +230,8 @@ def question(deployment: Deployment, *, gpu: bool) -> Line:
     """Return the question as it was understood."""
     request = deployment.request
     step = replace(deployment.alone, workload=request.workload)
-    asked = estimate.question(step, attention=False, gpu=gpu, output_tokens=request.output_tokens)
+    one = f"each request: {text.samples_phrase(request.workload, request.output_tokens)}"
+    asked = estimate.question(step, attention=False, gpu=gpu, sizes=one)
     stored = request.stored_tokens
     cached = f"\n{stored:,} tokens of each prompt are cached" if stored else ""
     return columns.line(*asked.pieces, cached)

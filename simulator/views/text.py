@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
-from simulator.answers.estimate import NOT_SURE_TO_FIT
+from simulator.answers.estimate import NOT_SURE_TO_FIT, fitted_alone
 from simulator.counts.memory import Memory, MemoryVerdict
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import ATTENTIONS, Setup
 from simulator.inputs.workload import Workload
+from simulator.timing.constants import Rates
 from simulator.timing.interval import Family
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
 
@@ -247,6 +248,11 @@ def likely(ratio: float, low: float, high: float) -> str:
     if _slower(ratio):
         return f" (slow-down {between(1 / high, 1 / low)})"
     return f" (speed-up {between(low, high)})"
+
+
+def origin_phrase(rates: Rates) -> str:
+    """Say where constants come from, and whether all of them do."""
+    return f"{rates.origin} in part" if fitted_alone(rates) else rates.origin
 
 
 def plural(count: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from simulator.answers.advice import WORTH
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
 from simulator.answers.sweep import GridSummary
@@ -105,6 +106,7 @@ def short_table(decision: Decision) -> Html:
             kept,
             class_of=_row_class,
         ),
+        tag("p", words.unranked(decision), class_="note") if decision.unranked else None,
         tag("p", tag("a", f"All {every} GPUs", href="#decision"), class_="note")
         if every > len(kept)
         else None,
@@ -160,6 +162,9 @@ def _reading(decision: Decision) -> list[str]:
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
     layout = LAYOUTS[decision.case.setup.kv_layout]
+    if "standard" in standings:
+        little = f"gains less than {WORTH:g} times over one stored context, or has no kernel"
+        every.append(f"Standard: also where bifurcated attention {little}.")
     if "bifurcated only" in standings:
         every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
     if "too close to call" in standings:
@@ -168,6 +173,8 @@ def _reading(decision: Decision) -> list[str]:
         every.append("Not known: no rows tell how far the speed-up may be off.")
     if "too slow" in standings and target is not None:
         every.append(f"Too slow: longer than {format_time(target)}.")
+    if "may be too slow" in standings and target is not None:
+        every.append(f"May be too slow: {format_time(target)} lies in the interval.")
     return every
 
 

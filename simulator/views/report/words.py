@@ -12,7 +12,7 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
-from simulator.views.text import between, plural, samples_phrase, shortage
+from simulator.views.text import between, money, plural, samples_phrase, shortage
 
 USE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -182,6 +182,16 @@ def expectation(scenario: Scenario, grid: GridSummary) -> str:
     agrees = "agrees" if scenario.verdict == grid.verdict else f"says “{grid.verdict}”"
     expected = f"“{scenario.verdict}” ({scenario.verdict_basis})"
     return f"The scenario expects {expected}; the model {agrees}."
+
+
+def unranked(decision: Decision) -> str:
+    """Say which cards are cheaper, but do not rank; empty if none are."""
+    told = [
+        f"{group_name(each.best)} {money(each.usd_per_hour, 2)} ({each.price.told})"
+        for each in decision.unranked
+        if each.price is not None
+    ]
+    return f"Ranked apart, and never cheapest, in USD per hour: {'; '.join(told)}." if told else ""
 
 
 def standing(choice: Choice) -> str:
