@@ -1,6 +1,7 @@
 """The command line that starts a deployment in an engine."""
 
 import shlex
+from dataclasses import replace
 
 import simulator
 from simulator.answers.launch import launch_line
@@ -57,4 +58,6 @@ def test_what_reads_a_context_once_is_switched_on() -> None:
     lines = {found.attention: launch_line(found) for found in curve.deployments}
     assert lines["bifurcated"] == f"{lines['standard']} --no-disable-cascade-attn"
     curve = simulator.serve("llama-3.1-8b", "mi300x", **asked)
-    assert ["vllm" in launch_line(found) for found in curve.deployments] == [True, False]
+    assert ["vllm" in launch_line(found) for found in curve.deployments] == [True]
+    (other,) = curve.deployments
+    assert launch_line(replace(other, setup=other.setup.under("bifurcated"))) == ""
