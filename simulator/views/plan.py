@@ -267,10 +267,16 @@ def _answers(result: Plan) -> Iterator[Line]:
             ("Least per token: ", "bold"), f"{_where(least)}, {hour} USD/h, {cost} USD per million."
         )
     chosen = (sure or maybe or fastest).found
-    if not isinstance(chosen, Estimate) and (line := launch_line(chosen.deployment)):
+    if isinstance(chosen, Estimate):
+        return
+    if line := launch_line(chosen.deployment):
         servers = f"each of {chosen.replicas} servers" if chosen.replicas > 1 else "it"
         version = VERSIONS[chosen.deployment.attention]
         yield columns.line((f"To start {servers} ({version}): ", "bold"), line)
+    elif chosen.deployment.setup.bifurcated:
+        yield columns.line(
+            "No engine has a flag that reads each prompt once: docs/how-to/flashinfer.md"
+        )
 
 
 def _asked(result: Plan) -> tuple[str, str, str]:
