@@ -228,13 +228,17 @@ def _spare_bytes(result: Estimate) -> str:
         width = " to 4 bits" if is_low_precision(narrowest) else ""
         return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
     if float(totals.kv_bytes_read) > LARGE_SHARE * moved:
-        # No kernel reads an 8-bit cache where FlashAttention does not run.
-        narrow = is_low_precision(setup.kv_bytes) or bool(result.gpu.without_flash)
-        way = "use fewer KV heads or fewer samples" if narrow else "store the KV cache in fp8"
+        fewer = "use fewer KV heads or fewer samples"
+        way = "store the KV cache in fp8" if _takes_fp8_cache(result) else fewer
         return f"{way}, because KV reads are most of the bytes moved"
     if find_way(setup.kernel).logits_in_memory:
         return "use a flash kernel, because the logits' passes through memory bind the step"
     return "use a card with more memory bandwidth, because memory traffic binds the step"
+
+
+def _takes_fp8_cache(result: Estimate) -> bool:
+    """Return whether the cache can be narrower: kernels for that need FlashAttention (recalled)."""
+    return not is_low_precision(result.setup.kv_bytes) and not result.gpu.without_flash
 
 
 def _from_where(asked: "Comparison") -> str:
@@ -280,7 +284,7 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
         if _fits(result, weight_dtype=dtype):
             yield f"{dtype} weights"
             break
-    if not is_low_precision(setup.kv_bytes) and _fits(result, kv_dtype="fp8"):
+    if _takes_fp8_cache(result) and _fits(result, kv_dtype="fp8"):
         yield "an fp8 KV cache"
     if find_way(setup.kernel).logits_in_memory and _fits(result, kernel="flash"):
         yield "a flash kernel"

@@ -140,17 +140,6 @@ class Decision:
         return min(priced, key=lambda each: (each.usd_per_hour, each.best.step_s), default=None)
 
     @property
-    def unranked(self) -> list[Choice]:
-        """The qualifying choices with a lower price per hour that does not rank with others."""
-        best = self.cheapest
-        most = (best and best.usd_per_hour) or 0.0
-        return [
-            choice
-            for choice in self.choices
-            if choice.will_do and not choice.comparable and (choice.usd_per_hour or inf) < most
-        ]
-
-    @property
     def fastest(self) -> Choice | None:
         """The qualifying choice with the shortest step."""
         good = [choice for choice in self.choices if choice.will_do]

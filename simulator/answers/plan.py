@@ -373,11 +373,9 @@ def layouts(model: ModelShape, setup: Setup, sizes: Sequence[int] | None = None)
 def _in_time(step: Estimate, targets: Targets, price: Price | None) -> Option:
     """Return a step with its verdict."""
     most, needs = targets.target_step_s or inf, step.memory
-    verdict: Verdict = "maybe"
-    if needs.surely_fits and step.step_high_s <= most:
-        verdict = "meets"
-    elif not needs.fits or step.step_low_s > most:
-        verdict = "no"
+    missed = not needs.surely_fits or step.step_high_s > most
+    hopeless = not needs.fits or step.step_low_s > most
+    verdict: Verdict = "no" if hopeless else "maybe" if missed else "meets"
     return Option(found=step, targets=targets, price=price, verdict=verdict)
 
 

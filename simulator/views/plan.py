@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from math import inf
 
 from simulator.answers.capacity import longest_context
 from simulator.answers.estimate import Estimate
@@ -383,13 +382,13 @@ def _step_marks(option: Option) -> Iterator[str]:
         yield (
             "may not fit" if option.result.memory.verdict == "too close to call" else "does not fit"
         )
-    late = option.result.step_high_s > (option.targets.target_step_s or inf)
-    if not unfit and option.verdict == "no":
-        yield "too slow"
-    elif late and not unfit and not unknown:
-        yield "may be too slow"
-    if unknown and option.verdict != "no":
+    if option.verdict == "no":
+        if not unfit:
+            yield "too slow"
+    elif unknown:
         yield "interval not known"
+    elif option.verdict == "maybe" and not unsure:
+        yield "may be too slow"
 
 
 def _load_marks(option: Option) -> Iterator[str]:
@@ -439,23 +438,13 @@ def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:
 
 
 def _price_sentences(result: Plan, options: Sequence[Option]) -> Iterator[str]:
-    """Say who asks each price, and which prices rank apart, shown or below the cheapest."""
-    best = result.cheapest or result.cheapest_maybe
-    most = 0.0 if best is None else best.usd_per_hour or 0.0
-    apart = [
-        option
-        for option in result.options
-        if option.verdict != "no" and not option.comparable and (option.usd_per_hour or inf) < most
-    ]
-    told: dict[bool, dict[str, dict[str, None]]] = {True: {}, False: {}}
-    for option in (*options, *apart):
-        if (price := option.price) is not None:
-            asked = f"{option.gpu} {text.money(price.value, 2)}"
-            told[price.comparable].setdefault(price.told, {})[asked] = None
+    """Say who asks each price that is shown, and which ones rank apart, shown or not."""
+    apart = (each for each in result.options if each.verdict != "no" and not each.comparable)
+    prices = {each.gpu: each.price for each in (*options, *apart) if each.price is not None}
     for kind, said in (True, "USD per GPU hour"), (False, "Ranked apart, and never cheapest"):
-        if told[kind]:
-            each = (f"{', '.join(prices)} ({who})" for who, prices in told[kind].items())
-            yield f"{said}: {'; '.join(each)}."
+        of_kind = {gpu: price for gpu, price in prices.items() if price.comparable == kind}
+        if of_kind:
+            yield f"{said}: {text.prices_phrase(of_kind)}."
 
 
 def _end_sentence(options: Sequence[Option]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from math import inf
 
 from simulator.answers.estimate import NOT_SURE_TO_FIT, fitted_alone
 from simulator.counts.memory import Memory, MemoryVerdict
+from simulator.inputs.hardware import Price
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import ATTENTIONS, Setup
 from simulator.inputs.workload import Workload
@@ -322,6 +323,14 @@ def money(value: float | None, digits: int) -> str:
     ('1,234.57', 'unknown')
     """
     return "unknown" if value is None else f"{value:,.{digits}f}"
+
+
+def prices_phrase(prices: Mapping[str, Price]) -> str:
+    """Write prices of a GPU hour by card, those of one kind together. [USD]."""
+    told: dict[str, list[str]] = {}
+    for name, price in prices.items():
+        told.setdefault(price.told, []).append(f"{name} {money(price.value, 2)}")
+    return "; ".join(f"{', '.join(each)} ({who})" for who, each in told.items())
 
 
 def limit(value: int | None) -> str:

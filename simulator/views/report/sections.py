@@ -106,7 +106,7 @@ def short_table(decision: Decision) -> Html:
             kept,
             class_of=_row_class,
         ),
-        tag("p", words.unranked(decision), class_="note") if decision.unranked else None,
+        tag("p", apart, class_="note") if (apart := words.unranked(decision)) else None,
         tag("p", tag("a", f"All {every} GPUs", href="#decision"), class_="note")
         if every > len(kept)
         else None,

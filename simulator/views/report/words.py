@@ -12,7 +12,7 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
-from simulator.views.text import between, money, plural, samples_phrase, shortage
+from simulator.views.text import between, plural, prices_phrase, samples_phrase, shortage
 
 USE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -185,13 +185,14 @@ def expectation(scenario: Scenario, grid: GridSummary) -> str:
 
 
 def unranked(decision: Decision) -> str:
-    """Say which cards are cheaper, but do not rank; empty if none are."""
-    told = [
-        f"{group_name(each.best)} {money(each.usd_per_hour, 2)} ({each.price.told})"
-        for each in decision.unranked
-        if each.price is not None
-    ]
-    return f"Ranked apart, and never cheapest, in USD per hour: {'; '.join(told)}." if told else ""
+    """Say which cards would do, but have prices that do not rank; empty if none are."""
+    apart = {
+        choice.gpu.name: choice.price
+        for choice in decision.choices
+        if choice.will_do and choice.price is not None and not choice.comparable
+    }
+    said = "Ranked apart, and never cheapest, in USD per hour"
+    return f"{said}: {prices_phrase(apart)}." if apart else ""
 
 
 def standing(choice: Choice) -> str:
