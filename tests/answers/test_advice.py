@@ -299,6 +299,20 @@ def test_a_card_without_the_kernel_is_named_though_the_gain_is_unsure() -> None:
     assert "FlashAttention does not run on T4" in answer.advice
 
 
+def test_what_no_kernel_reads_is_not_advised_as_a_cache() -> None:
+    """KV reads bind a T4 with 32 samples; no kernel there takes 8-bit keys and values."""
+    advice = _h100("llama-3.2-3b", "t4", samples=32, context_tokens=8192).advice
+    assert advice.endswith(
+        "use fewer KV heads or fewer samples, because KV reads are most of the bytes moved."
+    )
+
+
+def test_no_context_is_advised_beyond_the_model() -> None:
+    """An H100 holds 428,750 tokens of llama-3.1-8b, which was made for 131,072."""
+    advice = _h100("llama-3.1-8b", samples=16, context_tokens=2**20).advice
+    assert advice.endswith("or at most 131,008 context tokens.")
+
+
 @pytest.mark.parametrize("dtype", ["int4", "nvfp4", "mxfp4"])
 def test_weights_of_4_bits_are_not_to_be_quantised_to_4_bits(dtype: str) -> None:
     """Neither to make the step shorter nor to make it fit."""

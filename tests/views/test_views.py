@@ -20,6 +20,7 @@ from simulator.views.estimate import (
     estimate_view,
     verdict,
 )
+from simulator.views.forms import form_of
 from simulator.views.generate import generate_view
 from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.text import fits_between, interval_phrase, samples_phrase
@@ -352,14 +353,49 @@ def test_a_plan_shows_its_own_numbers() -> None:
 
 
 def test_a_plan_says_what_it_does_not_rank_and_what_is_least_per_token() -> None:
-    """Cards with prices of low trust below the cheapest are named, shown or not."""
+    """Cards that would do at prices of low trust are named, shown or not."""
     result = simulator.plan("llama-3.1-8b", samples=4, context_tokens="8K")
     text = shown(plan_view(result))
     assert result.cheapest is not None
-    assert "rtx-3090 0.39, rtx-4090 0.60 (RunPod, on demand, 2026-03-10, low trust)" in text
+    assert (
+        "Ranked apart, and never cheapest: rtx-3090 0.39, rtx-4090 0.60, rtx-5090 1.22 (Run" in text
+    )
+    assert "mi300x 1.85 (Vultr, on demand, low trust)" in text
+    assert "any of 15 cards" in text
     least = result.options[0]
     assert least is not result.cheapest
     assert f"Least per token: {least.gpus} x {least.gpu}, " in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "loaded", "tokens"),
+    [("plan", {}, 204_864), ("plan", {"requests_per_s": 0.1}, 205_056), ("serve", {}, 205_056)],
+)
+def test_contexts_beyond_the_model_are_warned_of(
+    answer: str, loaded: dict[str, float], tokens: int
+) -> None:
+    """200K of context and 64 own tokens, or 256 of a request; the model ends at 128K."""
+    result = getattr(simulator, answer)("llama-3.1-8b", "h100", context_tokens="200K", **loaded)
+    warning = f"Warning: {tokens:,} tokens exceed the 131,072 that llama-3.1-8b was made for."
+    assert warning in shown(form_of(result, "view")(result))
+    if answer == "plan" and not loaded:
+        limits = [option.limits.longest_context_tokens for option in result.options]
+        assert set(limits) == {131_072 - 64}
+
+
+def test_a_load_names_the_sequences_of_each_request() -> None:
+    """64 users are not the one sequence of a request."""
+    curve = simulator.serve("llama-3.1-8b", users=64)
+    assert "\neach request: 1 sequence from an 8K-token context" in shown(
+        form_of(curve, "view")(curve)
+    )
+
+
+def test_a_tradeoff_that_does_not_fit_has_a_verdict() -> None:
+    """Neither model fits a T4: that is said, not how fast it would be."""
+    result = simulator.tradeoff("llama-3.1-8b", "t4")
+    text = shown(form_of(result, "view")(result))
+    assert ": neither fits with standard attention; neither fits with bifurcated" in text
 
 
 def test_a_plan_without_an_answer_says_so() -> None:
