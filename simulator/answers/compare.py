@@ -44,7 +44,7 @@ class Comparison(Answer):
     winner
         The faster one that fits; ``tie`` below 2 % difference.
     verdict
-        Whether to bifurcate: ``yes`` or ``no`` where the whole interval says so.
+        Whether bifurcated is faster: ``yes`` or ``no`` where the whole interval says so.
     forms
         The setups from which bifurcated attention takes the fastest; more than one for a latent
         cache.
@@ -86,7 +86,7 @@ class Comparison(Answer):
 
     @property
     def verdict_over_stored(self) -> Verdict:
-        """Whether to bifurcate if one context is stored already."""
+        """Whether it is faster than standard attention over one stored context."""
         return _verdict(self.stored, self.bifurcated)[0]
 
     @cached_property
@@ -227,7 +227,7 @@ def compare(
 
 
 def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:
-    """Return whether to bifurcate, and the interval of the speed-up."""
+    """Return whether bifurcated is faster, and the interval of the speed-up."""
     low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
     needs = standard.memory, bifurcated.memory
     verdict = verdict_of(
