@@ -284,7 +284,7 @@ class Point(Priced):
         return cost_per_million_tokens(usd_per_hour, self.tokens_per_s)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Curve(Answer):
     """Points of a deployment over a load, each kind of attention.
 
@@ -494,7 +494,7 @@ def serve(
     model, gpu, setup, request, attentions, most_sequences
         The question: see :func:`deployments`.
     users
-        Users of each point; powers of two up to what it holds if none are given, and no rates.
+        Users of each point, above zero; powers of two up to what it holds if none are given, and no rates.
     requests_per_s
         Requests that arrive in a second, at random, of each further point.
     percentile
@@ -505,12 +505,8 @@ def serve(
     Raises
     ------
     WorkloadError
-        If it cannot run that way, a load is not positive, or no requests arrive at random of which
-        there were a percentile.
+        If it cannot run that way, or no requests arrive at random of which there were a percentile.
     """
-    for name, loads in ("users", users), ("requests_per_s", requests_per_s):
-        if any(not load > 0 for load in loads):
-            raise WorkloadError(f"{name} = {min(loads):g} is not positive")
     if share_of(percentile) is not None and not requests_per_s:
         raise WorkloadError("percentile is of requests that arrive at random: give requests_per_s")
     possible, left_out = runnable(attentions, model, gpu)

@@ -204,7 +204,7 @@ class LeftOut:
         return self.low <= self.size_factor <= self.high
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Fit:
     """Effects of each paper, and how they differ.
 
@@ -233,8 +233,8 @@ class Fit:
     quantile: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Studies(Fit, Answer):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Studies(Answer, Fit):
     """Size factors of all families over multi-head, from many studies.
 
     Attributes

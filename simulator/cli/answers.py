@@ -104,7 +104,7 @@ def _plan(
     rates: Sequence[float | None] = requests_per_s or [None]
     asked |= {
         "gpus": opt.names_in(gpu) or None,
-        "attentions": attention,
+        "attentions": attention or ATTENTIONS,
         "tensor_parallel": question.tensor_parallel,
     }
     results, sizes = [], []

@@ -151,8 +151,7 @@ def test_a_plan_says_whose_constants_it_rests_on_and_how_sure_it_is() -> None:
     """One note for fitted and carried GPUs alike, and the chosen step's interval in the answer."""
     shown = bifurcate("plan", *QUESTION, "-g", "h100", "-g", "l4", "--gpus", "1").text
     note = (
-        "Constants fitted to rows measured on H100 SXM5 80GB; "
-        "carried over from other GPUs for L4."
+        "Constants fitted to rows measured on H100 SXM5 80GB; carried over from other GPUs for L4."
     )
     assert f"- {note}" in shown
     assert re.search(r"ms per step \([\d.]+ to [\d.]+ ms\)", shown)
