@@ -17,7 +17,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.inputs.tree import Level
+from simulator.inputs.tree import Level, tree_text
 from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 from simulator.numeric import Numeric
 from simulator.timing.batching import Served, Server, closed_loop, open_loop
@@ -71,9 +71,10 @@ class Request:
                 f"output_tokens = {self.output_tokens}: a request under load decodes 2 or more"
             )
         if work.prompts != 1:
+            one = tree_text([level.but(branches=1) for level in work.tree])
             raise WorkloadError(
-                f"prompts = {work.prompts}: a request has one prompt; the load decides how many "
-                "are decoded together (of a tree, all requests share every level but the last)"
+                f"prompts = {work.prompts}: a request has one prompt, and the load decides how "
+                f"many are decoded together; {f'write --tree {one}' if one else 'leave it out'}"
             )
         if self.cached_tokens < 0 or self.stored_tokens >= work.context_tokens:
             raise WorkloadError(

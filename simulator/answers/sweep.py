@@ -337,8 +337,9 @@ def prepare_sweep(
                     continue
                 grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
     if not grids:
-        why = f", for {len(skipped)} reasons, first" if len(skipped) > 1 else ""
-        raise SimulatorError(f"scenario {scenario.id}: nothing to run{why}: {next(iter(skipped))}")
+        first, *others = skipped
+        more = f"nothing can run, for {len(skipped)} reasons, first: " if others else ""
+        raise SimulatorError(f"{more}{first}")
     return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped), load=load)
 
 

@@ -197,10 +197,13 @@ def test_a_curve_ends_where_memory_does() -> None:
     ("sizes", "message"),
     [
         ({"output_tokens": 1}, "decodes 2 or more"),
-        ({"prompts": 4}, "a request has one prompt"),
+        ({"prompts": 4}, "a request has one prompt.*; leave it out"),
         ({"cached_tokens": 2048}, "one token is left"),
         ({"cached_tokens": -1}, "one token is left"),
-        ({"tree": "system=2K,own=512x8", "context_tokens": 2560}, "every level but the last"),
+        (
+            {"tree": "system=2K,own=512x8", "context_tokens": 2560},
+            "prompts = 8: .*; write --tree system=2048,own=512$",
+        ),
     ],
 )
 def test_requests_that_no_server_serves(sizes: dict[str, Any], message: str) -> None:
