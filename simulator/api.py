@@ -125,8 +125,9 @@ def plan(
         Of these requests, as for :func:`serve`.
     gpus, tensor_parallel_sizes, attentions, gpus_at_most
         What to try, by default all GPUs of known price that run FlashAttention, ``attention`` if
-        given, and ``tensor_parallel`` if given, else 1, 2, 4, 8, for experts also data-parallel groups that
-        share them, and pipelines where none of these holds the model; and the most GPUs in all.
+        given, and ``tensor_parallel`` if given, else 1, 2, 4, 8, for experts also data-parallel
+        groups that share them, and pipelines where none of these holds the model; and the most GPUs
+        in all.
     prices
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """

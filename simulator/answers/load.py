@@ -495,7 +495,8 @@ def serve(
     model, gpu, setup, request, attentions, most_sequences
         The question: see :func:`deployments`.
     users
-        Users of each point, above zero; powers of two up to what it holds if none are given, and no rates.
+        Users of each point, above zero; powers of two up to what it holds if none are given, and no
+        rates.
     requests_per_s
         Requests that arrive in a second, at random, of each further point.
     percentile

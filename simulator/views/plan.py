@@ -94,7 +94,7 @@ LOAD_OPTION = (
     GPU,
     Column("gpus", heading="GPUs"),
     *LAID,
-    Column("replicas", value="point.replicas", heading="x"),
+    Column("replicas", value="point.replicas", heading="replicas"),
     *columns.within("point", (*columns.without(load.POINT, "concurrency"), *load.PERCENTILES)),
     *PRICE,
     CONSTANTS,
@@ -238,7 +238,7 @@ def _shown(results: Sequence[Plan], *, grouped: bool) -> Iterable[Column]:
         return (*SHOWN[:2], *(columns.pick(OPTION, "group") if grouped else ()), *SHOWN[2:])
     shares = any(request.shares for request in requests)  # else attention is the standard one
     return (
-        *columns.pick(LOAD_OPTION, "GPU", "GPUs", "group", "x"),
+        *columns.pick(LOAD_OPTION, "GPU", "GPUs", "group", "replicas"),
         *(columns.pick(LOAD_OPTION, "attention") if shares else ()),
         *columns.within("point", load.percentiles(results[0].targets.percentile)),
         *columns.pick(LOAD_OPTION, "USD/h"),
@@ -282,12 +282,17 @@ def _asked(result: Plan) -> tuple[str, str, str]:
         for name, most in (("TTFT", targets.ttft_s), ("TPOT", targets.tpot_s))
         if most is not None
     ]
-    asked = (
-        f"{targets.requests_per_s:g} requests/s{' within ' if limits else ''}{' and '.join(limits)}"
-    )
+    rate = _per_second(targets.requests_per_s, "g")
+    asked = f"{rate}{' within ' if limits else ''}{' and '.join(limits)}"
     if targets.percentile is not None and limits:
         asked += f" for {targets.percentile:g} % of them"
     return "carries ", "may carry ", asked
+
+
+def _per_second(requests: float | None, form: str) -> str:
+    """Write requests a second in a form of numbers."""
+    number = f"{requests:{form}}"
+    return f"{number} request{'' if number == '1' else 's'}/s"
 
 
 def _sentence(lead: str, option: Option) -> Line:
@@ -330,7 +335,8 @@ def _nearest(option: Option) -> Line:
             f"Nothing fits in memory: {_where(option)} comes nearest, {short} short."
         )
     if not isinstance(option.found, Estimate) and not option.found.carried:
-        most = f"{option.found.served.requests_per_s * option.found.replicas:.3g} requests/s"
+        rate = option.found.served.requests_per_s * option.found.replicas
+        most = _per_second(rate, ".3g")
         return columns.line(f"The most is {most}, of {_where(option)}.")
     return _sentence("Fastest that fits", option)
 

@@ -289,10 +289,10 @@ def test_what_is_no_load_is_refused_at_once(loads: dict[str, Any], told: str) ->
 
 def test_one_kind_of_attention_may_be_asked_as_for_a_step() -> None:
     """By ``attention`` as well as by a list of them."""
-    for asked in ({"attention": "bifurcated"}, {"attentions": ["bifurcated"]}):
-        curve = simulator.serve("gpt2", samples=4, users=2, **asked)
+    for way in ({"attention": "bifurcated"}, {"attentions": ["bifurcated"]}):
+        curve = simulator.serve("gpt2", samples=4, users=2, **way)
         assert [found.attention for found in curve.deployments] == ["bifurcated"]
-        plan = simulator.plan("gpt2", "l4", tensor_parallel=1, **asked)
+        plan = simulator.plan("gpt2", "l4", tensor_parallel=1, **way)
         assert {option.result.setup.attention for option in plan.options} == {"bifurcated"}
 
 
