@@ -152,12 +152,15 @@ def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> View:
     told = Counter(str(row["source"]) for row in published)
     usual = max(told, key=lambda source: told[source], default="")
     constants = Counter(
-        _NUMBER.sub("", str(row["source"])) for row in rows if row["figure"].startswith(ours)
+        ("fitted: " if row["figure"].startswith(ours[0]) else "")
+        + _NUMBER.sub("", str(row["source"]))
+        for row in rows
+        if row["figure"].startswith(ours)
     )
     origins = [(count, source) for source, count in constants.most_common() if count > 1]
     if single := list(constants.values()).count(1):
         origins.append((single, "each a source of its own"))
-    names = ("constants", "fitted to, or carried from")
+    names = ("constants", "where they come from")
     aliases = ", ".join(profile.aliases)
     lines = [
         f"also called: {aliases}" if aliases else "",
