@@ -83,6 +83,14 @@ def test_an_answer_has_a_short_name_and_is_itself(ask: Callable[[], Any]) -> Non
     assert len({answer, answer}) == 1
 
 
+def test_the_parts_of_an_answer_fill_no_pages() -> None:
+    """A point of a load, an option of a plan: not every constant of their card."""
+    curve = simulator.serve("llama-2-7b", samples=2, users=4)
+    option = simulator.plan("llama-2-7b", "l40s", **LOAD).options[0]
+    for part in (curve.points[0], option):
+        assert len(repr(part)) < 20_000
+
+
 def test_a_sweep_is_its_csv() -> None:
     """A sweep's frame has the columns and the points of what the command writes."""
     sweep = simulator.prepare_sweep("one-sample")
