@@ -471,7 +471,8 @@ def share_of(percentile: float | None) -> float | None:
         return None
     share = percentile / 100
     if not 0 < share < 1:
-        raise WorkloadError(f"percentile = {percentile:g} is not between 0 and 100; try 90 or 99")
+        told = f"percentile = {percentile:g} is not above 0 and below 100"
+        raise WorkloadError(f"{told}; try 90 or 99")
     return share
 
 

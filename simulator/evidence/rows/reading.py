@@ -195,6 +195,10 @@ def _read(path: Path) -> pd.DataFrame:
             f"cannot read {path}: parquet needs pyarrow: "
             "pip install 'bifurcated-attention-simulator[parquet]'"
         ) from None
+    except UnicodeDecodeError:
+        raise MeasurementError(f"cannot read {path}: it is not a text file") from None
+    except pd.errors.EmptyDataError:
+        raise MeasurementError(f"cannot read {path}: it is empty") from None
     except (OSError, ValueError, RecursionError, pd.errors.ParserError) as problem:
         raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
