@@ -141,10 +141,10 @@ def plan(
     if given and requests_per_s is None:
         name = given[0].replace("most_sequences", "most_sequences (--max-num-seqs)")
         raise WorkloadError(
-            f"{name} is of a load; give requests_per_s too, or target_step_ms for one step"
+            f"{name} belongs to a load; give requests_per_s too, or target_step_ms for one step"
         )
     if requests_per_s is not None and target_step_ms is not None:
-        raise WorkloadError("target_step_ms is of a step; with requests_per_s give tpot_ms")
+        raise WorkloadError("target_step_ms limits one step; give tpot_ms with requests_per_s")
     targets = read_limits(target_step_ms=target_step_ms, requests_per_s=requests_per_s, **load)
     if tensor_parallel_sizes is None:
         tensor_parallel_sizes = settings.get("tensor_parallel")

@@ -511,7 +511,9 @@ def serve(
         If it cannot run that way, or no requests arrive at random of which there were a percentile.
     """
     if share_of(percentile) is not None and not requests_per_s:
-        raise WorkloadError("percentile is of requests that arrive at random: give requests_per_s")
+        raise WorkloadError(
+            "percentile is that of requests that arrive at random; give requests_per_s"
+        )
     possible, left_out = runnable(attentions, model, gpu)
     found = deployments(
         model, gpu, setup, request, attentions=possible, most_sequences=most_sequences

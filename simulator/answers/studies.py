@@ -371,8 +371,8 @@ def _fit(runs: Sequence[_Run], source: str) -> Fit:
     freedom = sum(block.spare for block in blocks)
     if not freedom:
         raise MeasurementError(
-            f"{source}: no family is there at two sizes beside {REFERENCE}, so runs do not tell "
-            "how much they scatter"
+            f"{source}: no family but {REFERENCE} has two sizes, so runs do not tell how much "
+            "they scatter"
         )
     spread = _run_spread(blocks)
     effects = []

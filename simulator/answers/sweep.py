@@ -353,10 +353,12 @@ def _load(
     loads, limits = read_loads(users=users, requests_per_s=requests_per_s), read_limits(**given)
     if not any(loads.values()):
         if limits:
-            raise WorkloadError(f"{next(iter(limits))} is of a load; give users or requests_per_s")
+            raise WorkloadError(
+                f"{next(iter(limits))} belongs to a load; give users or requests_per_s"
+            )
         return None
     if "decoded_tokens" in scenario.axes and scenario.output_tokens is None:
-        raise WorkloadError("decoded_tokens is a step's; under load requests have output_tokens")
+        raise WorkloadError("decoded_tokens is the size of one step; give output_tokens to a load")
     tokens = read_limits(output_tokens=scenario.output_tokens)
     tokens["cached_tokens"] = limits.pop("cached_tokens", 0)
     return Load(sizes=tokens, asked=loads | limits)

@@ -16,7 +16,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("plan", *M, "--tp", "2", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
     (("plan", *M, "--tp", "1", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
     (("plan", *M, "--prices", "p", "--price-per-hour", "1"), 2, ("--prices", "--price-per-hour")),
-    (("plan", *M, "--tpot-ms", "30"), 1, ("tpot_ms is of a load", "requests_per_s")),
+    (("plan", *M, "--tpot-ms", "30"), 1, ("tpot_ms belongs to a load", "requests_per_s")),
     (("plan", *M, "--max-num-seqs", "8"), 1, ("--max-num-seqs", "requests_per_s")),
     (
         ("plan", *M, "--requests-per-s", "1", "--target-step-ms", "9"),

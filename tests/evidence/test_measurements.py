@@ -261,7 +261,7 @@ def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path) -> None:
     """As for every other file."""
     path = tmp_path / "rows.csv"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(MeasurementError, match="rows.csv: it is not a text file$"):
+    with pytest.raises(MeasurementError, match=r"rows\.csv: it is not a text file$"):
         load([path])
 
 
