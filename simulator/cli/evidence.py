@@ -82,7 +82,7 @@ def _calibrate(
     _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
     if output is not None:
-        old = Path(gpu) if _is_file(gpu) else profile_path(card.id)
+        old = Path(gpu) if gpu.lower().endswith(".toml") else profile_path(card.id)
         text = profile_text(
             read_text(old, MeasurementError),
             result,
@@ -109,22 +109,17 @@ def _known_card(name: str | Path, of: "HardwareProfile | None" = None) -> "Hardw
     MeasurementError
         If no card has that name.
     """
-    from simulator.inputs.hardware import load_hardware
+    from simulator.inputs.hardware import load_hardware, profile_files
 
     card = load_hardware(name)
     try:
-        known = of or (load_hardware(card.name) if _is_file(name) else card)
+        known = of or (card if card.id in profile_files() else load_hardware(card.name))
     except ProfileError:
         raise MeasurementError(
             f"{name}: rows can name no {card.name}; put the file into a folder, set "
             f"{HARDWARE_PATH_VARIABLE} to it, and give --gpu {card.id}"
         ) from None
     return card.model_copy(update={"id": known.id})
-
-
-def _is_file(gpu: str | Path) -> bool:
-    """Return whether a GPU is given by its profile's file."""
-    return str(gpu).lower().endswith(".toml")
 
 
 def _say_refused(measurements: "Measurements") -> None:

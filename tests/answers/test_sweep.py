@@ -119,7 +119,7 @@ def test_what_cannot_be_run_is_skipped_and_said_once() -> None:
 
 
 def test_nothing_left_is_an_error_that_says_why() -> None:
-    """One line, with the scenario's id."""
+    """One line: how many reasons, and the first."""
     with pytest.raises(
         SimulatorError, match=r"^nothing can run, for 2 reasons, first: .*= 3 does not divide"
     ):

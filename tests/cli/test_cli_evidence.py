@@ -207,7 +207,7 @@ def test_a_users_runs_tell_the_time_of_their_engine(tmp_path: Path) -> None:
     ):
         command, *asked = lists.split()
         table = run(command, "-m", "llama-3.1-8b", "-g", profile, *asked)[1]
-        assert table.count("- On mine, vLLM adds") == 1
+        assert table.count("- On H100 SXM5 80GB, vLLM adds") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import chain, combinations
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -109,17 +109,12 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
     for stage in STAGES:
         if stage.kind not in tables:
             continue
-        rows, reasons = _usable(stage, tables[stage.kind])
+        rows, groups, reasons = _usable(stage, tables[stage.kind])
         left_out += reasons
-        if 0 < len(rows) < stage.least:
-            left_out.append(f"{stage.kind}: {len(rows)} of the {stage.least} rows that are needed")
-        if len(rows) < stage.least:
-            continue
-        found, reasons = _stage(stage, rows, profile)
-        fits += found
-        left_out += [*reasons, *chain.from_iterable(map(_saving, found))]
-        for part in found:
-            profile = with_constants(profile, part.fitted.constants)
+        for found in _stage(stage, rows, groups, profile):
+            fits.append(found)
+            left_out += _saving(found)
+            profile = with_constants(profile, found.fitted.constants)
     if not fits:
         known = ", ".join(dict.fromkeys(stage.kind for stage in STAGES))
         others = ", ".join(measurements.of_others)
@@ -138,27 +133,35 @@ def _saving(found: StageFit) -> list[str]:
     return [f"{found.kind}, {found.variant}: {less}, and no engine saves time"]
 
 
-def _usable(stage: Stage, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return the rows that a stage may take; say what the others are."""
-    left_out = []
+def _usable(stage: Stage, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Group], list[str]]:
+    """Return the rows that a stage may take, and as groups to predict; say what the others are."""
     others = of_other_libraries(rows)
-    if others.any():
-        left_out.append(f"{stage.kind}: {others.sum()} rows are of other libraries' kernels")
-        rows = rows[~others]
-    doubtful = rows["distrusted"] if "distrusted" in rows else rows["time_s"] < 0
-    if doubtful.any():
-        left_out.append(f"{stage.kind}: {doubtful.sum()} rows are of series that break physics")
-        rows = rows[~doubtful]
+    apart = {
+        "are of other libraries' kernels": others,
+        "are of series that break physics": ~others & rows.get("distrusted", others),
+    }
     if stage.noise:
         names = _named(rows)
-        known = names.map(library_of).isin(ENGINES)
-        for name, count in names[~known].value_counts().items():
+        for name in names[~names.map(library_of).isin(ENGINES)].unique():
             told = f"are of {name}, none of {', '.join(ENGINES[:-1])}"
-            if re.match(UNTOLD, str(name)):
+            if re.match(UNTOLD, name):
                 told = "do not name their engine; --engine does"
-            left_out.append(f"{stage.kind}: {count} rows {told}")
-        rows = rows[known]
-    return rows, left_out
+            apart[told] = apart.get(told, False) | (names == name)
+    left_out = [
+        f"{stage.kind}: {some.sum()} rows {why}" for why, some in apart.items() if some.any()
+    ]
+    rows = rows[~np.logical_or.reduce([*apart.values()])]
+    if len(rows) < stage.least:
+        few = f"{stage.kind}: {len(rows)} of the {stage.least} rows that are needed"
+        return rows, [], [*left_out, few] if len(rows) else left_out
+    # Rows that ran out of memory have no time to fit.
+    rows = rows[rows["time_s"].notna()]
+    if stage.most:
+        rows = _thinned(rows, stage)
+    prepared = prepare(rows, stage.kind)
+    skipped = Counter(prepared.skipped.values()) if stage.noise else {}
+    left_out += [f"{stage.kind}: {count} rows: {why}" for why, count in skipped.items()]
+    return rows, [group for group in prepared.groups if group.determines], left_out
 
 
 def _named(rows: pd.DataFrame) -> "pd.Series[str]":
@@ -167,25 +170,9 @@ def _named(rows: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _stage(
-    stage: Stage, rows: pd.DataFrame, profile: HardwareProfile
-) -> tuple[list[StageFit], list[str]]:
-    """Return the fits of one kind of row, in general, by precision and library; say what is left.
-
-    Parameters
-    ----------
-    stage, rows
-        The stage and its rows.
-    profile
-        The GPU with the constants of earlier stages.
-    """
-    # Rows that ran out of memory have no time to fit.
-    rows = rows[rows["time_s"].notna()]
-    if stage.most:
-        rows = _thinned(rows, stage)
-    prepared = prepare(rows, stage.kind)
-    skipped = Counter(prepared.skipped.values()) if stage.noise else {}
-    left_out = [f"{stage.kind}: {count} rows: {why}" for why, count in skipped.items()]
-    determining = [group for group in prepared.groups if group.determines]
+    stage: Stage, rows: pd.DataFrame, determining: Sequence[Group], profile: HardwareProfile
+) -> Iterator[StageFit]:
+    """Yield the fits of one kind of row: in general, by precision and library."""
     groups = [group for group in determining if _launched(group) == stage.rows]
     chosen_for = []
     for precision in ("", *PRECISIONS) if stage.own else ("",):
@@ -203,7 +190,6 @@ def _stage(
         single = len(libraries) == 1 and stage.general and some[0].typical
         if stage.own and not single:
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
-    fits = []
     for chosen, variant in chosen_for:
         # Keep constants that another kind of row has determined.
         left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
@@ -211,8 +197,7 @@ def _stage(
             continue
         found = _fit(stage, rows, profile, chosen, left, variant)
         profile = with_constants(profile, found.fitted.constants)
-        fits.append(found)
-    return fits, left_out
+        yield found
 
 
 def _without_library(group: Group) -> Group:
