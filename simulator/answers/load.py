@@ -471,8 +471,7 @@ def share_of(percentile: float | None) -> float | None:
         return None
     share = percentile / 100
     if not 0 < share < 1:
-        told = f"percentile = {percentile:g} is not above 0 and below 100"
-        raise WorkloadError(f"{told}; try 90 or 99")
+        raise WorkloadError(f"percentile = {percentile:g} is not between 0 and 100; try 90 or 99")
     return share
 
 
@@ -511,9 +510,7 @@ def serve(
         If it cannot run that way, or no requests arrive at random of which there were a percentile.
     """
     if share_of(percentile) is not None and not requests_per_s:
-        raise WorkloadError(
-            "percentile is that of requests that arrive at random; give requests_per_s"
-        )
+        raise WorkloadError("percentile needs requests that arrive at random; give requests_per_s")
     possible, left_out = runnable(attentions, model, gpu)
     found = deployments(
         model, gpu, setup, request, attentions=possible, most_sequences=most_sequences

@@ -337,9 +337,8 @@ def prepare_sweep(
                     continue
                 grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
     if not grids:
-        first, *others = skipped
-        more = f"nothing can run, for {len(skipped)} reasons, first: " if others else ""
-        raise SimulatorError(f"{more}{first}")
+        lead = f"nothing can run, for {len(skipped)} reasons, first: " if len(skipped) > 1 else ""
+        raise SimulatorError(f"{lead}{next(iter(skipped))}")
     return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped), load=load)
 
 

@@ -17,7 +17,13 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.model import Matrix, ModelShape, count_parameters, draft_layer, model_matrices
+from simulator.inputs.model import (
+    Matrix,
+    ModelShape,
+    count_parameters,
+    draft_matrices,
+    model_matrices,
+)
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, named, where
@@ -196,10 +202,7 @@ def draft_bytes(model: ModelShape, setup: Setup) -> float:
 
     Engines load them only to draft.
     """
-    matrices, norms = draft_layer(model)
-    layers = model.draft_layers
-    held = _matrices_bytes(((layers, matrix) for matrix in matrices), setup)
-    return held + layers * norms * DTYPE_BYTES[setup.activation_dtype]
+    return _matrices_bytes(draft_matrices(model), setup)
 
 
 def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:

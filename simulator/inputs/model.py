@@ -730,19 +730,19 @@ def count_parameters(model: ModelShape) -> ParameterCount:
     )
 
 
-def draft_layer(model: ModelShape) -> tuple[list[Matrix], int]:
-    """Return a layer that predicts a further token: its matrices, and the values of its norms.
+def draft_matrices(model: ModelShape) -> list[tuple[int, Matrix]]:
+    """Return the matrices of layers that predict further tokens, as :func:`model_matrices` does.
 
     One matrix joins it to the hidden state and the next token, each normalised before, and a norm
     follows. A model without attention has none.
     """
     group, d = model.drafting_group, model.hidden_size
     if group is None:
-        return [], 0
+        return []
     layer = model.of(group)
-    joined = Matrix("input_projection", "mlp", 2 * d, d, parts=1)
     norms = _layer_norms(layer, group) + 3 * _norm_values(model) * d
-    return [*layer_matrices(layer, group), joined], norms
+    joined = Matrix("input_projection", "mlp", 2 * d, d, norms, parts=1)
+    return [(model.draft_layers, matrix) for matrix in (*layer_matrices(layer, group), joined)]
 
 
 def _attention_matrices(model: ModelShape, kv: KvSource) -> list[Matrix]:

@@ -124,8 +124,8 @@ def _matters(key: "Key", value: float) -> bool:
 def gpu_rows(facts: Row) -> list[Row]:
     """Return every figure and constant of a GPU as a row, with its source."""
     figures = [
-        (f"{table}.{key}", figure["value"], figure["source"])
-        for table in ("peak", "measured", "fitted")
+        (f"{table}.{key}", figure["value"], origin + figure["source"])
+        for table, origin in (("peak", ""), ("measured", ""), ("fitted", "fitted: "))
         for key, figure in facts.get(table, {}).items()
     ]
     if price := facts.get("price_usd_per_hour"):
@@ -152,10 +152,7 @@ def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> View:
     told = Counter(str(row["source"]) for row in published)
     usual = max(told, key=lambda source: told[source], default="")
     constants = Counter(
-        ("fitted: " if row["figure"].startswith(ours[0]) else "")
-        + _NUMBER.sub("", str(row["source"]))
-        for row in rows
-        if row["figure"].startswith(ours)
+        _NUMBER.sub("", str(row["source"])) for row in rows if row["figure"].startswith(ours)
     )
     origins = [(count, source) for source, count in constants.most_common() if count > 1]
     if single := list(constants.values()).count(1):

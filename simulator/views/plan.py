@@ -282,17 +282,11 @@ def _asked(result: Plan) -> tuple[str, str, str]:
         for name, most in (("TTFT", targets.ttft_s), ("TPOT", targets.tpot_s))
         if most is not None
     ]
-    rate = _per_second(targets.requests_per_s, "g")
+    rate = f"{targets.requests_per_s:g} request{'s' * (targets.requests_per_s != 1)}/s"
     asked = f"{rate}{' within ' if limits else ''}{' and '.join(limits)}"
     if targets.percentile is not None and limits:
         asked += f" for {targets.percentile:g} % of them"
     return "carries ", "may carry ", asked
-
-
-def _per_second(requests: float | None, form: str) -> str:
-    """Write requests a second in a form of numbers."""
-    number = f"{requests:{form}}"
-    return f"{number} request{'' if number == '1' else 's'}/s"
 
 
 def _sentence(lead: str, option: Option) -> Line:
@@ -335,8 +329,7 @@ def _nearest(option: Option) -> Line:
             f"Nothing fits in memory: {_where(option)} comes nearest, {short} short."
         )
     if not isinstance(option.found, Estimate) and not option.found.carried:
-        rate = option.found.served.requests_per_s * option.found.replicas
-        most = _per_second(rate, ".3g")
+        most = f"{option.found.served.requests_per_s * option.found.replicas:.3g} requests/s"
         return columns.line(f"The most is {most}, of {_where(option)}.")
     return _sentence("Fastest that fits", option)
 

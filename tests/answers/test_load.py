@@ -302,7 +302,7 @@ def test_a_percentile_is_of_requests_at_random() -> None:
     with pytest.raises(WorkloadError, match="give requests_per_s"):
         serve(mistral_7b(), CARD, setup, request, attentions=["standard"], percentile=90)
     at: dict[str, Any] = {"attentions": ["standard"], "requests_per_s": [1.0], "percentile": 100}
-    with pytest.raises(WorkloadError, match="is not above 0 and below 100"):
+    with pytest.raises(WorkloadError, match="is not between 0 and 100"):
         serve(mistral_7b(), CARD, setup, request, **at)
 
 
