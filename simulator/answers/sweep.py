@@ -357,7 +357,7 @@ def _load(
             )
         return None
     if "decoded_tokens" in scenario.axes and scenario.output_tokens is None:
-        raise WorkloadError("decoded_tokens is the size of one step; give output_tokens to a load")
+        raise WorkloadError("decoded_tokens is for one step; give a load output_tokens")
     tokens = read_limits(output_tokens=scenario.output_tokens)
     tokens["cached_tokens"] = limits.pop("cached_tokens", 0)
     return Load(sizes=tokens, asked=loads | limits)
