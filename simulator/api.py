@@ -17,7 +17,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import ModelLike, as_model
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_lists
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_loads
 from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 
 if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a command starts at once
@@ -124,9 +124,10 @@ def plan(
     output_tokens, cached_tokens, most_sequences
         Of these requests, as for :func:`serve`.
     gpus, tensor_parallel_sizes, attentions, gpus_at_most
-        What to try, by default all GPUs of known price that run FlashAttention, and
-        ``tensor_parallel`` if given, else 1, 2, 4, 8, for experts also data-parallel groups that
-        share them, and pipelines where none of these holds the model; and the most GPUs in all.
+        What to try, by default all GPUs of known price that run FlashAttention, ``attention`` if
+        given, and ``tensor_parallel`` if given, else 1, 2, 4, 8, for experts also data-parallel
+        groups that share them, and pipelines where none of these holds the model; and the most GPUs
+        in all.
     prices
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """
@@ -140,17 +141,17 @@ def plan(
     if given and requests_per_s is None:
         name = given[0].replace("most_sequences", "most_sequences (--max-num-seqs)")
         raise WorkloadError(
-            f"{name} is of a load; give requests_per_s too, or target_step_ms for one step"
+            f"{name} belongs to a load; give requests_per_s too, or target_step_ms for one step"
         )
     if requests_per_s is not None and target_step_ms is not None:
-        raise WorkloadError("target_step_ms is of a step; with requests_per_s give tpot_ms")
+        raise WorkloadError("target_step_ms limits one step; give tpot_ms with requests_per_s")
     targets = read_limits(target_step_ms=target_step_ms, requests_per_s=requests_per_s, **load)
     if tensor_parallel_sizes is None:
         tensor_parallel_sizes = settings.get("tensor_parallel")
     limits = read_limits(
         gpus_at_most=gpus_at_most,
         tensor_parallel_sizes=tensor_parallel_sizes,
-        attentions=attentions,
+        attentions=attentions or settings.get("attention"),
         price_per_hour=price_per_hour,
         **engine,
     )
@@ -172,7 +173,7 @@ def serve(
     requests_per_s: Sequence[float] | float | None = None,
     percentile: float | None = None,
     most_sequences: Size | None = None,
-    attentions: Sequence[Attention] | Attention = ATTENTIONS,
+    attentions: Sequence[Attention] | Attention | None = None,
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Curve":
@@ -191,7 +192,8 @@ def serve(
     most_sequences
         Sequences that the engine decodes together, 1024 by default.
     attentions
-        Kinds of attention to follow; among both, bifurcated needs a kernel that runs it.
+        Kinds of attention to follow, by default ``attention`` if given, else both, of which
+        bifurcated needs a kernel that runs it.
     """
     from simulator.answers.load import serve as answer
 
@@ -200,11 +202,11 @@ def serve(
     )
     limits = read_limits(
         most_sequences=most_sequences,
-        attentions=attentions,
+        attentions=attentions or settings.get("attention", ATTENTIONS),
         percentile=percentile,
         price_per_hour=price_per_hour,
     )
-    loads = read_lists(users=users, requests_per_s=requests_per_s)
+    loads = read_loads(users=users, requests_per_s=requests_per_s)
     return answer(shape, card, setup, request, **loads, **limits)
 
 

@@ -134,6 +134,11 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     return ""
 
 
+def has_switch(model: ModelShape, gpu: HardwareProfile) -> bool:
+    """Return whether an engine's kernel reads a shared context once here: all are CUDA's."""
+    return gpu.vendor == "NVIDIA" and not no_shared_kernel(model, gpu)
+
+
 def runnable(
     attentions: Sequence[Attention], model: ModelShape, gpu: HardwareProfile
 ) -> tuple[Sequence[Attention], tuple[str, ...]]:
@@ -193,9 +198,9 @@ def _share(asked: "Comparison") -> str:
 
 
 def _engine_of(result: Estimate) -> Engine | None:
-    """Return whose kernel reads the context once; None where no engine has one on the card."""
+    """Return whose kernel reads the context once; None where no engine has one."""
     setup = result.setup
-    if result.gpu.vendor != "NVIDIA":  # vLLM's and FlashInfer's kernels are CUDA's
+    if not has_switch(result.model, result.gpu):
         return None
     # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
     return "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)

@@ -23,7 +23,7 @@ from simulator.timing.step import Spent, timed, timed_attention
 MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison(Answer):
     """The same workload under both kinds of attention.
 

@@ -194,7 +194,7 @@ def decide(
             )
         )
     if not choices:
-        raise WorkloadError("; ".join(dict.fromkeys(skipped)) or "no GPU given")
+        raise WorkloadError("; ".join(dict.fromkeys(skipped)) or "no GPU is given")
     own = [choice for choice in choices if choice.asked]
     others = [choice for choice in choices if not choice.asked]
     ranked = (*own, *sorted(others, key=_order))

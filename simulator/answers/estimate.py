@@ -46,7 +46,7 @@ USUAL_EXPONENT = Setup.model_fields["routing_exponent"].default
 FALLBACK_WIDTH = 192
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Estimate(Answer):
     """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
 

@@ -20,7 +20,7 @@ from simulator.units import format_gib
 MOST_OUTPUT_TOKENS = 10**7
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Generation(Answer):
     """One request: every sample of every prompt generates ``output_tokens``.
 

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping
 
+from simulator.answers.advice import has_switch
 from simulator.answers.load import Deployment
 from simulator.inputs.presets import find_preset
 from simulator.inputs.setup import Attention
@@ -18,7 +19,7 @@ VERSIONS: Mapping[Attention, str] = {
 def launch_line(deployment: Deployment) -> str:
     """Return the line that starts one replica in vLLM; empty for other engines and if none fits.
 
-    Also empty for bifurcated attention on other cards than NVIDIA's: vLLM has no kernel for it.
+    Also empty for bifurcated attention where no engine has a kernel for it.
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ def launch_line(deployment: Deployment) -> str:
         The model on its GPUs. Formats for which vLLM needs a checkpoint of their own have no flag.
     """
     setup, model = deployment.setup, deployment.model
-    unable = setup.bifurcated and deployment.gpu.vendor != "NVIDIA"
+    unable = setup.bifurcated and not has_switch(model, deployment.gpu)
     if setup.engine != "vllm" or deployment.server is None or unable:
         return ""
     work = deployment.request.workload

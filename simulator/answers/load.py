@@ -17,7 +17,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.inputs.tree import Level
+from simulator.inputs.tree import Level, tree_text
 from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 from simulator.numeric import Numeric
 from simulator.timing.batching import Served, Server, closed_loop, open_loop
@@ -71,9 +71,10 @@ class Request:
                 f"output_tokens = {self.output_tokens}: a request under load decodes 2 or more"
             )
         if work.prompts != 1:
+            one = tree_text([level.but(branches=1) for level in work.tree])
             raise WorkloadError(
-                f"prompts = {work.prompts}: a request has one prompt; the load decides how many "
-                "are decoded together (of a tree, all requests share every level but the last)"
+                f"prompts = {work.prompts}: a request has one prompt, and the load decides how "
+                f"many are decoded together; {f'write --tree {one}' if one else 'leave it out'}"
             )
         if self.cached_tokens < 0 or self.stored_tokens >= work.context_tokens:
             raise WorkloadError(
@@ -284,7 +285,7 @@ class Point(Priced):
         return cost_per_million_tokens(usd_per_hour, self.tokens_per_s)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Curve(Answer):
     """Points of a deployment over a load, each kind of attention.
 
@@ -494,7 +495,8 @@ def serve(
     model, gpu, setup, request, attentions, most_sequences
         The question: see :func:`deployments`.
     users
-        Users of each point; powers of two up to what it holds if none are given, and no rates.
+        Users of each point, above zero; powers of two up to what it holds if none are given, and no
+        rates.
     requests_per_s
         Requests that arrive in a second, at random, of each further point.
     percentile
@@ -505,14 +507,10 @@ def serve(
     Raises
     ------
     WorkloadError
-        If it cannot run that way, a load is not positive, or no requests arrive at random of which
-        there were a percentile.
+        If it cannot run that way, or no requests arrive at random of which there were a percentile.
     """
-    for name, loads in ("users", users), ("requests_per_s", requests_per_s):
-        if any(not load > 0 for load in loads):
-            raise WorkloadError(f"{name} = {min(loads):g} is not positive")
     if share_of(percentile) is not None and not requests_per_s:
-        raise WorkloadError("percentile is of requests that arrive at random: give requests_per_s")
+        raise WorkloadError("percentile needs requests that arrive at random; give requests_per_s")
     possible, left_out = runnable(attentions, model, gpu)
     found = deployments(
         model, gpu, setup, request, attentions=possible, most_sequences=most_sequences

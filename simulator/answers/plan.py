@@ -204,7 +204,7 @@ class Option(Priced):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Plan(Answer):
     """All options, and the ones to consider first.
 

@@ -72,7 +72,7 @@ class Affordable:
     limit: Limit
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Quality(Answer):
     """pass@k against latency under both kinds of attention.
 

@@ -236,7 +236,7 @@ def _pooled(table: FactorTable, family: str, matched_by: Matching) -> PooledFact
             return factor
     others = " or ".join(_FREED[each.matched_by] for each in table.factors if each.family == family)
     raise ModelError(
-        f"no size factor of {family} is {table.source} with {_FREED[matched_by]}"
+        f"no size factor of {family} with {_FREED[matched_by]} is {table.source}"
         f"{f' (but with {others})' if others else ''}; give the size factor"
     )
 

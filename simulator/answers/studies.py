@@ -204,7 +204,7 @@ class LeftOut:
         return self.low <= self.size_factor <= self.high
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Fit:
     """Effects of each paper, and how they differ.
 
@@ -233,8 +233,8 @@ class Fit:
     quantile: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Studies(Fit, Answer):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Studies(Answer, Fit):
     """Size factors of all families over multi-head, from many studies.
 
     Attributes
@@ -371,8 +371,8 @@ def _fit(runs: Sequence[_Run], source: str) -> Fit:
     freedom = sum(block.spare for block in blocks)
     if not freedom:
         raise MeasurementError(
-            f"{source}: no family is there at two sizes beside {REFERENCE}, so runs do not tell "
-            "how much they scatter"
+            f"{source}: no family but {REFERENCE} has two sizes, so runs do not tell how much "
+            "they scatter"
         )
     spread = _run_spread(blocks)
     effects = []

@@ -14,6 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simulator.answers.answer import Answer
 from simulator.answers.estimate import (
     Estimate,
     check_workload,
@@ -35,7 +36,7 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario
 from simulator.inputs.scenario import Verdict as Expectation
 from simulator.inputs.scenario import verdict_of as expectation_of
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_lists
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_loads
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
@@ -196,8 +197,8 @@ class Load:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Sweep(Answer):
     """Grids that are ready to run.
 
     Attributes
@@ -336,8 +337,8 @@ def prepare_sweep(
                     continue
                 grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
     if not grids:
-        why = f", for {len(skipped)} reasons, first" if len(skipped) > 1 else ""
-        raise SimulatorError(f"scenario {scenario.id}: nothing to run{why}: {next(iter(skipped))}")
+        lead = f"nothing can run, for {len(skipped)} reasons, first: " if len(skipped) > 1 else ""
+        raise SimulatorError(f"{lead}{next(iter(skipped))}")
     return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped), load=load)
 
 
@@ -348,13 +349,15 @@ def _load(
     **given: Any,
 ) -> Load | None:
     """Read the loads that a sweep is asked about, if any."""
-    loads, limits = read_lists(users=users, requests_per_s=requests_per_s), read_limits(**given)
+    loads, limits = read_loads(users=users, requests_per_s=requests_per_s), read_limits(**given)
     if not any(loads.values()):
         if limits:
-            raise WorkloadError(f"{next(iter(limits))} is of a load; give users or requests_per_s")
+            raise WorkloadError(
+                f"{next(iter(limits))} belongs to a load; give users or requests_per_s"
+            )
         return None
     if "decoded_tokens" in scenario.axes and scenario.output_tokens is None:
-        raise WorkloadError("decoded_tokens is a step's; under load requests have output_tokens")
+        raise WorkloadError("decoded_tokens is for one step; give a load output_tokens")
     tokens = read_limits(output_tokens=scenario.output_tokens)
     tokens["cached_tokens"] = limits.pop("cached_tokens", 0)
     return Load(sizes=tokens, asked=loads | limits)

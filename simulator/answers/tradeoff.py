@@ -101,7 +101,7 @@ class Candidate:
     variants: Mapping[Attention, Contender]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tradeoff(Answer):
     """Equally good models side by side.
 

@@ -82,7 +82,7 @@ class LevelRule:
     faster_from_tokens: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TreePlan(Answer):
     """Every way to read a tree, and the best one.
 

@@ -48,7 +48,7 @@ def _generate(
 ) -> None:
     if question.decoded_tokens is not None:
         raise typer.BadParameter(
-            "--decoded-tokens is a step's, and generate follows every step; give --output-tokens"
+            "--decoded-tokens is for one step, and generate follows all; give --output-tokens"
         )
 
     def request(each: Question, kind: Attention) -> "Generation":
@@ -98,13 +98,13 @@ def _plan(
     **asked: Any,
 ) -> None:
     if asked["tensor_parallel_sizes"] and question.tensor_parallel is not None:
-        raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
+        raise typer.BadParameter("--gpus says which groups to try, --tp one; give only one")
     if asked["prices"] is not None and asked["price_per_hour"] is not None:
         raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
     rates: Sequence[float | None] = requests_per_s or [None]
     asked |= {
         "gpus": opt.names_in(gpu) or None,
-        "attentions": attention,
+        "attentions": attention or ATTENTIONS,
         "tensor_parallel": question.tensor_parallel,
     }
     results, sizes = [], []

@@ -112,7 +112,7 @@ SPELLINGS: Mapping[str, Sequence[str]] = {
 # Those that have no words of ours, and what to write instead.
 _CONTEXT = "--context is the length of the context, --output-len that of an output"
 _TOGETHER = "-n is the samples of one prompt, --batch-size the prompts; 'serve' and 'plan' have it"
-_LOAD = "it is of a load, which {} can ask about"
+_LOAD = "it belongs to a load, which {} can ask about"
 _GPUS = "--tp is the number of GPUs that share each layer, times --dp groups and --pp stages"
 MEANT: Mapping[str, str] = {
     **dict.fromkeys(("--users", "--concurrency"), _LOAD.format("'serve', 'sweep' and 'generate'")),

@@ -20,8 +20,9 @@ from simulator.cli.output import (
     write_figure,
     write_text,
 )
-from simulator.errors import MeasurementError, OutputError
+from simulator.errors import MeasurementError, OutputError, ProfileError
 from simulator.inputs.setup import ENGINES, ConstantsChoice
+from simulator.resources import HARDWARE_PATH_VARIABLE
 from simulator.units import significant
 
 if TYPE_CHECKING:
@@ -73,27 +74,52 @@ def _calibrate(
     from simulator.evidence.fit.profile import profile_path, profile_text
     from simulator.evidence.rows.reading import load
     from simulator.inputs.files import read_text
-    from simulator.inputs.hardware import load_hardware
 
-    card = load_hardware(gpu)
+    card = _known_card(gpu)
     if output is not None and output.suffix != ".toml":
         raise OutputError(f"cannot write {output}: a profile goes to .toml")
     measurements = load(rows, gpu=card.id, engine=engine, keep_suspect=keep_suspect)
     _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
     if output is not None:
-        shipped = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
+        old = Path(gpu) if gpu.lower().endswith(".toml") else profile_path(card.id)
         text = profile_text(
-            read_text(shipped, MeasurementError),
+            read_text(old, MeasurementError),
             result,
+            gpu_id=output.stem,
             date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
         )
-        # The id of a profile is the name of its file.
-        if output.stem != card.id:
-            text = text.replace(f'id = "{card.id}"', f'id = "{output.stem}"', 1)
         write_text(text, output)
         say(f"wrote {len(result.values())} constants of {card.id} to {output}")
     form.write(result, _calibration_table, _calibration_json, lambda _: [])
+
+
+def _known_card(name: str | Path, of: "HardwareProfile | None" = None) -> "HardwareProfile":
+    """Return a profile under the id of the card that rows name.
+
+    Parameters
+    ----------
+    name
+        Its name, or its file, whose card is known by the name of the card that it gives.
+    of
+        The card that it stands for instead.
+
+    Raises
+    ------
+    MeasurementError
+        If no card has that name.
+    """
+    from simulator.inputs.hardware import load_hardware, profile_files
+
+    card = load_hardware(name)
+    try:
+        known = of or (card if card.id in profile_files() else load_hardware(card.name))
+    except ProfileError:
+        raise MeasurementError(
+            f"{name}: rows can name no {card.name}; put the file into a folder, set "
+            f"{HARDWARE_PATH_VARIABLE} to it, and give --gpu {card.id}"
+        ) from None
+    return card.model_copy(update={"id": known.id})
 
 
 def _say_refused(measurements: "Measurements") -> None:
@@ -250,18 +276,17 @@ def _validate(
     from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load
-    from simulator.inputs.hardware import load_hardware, read_profile
     from simulator.views.text import plural
     from simulator.views.validation import validation_view
 
     if output is not None:
         _check_suffix(output)
     check_figure(figure)
-    card = None if calibration is None else read_profile(calibration)
-    if card is not None and gpu:
-        # It replaces the profile of ``gpu``, whatever its name is.
-        card = card.model_copy(update={"id": load_hardware(gpu).id})
-    measurements = load(rows, gpu=gpu, engine=engine, keep_suspect=keep_suspect)
+    card = None if gpu is None else _known_card(gpu)
+    wanted = None if card is None else card.id
+    if calibration is not None:
+        card = _known_card(calibration, card)
+    measurements = load(rows, gpu=wanted, engine=engine, keep_suspect=keep_suspect)
     _say_refused(measurements)
     result = checking.validate(measurements, gpu=card, choice=constants)
     if card is not None and result.constants and card.id not in result.constants:
@@ -278,7 +303,7 @@ def _validate(
         if drawn is not None and len(result.rows):
             _draw(result, card, drawn)
     if not len(result.rows):
-        of = f" of {load_hardware(gpu).id}" if gpu else ""
+        of = f" of {wanted}" if wanted else ""
         raise MeasurementError(f"no row{of} could be predicted")
     form.write(summaries.summarise(result, measurements), validation_view, dict, lambda _: [])
 

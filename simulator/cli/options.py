@@ -65,7 +65,10 @@ def counts(text: str | int) -> int | tuple[int, ...]:
 
 def names_in(texts: Sequence[str] | None) -> list[str]:
     """Return the names in an option that may be repeated, or list several with commas."""
-    return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
+    names = [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
+    if texts and not names:
+        raise typer.BadParameter(f"{texts[0]!r} names nothing")
+    return names
 
 
 def number(text: str) -> float:

@@ -144,7 +144,7 @@ def weights_of(dtype: str | None, quantization: str | None) -> str | None:
     unquantised = ("auto", "bf16", "fp16", quantization)
     if quantization is not None and dtype is not None and read_dtype(dtype) not in unquantised:
         raise typer.BadParameter(
-            f"--dtype {dtype} and --quantization {quantization} are two formats; give one of both"
+            f"--dtype {dtype} and --quantization {quantization} are two formats; give only one"
         )
     return quantization or dtype
 
@@ -155,7 +155,7 @@ def _decoded(
     """Return the decoded tokens at the question's step; None keeps the default."""
     if decoded_tokens is not None and output_tokens is not None:
         raise typer.BadParameter(
-            "--decoded-tokens is a step's, --output-tokens a whole request's; give one of both"
+            "--decoded-tokens is for one step, --output-tokens for a whole request; give only one"
         )
     if output_tokens == 0:
         raise typer.BadParameter("--output-tokens is at least 1")
@@ -180,7 +180,7 @@ def _model(
         return model_from_flags(kv_heads=kv_heads, **given)
     if given:
         first = next(iter(given)).replace("_", "-")
-        raise typer.BadParameter(f"--{first} describes a model without --model; give one of both")
+        raise typer.BadParameter(f"--{first} describes a model without --model; give only one")
     if assume is not None and find_preset(name) is not None:
         raise typer.BadParameter(f"--assume is for a config.json, and {name!r} is known by name")
     return load_model(name, kv_heads=kv_heads, assume=assume)
@@ -235,7 +235,7 @@ class Question(NamedTuple):
         """
         if self.decoded_tokens is not None:
             raise typer.BadParameter(
-                "--decoded-tokens is a step's; under load requests have --output-tokens"
+                "--decoded-tokens is for one step; give a load --output-tokens"
             )
         sizes = {
             "samples": self.samples or 1,

@@ -100,7 +100,7 @@ def _quality(question: Question, output: Output, *, figure: Path | None, **asked
     check_figure(figure)
     if (asked["success_rate"] is None) == (asked["problem_counts"] is None):
         raise typer.BadParameter(
-            "how often a sample is right is not known; give --success-rate or --counts, one of both"
+            "how often a sample is right is not known; give either --success-rate or --counts"
         )
     result = api.quality(output_tokens=question.output_tokens, **question.settings(**asked))
     _say_refused(str(asked["problem_counts"]), result.success.refused)

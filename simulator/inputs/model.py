@@ -577,8 +577,6 @@ class ParameterCount(NamedTuple):
         Norm weights and biases, attention sinks included.
     active
         Parameters that one token uses: all but the routed experts it does not visit.
-    draft
-        The layers that predict further tokens, beside the total.
     """
 
     embedding: int
@@ -587,7 +585,6 @@ class ParameterCount(NamedTuple):
     mlp: int
     norms: int
     active: int
-    draft: int = 0
 
     @property
     def total(self) -> int:
@@ -730,23 +727,22 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         mlp=mlp,
         norms=norms,
         active=total - idle,
-        draft=model.draft_layers * _draft_parameters(model),
     )
 
 
-def _draft_parameters(model: ModelShape) -> int:
-    """Count one layer that predicts a further token: it is like the last one of the model.
+def draft_matrices(model: ModelShape) -> list[tuple[int, Matrix]]:
+    """Return the matrices of layers that predict further tokens, as :func:`model_matrices` does.
 
     One matrix joins it to the hidden state and the next token, each normalised before, and a norm
-    follows.
+    follows. A model without attention has none.
     """
-    group = model.layer_groups[-1]
-    if model.dense_drafts:
-        group = group.but(mlp="dense")
+    group, d = model.drafting_group, model.hidden_size
+    if group is None:
+        return []
     layer = model.of(group)
-    layers = sum(matrix.values for matrix in layer_matrices(layer, group))
-    joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
-    return layers + _layer_norms(layer, group) + joined
+    norms = _layer_norms(layer, group) + 3 * _norm_values(model) * d
+    joined = Matrix("input_projection", "mlp", 2 * d, d, norms, parts=1)
+    return [(model.draft_layers, matrix) for matrix in (*layer_matrices(layer, group), joined)]
 
 
 def _attention_matrices(model: ModelShape, kv: KvSource) -> list[Matrix]:

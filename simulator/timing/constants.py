@@ -28,7 +28,7 @@ tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5 per
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.resources import files
 from itertools import chain
@@ -712,7 +712,7 @@ class Rates:
     gpu: HardwareProfile
     choice: ConstantsChoice
     variants: tuple[Variant, ...]
-    constants: Mapping[Key, Constant]
+    constants: Mapping[Key, Constant] = field(repr=False)
 
     bandwidth_bytes_per_s = _by_kind("bandwidth_fraction", of="memory_bandwidth_bytes_per_s")
     sm_bytes_per_s = _by_kind("sm_gb_per_s")

@@ -124,8 +124,8 @@ def _matters(key: "Key", value: float) -> bool:
 def gpu_rows(facts: Row) -> list[Row]:
     """Return every figure and constant of a GPU as a row, with its source."""
     figures = [
-        (f"{table}.{key}", figure["value"], figure["source"])
-        for table in ("peak", "measured", "fitted")
+        (f"{table}.{key}", figure["value"], origin + figure["source"])
+        for table, origin in (("peak", ""), ("measured", ""), ("fitted", "fitted: "))
         for key, figure in facts.get(table, {}).items()
     ]
     if price := facts.get("price_usd_per_hour"):
@@ -157,7 +157,7 @@ def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> View:
     origins = [(count, source) for source, count in constants.most_common() if count > 1]
     if single := list(constants.values()).count(1):
         origins.append((single, "each a source of its own"))
-    names = ("constants", "fitted to, or carried from")
+    names = ("constants", "where they come from")
     aliases = ", ".join(profile.aliases)
     lines = [
         f"also called: {aliases}" if aliases else "",

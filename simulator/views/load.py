@@ -269,7 +269,7 @@ def engine_notes(deployed: Iterable[Deployment]) -> list[str]:
         ]
         if every:
             adds = f"{ENGINE_NAMES[engine]} adds {' and '.join(every)}"
-            said.append(f"On {item.gpu.id}, {adds} (fitted to its runs).")
+            said.append(f"On {item.gpu.name}, {adds} (fitted to its runs).")
     return list(dict.fromkeys(said))
 
 
@@ -282,7 +282,7 @@ def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
     }
     gpus = {
         words: dict.fromkeys(
-            item.gpu.id + (f" (its {only} alone)" if (only := fitted_alone(item.rates)) else "")
+            item.gpu.name + (f" (its {only} alone)" if (only := fitted_alone(item.rates)) else "")
             for item in deployed
             if item.rates.origin == origin
         )

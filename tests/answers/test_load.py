@@ -8,6 +8,7 @@ from builders import ROUND_CONSTANTS, asked, deepseek_v3, gpu, llama_2_7b, mistr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import simulator
 from simulator.answers.estimate import estimate
 from simulator.answers.load import Deployment, Point, Request, deployments, serve
 from simulator.counts.transformer import prefill_operations
@@ -196,10 +197,13 @@ def test_a_curve_ends_where_memory_does() -> None:
     ("sizes", "message"),
     [
         ({"output_tokens": 1}, "decodes 2 or more"),
-        ({"prompts": 4}, "a request has one prompt"),
+        ({"prompts": 4}, "a request has one prompt.*; leave it out"),
         ({"cached_tokens": 2048}, "one token is left"),
         ({"cached_tokens": -1}, "one token is left"),
-        ({"tree": "system=2K,own=512x8", "context_tokens": 2560}, "every level but the last"),
+        (
+            {"tree": "system=2K,own=512x8", "context_tokens": 2560},
+            "prompts = 8: .*; write --tree system=2048,own=512$",
+        ),
     ],
 )
 def test_requests_that_no_server_serves(sizes: dict[str, Any], message: str) -> None:
@@ -264,9 +268,32 @@ def test_a_curve_has_the_loads_that_are_asked() -> None:
         found.points[2].served.tpot_s
         == Point(deployment=deployment, arrivals_per_s=1.0).served.tpot_s
     )
-    for wrong in ({"users": [0]}, {"requests_per_s": [1.0, -2.0]}):
-        with pytest.raises(WorkloadError, match="is not positive"):
-            serve(*asked_of, attentions=["standard"], **wrong)
+
+
+@pytest.mark.parametrize(
+    ("loads", "told"),
+    [
+        ({"users": [0]}, "users = 0 is not positive"),
+        ({"requests_per_s": [1.0, -2.0]}, "requests_per_s = -2 is not positive"),
+        ({"users": []}, r"users = \[\] is empty"),
+        ({"users": [4], "requests_per_s": ()}, r"requests_per_s = \(\) is empty"),
+    ],
+)
+def test_what_is_no_load_is_refused_at_once(loads: dict[str, Any], told: str) -> None:
+    """An empty list would be no load, or all that are held."""
+    with pytest.raises(WorkloadError, match=told):
+        simulator.serve("gpt2", **loads)
+    with pytest.raises(WorkloadError, match=told):
+        simulator.prepare_sweep("one-sample", **loads)
+
+
+def test_one_kind_of_attention_may_be_asked_as_for_a_step() -> None:
+    """By ``attention`` as well as by a list of them."""
+    for way in ({"attention": "bifurcated"}, {"attentions": ["bifurcated"]}):
+        curve = simulator.serve("gpt2", samples=4, users=2, **way)
+        assert [found.attention for found in curve.deployments] == ["bifurcated"]
+        plan = simulator.plan("gpt2", "l4", tensor_parallel=1, **way)
+        assert {option.result.setup.attention for option in plan.options} == {"bifurcated"}
 
 
 def test_a_percentile_is_of_requests_at_random() -> None:

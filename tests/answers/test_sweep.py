@@ -119,10 +119,9 @@ def test_what_cannot_be_run_is_skipped_and_said_once() -> None:
 
 
 def test_nothing_left_is_an_error_that_says_why() -> None:
-    """One line, with the scenario's id."""
+    """One line: how many reasons, and the first."""
     with pytest.raises(
-        SimulatorError,
-        match=r"^scenario made-up: nothing to run, for 2 reasons, first: .*= 3 does not divide",
+        SimulatorError, match=r"^nothing can run, for 2 reasons, first: .*= 3 does not divide"
     ):
         prepare_sweep(_scenario(tensor_parallel=[3, 5]))
 

@@ -13,10 +13,10 @@ ANSWERS = ("estimate", "compare", "generate", "plan")
 MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     # The command line itself.
     (("estimat", *M), 2, ("No such command 'estimat'", "estimate")),
-    (("plan", *M, "--tp", "2", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
-    (("plan", *M, "--tp", "1", "--gpus", "4"), 2, ("--gpus", "--tp", "one of both")),
+    (("plan", *M, "--tp", "2", "--gpus", "4"), 2, ("--gpus", "--tp", "only one")),
+    (("plan", *M, "--tp", "1", "--gpus", "4"), 2, ("--gpus", "--tp", "only one")),
     (("plan", *M, "--prices", "p", "--price-per-hour", "1"), 2, ("--prices", "--price-per-hour")),
-    (("plan", *M, "--tpot-ms", "30"), 1, ("tpot_ms is of a load", "requests_per_s")),
+    (("plan", *M, "--tpot-ms", "30"), 1, ("tpot_ms belongs to a load", "requests_per_s")),
     (("plan", *M, "--max-num-seqs", "8"), 1, ("--max-num-seqs", "requests_per_s")),
     (
         ("plan", *M, "--requests-per-s", "1", "--target-step-ms", "9"),
@@ -41,11 +41,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("serve", *M, "-n", "1,2", "--figure", "a.svg"), 2, ("samples: one value", "compare")),
     (("compare", *M, "-n", "4,4"), 2, ("'4,4' lists a size twice",)),
     (("compare", *M, "--context", "8,192"), 2, ("number or a list", "'8192' or '8, 192'")),
-    (
-        ("compare", *M, "--dtype", "int8", "--quantization", "fp8"),
-        2,
-        ("two formats", "one of both"),
-    ),
+    (("compare", *M, "--dtype", "int8", "--quantization", "fp8"), 2, ("two formats", "only one")),
     (("gpus", "h100"), 2, ("No such command 'h100'", "bifurcate gpus show h100")),
     (("models", "lst"), 2, ("No such command 'lst'", "list")),
     (("estimate", *M, "extra"), 2, ("extra",)),
@@ -91,7 +87,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, tuple[str, ...]]] = [
     (("estimate", *M, "--context", "nan"), 2, ("'nan'",)),
     (("estimate", *M, "--prompts", "0"), 1, ("prompts = 0",)),
     (("estimate", *M, "--output-len", "0"), 2, ("--output-tokens", "at least 1")),
-    (("estimate", *M, "--decoded", "5", "--output-len", "5"), 2, ("give one of both",)),
+    (("estimate", *M, "--decoded", "5", "--output-len", "5"), 2, ("give only one",)),
     (("generate", *M, "--context", "0"), 1, ("context_tokens = 0", "at least one token")),
     (("generate", *M, "--decoded", "5"), 2, ("--decoded-tokens", "--output-tokens")),
     (("generate", *M, "--accepted-tokens", "4"), 1, ("accepted_tokens = 4", "query_tokens = 1")),

@@ -160,7 +160,7 @@ def test_percentiles_that_are_not_known_say_so() -> None:
 def test_a_card_with_rows_of_products_alone_says_so_under_load() -> None:
     """As in one step: the H200's attention is that of other cards."""
     told = bifurcate("serve", "-m", "llama-3.1-8b", "-g", "h200", "--users", "1").text
-    assert "Constants fitted to rows measured on h200-sxm (its products alone)." in told
+    assert "Constants fitted to rows measured on H200 SXM 141GB (its products alone)." in told
 
 
 def test_a_note_that_is_not_of_all_rows_says_of_which() -> None:

@@ -216,7 +216,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 def _written(result: Calibration, folder: Path) -> tuple[str, Any]:
     """Write a profile and read it back."""
     original = profile_path(CARD).read_text(encoding="utf-8")
-    text = profile_text(original, result, date="2026-11-23")
+    text = profile_text(original, result, gpu_id=CARD, date="2026-11-23")
     path = folder / f"{CARD}.toml"
     path.write_text(text, encoding="utf-8")
     return text, read_profile(path)
@@ -285,7 +285,7 @@ def test_the_constants_of_a_link_are_found(tmp_path: Path) -> None:
         assert found.values()[name][0] == pytest.approx(value, rel=0.15), name
     assert error_summary(found.fits[0].fitted.held_out)[0] < 0.03
     assert "collectives: 69 rows of 69 shapes" in profile_text(
-        profile_path(card.id).read_text(encoding="utf-8"), found, date="2026-11-29"
+        profile_path(card.id).read_text(encoding="utf-8"), found, gpu_id=card.id, date="2026-11-29"
     )
 
 
@@ -376,17 +376,21 @@ def test_an_engine_s_time_stays_its_own_and_kernels_stay_as_they_were(tmp_path: 
     result = calibrate(Measurements({"serving": both}), card)
     assert {*result.values()} == {STEP}
     assert result.values()[STEP][0] == pytest.approx(2000, rel=0.001)
-    text = profile_text(profile_path(card.id).read_text(), result, date="2026-01-01")
+    text = profile_text(
+        profile_path(card.id).read_text(), result, gpu_id=card.id, date="2026-01-01"
+    )
     path = tmp_path / "h100-sxm.toml"
     path.write_text(text)
     own = read_profile(path)
     assert own.fitted.keys() - card.fitted.keys() == {STEP}
     assert "llama-3.1-8b" in own.fitted[STEP].source
     assert all(own.fitted[name] == figure for name, figure in card.fitted.items())
-    # Runs of another day replace it, and leave the rest.
+    # Runs of another day replace it, and leave the rest, another engine's times too.
+    own = with_constants(own, {"sglang_served_step_us": 300.0})
     later = engine_rows(tmp_path, {STEP: 1000.0})
     again = calibrate(Measurements({"serving": later}), own)
     assert again.values()[STEP][0] == pytest.approx(1000, rel=0.001)
-    newer = tomllib.loads(profile_text(text, again, date="2026-01-02"))["fitted"]
-    assert newer.keys() == own.fitted.keys()
+    assert again.profile.fitted.keys() == own.fitted.keys()
+    newer = tomllib.loads(profile_text(text, again, gpu_id=card.id, date="2026-01-02"))["fitted"]
+    assert newer.keys() == own.fitted.keys() - {"sglang_served_step_us"}
     assert newer[STEP]["date"] == "2026-01-02"

@@ -245,7 +245,7 @@ def test_a_file_of_several_kinds_is_sorted_row_by_row(tmp_path: Path) -> None:
     [
         ("a,b\n1,2", "rows of no known kind"),
         ("gpu,m,n,latency_us\nL40S,1,2,3", "it looks like gemm, but lacks k"),
-        ("", "cannot read"),
+        ("", "cannot read .*: it is empty"),
     ],
 )
 def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
@@ -255,6 +255,14 @@ def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message:
         load([path])
     assert str(path) in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path) -> None:
+    """As for every other file."""
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(MeasurementError, match=r"rows\.csv: it is not a text file$"):
+        load([path])
 
 
 @pytest.mark.parametrize(

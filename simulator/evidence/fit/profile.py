@@ -40,7 +40,7 @@ SOURCES = {
 NAMES = {"all_reduce": "collectives"}
 
 
-def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
+def profile_text(original: str, calibration: Calibration, *, gpu_id: str, date: str) -> str:
     """Return a profile's text with its ``[fitted]`` table replaced, but for constants that stay.
 
     Parameters
@@ -49,12 +49,15 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         The profile's text, with its comments.
     calibration
         The fits of the GPU.
+    gpu_id
+        The profile's id, which is the name of its file.
     date
         The date recorded for every constant, next to the rows' sources.
     """
     import tomlkit
 
     document = tomlkit.parse(original)
+    document["id"] = gpu_id
     old, kept = document.pop("fitted", {}), {*calibration.profile.fitted} - {*calibration.values()}
     table = old if kept else tomlkit.table()
     for name in {*table} - kept:

@@ -42,6 +42,8 @@ SAMPLES = {Path("sample"): "", Path("sample-runs"): "synthetic_l4_runs.jsonl"}
 MOST_NAMED = 3
 # Suffixes of files of serving clients' results, which come with their lines.
 _RESULTS = {".json", ".jsonl"}
+# What is wrong with a file, where pandas says it in words of its own.
+_UNREADABLE = {UnicodeDecodeError: "it is not a text file", pd.errors.EmptyDataError: "it is empty"}
 # What a client calls an engine that it does not know: nothing, or its interface.
 UNTOLD = r"\s*$|openai"
 _COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
@@ -171,7 +173,7 @@ def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
             files.append((item, True))
     if not files:
         folders = ", ".join(map(str, paths)) or "no folder"
-        raise MeasurementError(f"no .csv or .parquet in {folders}; name each .json of a client")
+        raise MeasurementError(f"no .csv or .parquet is in {folders}; name each .json of a client")
     return files
 
 
@@ -196,7 +198,8 @@ def _read(path: Path) -> pd.DataFrame:
             "pip install 'bifurcated-attention-simulator[parquet]'"
         ) from None
     except (OSError, ValueError, RecursionError, pd.errors.ParserError) as problem:
-        raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
+        why = _UNREADABLE.get(type(problem)) or str(problem).splitlines()[0]
+        raise MeasurementError(f"cannot read {path}: {why}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
     # Copied, because pandas warns when a column is added to many others. Line 1 is the header.
     frame = frame.reset_index(drop=True).copy()

@@ -164,7 +164,7 @@ def menu(
     entries = _entries((*models,) or (*scenario.models, *presets()), asked)
     runnable = [gpu for gpu in profiles if _runs(entries[0].model, gpu, kept, skipped)]
     if not runnable:
-        raise ScenarioError(f"scenario {scenario.id}: no GPU can run it: {skipped[-1]}")
+        raise ScenarioError(f"no GPU can run what is asked: {skipped[-1]}")
     try:
         check_split(entries[0].model, int(axes.get("tensor_parallel", (1,))[0]))
     except SimulatorError as error:  # the page starts with fewer GPUs
