@@ -448,8 +448,16 @@ def _format_notes(model: ModelShape, gpu_rates: Rates, setup: Setup) -> Iterator
     if gpu.without_flash and isinstance(find_way(setup.kernel), Flash):
         yield f"{gpu.without_flash}: attention is timed as if it did."
     stored.insert(1, ("attention", "caches", setup.kv_dtype))
+    if gpu_rates.choice != "peak":
+        yield from _constants_of_formats(gpu_rates, stored)
+
+
+def _constants_of_formats(
+    gpu_rates: Rates, stored: Sequence[tuple[Kind, str, Dtype]]
+) -> Iterator[str]:
+    """Say which formats have no constants, or only those of other GPUs."""
     other_formats, carried = [], []
-    for kind, what, dtype in stored if gpu_rates.choice != "peak" else ():
+    for kind, what, dtype in stored:
         if not is_low_precision(DTYPE_BYTES[dtype]):
             continue
         of_cache = kind == "attention"
