@@ -176,7 +176,9 @@ def by_gpu(frame: pd.DataFrame, least_rows: int) -> dict[str, dict[str, Spread]]
 def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
     """Return the spread of the worst GPU by kind of kernel, with the common share over all GPUs.
 
-    A GPU whose one kernel guides no other (``carry.NO_GUIDE``) says nothing about others.
+    A GPU whose one kernel guides no other (``carry.NO_GUIDE``) says nothing about others. Where
+    rows are of one GPU, how far the next is off is not known: no less than for the kin, such as
+    16-bit experts for int4 ones.
     """
     found: dict[str, Spread] = {}
     odd = pd.Series(data=False, index=frame.index)
@@ -189,6 +191,10 @@ def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
         if spreads:
             common = _rounded(common_share(part))
             found[str(family)] = either_way(widest(spreads))._replace(common=common)
+    cards = frame.groupby("family")["gpu_id"].nunique()
+    for name in [name for name in found if cards[name] == 1]:
+        kin = max((each for each in found if name.endswith(f"_{each}")), key=len, default=name)
+        found[name] = widest([found[name], found[kin]])._replace(common=found[name].common)
     return found
 
 

@@ -435,7 +435,8 @@ def _format_notes(model: ModelShape, gpu_rates: Rates, setup: Setup) -> Iterator
     """Say which formats and kernels the card, or its rows, lack, and what stands in for them."""
     gpu = gpu_rates.gpu
     # Kinds of what is stored, what to call them, and their number formats.
-    stored: list[tuple[Kind, str, Dtype]] = [("gemm", "products", setup.weights.products)]
+    others = "products outside experts" if model.experts else "products"
+    stored: list[tuple[Kind, str, Dtype]] = [("gemm", others, setup.weights.products)]
     if model.experts is not None:
         stored.append(("experts", "experts", setup.weights.of("experts").dtype))
     for dtype in (*map(itemgetter(2), stored), setup.activation_dtype):
@@ -447,8 +448,16 @@ def _format_notes(model: ModelShape, gpu_rates: Rates, setup: Setup) -> Iterator
     if gpu.without_flash and isinstance(find_way(setup.kernel), Flash):
         yield f"{gpu.without_flash}: attention is timed as if it did."
     stored.insert(1, ("attention", "caches", setup.kv_dtype))
-    parts, origins = [], set()
-    for kind, what, dtype in stored if gpu_rates.choice != "peak" else ():
+    if gpu_rates.choice != "peak":
+        yield from _constants_of_formats(gpu_rates, stored)
+
+
+def _constants_of_formats(
+    gpu_rates: Rates, stored: Sequence[tuple[Kind, str, Dtype]]
+) -> Iterator[str]:
+    """Say which formats have no constants, or only those of other GPUs."""
+    other_formats, carried = [], []
+    for kind, what, dtype in stored:
         if not is_low_precision(DTYPE_BYTES[dtype]):
             continue
         of_cache = kind == "attention"
@@ -456,12 +465,13 @@ def _format_notes(model: ModelShape, gpu_rates: Rates, setup: Setup) -> Iterator
         found = gpu_rates.at(precision).constants[Key("launch_us", kind)]
         timed_as = found.key.precision if found.key else ""
         if timed_as != dtype:
-            parts.append(f"{what} of {dtype} are timed as those of {timed_as or '16 bits'}")
-        origins.add(found.origin)
-    if parts:
-        yield f"No rows are of these formats: {', '.join(parts)}."
-    elif gpu_rates.origin == "fitted" and origins == {"carried"}:
-        yield "Constants of low-precision kernels are carried over from other GPUs."
+            other_formats.append(f"{dtype} {what} are timed as {timed_as or '16-bit'} ones")
+        if found.origin == "carried":
+            carried.append(f"{dtype} {what}")
+    if other_formats:
+        yield f"Without constants of their own, {', '.join(other_formats)}."
+    if carried and gpu_rates.origin == "fitted" and not fitted_alone(gpu_rates):
+        yield f"Constants of {' and '.join(carried)} are carried over from other GPUs."
 
 
 def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> Iterator[str]:

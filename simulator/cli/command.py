@@ -136,7 +136,18 @@ MEANT: Mapping[str, str] = {
     ),
     "--mem-fraction-static": "--engine sglang --gpu-memory-utilization SHARE means it",
     "--speculative-config": "--query-tokens and --accepted-tokens describe speculative decoding",
-    "--cpu-offload-gb": "weights and caches on the host are not modelled",
+    **dict.fromkeys(
+        ("--cpu-offload-gb", "--swap-space"), "weights and caches on the host are not modelled"
+    ),
+    "--block-size": "a cache is not rounded to its pages; leave it out",
+    **dict.fromkeys(
+        ("--num-scheduler-steps", "--scheduling-policy", "--schedule-policy"),
+        "the scheduler is not modelled; leave it out",
+    ),
+    **dict.fromkeys(
+        ("--attention", "--attention-backend"),
+        "'compare' times both kinds of attention, 'estimate' has one; --kernel names the kernel",
+    ),
 }
 
 # Options that name a file to write.
@@ -202,8 +213,9 @@ class Command(_WithExamples, TyperCommand):
         for item, times in Counter(order).items():
             single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
             if single and times > 1:
+                several = "; 'bifurcate plan -g A,B' tries several" if item.name == "gpu" else ""
                 raise typer.BadParameter(
-                    f"{item.opts[0]} takes one value and is given {times} times"
+                    f"{item.opts[0]} takes one value and is given {times} times{several}"
                 )
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -280,6 +280,10 @@ def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path) -> None:
             "gpu,batch,heads,latent_dim,rope_dim,kv_dtype,latency_us",
             "looks like mla_decode, but lacks kv_len",
         ),
+        (
+            "gpu,batch,heads,kv_heads,head_dim,seq_len,latency_us",
+            "looks like decode_attention, but lacks q_heads, kv_len",
+        ),
         ("customer,invoice,date", "like those of none of decode_attention"),
     ],
 )

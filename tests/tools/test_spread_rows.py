@@ -125,6 +125,16 @@ def test_other_gpus_may_be_off_either_way() -> None:
     assert spread.widest([item, wide]) == wide._replace(common=item.common)
 
 
+def test_rows_of_one_card_promise_no_more_than_those_of_their_kin() -> None:
+    """Exact rows of 4-bit experts on one card, beside 16-bit ones that others miss by half."""
+    rows = made_up(400)
+    off = rows.assign(family="experts", measured_s=1.5e-5)
+    several = [off.assign(gpu_id=card) for card in ("h100-sxm", "l40s")]
+    one = rows.assign(family="int4_experts", measured_s=1e-5, gpu_id="a100-sxm-80gb")
+    found = spread.worst_gpu(pd.concat([*several, one]))
+    assert found["int4_experts"].streaming_above >= found["experts"].streaming_above > 0.4
+
+
 def test_coverage_counts_both_sides() -> None:
     """Of five times one is below, two are above."""
     measured = np.array([1.0, 2, 3, 4, 5])

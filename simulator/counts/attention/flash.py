@@ -197,8 +197,7 @@ TRTLLM_CASCADE = EngineFlash(
     name="trtllm-cascade",
     shared=SharedKernel(folds=False, rows=(16,), merges=False),
     limits=("windows", "trees"),
-    caution="TRTLLM_ENABLE_CASCADE_MMHA switches it on, for beam search. On an L20 its calls took "
-    "83 to 93 us whatever the prefix (TensorRT-LLM#14396), longer than this model says.",
+    caution="TRTLLM_ENABLE_CASCADE_MMHA switches it on, for beam search.",
 )
 
 

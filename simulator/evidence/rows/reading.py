@@ -229,8 +229,14 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
         asked = (*KINDS[kind].sizes, *KINDS[kind].words, KINDS[kind].result)
         return [name for name in asked if name not in present]
 
-    # A kind of several columns that lacks only one comes before those that are alike in words.
-    nearly = [k for k in KINDS if len(missing_of(k)) == 1 and len(KINDS[k].sizes) > 1]
+    # A kind of several columns that lacks only one, and knows every word, comes before those that
+    # are alike in words.
+    nearly = [
+        kind
+        for kind, known in KINDS.items()
+        if len(missing_of(kind)) == 1 and len(known.sizes) > 1
+        if taken[kind] >= given & common.keys()
+    ]
     kind = max(nearly or KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
         known = ", ".join(KINDS)
