@@ -23,6 +23,7 @@ from simulator.evidence.measure.cells import (
     Cell,
     ElementwiseCell,
     GemmCell,
+    KernelCell,
     Kind,
     L2State,
     MemoryCell,
@@ -142,16 +143,18 @@ def scenario_grid(
     """
     cells: dict[str, Cell] = {}
     skipped: dict[str, None] = {}
-    middle = _middle(scenario)
+    # The values of each axis that are measured first: both ends and the middle.
+    middle = {
+        axis: (values[0], values[len(values) // 2], values[-1])
+        for axis, values in scenario.axes.items()
+    }
     for point in scenario.cells():
         settings: dict[str, Any] = {
             key: value for key, value in point.items() if key not in ("model", "gpu", "kv_heads")
         }
-        kv_heads = point.get("kv_heads")
+        kv_heads: Any = point.get("kv_heads")
         try:
-            model = load_model(
-                str(point["model"]), kv_heads=kv_heads if isinstance(kv_heads, int) else None
-            )
+            model = load_model(str(point["model"]), kv_heads=kv_heads)
             setup, work = ask(model, **settings)
             find_way(setup.kernel)
         except SimulatorError as error:
@@ -202,15 +205,13 @@ def select(
         for cell in _with_other_libraries(plan, kernels)
         if cell.kind in kinds
         and cell.mode in modes
-        and (
-            not kernels or not isinstance(cell, AttentionCell | StepCell) or cell.kernel in kernels
-        )
+        and (not kernels or not isinstance(cell, KernelCell) or cell.kernel in kernels)
     ]
     skipped = dict.fromkeys(plan.skipped)
     if query_tokens:
         several: list[Cell] = []
         for cell, tokens in product(kept, query_tokens):
-            if not isinstance(cell, AttentionCell | StepCell):
+            if not isinstance(cell, KernelCell):
                 several.append(cell)
             elif reason := _unsupported_tokens(cell.implementation, tokens, cell.decoded_tokens):
                 skipped[reason] = None
@@ -231,12 +232,9 @@ def _with_other_libraries(plan: Selection, kernels: Sequence[str]) -> tuple[Cell
         for cell in plan.cells
         if wanted and isinstance(cell, AttentionCell) and cell.kernel == _LIKE_OTHER_LIBRARIES
     ]
-    for cell in points:
-        if cell.dtype not in LIBRARY_DTYPES:
-            raise MeasurementError(
-                f"{wanted[0]} takes {' or '.join(LIBRARY_DTYPES)}, not {cell.dtype}: "
-                "--dtype chooses"
-            )
+    for dtype in {cell.dtype for cell in points} - {*LIBRARY_DTYPES}:
+        known = " or ".join(LIBRARY_DTYPES)
+        raise MeasurementError(f"{wanted[0]} takes {known}, not {dtype}: --dtype chooses")
     others = (replace(cell, kernel=kernel) for cell in points for kernel in wanted)
     return (*plan.cells, *others)
 
@@ -334,13 +332,10 @@ def _scenario_cells(
     cells += _layer_cells(model, (tokens,), max(stage, _GEMM_STAGE), **how)
     flex = _unsupported_tokens(KERNELS[_FLEX], work.query_tokens, work.decoded_tokens)
     reasons = [flex] if flex and first else []
+    reason = unsupported_step(model)
     if ranks > 1:
-        reason = (
-            f"{model.name} at tensor_parallel = {ranks} needs more than one GPU; "
-            "its kernels run with one rank's heads"
-        )
-    else:
-        reason = unsupported_step(model)
+        many = f"{model.name} at tensor_parallel = {ranks} needs more than one GPU"
+        reason = f"{many}; its kernels run with one rank's heads"
     if reason:
         return cells, [*reasons, f"whole steps: {reason}"]
     return [*cells, *_step_cells(model, work, how["dtype"], stage)], reasons
@@ -361,15 +356,6 @@ def _unsupported_kernels(model: ModelShape, work: Workload, ranks: int) -> str |
     if model.heads % ranks:
         return f"tensor_parallel = {ranks} does not divide {model.name}'s heads"
     return None
-
-
-def _middle(scenario: Scenario) -> dict[str, tuple[Any, ...]]:
-    """Return the values of each axis that are measured first: both ends and the middle."""
-    chosen = {}
-    for axis, values in scenario.axes.items():
-        picks = {0, len(values) // 2, len(values) - 1}
-        chosen[axis] = tuple(values[index] for index in sorted(picks))
-    return chosen
 
 
 def _ordered(cells: Iterable[Cell]) -> tuple[Cell, ...]:

@@ -4,7 +4,6 @@ import statistics
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,7 +126,9 @@ def filled(kind: RowKind, cell: Cell, card: Machine, known: Mapping[str, Any]) -
 
 def _attribute(cell: Cell, path: str) -> Any:
     """Return what a path of attributes leads to, nothing where the cell has none."""
-    found = reduce(lambda each, name: getattr(each, name, ""), path.split("."), cell)
+    found: Any = cell
+    for name in path.split("."):
+        found = getattr(found, name, "")
     return int(found) if isinstance(found, bool) else found
 
 

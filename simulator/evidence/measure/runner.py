@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from simulator.errors import MeasurementError, SimulatorError
-from simulator.evidence.measure.cells import AttentionCell, Cell, Selection, StepCell
+from simulator.evidence.measure.cells import Cell, KernelCell, Selection, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.predict import Prediction, Repeats, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
@@ -317,7 +317,7 @@ def inputs_bytes(planned: Sequence[Planned]) -> float:
     weights = 0.0
     for cell, prediction in planned:
         layout, own = "one", 0.0
-        if isinstance(cell, AttentionCell | StepCell):
+        if isinstance(cell, KernelCell):
             layout = cell.implementation.layout
         if isinstance(cell, StepCell):
             own = cell.weights_bytes

@@ -320,8 +320,8 @@ def _cache_write(shape: AttentionShape) -> Operation:
     """Return the write of the new token's keys and values, which the rows include."""
     values = shape.sequences * shape.cache_width
     read, written = values * shape.activation_bytes, values * shape.kv_bytes
-    copied = streamed("kv_write", read, written, kind="copy")
-    return replace(copied, low_precision_cache=is_low_precision(shape.kv_bytes))
+    low = is_low_precision(shape.kv_bytes)
+    return streamed("kv_write", read, written, kind="copy", low_precision_cache=low)
 
 
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -399,11 +399,11 @@ def _casts(new_values: Numeric, query_values: Numeric) -> list[Operation]:
     if np.any(query_values):
         casts = [("query_cast", query_values, 1), ("kv_write", new_values, 3)]
     read, written = DTYPE_BYTES["bf16"], DTYPE_BYTES["fp8"]
-    kernels = [
-        streamed(name, values * read, values * written, launches=launches, kind="quantise")
+    how: dict[str, Any] = {"kind": "quantise", "dtype": "fp8"}
+    return [
+        streamed(name, values * read, values * written, launches=launches, **how)
         for name, values, launches in casts
     ]
-    return [replace(kernel, dtype="fp8") for kernel in kernels]
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
