@@ -22,13 +22,12 @@ from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summa
 from simulator.evidence.fit.profile import NAMES
 from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.calls import attention_kernel, is_fallback
-from simulator.evidence.predict.summaries import summarise, timed
-from simulator.evidence.predict.validate import validate
+from simulator.evidence.predict.validate import summarise, timed, validate
 from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import shipped_spreads
-from tools import DOCS, PAGES, ROOT, carry, residuals, spread, spread_check, table
+from tools import DOCS, PAGES, ROOT, carry, residuals, spread, table
 
 COLD = 1.5  # times the L2 cache
 SMALL_M = 256
@@ -223,11 +222,11 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
             *(f"{100 * share:.0f} %" for share in (item.inside, item.below, item.above)),
         )
         for title, part in (
-            ("shapes held out: ", spread_check.fitted(found)),
-            ("GPU left out: ", spread_check.left_out(found)),
-            ("sum of ", spread_check.products(found)),
-            ("whole steps: ", spread_check.batches(measurements)),
-            ("whole steps: ", spread_check.cells(measurements)),
+            ("shapes held out: ", spread.check_fitted(found)),
+            ("GPU left out: ", spread.check_left_out(found)),
+            ("sum of ", spread.check_products(found)),
+            ("whole steps: ", spread.check_batches(measurements)),
+            ("whole steps: ", spread.check_cells(measurements)),
         )
         for item in part
     ]

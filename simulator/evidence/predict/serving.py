@@ -39,7 +39,7 @@ from simulator.evidence.predict.groups import (
     profile,
 )
 from simulator.evidence.predict.steps import check_ranks
-from simulator.evidence.rows.refusals import CLOCK_HEADROOM, IMPOSSIBLE_SHARE, LEAST_IMPOSSIBLE
+from simulator.evidence.rows.refusals import CLOCK_HEADROOM, of_bad_series
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -112,11 +112,7 @@ def _contradictory(rows: pd.DataFrame, groups: "list[ServingGroup]") -> pd.Index
         locked = replace(group, queued_s=queued_s, _known={})
         bound[group.index] = locked.predict(profile(group.gpu_id), "peak")
     fast = rows["time_s"] < bound / CLOCK_HEADROOM
-    series = fast.astype(float).groupby([rows[name] for name in _SERIES])
-    many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
-        series.transform("mean") >= IMPOSSIBLE_SHARE
-    )
-    return rows.index[fast | many]
+    return rows.index[fast | of_bad_series(fast, [rows[name] for name in _SERIES])]
 
 
 def weights_asked(shape: ModelShape, dtype: str) -> str:

@@ -86,14 +86,17 @@ def distrusted(frame: pd.DataFrame, kind: RowKind, refused: "pd.Series[bool]") -
         Which rows are impossible.
     """
     shared = ("gpu", "framework", "kernel", *KINDS[kind].series)
-    names = [frame[name].astype(str) for name in shared if name in frame]
-    series = refused.astype(float).groupby(names)
-    many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
-        series.transform("mean") >= IMPOSSIBLE_SHARE
-    )
+    many = of_bad_series(refused, [frame[name].astype(str) for name in shared if name in frame])
     if "series_plausible" in frame:
         many |= pd.to_numeric(frame["series_plausible"], errors="coerce") == 0
     return many & ~refused
+
+
+def of_bad_series(bad: "pd.Series[bool]", names: "list[pd.Series[Any]]") -> "pd.Series[bool]":
+    """Return which rows belong to a series, of equal names, with many bad rows."""
+    series = bad.astype(float).groupby(names)
+    several = series.transform("sum") >= LEAST_IMPOSSIBLE
+    return several & (series.transform("mean") >= IMPOSSIBLE_SHARE)
 
 
 def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
