@@ -13,8 +13,7 @@ from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation, streamed
 from simulator.counts.transformer import decode_operations
-from simulator.evidence.kernels import ALL_KERNELS, Implementation
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, PAGE_TOKENS, workspace_bytes
+from simulator.evidence.kernels import ALL_KERNELS, PAGE_TOKENS, Implementation, workspace_bytes
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -142,7 +141,7 @@ class AttentionCell(_KernelCell):
         flash on the context, flash on decoded tokens, and one kernel that merges.
         """
         shape = shape_of(self, resident_blocks)
-        if self.kernel in OTHER_LIBRARIES:
+        if self.implementation.library:
             return WAYS["flash"].bifurcated(shape)
         return PLAIN_KERNELS[self.kernel].operations(shape)
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from simulator.errors import SimulatorError, TraceError, unknown
-from simulator.evidence.kernels import KERNELS, Layout
+from simulator.evidence.kernels import KERNELS, OTHER_LIBRARIES, Layout
 from simulator.evidence.kernels.layout import attention_inputs
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.tracing.recorder import Trace, TracedOperation, Work, grouped, total, trace
 from simulator.evidence.tracing.timing import operations_of
 from simulator.inputs.setup import Execution, Setup
