@@ -14,7 +14,7 @@ from simulator.cli import options as opt
 from simulator.cli.help import HELP
 from simulator.cli.output import Output, bar, output_of, say
 from simulator.errors import MeasurementError, ProfileError
-from simulator.evidence.kernels import OTHER_LIBRARIES, need_installed
+from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
 from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
 from simulator.inputs.dtypes import Dtype
 

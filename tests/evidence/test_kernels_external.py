@@ -23,10 +23,11 @@ from library_stand_ins import (
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels import EXTERNAL_KERNELS, find_kernel, flashinfer_workspace_bytes
+from simulator.evidence.kernels import EXTERNAL_KERNELS, find_kernel
 from simulator.evidence.kernels.external import plan_flashinfer_cascade as plan_flashinfer
 from simulator.evidence.kernels.external import plan_vllm_cascade as plan_vllm
 from simulator.evidence.kernels.inputs import Inputs
+from simulator.evidence.kernels.other_libraries import flashinfer_workspace_bytes
 
 Draw = Callable[..., Inputs]
 Reference = Callable[..., Tensor]

@@ -23,9 +23,13 @@ import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels import OTHER_LIBRARIES, PAGE_TOKENS, flashinfer_workspace_bytes
 from simulator.evidence.kernels.inputs import AttentionCall, Inputs, call_of
 from simulator.evidence.kernels.layout import page_pool, pages_of
+from simulator.evidence.kernels.other_libraries import (
+    OTHER_LIBRARIES,
+    PAGE_TOKENS,
+    flashinfer_workspace_bytes,
+)
 
 
 def as_pages(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,13 +21,16 @@ another layout, it still answers, but pays for a copy.
 
 from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from simulator.evidence.kernels import PAGE_TOKENS, Layout
 from simulator.evidence.kernels.inputs import Inputs
+from simulator.evidence.kernels.other_libraries import PAGE_TOKENS
+
+if TYPE_CHECKING:
+    from simulator.evidence.kernels import Layout
 
 # A function that makes a random tensor of a shape.
 Normal = Callable[[tuple[int, ...], torch.dtype], Tensor]
@@ -38,7 +41,7 @@ Sizes = tuple[int, int, int, int]
 
 
 def attention_inputs(
-    cell: Any, layout: Layout, dtype: torch.dtype, normal: Normal, *, query: bool = True
+    cell: Any, layout: "Layout", dtype: torch.dtype, normal: Normal, *, query: bool = True
 ) -> Inputs:
     """Allocate one layer's query and caches in a layout.
 
@@ -74,7 +77,7 @@ def attention_inputs(
     return asked, keys, values, own_keys, own_values
 
 
-def buffer_shape(layout: Layout, sizes: Sizes, kv_heads: int, head_dim: int) -> tuple[int, ...]:
+def buffer_shape(layout: "Layout", sizes: Sizes, kv_heads: int, head_dim: int) -> tuple[int, ...]:
     """Return the shape of the one buffer that holds all keys, or all values.
 
     Parameters
@@ -95,7 +98,7 @@ def buffer_shape(layout: Layout, sizes: Sizes, kv_heads: int, head_dim: int) -> 
     return pages, PAGE_TOKENS, kv_heads, head_dim
 
 
-def parts(buffer: Tensor, layout: Layout, sizes: Sizes) -> tuple[Tensor, Tensor]:
+def parts(buffer: Tensor, layout: "Layout", sizes: Sizes) -> tuple[Tensor, Tensor]:
     """Return views of a buffer's context and decoded tokens, in the shapes kernels take.
 
     Parameters

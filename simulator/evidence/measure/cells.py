@@ -13,7 +13,8 @@ from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
 from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation, streamed
 from simulator.counts.transformer import decode_operations
-from simulator.evidence.kernels import ALL_KERNELS, PAGE_TOKENS, Implementation, workspace_bytes
+from simulator.evidence.kernels import ALL_KERNELS, Implementation
+from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, workspace_bytes
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup

@@ -12,13 +12,8 @@ from typing import Any
 
 from simulator.counts.attention.registry import find_way
 from simulator.errors import MeasurementError, SimulatorError, unknown
-from simulator.evidence.kernels import (
-    ALL_KERNELS,
-    EXTERNAL_KERNELS,
-    KERNELS,
-    LIBRARY_DTYPES,
-    Implementation,
-)
+from simulator.evidence.kernels import ALL_KERNELS, EXTERNAL_KERNELS, KERNELS, Implementation
+from simulator.evidence.kernels.other_libraries import LIBRARY_DTYPES
 from simulator.evidence.measure.cells import (
     ELEMENTWISE_OPS,
     KINDS,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from simulator.errors import SimulatorError, TraceError, unknown
-from simulator.evidence.kernels import KERNELS, OTHER_LIBRARIES, Layout
+from simulator.evidence.kernels import EXTERNAL_KERNELS, KERNELS, Layout
 from simulator.evidence.kernels.layout import attention_inputs
 from simulator.evidence.tracing.recorder import Trace, TracedOperation, Work, grouped, total, trace
 from simulator.evidence.tracing.timing import operations_of
@@ -236,7 +236,7 @@ def find_function(target: str) -> Callable[..., Any]:
         If there is no such module, file, function or kernel, or the code fails when it is loaded.
     """
     if ":" not in target:
-        if target in OTHER_LIBRARIES:
+        if target in EXTERNAL_KERNELS:
             raise TraceError(
                 f"{target} runs another library's code, of which a trace sees nothing; "
                 f"'bifurcate measure --kernel {target}' times it"
