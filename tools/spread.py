@@ -16,6 +16,7 @@ made from:
   plain PyTorch.
 """
 
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -36,6 +37,7 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import VENDOR, Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
+from tools import PAGES
 from tools.carry import NO_GUIDE, entry_lines
 from tools.residuals import FAMILIES, Residuals, predicted_rows
 
@@ -65,20 +67,8 @@ FIT_LICENCE, LONGEST_INPUT = "Apache-2.0", 8
 PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
-ABOUT = (
-    f"How far measured times lie from predicted ones, as shares of these: {COVERAGE:.0%} of them "
-    "are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date} "
-    "from {rows:,} rows; what the columns mean: simulator/timing/interval.py."
-)
-# What the tables of the file are.
-TABLES = {
-    "fitted": "Shapes that the fit of their GPU had not seen, over all GPUs.",
-    "carried": "The worst of GPUs left out in turn, predicted from the constants of the others.",
-    "peak": "What published peaks leave out: a share, and time of each launch [us].",
-    "gpu": "Shapes that the fit had not seen, of GPUs with rows enough of their own.",
-    "code": "On top: bifurcated calls from standard's constants; the paper's plain PyTorch steps; "
-    "engines under load (rows of serving runs under Apache-2.0).",
-}
+# What the file says of itself and of its tables.
+WORDS = tomllib.loads((PAGES / "spread.toml").read_text(encoding="utf-8"))
 
 
 def spread(frame: pd.DataFrame) -> Spread:
@@ -342,8 +332,8 @@ def text(tables: Mapping[str, Any], measurements: Measurements, date: str) -> st
     told = {name: _told(found) for name, found in tables.items()}
     return entry_lines(
         {
-            "about": ABOUT.format(date=date, rows=sum(map(len, used))),
-            "tables": TABLES,
+            "about": WORDS["about"].format(coverage=COVERAGE, date=date, rows=sum(map(len, used))),
+            "tables": WORDS["tables"],
             "coverage": COVERAGE,
             "date": date,
             "source": f"residuals of rows of {', '.join(sources)}",

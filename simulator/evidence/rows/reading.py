@@ -280,11 +280,10 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
         if name in columns.optional:
             frame[name] = _numbers(frame[name])
     _fill_dtypes(frame, kind)
-    time = _numbers(frame[columns.result])
-    frame[columns.result] = time
+    frame[columns.result] = _numbers(frame[columns.result])
     if kind == "elementwise":
         frame = added_differences(frame, columns.result)
-        time = frame[columns.result]
+    time = frame[columns.result]
     frame["time_s"] = (
         time.where(time.between(0, float("inf"), inclusive="neither")) * columns.unit_s
     )
