@@ -9,15 +9,7 @@ from typing import Any
 import pandas as pd
 
 from simulator.errors import SimulatorError
-from simulator.evidence.rows.kinds import (
-    DTYPE_COLUMNS,
-    KINDS,
-    NUMBERS,
-    SWITCHES,
-    WINDOW,
-    KindOfRow,
-    RowKind,
-)
+from simulator.evidence.rows.kinds import KINDS, VALUES, WINDOW, KindOfRow, RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import HardwareProfile, load_hardware
@@ -122,14 +114,14 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
     given = {*columns.sizes, *columns.optional}
-    for name in filter(given.__contains__, NUMBERS):
-        (least, what), most = NUMBERS[name], inf if name == WINDOW else LARGEST_SIZE
+    for name in filter(given.__contains__, VALUES["numbers"]):
+        (least, what), most = VALUES["numbers"][name], inf if name == WINDOW else LARGEST_SIZE
         yield ~frame[name].between(least, most), f"{name} is not {what}"
-    for name in filter(given.__contains__, SWITCHES):
+    for name in filter(given.__contains__, VALUES["switches"]):
         yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
-    for name in DTYPE_COLUMNS:
+    for name in VALUES["formats"]:
         if name in frame:
             known = WEIGHT_NAMES if name == "weights_dtype" else DTYPES
             yield ~frame[name].isin(known), f"{name} is not one of {', '.join(known)}"
