@@ -24,7 +24,7 @@ def _described(name: str) -> Any:
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
-# What columns hold: numbers, switches, visits, formats, and names of schemes and kernels.
+# What columns hold: numbers, switches, visits, formats, and names of schemes and of kernels.
 VALUES = _described("values.toml")
 
 # DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
