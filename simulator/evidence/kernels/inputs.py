@@ -116,19 +116,15 @@ def call_of(
     if context_keys.shape[2] + decoded_keys.shape[3] == 0:
         raise KernelError("there is nothing to attend to: no context and no decoded tokens")
     rows = with_tokens(query)
-    prompts, samples, query_tokens, heads, head_dim = rows.shape
+    sizes = ("prompts", "samples", "query_tokens", "heads", "head_dim")
     return AttentionCall(
         query=rows,
         context=(context_keys, context_values),
         decoded=(decoded_keys, decoded_values),
         scale=scale_of(query, scale),
-        prompts=prompts,
-        samples=samples,
-        query_tokens=query_tokens,
-        heads=heads,
-        head_dim=head_dim,
+        **dict(zip(sizes, rows.shape, strict=True)),
         kv_heads=kv_heads,
-        group=heads // kv_heads,
+        group=query.shape[-2] // kv_heads,
         context_tokens=context_keys.shape[2],
         decoded_tokens=decoded_keys.shape[3],
     )
