@@ -39,6 +39,7 @@ from simulator.evidence.predict.groups import (
     profile,
 )
 from simulator.evidence.predict.steps import check_ranks
+from simulator.evidence.rows.kinds import VALUES
 from simulator.evidence.rows.refusals import CLOCK_HEADROOM, of_bad_series
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.hardware import HardwareProfile
@@ -57,13 +58,6 @@ _ALIKE = [
     *("gpu_id", "framework", "model", "weights_dtype", "kv_dtype"),
     *("tensor_parallel", "expert_parallel"),
 ]
-# Columns of what is not predicted, with the largest value that is, and what it says.
-_OTHERWISE = {
-    "speculative": (0, "speculative decoding"),
-    "disaggregated": (0, "prefill and decode on separate GPUs"),
-    "nodes": (1, "several nodes"),
-    "attention_dp": (1, "data-parallel attention"),
-}
 _BITS = 8
 # Engines that decode nothing while prompts wait, unless told to (SGLang: --enable-mixed-chunk).
 _PREFILL_FIRST = ("sglang",)
@@ -86,7 +80,7 @@ def prepare(rows: pd.DataFrame) -> Prepared:
     told = rows["expert_parallel"] if "expert_parallel" in rows else pd.Series(1, rows.index)
     parts = pd.to_numeric(told, errors="coerce").fillna(1).clip(lower=1)  # 0: not told
     rows = rows.assign(expert_parallel=parts.astype(int))
-    for name, (most, what) in _OTHERWISE.items():
+    for name, (most, what) in VALUES["served_otherwise"].items():
         if name in rows:
             beyond = pd.to_numeric(rows[name], errors="coerce") > most
             skipped.update(dict.fromkeys(rows.index[beyond], f"{what} is not predicted"))
