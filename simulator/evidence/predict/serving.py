@@ -78,7 +78,7 @@ def prepare(rows: pd.DataFrame) -> groups.Prepared:
     found: list[ServingGroup] = []
     for _, part in rows.drop(index=list(skipped)).groupby(_ALIKE, sort=True):
         try:
-            groups.append(_group(part))
+            found.append(_group(part))
         except SimulatorError as problem:
             skipped.update(dict.fromkeys(part.index, str(problem)))
     if len(doubtful := _contradictory(rows, found)):
