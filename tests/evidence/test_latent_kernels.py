@@ -11,10 +11,10 @@ import latent_kernels  # noqa: E402
 from builders import as_traced, latent_shape  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from latent_accounts import PLAIN_LATENT  # noqa: E402
 from latent_kernels import expand  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.attention.latent import PLAIN_LATENT  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
 
 # prompts, samples, heads, context tokens, own tokens
