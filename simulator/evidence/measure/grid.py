@@ -46,7 +46,8 @@ from simulator.inputs.workload import Workload
 _GRID = tomllib.loads(Path(__file__).with_name("grid.toml").read_text(encoding="utf-8"))
 _CONTEXT_STAGE, _SAMPLES_LATER = dict(_GRID["context_stages"]), dict(_GRID["samples_later"])
 _GEMM_STAGE, _FLEX_STAGE = 2, 4
-# Flash over one stored context (expanded keys) against copies: minutes, before everything else.
+# Flash over one stored context (expanded keys) against copies: minutes, before everything else. By
+# kernel, KV heads, context and samples.
 _STORED_STAGE, _STORED = -1, set(product(*_GRID["stored"].values()))
 _FLEX = "bifurcated_flex"
 # Kernels of other libraries run wherever this one does.
