@@ -5,6 +5,7 @@ The page maps where vLLM's cascade rule and our own times choose differently. Ev
 computed.
 """
 
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,18 +190,9 @@ def panel_table(panel: Panel) -> str:
     return "\n".join([f"\n### {panel.title}\n", *table(columns, rows)])
 
 
-# One colour per agreed kind of attention, one scale per kind of mistake; the figures in the cells
-# say the same without colour.
-AGREE = {False: "#ececec", True: "#d6e8f5"}
-STEPS = (0.05, 0.2, 1.0)
-SHOULD_SHARE = ("#fde3b8", "#f9b95c", "#e8762b", "#b8390e")
-SHOULD_NOT = ("#e6d2ea", "#cc9fd6", "#a860b8", "#7a2f8f")
-LEGEND = (
-    (AGREE[False], "standard: agreed, or too close"),
-    (SHOULD_SHARE[1], "the rule says standard; bifurcated is faster, and so much longer is the step (darker: more)"),
-    (AGREE[True], "bifurcated: agreed, or too close"),
-    (SHOULD_NOT[1], "the rule says bifurcated; standard is faster. ~: too close to call. White: does not fit"),
-)  # fmt: skip
+# The colours of the picture, and its legend.
+LOOK = tomllib.loads((PAGES / "cascade_rule.toml").read_text(encoding="utf-8"))
+STEPS = LOOK["steps"]
 WIDTH, HEIGHT, LEFT, TOP = 44, 20, 54, 58
 PANEL_WIDTH = LEFT + WIDTH * len(SAMPLES) + 18
 PANEL_HEIGHT = TOP + HEIGHT * len(CONTEXTS) + 14
@@ -220,7 +212,7 @@ def picture(every: list[Panel]) -> str:
         x, y = number % columns * PANEL_WIDTH, number // columns * PANEL_HEIGHT
         parts.append(f'<g transform="translate({x} {y})">{"".join(_panel(panel))}</g>')
     legend = []
-    for number, (colour, text) in enumerate(LEGEND):
+    for number, (colour, text) in enumerate(LOOK["legend"]):
         x, y = LEFT + number % 2 * 230, height - 40 + number // 2 * 22
         legend.append(
             f'<rect x="{x}" y="{y}" width="26" height="15" fill="{colour}"/>'
@@ -247,10 +239,10 @@ def _panel(panel: Panel) -> Iterator[str]:
 def _cell(panel: Panel, i: int, j: int, x: float, y: float) -> Iterator[str]:
     """Yield one cell: its colour, and how much is lost."""
     shares, loss = bool(panel.shares[i, j]), float(panel.loss[i, j])
-    fill, ink = AGREE[shares], "#222"
+    fill, ink = LOOK["agree"][shares], "#222"
     if panel.differs[i, j]:
         level = sum(loss >= step for step in STEPS)
-        fill = (SHOULD_NOT if shares else SHOULD_SHARE)[level]
+        fill = LOOK["differ"][shares][level]
         ink = "#fff" if level == len(STEPS) else ink
     yield f'<rect x="{x}" y="{y}" width="{WIDTH - 1}" height="{HEIGHT - 1}" fill="{fill}"/>'
     if panel.differs[i, j]:

@@ -273,7 +273,6 @@ def _validate(
     engine: str | None,
     keep_suspect: bool,
 ) -> None:
-    from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load
     from simulator.views.text import plural
@@ -305,7 +304,7 @@ def _validate(
     if not len(result.rows):
         of = f" of {wanted}" if wanted else ""
         raise MeasurementError(f"no row{of} could be predicted")
-    form.write(summaries.summarise(result, measurements), validation_view, dict, lambda _: [])
+    form.write(checking.summarise(result, measurements), validation_view, dict, lambda _: [])
 
 
 def _check_suffix(path: Path) -> None:
@@ -318,7 +317,7 @@ def _check_suffix(path: Path) -> None:
 
 def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:
     """Write rows or report, as the file's suffix says."""
-    from simulator.evidence.predict.summaries import summarise, whole_numbers
+    from simulator.evidence.predict.validate import summarise, whole_numbers
     from simulator.resources import atomic_path
 
     rows = whole_numbers(result.every_row(measurements))
@@ -337,7 +336,7 @@ def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> N
     """Write the figure, with the source of its constants."""
     import pandas as pd
 
-    from simulator.evidence.predict.summaries import timed
+    from simulator.evidence.predict.validate import timed
     from simulator.inputs.hardware import load_hardware
     from simulator.views.plots.accuracy import predicted_measured
 

@@ -19,12 +19,8 @@ ENTRANCES = {
     "simulator.__main__",
     *(f"simulator.cli.{module}" for module, _ in COMMANDS.values()),
 }
-# A page to be read, and PyTorch code for users to call or trace, which nothing else needs.
-APART = {
-    "simulator.one_page",
-    "simulator.evidence.kernels.latent",
-    "simulator.evidence.kernels.recurrent",
-}
+# A page to be read, which nothing else needs.
+APART = {"simulator.one_page"}
 
 
 @cache

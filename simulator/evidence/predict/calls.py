@@ -24,6 +24,7 @@ from simulator.evidence.predict.groups import (
 from simulator.evidence.rows.kinds import (
     DIFFERENCE,
     DYNAMIC,
+    VALUES,
     WINDOW,
     RowKind,
     attended_pairs,
@@ -36,31 +37,12 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import ATTENTION_KERNELS, Key, Variant, variants_of
 from simulator.timing.limits import resident_blocks, runs_trtllmgen
 
-# Columns besides the GPU, the kernel and the format that rows of a group have in common, if they
-# have them.
-_SHARED = (
-    *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
-    *("scope", "form", "phase", "gemm_dtype", "causal"),
-    *("family", "op", "product_dtype", "routing"),
-    *("kind", "model", "score_mode"),
-)
 # The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
 # evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were one more, for the
 # other operands.
 OTHER_OPERANDS = 1
 _SERIES = ("gpu_id", "framework", "kernel", "dtype")
-# The kinds of elementwise kernels by the names in rows; others are plain ones.
-OPS: dict[str, Kind] = {
-    "embedding": "gather",
-    "rmsnorm": "norm",
-    "layernorm": "norm",
-    "silu_mul": "activation",
-    "rope": "rotary",
-    "quant_fp8": "quantise",
-    "static_quantize": "quantise",
-    DYNAMIC: "quantise",
-}
 # SGLang's static quantisation is four plain operations of PyTorch: to fp32, times the scale, clamp,
 # to fp8. They move 27 bytes a value where one kernel moves 3.
 PLAIN_QUANTISE_LAUNCHES, PLAIN_QUANTISE_BYTES = 4, 27 / 3
@@ -94,7 +76,9 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     rows = rows.drop(index=list(skipped))
     if kind == "sparse_attention":
         rows = sparse.as_read(rows)
-    keys = [rows[name].astype(str) for name in (*_SERIES, "timing", *_SHARED) if name in rows]
+    keys = [
+        rows[name].astype(str) for name in (*_SERIES, "timing", *VALUES["shared"]) if name in rows
+    ]
     for (gpu_id, *_), part in rows.groupby(keys, sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if why := _unknown(first, gpu, kind):
@@ -320,8 +304,8 @@ def _cache_write(shape: AttentionShape) -> Operation:
     """Return the write of the new token's keys and values, which the rows include."""
     values = shape.sequences * shape.cache_width
     read, written = values * shape.activation_bytes, values * shape.kv_bytes
-    copied = streamed("kv_write", read, written, kind="copy")
-    return replace(copied, low_precision_cache=is_low_precision(shape.kv_bytes))
+    low = is_low_precision(shape.kv_bytes)
+    return streamed("kv_write", read, written, kind="copy", low_precision_cache=low)
 
 
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -399,11 +383,11 @@ def _casts(new_values: Numeric, query_values: Numeric) -> list[Operation]:
     if np.any(query_values):
         casts = [("query_cast", query_values, 1), ("kv_write", new_values, 3)]
     read, written = DTYPE_BYTES["bf16"], DTYPE_BYTES["fp8"]
-    kernels = [
-        streamed(name, values * read, values * written, launches=launches, kind="quantise")
+    how: dict[str, Any] = {"kind": "quantise", "dtype": "fp8"}
+    return [
+        streamed(name, values * read, values * written, launches=launches, **how)
         for name, values, launches in casts
     ]
-    return [replace(kernel, dtype="fp8") for kernel in kernels]
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -452,7 +436,7 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
     """Return the kernels of one elementwise call."""
     moved, first = numbers(rows, "bytes"), rows.iloc[0]
     op, library = str(first["op"]), library_of(str(first["framework"]))
-    kind: Kind = OPS.get(op, "elementwise")
+    kind: Kind = VALUES["elementwise_kinds"].get(op, "elementwise")
     if kind != "quantise":
         launches = SCALES_LAUNCHES if op == SCALES else 1
         return [streamed(op, moved, 0.0, launches=launches, kind=kind)]

@@ -17,17 +17,7 @@ import pandas as pd
 
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.rows import benchmarks
-from simulator.evidence.rows.kinds import (
-    DTYPE_COLUMNS,
-    KINDS,
-    NUMBERS,
-    SCHEMES,
-    SWITCHES,
-    VISITS,
-    RowKind,
-    added_differences,
-    recognise,
-)
+from simulator.evidence.rows.kinds import KINDS, VALUES, RowKind, added_differences, recognise
 from simulator.evidence.rows.refusals import distrusted, impossible, unusable
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.files import or_near
@@ -285,15 +275,14 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = _numbers(frame[name])
-    for name in (*NUMBERS, *SWITCHES, *VISITS):
+    for name in (*VALUES["numbers"], *VALUES["switches"], *VALUES["visits"]):
         if name in columns.optional:
             frame[name] = _numbers(frame[name])
     _fill_dtypes(frame, kind)
-    time = _numbers(frame[columns.result])
-    frame[columns.result] = time
+    frame[columns.result] = _numbers(frame[columns.result])
     if kind == "elementwise":
         frame = added_differences(frame, columns.result)
-        time = frame[columns.result]
+    time = frame[columns.result]
     frame["time_s"] = (
         time.where(time.between(0, float("inf"), inclusive="neither")) * columns.unit_s
     )
@@ -314,12 +303,12 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
     if kind == "moe":
-        known = [SCHEMES.get(name, (name, name)) for name in frame["dtype"]]
+        known = [VALUES["schemes"].get(name, (name, name)) for name in frame["dtype"]]
         frame["dtype"] = [stored for stored, _ in known]
         frame["product_dtype"] = [multiplied for _, multiplied in known]
     if ("mla" in kind or kind.endswith("attention")) and "kv_dtype" not in frame:
         frame["kv_dtype"] = frame["dtype"]
-    for name in DTYPE_COLUMNS:
+    for name in VALUES["formats"]:
         if name in frame:
             text = frame[name].astype(object).where(frame[name].notna(), "bf16").astype(str)
             frame[name] = text.str.strip().str.lower().replace(dict(DTYPE_ALIASES))
