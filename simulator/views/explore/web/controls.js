@@ -16,10 +16,7 @@ function positions([low, high]) {
 
 function nearestPosition(values, value) {
   const distance = (other) => Math.abs(Math.log((other + 0.5) / (value + 0.5)));
-  return values.reduce(
-    (best, other, at) => (distance(other) < distance(values[best]) ? at : best),
-    0,
-  );
+  return closest(values, distance);
 }
 
 function buildControls() {
@@ -65,13 +62,13 @@ function buildControls() {
     controls[size.field] = { slider, box, problem, values };
     return controlOf(labelOf(size), box, slider, problem);
   });
-  const form = document.getElementById("controls");
+  const form = byId("controls");
   form.addEventListener("submit", (event) => event.preventDefault());
   form.append(
     element("div", { class: "sizes" }, ...sizes),
     element("div", { class: "menus" }, ...menus, ...limits),
   );
-  if (window.innerWidth <= NARROW_PX) document.getElementById("settings").open = false;
+  if (window.innerWidth <= NARROW_PX) byId("settings").open = false;
   buildActions();
 }
 
@@ -131,7 +128,7 @@ function buildActions() {
     csv: ["Download CSV", () => download(csv(), "bifurcate.csv")],
     reset: ["Back to the scenario", () => change(start)],
   };
-  document.getElementById("actions").append(
+  byId("actions").append(
     ...Object.entries(actions).map(([id, [text, act]]) => {
       const button = element("button", { type: "button", id }, text);
       button.addEventListener("click", act);
@@ -143,8 +140,8 @@ function buildActions() {
 
 /* Put a text on the clipboard; where a browser refuses, show it to be copied by hand. */
 function copy(text, what) {
-  const done = () => setText("done", `Copied the ${what}.`);
-  const refused = () => setText("done", text);
+  const done = () => setText(byId("done"), `Copied the ${what}.`);
+  const refused = () => setText(byId("done"), text);
   if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, refused);
   else refused();
 }
@@ -211,6 +208,6 @@ function showControls(typing) {
     box.setAttribute("aria-invalid", "false");
     problem.textContent = "";
   }
-  setText("pin", pinned ? "Unpin" : "Pin to compare");
-  setText("done", "");
+  setText(byId("pin"), pinned ? "Unpin" : "Pin to compare");
+  setText(byId("done"), "");
 }

@@ -152,11 +152,8 @@ function makeModel(data) {
     const parts = follow(program.memory, variablesOf(state));
     const named = Object.fromEntries(data.memory_columns.map((name, at) => [name, parts[at]]));
     const holds = (bytes) => named.capacity_bytes >= bytes;
-    const verdict = holds(named.high_bytes)
-      ? "fits"
-      : holds(named.low_bytes)
-        ? "too close to call"
-        : "does not fit";
+    const unsure = holds(named.low_bytes) ? "too close to call" : "does not fit";
+    const verdict = holds(named.high_bytes) ? "fits" : unsure;
     return { ...named, fits: holds(named.total_bytes), verdict };
   }
 
@@ -244,25 +241,18 @@ function makeModel(data) {
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
     }
     const [low, high, ...errors] = follow(tape, inputs);
-    if (data.gpus[state.gpu].unknown[state.model]) {
-      return { structure, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
-    }
-    return { structure, low, high, errors };
+    const known = !data.gpus[state.gpu].unknown[state.model];
+    const ends = known ? { low, high } : { low: Math.min(spent[4], spent[0]), high: Infinity };
+    return { structure, ...ends, errors };
   }
 
   /* Between which ratios the time of one step over another's lies. */
   function ratioInterval(first, second) {
-    if (Math.max(first.interval.high, second.interval.high) === Infinity) {
-      return { low: 0, high: Infinity, verdict: verdict(0, Infinity, first.memory, second.memory) };
-    }
-    const tape = data.ratios[`${first.interval.structure}:${second.interval.structure}`];
-    const inputs = [
-      first.seconds,
-      second.seconds,
-      ...first.interval.errors,
-      ...second.interval.errors,
-    ];
-    const [low, high] = follow(tape, inputs);
+    const [one, two] = [first.interval, second.interval];
+    const tape = data.ratios[`${one.structure}:${two.structure}`];
+    const inputs = [first.seconds, second.seconds, ...one.errors, ...two.errors];
+    const known = Math.max(one.high, two.high) < Infinity;
+    const [low, high] = known ? follow(tape, inputs) : [0, Infinity];
     return { low, high, verdict: verdict(low, high, first.memory, second.memory) };
   }
 

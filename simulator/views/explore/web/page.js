@@ -37,7 +37,7 @@ function drawAll(breakEven) {
 
 function begin() {
   document.body.style.fontFamily = style.font;
-  setText("question", data.scenario.question);
+  setText(byId("question"), data.scenario.question);
   buildControls();
   buildFigures();
   measureFigures();

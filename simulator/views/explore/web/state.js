@@ -108,17 +108,10 @@ function sizeProblem(field, value) {
   if (value === null) return "write 8192, 8K (8192) or 8k (8000)";
   if (value < least) return `at least ${least}`;
   if (value > data.limits.count) return `at most ${wholeText(data.limits.count)}`;
-  const {
-    prompts,
-    samples,
-    context_tokens: context,
-    decoded_tokens: own,
-    query_tokens: query = 1,
-  } = { ...state, [field]: value };
-  if (prompts * samples * (context + own + query) > data.limits.tokens) {
-    return "too many tokens in all";
-  }
-  return "";
+  const sizes = { query_tokens: 1, ...state, [field]: value };
+  const each = sizes.context_tokens + sizes.decoded_tokens + sizes.query_tokens;
+  const all = sizes.prompts * sizes.samples * each;
+  return all > data.limits.tokens ? "too many tokens in all" : "";
 }
 
 /* What is wrong with a target or a price, or nothing. */
