@@ -7,12 +7,12 @@ Each type has a rule for its keys, which returns what a file says by the common 
 Source: configuration and modelling classes of transformers 5.24.0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from simulator.inputs.hf_config.layers import HEADS, kind_of, kinds_of
 from simulator.inputs.hf_config.reading import FULL, LINEAR, NAMES, WINDOWED, ConfigReader, listed
-from simulator.inputs.hf_config.rules import head_dim_of
+from simulator.inputs.hf_config.rules import head_dim_of, product
 
 MLP, MOE, HYBRID, CONVOLUTION = "mlp", "moe", "hybrid", "conv"
 
@@ -229,8 +229,8 @@ def _mamba(
         "channels": inner,
         "taps": reader.size("conv_kernel", 4),
         "products": [
-            {"name": "selection", "inner": inner, "columns": selected, "split": "rows"},
-            {"name": "time_step_projection", "inner": rank, "columns": inner},
+            product("selection", inner, selected, "rows"),
+            product("time_step_projection", rank, inner),
         ],
         "vectors": vectors + selected * normed + (2 * inner + hidden) * bias,
     }
@@ -241,30 +241,28 @@ def zamba_keys(reader: ConfigReader) -> dict[str, Any]:
     period = reader.size("attn_layer_period", 6)
     offset = reader.optional("attn_layer_offset", 4) or 0
     shared = {2, *range(offset + 3, reader.layers, period)}
-    kinds = kinds_of(
-        reader,
-        lambda layer: HYBRID if layer in shared else LINEAR,
-        "layers_block_type",
-        "layer_types",
-    )
-    return {
-        **_zamba_heads(reader, kinds),
-        "num_key_value_heads": reader.optional("num_key_value_heads", 16),
-    }
+    kv_heads = reader.optional("num_key_value_heads", 16)
+    return {**_zamba_layers(reader, shared, reader.layers), "num_key_value_heads": kv_heads}
 
 
 def zamba2_keys(reader: ConfigReader) -> dict[str, Any]:
     """Zamba2: attention over twice the hidden size, in the layers of a list."""
+    inner = reader.optional("intermediate_size", None) or 4 * reader.hidden
+    shared = {*range(6, 43, 6), 47, 51}
+    return {**_zamba_layers(reader, shared, 54), "intermediate_size": inner}
+
+
+def _zamba_layers(reader: ConfigReader, shared: Collection[int], layers: int) -> dict[str, Any]:
+    """Return the kinds of layers, and the width of heads that read twice the hidden size.
+
+    Parameters
+    ----------
+    shared, layers
+        Layers with a shared block, and how many there are, if the file does not list the kinds.
+    """
     kinds = listed(reader, "layers_block_type", "layer_types")
     if kinds is None:
-        shared = {*range(6, 43, 6), 47, 51}
-        kinds = [HYBRID if layer in shared else LINEAR for layer in range(54)]
-    inner = reader.optional("intermediate_size", None) or 4 * reader.hidden
-    return {**_zamba_heads(reader, kinds), "intermediate_size": inner}
-
-
-def _zamba_heads(reader: ConfigReader, kinds: Sequence[str]) -> dict[str, Any]:
-    """Return the kinds of layers, and the width of heads that read twice the hidden size."""
+        kinds = [HYBRID if layer in shared else LINEAR for layer in range(layers)]
     width = 2 * reader.hidden // reader.heads
     return {
         "num_hidden_layers": len(kinds),
@@ -333,10 +331,10 @@ def _zamba_layer(
         return {"attends": False, "mlp": "none", "state": state}
     hidden = reader.hidden
     hybrids = [kind == HYBRID for kind in reader.items("layer_types") or ()]
-    products = [{"name": "block_output", "inner": hidden, "columns": hidden, "split": "none"}]
+    products = [product("block_output", hidden, hidden, "none")]
     for name, inner, rank, columns in adapters:
-        products.append({"name": f"{name}_down", "inner": inner, "columns": rank, "split": "none"})
-        products.append({"name": f"{name}_up", "inner": rank, "columns": columns})
+        products.append(product(f"{name}_down", inner, rank, "none"))
+        products.append(product(f"{name}_up", rank, columns))
     return {
         "state": state,
         "distinct": min(distinct, sum(hybrids)),
@@ -425,7 +423,7 @@ def recurrent_gemma(reader: ConfigReader) -> dict[str, Any]:
         "channels": width,
         "taps": reader.size("conv1d_width", 4),
         # Two gates, with a matrix for each head.
-        "products": [{"name": "recurrent_gates", "inner": width // heads, "columns": 2 * width}],
+        "products": [product("recurrent_gates", width // heads, 2 * width)],
         # Biases of the projections, the convolution and the gates; the decays.
         "vectors": 2 * width + hidden + width + 2 * width + width,
     }
@@ -444,11 +442,7 @@ def zaya(reader: ConfigReader, layer: int) -> dict[str, Any]:
     kv_heads = reader.size("num_key_value_heads", 2)
     channels = (reader.heads + kv_heads) * width
     taps = reader.size("cca_time0", 2)
-    grouped = {
-        "name": "grouped_convolution",
-        "inner": width * reader.size("cca_time1", 2),
-        "columns": channels,
-    }
+    grouped = product("grouped_convolution", width * reader.size("cca_time1", 2), channels)
     router = reader.size("router_hidden_size", 256)
     # Taps and biases of the convolutions, a scale for each head of keys, scaled residuals, and the
     # router's biases, norm and, after the first layer, scales of the layer before.
@@ -460,15 +454,11 @@ def zaya_router(reader: ConfigReader) -> dict[str, Any]:
     """ZAYA1: a router of four matrices, which may also choose no expert."""
     width = reader.size("router_hidden_size", 256)
     classes = reader.size("num_experts", 16) + 1
-    sizes = {
-        "router_down": (reader.hidden, width),
-        "router_hidden": (width, width),
-        "router_hidden_2": (width, width),
-        "router": (width, classes),
-    }
     return {
         "router": [
-            {"name": name, "inner": inner, "columns": columns, "split": "none"}
-            for name, (inner, columns) in sizes.items()
+            product("router_down", reader.hidden, width, "none"),
+            product("router_hidden", width, width, "none"),
+            product("router_hidden_2", width, width, "none"),
+            product("router", width, classes, "none"),
         ]
     }

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from simulator.inputs.hf_config.reading import FULL, WINDOWED, ConfigReader, listed
+from simulator.inputs.hf_config.rules import product
 
 # Heads of keys and of values of a state, and their widths.
 HEADS = ("k_heads", "k_dim", "v_heads", "v_dim")
@@ -88,10 +89,7 @@ def kimi_delta(reader: ConfigReader) -> dict[str, Any]:
     taps = own.size("short_conv_kernel_size", reader.size("linear_conv_kernel_dim", 4))
     values = heads * width
     # Decays and the output gate come from a narrow product each, then one to all channels.
-    narrow = [
-        {"name": f"{name}_up_projection", "inner": width, "columns": values}
-        for name in ("decay", "gate")
-    ]
+    narrow = [product(f"{name}_up_projection", width, values) for name in ("decay", "gate")]
     return {
         "rule": "channel_delta",
         **dict(zip(HEADS, (heads, width, heads, width), strict=True)),
@@ -191,9 +189,9 @@ def gemma3n(reader: ConfigReader, layer: int) -> dict[str, Any]:
         "kv": "earlier" if _shares(reader, layer, 15) else "own",
         "intermediate_size": None if sizes is None else sizes[layer],
         "products": [
-            {"name": "stream_router", "inner": d, "columns": streams},
-            {"name": "residual_down", "inner": d, "columns": rank},
-            {"name": "residual_up", "inner": rank, "columns": d},
+            product("stream_router", d, streams),
+            product("residual_down", d, rank),
+            product("residual_up", rank, d),
         ],
         "vectors": d + streams**2 + streams**3,
     }
@@ -202,14 +200,10 @@ def gemma3n(reader: ConfigReader, layer: int) -> dict[str, Any]:
 def gemma3n_special(reader: ConfigReader) -> dict[str, Any]:
     """Gemma 3n: per-layer inputs, and the products into and out of the residual streams."""
     d, others = reader.hidden, reader.size("altup_num_inputs", 4) - 1
-    streams = [
-        {"name": f"stream_{number}_{way}", "inner": d, "columns": d}
-        for way in ("in", "out")
-        for number in range(1, others + 1)
-    ]
+    streams = [(number, way) for way in ("in", "out") for number in range(1, others + 1)]
     return {
         **layer_inputs(reader, 256),
-        "products": streams,
+        "products": [product(f"stream_{number}_{way}", d, d) for number, way in streams],
         "notes": ["the sums over AltUp's residual streams are not timed"],
     }
 
@@ -434,7 +428,7 @@ def nas_block(reader: ConfigReader, layer: int) -> dict[str, Any] | None:
         fields["mlp"] = "none"
     for name, part in (("attention_linear", attention), ("mlp_linear", mlp)):
         if part.get("replace_with_linear"):
-            fields["products"].append({"name": name, "inner": d, "columns": d})
+            fields["products"].append(product(name, d, d))
             fields["vectors"] += d  # the norm before it
     idle = fields.get("attends") is False and fields.get("mlp") and not fields["products"]
     return None if idle else fields
@@ -451,15 +445,11 @@ def openelm_keys(reader: ConfigReader) -> dict[str, Any]:
     data = reader.data
     heads, kv_heads = reader.items("num_query_heads") or [0], reader.items("num_kv_heads") or [0]
     divisor, d = reader.size("ffn_dim_divisor", 256), reader.size("model_dim")
-    widths = [
+    widths = []
+    for mult in reader.items("ffn_multipliers") or ():
         # The nearest multiple, unless that is under 90 %.
-        max(divisor, int(mult * d + divisor / 2) // divisor * divisor)
-        for mult in reader.items("ffn_multipliers") or ()
-    ]
-    widths = [
-        width + divisor if width < 0.9 * mult * d else width
-        for width, mult in zip(widths, data.get("ffn_multipliers") or (), strict=True)
-    ]
+        width = max(divisor, int(mult * d + divisor / 2) // divisor * divisor)
+        widths.append(width + divisor if width < 0.9 * mult * d else width)
     return {
         "num_hidden_layers": data.get("num_transformer_layers"),
         "hidden_size": d,

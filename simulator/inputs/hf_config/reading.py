@@ -476,6 +476,9 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     if kind.inner_factor:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
+    rows = 0  # of a learned position table
+    if kind.positions is not None:
+        rows = reader.size("max_position_embeddings", kind.max_positions) + kind.positions
     drafting = reader.optional("draft_layers", 0) or 0
     fields: dict[str, Any] = {
         "layers": sum(layer.count for layer in layers),
@@ -488,7 +491,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         **{name: reader.choice(getattr(kind, name)) for name in _CHOSEN},
         "qkv_bias": reader.choice(kind.attention_bias) or reader.choice(kind.qkv_bias),
         "output_bias": reader.choice(kind.attention_bias) or reader.choice(kind.output_bias),
-        "position_embeddings": _position_rows(kind, reader),
+        "position_embeddings": rows,
         "max_context_tokens": positions,
         "layer_groups": _merge(layers),
         "draft_layers": drafting,
@@ -511,13 +514,6 @@ def _is_draft(reader: ConfigReader) -> bool:
     return any(word in named for word in _DRAFT_CLASSES) or any(
         key in reader.data for key in _DRAFT_KEYS
     )
-
-
-def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
-    """Return the rows of the learned position table, 0 for none."""
-    if kind.positions is None:
-        return 0
-    return reader.size("max_position_embeddings", kind.max_positions) + kind.positions
 
 
 def _head_sizes(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:

@@ -32,12 +32,8 @@ function buildControls() {
     return element("div", { class: "control" }, labelOf(menu), select);
   });
   const limits = LIMITS.map((limit) => {
-    const { box, problem } = boxOf(limit);
+    const { box, problem } = boxOf(limit, limitProblem, (text) => Number(text) || null);
     box.setAttribute("inputmode", "decimal");
-    listen(box, problem, limitProblem, (text) => {
-      change({ ...state, [limit.field]: Number(text) || null }, limit.field);
-    });
-    controls[limit.field] = { box, problem };
     return controlOf(labelOf({ ...limit, key: `${limit.key}-text` }), box, problem);
   });
   const sizes = SIZES.map((size) => {
@@ -50,16 +46,12 @@ function buildControls() {
       step: 1,
       "aria-describedby": `${size.key}-hint`,
     });
-    const { box, problem } = boxOf(size);
-    box.setAttribute("aria-label", `${size.label}, exact`);
     slider.addEventListener("input", () =>
       change({ ...state, [size.field]: values[slider.value] }),
     );
     const wrong = (text) => sizeProblem(size.field, parseSize(text));
-    listen(box, problem, wrong, (text) =>
-      change({ ...state, [size.field]: parseSize(text) }, size.field),
-    );
-    controls[size.field] = { slider, box, problem, values };
+    const { box, problem } = boxOf(size, wrong, parseSize, { slider, values });
+    box.setAttribute("aria-label", `${size.label}, exact`);
     return controlOf(labelOf(size), box, slider, problem);
   });
   const form = byId("controls");
@@ -91,8 +83,8 @@ function labelOf({ key, label, hint }) {
   );
 }
 
-/* A box to type in, and a place to say what is wrong with it. */
-function boxOf({ key }) {
+/* A box to type in, and a place to say what is wrong with it: what is typed counts if nothing is. */
+function boxOf({ key, field }, wrongWith, read, others = {}) {
   const box = element("input", {
     type: "text",
     id: `${key}-text`,
@@ -100,21 +92,16 @@ function boxOf({ key }) {
     spellcheck: "false",
     "aria-describedby": `${key}-problem`,
   });
+  const problem = element("div", { class: "problem", id: `${key}-problem`, role: "alert" });
   box.addEventListener("blur", () => showControls());
-  return {
-    box,
-    problem: element("div", { class: "problem", id: `${key}-problem`, role: "alert" }),
-  };
-}
-
-/* Take what is typed as long as nothing is wrong with it. */
-function listen(box, problem, wrongWith, take) {
   box.addEventListener("input", () => {
     const wrong = wrongWith(box.value);
     problem.textContent = wrong;
     box.setAttribute("aria-invalid", String(wrong !== ""));
-    if (wrong === "") take(box.value);
+    if (wrong === "") change({ ...state, [field]: read(box.value) }, field);
   });
+  controls[field] = { box, problem, ...others };
+  return controls[field];
 }
 
 function buildActions() {

@@ -149,9 +149,9 @@ function readAddress() {
 function readWords(words, ignored) {
   const wanted = { ...start };
   for (const [key, text] of words) {
-    const menu = MENUS.find((item) => item.key === key);
-    const size = SIZES.find((item) => item.key === key);
-    const limit = LIMITS.find((item) => item.key === key);
+    const [menu, size, limit] = [MENUS, SIZES, LIMITS].map((items) =>
+      items.find((item) => item.key === key),
+    );
     if (menu && menu.names && menu.names.includes(text)) {
       wanted[menu.field] = menu.names.indexOf(text);
     } else if (menu && !menu.names && Number(text) > 0) wanted[menu.field] = Number(text);
