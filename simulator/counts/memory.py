@@ -80,14 +80,10 @@ class Memory:
         return self.capacity_bytes >= self.high_bytes
 
     @property
-    def may_fit(self) -> Numeric:
-        """Whether everything fits at the lower end of the interval."""
-        return self.capacity_bytes >= self.low_bytes
-
-    @property
     def verdict(self) -> MemoryVerdict:
         """Whether it fits, as sure as that is; an array of verdicts for arrays."""
-        return named(MEMORY_VERDICTS, where(self.surely_fits, 0, where(self.may_fit, 1, 2)))
+        may_fit = self.capacity_bytes >= self.low_bytes
+        return named(MEMORY_VERDICTS, where(self.surely_fits, 0, where(may_fit, 1, 2)))
 
 
 def memory(

@@ -1,5 +1,3 @@
-"use strict";
-
 /* The answer in words, as a table and as CSV, and the footer. */
 
 const WAYS = ["standard", "bifurcated"];

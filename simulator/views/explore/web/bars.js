@@ -1,5 +1,3 @@
-"use strict";
-
 /* Stacked bars, one for each way to keep and read the context. */
 
 function barChart(box, { rows, text, limit }) {

@@ -1,5 +1,3 @@
-"use strict";
-
 /* Sliders, boxes and menus. */
 
 /* Positions of a slider: every whole number at first, then four to an octave. */

@@ -1,5 +1,3 @@
-"use strict";
-
 /* Figures on two logarithmic axes: along a slider, and operations under the roofs. */
 
 function lineChart(box, { series, now, target, x, y, unit, pick }) {

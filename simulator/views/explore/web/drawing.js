@@ -1,5 +1,3 @@
-"use strict";
-
 /* What all figures are drawn with: SVG elements, texts, axes, markers, legends. They know nothing of the model. */
 
 const SVG = "http://www.w3.org/2000/svg";

@@ -1,5 +1,3 @@
-"use strict";
-
 /* The figures: what each shows, and its title, which says the finding. */
 
 function buildFigures() {

@@ -1,5 +1,3 @@
-"use strict";
-
 /* The speed-up over samples and context. */
 
 /* Blue where bifurcated is faster, vermillion where standard is, white between; and black or white for

@@ -11,10 +11,8 @@
  */
 function makeModel(data) {
   const operandsOf = Object.values(data.operations);
-  const places = [
-    ...["model", "gpu", "kv_heads", "weight_dtype", "kv_dtype", "tensor_parallel"],
-    ...["kernel", "execution"],
-  ];
+  const places = ["model", "gpu", "kv_heads", "weight_dtype", "kv_dtype", "tensor_parallel"];
+  places.push("kernel", "execution");
   // "Infinity" is a text there.
   const tapes = data.tapes.map((tape) => tape.map(Number));
   const columns = data.columns.map((column) => column.map(Number));
@@ -23,31 +21,29 @@ function makeModel(data) {
   );
 
   /* The work of numpy's functions of the same names; a comparison is 1 or 0. */
-  const compute = Object.keys(data.operations).map(
-    (name) =>
-      ({
-        add: (a, b) => a + b,
-        subtract: (a, b) => a - b,
-        multiply: (a, b) => a * b,
-        divide: (a, b) => a / b,
-        floor_divide: (a, b) => Math.floor(a / b),
-        remainder: (a, b) => a - b * Math.floor(a / b),
-        rint: (a) => (Math.abs(a % 1) === 0.5 ? 2 * Math.round(a / 2) : Math.round(a)),
-        negative: (a) => -a,
-        maximum: (a, b) => (a > b ? a : b),
-        minimum: (a, b) => (a < b ? a : b),
-        power: (a, b) => a ** b,
-        sqrt: (a) => Math.sqrt(a),
-        square: (a) => a * a,
-        greater: (a, b) => (a > b ? 1 : 0),
-        greater_equal: (a, b) => (a >= b ? 1 : 0),
-        less: (a, b) => (a < b ? 1 : 0),
-        less_equal: (a, b) => (a <= b ? 1 : 0),
-        equal: (a, b) => (a === b ? 1 : 0),
-        not_equal: (a, b) => (a !== b ? 1 : 0),
-        where: (a, b, c) => (a ? b : c),
-      })[name],
-  );
+  const arithmetic = {
+    add: (a, b) => a + b,
+    subtract: (a, b) => a - b,
+    multiply: (a, b) => a * b,
+    divide: (a, b) => a / b,
+    floor_divide: (a, b) => Math.floor(a / b),
+    remainder: (a, b) => a - b * Math.floor(a / b),
+    rint: (a) => (Math.abs(a % 1) === 0.5 ? 2 * Math.round(a / 2) : Math.round(a)),
+    negative: (a) => -a,
+    maximum: (a, b) => (a > b ? a : b),
+    minimum: (a, b) => (a < b ? a : b),
+    power: (a, b) => a ** b,
+    sqrt: (a) => Math.sqrt(a),
+    square: (a) => a * a,
+    greater: (a, b) => (a > b ? 1 : 0),
+    greater_equal: (a, b) => (a >= b ? 1 : 0),
+    less: (a, b) => (a < b ? 1 : 0),
+    less_equal: (a, b) => (a <= b ? 1 : 0),
+    equal: (a, b) => (a === b ? 1 : 0),
+    not_equal: (a, b) => (a !== b ? 1 : 0),
+    where: (a, b, c) => (a ? b : c),
+  };
+  const compute = Object.keys(data.operations).map((name) => arithmetic[name]);
 
   /* Follow a tape from the values of all variables to those of its outputs; of some, on a GPU. */
   function follow(number, inputs, gpu) {

@@ -1,5 +1,3 @@
-"use strict";
-
 /* The page as a whole: every change goes through here. */
 
 let waiting = 0;

@@ -1,5 +1,3 @@
-"use strict";
-
 /* What is chosen, what can be chosen, and the address that keeps it. */
 
 const data = JSON.parse(document.getElementById("data").textContent);
