@@ -190,19 +190,6 @@ def draft_bytes(model: ModelShape, setup: Setup) -> float:
     return count_parameters(model).draft * drafting.bytes / setup.tensor_parallel
 
 
-def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
-    """Bytes of K and V of one token on one GPU, in all layers.
-
-    Mistral-7B 131,072 bytes, Llama-2-7B 524,288 bytes in bf16.
-    """
-    values = sum(
-        group.count * rank_geometry(model.of(group), setup)[-1]
-        for group in model.layer_groups
-        if group.caches
-    )
-    return values * setup.kv_bytes
-
-
 def index_bytes_per_token(model: ModelShape) -> Numeric:
     """Bytes of one token's index keys on one GPU, in all layers; 0 without an indexer.
 
