@@ -62,11 +62,6 @@ def bamba_layers(reader: ConfigReader, layer: int) -> bool:
     return layer not in (reader.items("attn_layer_indices") or ())
 
 
-def granite_hybrid_keys(reader: ConfigReader) -> dict[str, Any]:
-    """Granite 4: a dense MLP, beside the experts if there are any."""
-    return {"shared_intermediate_size": reader.size("shared_intermediate_size", 1024)}
-
-
 def granite_hybrid_special(reader: ConfigReader) -> dict[str, Any]:
     """Granite 4: rotary encoding only where the file says so."""
     return {"rotary": reader.data.get("position_embedding_type") == "rope"}
@@ -89,14 +84,6 @@ def falcon_h1(reader: ConfigReader, _layer: int) -> dict[str, Any]:
         normed=reader.flag("mamba_rms_norm"),
     )
     return {"state": state}
-
-
-def mamba2_keys(reader: ConfigReader) -> dict[str, Any]:
-    """Mamba-2: no attention and no MLP; the heads are those of the states."""
-    return {
-        "num_attention_heads": reader.size("mamba_heads", 128),
-        "head_dim": reader.size("head_dim", 64),
-    }
 
 
 def mamba2(reader: ConfigReader, _layer: int) -> dict[str, Any]:
@@ -184,11 +171,6 @@ def jamba(reader: ConfigReader) -> dict[str, Any]:
     """Jamba: Mamba in place of attention, with norms on time steps, keys and queries."""
     bias = reader.flag("mamba_proj_bias")
     return _mamba(reader, inner=_expanded(reader), bias=bias, normed=True)
-
-
-def mamba_keys(_reader: ConfigReader) -> dict[str, Any]:
-    """Mamba: no attention and no MLP."""
-    return {"num_attention_heads": 1}
 
 
 def mamba(reader: ConfigReader, _layer: int) -> dict[str, Any]:

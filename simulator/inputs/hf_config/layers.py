@@ -9,7 +9,7 @@ Source: configuration and modelling classes of transformers 5.24.0.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from simulator.inputs.hf_config.reading import FULL, WINDOWED, ConfigReader, listed
+from simulator.inputs.hf_config.reading import FULL, WINDOWED, ByLayer, ConfigReader, listed
 from simulator.inputs.hf_config.rules import product
 
 # Heads of keys and of values of a state, and their widths.
@@ -184,10 +184,9 @@ def gemma3n(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Gemma 3n: shared caches, and the products that mix several residual streams (AltUp)."""
     d, rank = reader.hidden, reader.size("laurel_rank", 64)
     streams = reader.size("altup_num_inputs", 4)
-    sizes = reader.items("intermediate_sizes")
     return {
         "kv": "earlier" if _shares(reader, layer, 15) else "own",
-        "intermediate_size": None if sizes is None else sizes[layer],
+        "intermediate_size": reader.choice(ByLayer("intermediate_sizes"), layer),
         "products": [
             product("stream_router", d, streams),
             product("residual_down", d, rank),
@@ -434,12 +433,6 @@ def nas_block(reader: ConfigReader, layer: int) -> dict[str, Any] | None:
     return None if idle else fields
 
 
-def deci_kv_heads(reader: ConfigReader, layer: int) -> dict[str, Any]:
-    """DeciLM: KV heads are given layer by layer."""
-    listed = reader.items("num_key_value_heads_per_layer", length=reader.layers)
-    return {} if listed is None else {"kv_heads": listed[layer]}
-
-
 def openelm_keys(reader: ConfigReader) -> dict[str, Any]:
     """OpenELM: names of its own; heads and widths are given layer by layer."""
     data = reader.data
@@ -459,20 +452,6 @@ def openelm_keys(reader: ConfigReader) -> dict[str, Any]:
         "intermediate_sizes": widths,
         "max_position_embeddings": data.get("max_context_length"),
         "tie_word_embeddings": data.get("share_input_output_layers", True),
-    }
-
-
-def openelm(reader: ConfigReader, layer: int) -> dict[str, Any]:
-    """OpenELM: heads and the width of the MLP differ by layer."""
-    layers = reader.layers
-    names = {
-        "heads": "num_query_heads",
-        "kv_heads": "num_kv_heads",
-        "intermediate_size": "intermediate_sizes",
-    }
-    return {
-        field: (reader.items(key, length=layers) or (None,) * layers)[layer]
-        for field, key in names.items()
     }
 
 

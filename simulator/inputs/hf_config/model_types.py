@@ -21,6 +21,7 @@ from simulator.inputs.hf_config.reading import (
     BIASED,
     CHUNK_KEY,
     LINEAR,
+    ByLayer,
     ConfigReader,
     Key,
     Kinds,
@@ -145,7 +146,8 @@ _LFM2 = ModelType(keys=hybrids.lfm2_keys, kv_heads=8, tied_embeddings=True, qk_n
 _MINIMAX = ModelType(kv_heads=8, kinds=replace(_STATES, apart=hybrids.minimax_layers),
     experts=Mixture(8, 2, size_key="intermediate_size"), state=hybrids.minimax)
 
-_MAMBA = ModelType(keys=hybrids.mamba_keys, tied_embeddings=True, norms_per_layer=1,
+# Neither attention nor MLP; below, the heads of Mamba-2 are those of its states.
+_MAMBA = ModelType(keys={"num_attention_heads": 1}, tied_embeddings=True, norms_per_layer=1,
     layer=hybrids.mamba)
 
 MODEL_TYPES: dict[str, ModelType] = {
@@ -269,7 +271,8 @@ MODEL_TYPES: dict[str, ModelType] = {
         tied_embeddings=True, mlp_bias=_MLP_BIAS),
     "youtu": replace(BIASED, latent=Latent(), tied_embeddings=True),
     "arcee": replace(_LLAMA, gated_mlp=False),
-    "apertus": replace(BIASED, qk_norm="head", gated_mlp=False, layer=rules.apertus_slopes),
+    # Two learned slopes of each layer's activation.
+    "apertus": replace(BIASED, qk_norm="head", gated_mlp=False, layer={"vectors": 2}),
     "helium": ModelType(kv_heads=20, head_dim=128, qkv_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS),
     "cwm": ModelType(kv_heads=8, head_dim=128, mlp_bias=_MLP_BIAS,
         kinds=Kinds(8192, apart=rules.after_every(4))),
@@ -324,7 +327,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "xglm": replace(_OPT, attention_bias=True, mlp_bias=True, positions=None, max_positions=None,
         special={}),
     "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special={}),
-    "bitnet": replace(BIASED, kv_heads=5, layer=rules.bitnet_norms),
+    # Norms before the output projection and, of the inner width, the down projection.
+    "bitnet": replace(BIASED, kv_heads=5,
+        layer={"norms_per_layer": 3, "vectors": Size("intermediate_size")}),
     "diffllama": replace(BIASED, layer=rules.diffllama_lambdas),
     "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors),
     # From here on: types that transformers does not have, or not under this name.
@@ -363,8 +368,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "bamba": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS,
         kinds=replace(_STATES, apart=hybrids.bamba_layers), state=hybrids.bamba),
     "falcon_h1": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS, layer=hybrids.falcon_h1),
-    "granitemoehybrid": replace(BIASED, keys=hybrids.granite_hybrid_keys,
-        inner_key="shared_intermediate_size",
+    # A dense MLP, beside the experts if there are any.
+    "granitemoehybrid": replace(BIASED, inner_key="shared_intermediate_size",
+        keys={"shared_intermediate_size": Size("shared_intermediate_size", 1024)},
         kinds=replace(_STATES, lists=("layer_types", "layers_block_type")),
         experts=Mixture(8, 2, size_key="intermediate_size",
         shared_size=Size("shared_intermediate_size")), state=hybrids.bamba,
@@ -389,8 +395,8 @@ MODEL_TYPES: dict[str, ModelType] = {
     "minimax_m1": _MINIMAX,
     "mamba": _MAMBA,
     "falcon_mamba": _MAMBA,
-    "mamba2": ModelType(keys=hybrids.mamba2_keys, kv_heads=rules.multi_head, norms_per_layer=1,
-        layer=hybrids.mamba2),
+    "mamba2": ModelType(kv_heads=rules.multi_head, norms_per_layer=1, layer=hybrids.mamba2,
+        keys={"num_attention_heads": Size("mamba_heads", 128), "head_dim": Size("head_dim", 64)}),
     "recurrent_gemma": ModelType(keys=hybrids.recurrent_gemma_keys, tied_embeddings=True,
         qkv_bias=_ATTENTION_BIAS, output_bias=True, mlp_bias=True,
         kinds=Kinds(2048, key="attention_window_size", others=(LINEAR,)),
@@ -428,8 +434,10 @@ MODEL_TYPES: dict[str, ModelType] = {
         sizes={**sizes_of(60, 6144, 64, 3072, 200_064), "dense_intermediate_size": 12288}),
     "nemotron-nas": replace(BIASED, mlp_bias=_MLP_BIAS, keys=layers.nas_keys,
         layer=layers.nas_block),
-    "deci": ModelType(layer=layers.deci_kv_heads),
-    "openelm": ModelType(tied_embeddings=True, keys=layers.openelm_keys, layer=layers.openelm,
+    "deci": ModelType(layer={"kv_heads": ByLayer("num_key_value_heads_per_layer")}),
+    "openelm": ModelType(tied_embeddings=True, keys=layers.openelm_keys,
+        layer={"heads": ByLayer("num_query_heads"), "kv_heads": ByLayer("num_kv_heads"),
+        "intermediate_size": ByLayer("intermediate_sizes")},
         qk_norm=Key("normalize_qk_projections", "head", "none", default=True),
         gated_mlp=Key("ffn_with_glu", default=True)),
 }

@@ -262,16 +262,6 @@ def axk1_norms(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"norms_per_layer": 3} if after_first_dense(1)(reader, layer) else {}
 
 
-def bitnet_norms(reader: ConfigReader, _layer: int) -> dict[str, Any]:
-    """BitNet: norms before the output projection and, of the inner width, the down projection."""
-    return {"norms_per_layer": 3, "vectors": reader.size("intermediate_size")}
-
-
-def apertus_slopes(_reader: ConfigReader, _layer: int) -> dict[str, Any]:
-    """Apertus: two learned slopes of each layer's activation."""
-    return {"vectors": 2}
-
-
 def diffllama_lambdas(reader: ConfigReader, _layer: int) -> dict[str, Any]:
     """DiffLlama: four vectors that weigh one half of the heads against the other."""
     return {"vectors": 4 * head_dim_of(reader)}
