@@ -242,14 +242,10 @@ def gemma4(reader: ConfigReader, layer: int) -> dict[str, Any]:
     }
 
 
-def gemma4_special(width: int) -> Callable[[ConfigReader], dict[str, Any]]:
+def gemma4_special(reader: ConfigReader, *, width: int = 256) -> dict[str, Any]:
     """Gemma 4: per-layer inputs, and three more norms around experts beside a dense MLP."""
-
-    def rule(reader: ConfigReader) -> dict[str, Any]:
-        norms = {"norms_per_layer": 7} if reader.data.get("num_experts") else {}
-        return {**layer_inputs(reader, width), **norms}
-
-    return rule
+    norms = {"norms_per_layer": 7} if reader.data.get("num_experts") else {}
+    return {**layer_inputs(reader, width), **norms}
 
 
 def mimo_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -284,38 +280,36 @@ def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
     }
 
 
-def step_keys(first: int, **defaults: int) -> Callable[[ConfigReader], dict[str, Any]]:
+def step_keys(reader: ConfigReader, *, first: int, **defaults: int) -> dict[str, Any]:
     """Step-3: names of its own for KV heads and experts.
 
     Parameters
     ----------
+    reader
+        The file.
     first
         The first layer with experts, by default all after it have them.
     defaults
         Class defaults of KV heads and experts.
     """
-
-    def rule(reader: ConfigReader) -> dict[str, Any]:
-        listed = reader.data.get("moe_layers_enum")
-        listed = listed.split(",") if isinstance(listed, str) else listed
-        sparse = None if listed is None else {int(layer) for layer in listed if str(layer).strip()}
-        names = {
-            "num_key_value_heads": ("num_attention_groups",),
-            "num_experts": ("moe_num_experts", "n_routed_experts"),
-            "num_experts_per_tok": ("moe_top_k",),
-        }
-        keys: dict[str, Any] = {
-            "layer_types": _types(reader, lambda _layer: True),
-            "mlp_layer_types": _mlp_types(
-                reader, lambda layer: layer >= first if sparse is None else layer in sparse
-            ),
-        }
-        for name, others in names.items():
-            stated = [reader.data[other] for other in (*others, name) if reader.data.get(other)]
-            keys[name] = stated[0] if stated else defaults[name]
-        return keys
-
-    return rule
+    listed = reader.data.get("moe_layers_enum")
+    listed = listed.split(",") if isinstance(listed, str) else listed
+    sparse = None if listed is None else {int(layer) for layer in listed if str(layer).strip()}
+    names = {
+        "num_key_value_heads": ("num_attention_groups",),
+        "num_experts": ("moe_num_experts", "n_routed_experts"),
+        "num_experts_per_tok": ("moe_top_k",),
+    }
+    keys: dict[str, Any] = {
+        "layer_types": _types(reader, lambda _layer: True),
+        "mlp_layer_types": _mlp_types(
+            reader, lambda layer: layer >= first if sparse is None else layer in sparse
+        ),
+    }
+    for name, others in names.items():
+        stated = [reader.data[other] for other in (*others, name) if reader.data.get(other)]
+        keys[name] = stated[0] if stated else defaults[name]
+    return keys
 
 
 def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
@@ -329,14 +323,10 @@ def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"heads": (own or {}).get("num_attention_heads")}
 
 
-def step_shared(default: int) -> Callable[[ConfigReader], int]:
+def step_shared(reader: ConfigReader, *, default: int) -> int:
     """Step-3: one shared expert with a width of its own."""
-
-    def rule(reader: ConfigReader) -> int:
-        width = reader.optional("share_expert_dims", default) or 0
-        return reader.optional("share_expert_dim", width) or 0
-
-    return rule
+    width = reader.optional("share_expert_dims", default) or 0
+    return reader.optional("share_expert_dim", width) or 0
 
 
 def longcat_keys(reader: ConfigReader) -> dict[str, Any]:

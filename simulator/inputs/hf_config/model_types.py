@@ -12,6 +12,7 @@ those with states in ``hybrids``. Here are the table and the function that reads
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from simulator.errors import ModelError, unknown
@@ -119,7 +120,7 @@ _GEMMA3 = replace(BIASED, kv_heads=4, head_dim=256, tied_embeddings=True, norms_
 
 _GEMMA4 = replace(_GEMMA3, kinds=Kinds(512),
     experts=Mixture(0, None, shared_size=Size("intermediate_size")), keys=layers.gemma4_keys,
-    layer=layers.gemma4, special=layers.gemma4_special(256),
+    layer=layers.gemma4, special=layers.gemma4_special,
     sizes=sizes_of(30, 2304, 8, 9216, 262_144))
 
 _MIMO_V2 = ModelType(kv_heads=4, head_dim=192, qkv_bias=_ATTENTION_BIAS, kinds=Kinds(129),
@@ -128,9 +129,9 @@ _MIMO_V2 = ModelType(kv_heads=4, head_dim=192, qkv_bias=_ATTENTION_BIAS, kinds=K
 
 _STEP3P5 = replace(BIASED, head_dim=128, qk_norm="head", attention_gate="head",
     mlp_bias=_MLP_BIAS, experts=Mixture(288, 8, 1280, sparse=rules.after_first_dense(3),
-    shared_size=layers.step_shared(1280)),
-    keys=layers.step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
-    layer=layers.step3p5, special={"dense_drafts": True},
+    shared_size=partial(layers.step_shared, default=1280)),
+    keys=partial(layers.step_keys, first=3, num_key_value_heads=8, num_experts=288,
+    num_experts_per_tok=8), layer=layers.step3p5, special={"dense_drafts": True},
     sizes=sizes_of(45, 4096, 64, 11264, 128_815))
 
 _STATES = Kinds(key="", others=(LINEAR,))
@@ -147,8 +148,12 @@ _MINIMAX = ModelType(kv_heads=8, kinds=replace(_STATES, apart=hybrids.minimax_la
     experts=Mixture(8, 2, size_key="intermediate_size"), state=hybrids.minimax)
 
 # Neither attention nor MLP; below, the heads of Mamba-2 are those of its states.
+_STATE_ALONE = {"attends": False, "mlp": "none"}
 _MAMBA = ModelType(keys={"num_attention_heads": 1}, tied_embeddings=True, norms_per_layer=1,
-    layer=hybrids.mamba)
+    layer={**_STATE_ALONE,
+    "state": partial(hybrids.mamba, inner=hybrids.mamba_width, bias="use_bias")})
+
+_BAMBA = partial(hybrids.mamba2, groups=1, width=256, biases=("mamba_proj_bias",) * 2)
 
 MODEL_TYPES: dict[str, ModelType] = {
     "llama": replace(_LLAMA, sizes=sizes_of(32, 4096, 32, 11008, 32_000)),
@@ -366,18 +371,21 @@ MODEL_TYPES: dict[str, ModelType] = {
         more=hybrids.nemotron_experts), layer=hybrids.nemotron_h,
         sizes=sizes_of(4, 4096, 32, 21504, 131_072)),
     "bamba": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS,
-        kinds=replace(_STATES, apart=hybrids.bamba_layers), state=hybrids.bamba),
-    "falcon_h1": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS, layer=hybrids.falcon_h1),
+        kinds=replace(_STATES, apart=hybrids.bamba_layers), state=_BAMBA),
+    # Beside attention in every layer, by default without a norm after it.
+    "falcon_h1": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS, layer={"state": partial(_BAMBA,
+        inner=hybrids.falcon_h1_width, biases=("mamba_proj_bias", "projectors_bias"),
+        normed=Key("mamba_rms_norm"))}),
     # A dense MLP, beside the experts if there are any.
     "granitemoehybrid": replace(BIASED, inner_key="shared_intermediate_size",
         keys={"shared_intermediate_size": Size("shared_intermediate_size", 1024)},
         kinds=replace(_STATES, lists=("layer_types", "layers_block_type")),
         experts=Mixture(8, 2, size_key="intermediate_size",
-        shared_size=Size("shared_intermediate_size")), state=hybrids.bamba,
+        shared_size=Size("shared_intermediate_size")), state=_BAMBA,
         special=hybrids.granite_hybrid_special),
     "jamba": ModelType(kv_heads=8, rotary=False, kinds=replace(_STATES, apart=hybrids.jamba_layers),
         experts=Mixture(16, 2, size_key="intermediate_size", sparse=hybrids.jamba_experts),
-        state=hybrids.jamba),
+        state=partial(hybrids.mamba, normed=True)),
     "zamba": ModelType(keys=hybrids.zamba_keys, tied_embeddings=True, rotary=False,
         kinds=Kinds(key="", others=(LINEAR, hybrids.HYBRID)), layer=hybrids.zamba,
         special=hybrids.zamba_special),
@@ -395,7 +403,8 @@ MODEL_TYPES: dict[str, ModelType] = {
     "minimax_m1": _MINIMAX,
     "mamba": _MAMBA,
     "falcon_mamba": _MAMBA,
-    "mamba2": ModelType(kv_heads=rules.multi_head, norms_per_layer=1, layer=hybrids.mamba2,
+    "mamba2": ModelType(kv_heads=rules.multi_head, norms_per_layer=1,
+        layer={**_STATE_ALONE, "state": partial(hybrids.mamba2, groups=8, width=128)},
         keys={"num_attention_heads": Size("mamba_heads", 128), "head_dim": Size("head_dim", 64)}),
     "recurrent_gemma": ModelType(keys=hybrids.recurrent_gemma_keys, tied_embeddings=True,
         qkv_bias=_ATTENTION_BIAS, output_bias=True, mlp_bias=True,
@@ -412,15 +421,15 @@ MODEL_TYPES: dict[str, ModelType] = {
         sizes=sizes_of(35, 2048, 8, 16384, 262_400)),
     "gemma4_text": _GEMMA4,
     "gemma4_unified_text": replace(_GEMMA4, kinds=Kinds(1024),
-        special=layers.gemma4_special(0)),
+        special=partial(layers.gemma4_special, width=0)),
     "mimo_v2_flash": _MIMO_V2,
     "mimo_v2": _MIMO_V2,
     "step3p5": _STEP3P5,
     "step3_text": ModelType(head_dim=256,
         experts=Mixture(48, 3, 5120, sparse=rules.after_first_dense(4),
-        shared_size=layers.step_shared(5120)),
-        keys=layers.step_keys(4, num_key_value_heads=1, num_experts=48, num_experts_per_tok=3),
-        special={"query_rank": Size("share_q_dim", 2048)},
+        shared_size=partial(layers.step_shared, default=5120)),
+        keys=partial(layers.step_keys, first=4, num_key_value_heads=1, num_experts=48,
+        num_experts_per_tok=3), special={"query_rank": Size("share_q_dim", 2048)},
         sizes=sizes_of(61, 7168, 64, 18432, 128_815)),
     "longcat_flash": replace(BIASED, latent=Latent(), keys=layers.longcat_keys,
         special=layers.longcat_special),
