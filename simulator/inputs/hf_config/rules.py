@@ -229,7 +229,15 @@ def last_layer_bias(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 
 def product(name: str, inner: int, columns: int, split: str = "columns") -> dict[str, Any]:
-    """Return the fields of a further :class:`~simulator.inputs.model.Product`."""
+    """Return the fields of a further :class:`~simulator.inputs.model.Product`.
+
+    Parameters
+    ----------
+    name, inner, columns
+        What it is called, and its sizes.
+    split
+        How GPUs split it: by ``columns``, by ``rows``, or ``none``.
+    """
     return {"name": name, "inner": inner, "columns": columns, "split": split}
 
 
