@@ -87,14 +87,10 @@ class Memory:
         return self.capacity_bytes >= self.high_bytes
 
     @property
-    def may_fit(self) -> Numeric:
-        """Whether everything fits at the lower end of the interval."""
-        return self.capacity_bytes >= self.low_bytes
-
-    @property
     def verdict(self) -> MemoryVerdict:
         """Whether it fits, as sure as that is; an array of verdicts for arrays."""
-        return named(MEMORY_VERDICTS, where(self.surely_fits, 0, where(self.may_fit, 1, 2)))
+        may_fit = self.capacity_bytes >= self.low_bytes
+        return named(MEMORY_VERDICTS, where(self.surely_fits, 0, where(may_fit, 1, 2)))
 
 
 def memory(
@@ -203,19 +199,6 @@ def draft_bytes(model: ModelShape, setup: Setup) -> float:
     Engines load them only to draft.
     """
     return _matrices_bytes(draft_matrices(model), setup)
-
-
-def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
-    """Bytes of K and V of one token on one GPU, in all layers.
-
-    Mistral-7B 131,072 bytes, Llama-2-7B 524,288 bytes in bf16.
-    """
-    values = sum(
-        group.count * rank_geometry(model.of(group), setup)[-1]
-        for group in model.layer_groups
-        if group.caches
-    )
-    return values * setup.kv_bytes
 
 
 def index_bytes_per_token(model: ModelShape) -> Numeric:

@@ -273,14 +273,13 @@ class LatentAttention(Frozen):
     nope_dim: Positive
     value_dim: Positive
 
-    @property
-    def cache_width(self) -> int:
-        """Cached values per token and layer."""
-        return self.groups * self.kv_rank + self.rope_dim
-
     def groups_of(self, ranks: int) -> int:
         """Return the compressed vectors of one GPU: copies, if there are fewer than GPUs."""
         return max(1, self.groups // ranks)
+
+    def cache_width(self, ranks: int = 1) -> int:
+        """Return the cached values per token and layer of one GPU."""
+        return self.groups_of(ranks) * self.kv_rank + self.rope_dim
 
 
 class Indexer(Frozen):
@@ -441,11 +440,6 @@ class ModelShape(Frozen):
         return self.model_copy(update=group.sizes) if group.sizes else self
 
     @property
-    def group_size(self) -> int:
-        """Query heads per KV head, h / g."""
-        return self.heads // self.kv_heads
-
-    @property
     def family(self) -> str:
         """Name of the attention family, by its KV heads."""
         if self.latent is not None:
@@ -483,12 +477,15 @@ class ModelShape(Frozen):
     def cache_width(self) -> int:
         """Cached values per token of a layer with the model's sizes, K and V together."""
         if self.latent is not None:
-            return self.latent.cache_width
+            return self.latent.cache_width()
         return self.kv_heads * (self.head_dim + self.value_width)
 
     @property
     def cached_values(self) -> int:
-        """Cached values per token of all layers, K and V together; windows keep fewer tokens."""
+        """Cached values per token of all layers, K and V together; windows keep fewer tokens.
+
+        Mistral-7B 65,536 values, Llama-2-7B 262,144: two bytes each in bf16.
+        """
         groups = [group for group in self.layer_groups if group.caches]
         return sum(group.count * self.of(group).cache_width for group in groups)
 

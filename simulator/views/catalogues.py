@@ -59,11 +59,8 @@ CONSTANT = (Column("value"), Column("origin"), Column("source"))
 
 def model_facts(shape: "ModelShape") -> Row:
     """Return a model's shape, parameters and KV bytes per token."""
-    from simulator.counts.memory import (
-        index_bytes_per_token,
-        kv_bytes_per_token,
-        state_bytes_per_sequence,
-    )
+    from simulator.counts.memory import index_bytes_per_token, state_bytes_per_sequence
+    from simulator.inputs.dtypes import KV_BYTES
     from simulator.inputs.setup import Setup
 
     return {
@@ -74,7 +71,7 @@ def model_facts(shape: "ModelShape") -> Row:
         ],
         "family": shape.family,
         **columns.as_object(PARAMETERS, count_parameters(shape)),
-        "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Setup())),
+        "kv_bytes_per_token_bf16": int(shape.cached_values * KV_BYTES["bf16"]),
         "index_bytes_per_token": int(index_bytes_per_token(shape)),
         "state_bytes_per_sequence": int(state_bytes_per_sequence(shape, Setup())),
     }

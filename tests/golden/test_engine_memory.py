@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import pytest
 
 from simulator.answers.estimate import memory_on
-from simulator.counts.memory import kv_bytes_per_token
 from simulator.counts.reserve import PROCESS
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
@@ -54,7 +53,7 @@ class Log:
     def kv_bytes(self) -> float:
         """Bytes of the tokens that the log has room for."""
         model = load_model(self.model)
-        return self.kv_tokens * kv_bytes_per_token(model, ask(model, kv_dtype="bf16")[0])
+        return self.kv_tokens * model.cached_values * 2
 
 
 LOGS = (

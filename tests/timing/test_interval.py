@@ -250,7 +250,7 @@ def test_a_single_sample_reads_nothing_again_in_an_array_either(samples: int) ->
     for each in (work, work.but(samples=np.array([float(samples)]))):
         operations = decode_operations(llama_2_7b(), setup, each, resident_blocks=SLOTS)
         sums = step_sums(operations, step_time(operations, gpu_rates, "eager"), gpu_rates)
-        cached.append(float(np.sum(sums.cached_s.get("attention", 0.0))))
+        cached.append(float(np.sum(sums.families["attention"].cached_s)))
     assert cached[0] == pytest.approx(cached[1], rel=1e-12)
     assert (cached[0] > 0) == (samples > 1)
 

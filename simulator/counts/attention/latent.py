@@ -87,8 +87,7 @@ def projections(shard: Shard, latent: LatentAttention, *, absorbed: bool) -> lis
     """
     model, heads = shard.model, shard.heads
     d, query_width = model.hidden_size, heads * (latent.nope_dim + latent.rope_dim)
-    groups = latent.groups_of(shard.ranks)
-    down_width = groups * latent.kv_rank + latent.rope_dim
+    groups, down_width = latent.groups_of(shard.ranks), latent.cache_width(shard.ranks)
     # Engines multiply the hidden state by both matrices at once: vLLM's fused_qkv_a_proj, SGLang's
     # fused_qkv_a_proj_with_mqa, TensorRT-LLM's kv_a_proj_with_mqa (names recalled).
     fused = not shard.eager and latent.query_rank is not None

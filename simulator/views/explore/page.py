@@ -48,7 +48,7 @@ from simulator.views.explore.tape import Unique
 from simulator.views.plots import palette
 from simulator.views.text import POLICY, model_phrase
 
-# One script, in this order.
+# One script, in this order: what the first one says of strictness holds for all.
 SCRIPTS = (
     "model.js",
     "drawing.js",
