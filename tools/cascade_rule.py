@@ -4,7 +4,6 @@ The page maps where vLLM's cascade rule and our own times choose differently. Ev
 computed.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
