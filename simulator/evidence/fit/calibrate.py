@@ -189,7 +189,8 @@ def _stage(
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
     for chosen, variant in chosen_for:
         # Keep constants that another kind of row has determined.
-        left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
+        free = (*stage.free, *stage.besides.get(variant.precision, ()))
+        left = [item for item in free if str(item.key.of(variant)) not in profile.fitted]
         if sum(len(group.index) for group in chosen) < stage.least or not left:
             continue
         found = _fit(stage, rows, profile, chosen, left, variant)
