@@ -39,7 +39,7 @@ _PRODUCTS = (
     *("launch_us", "tile_gb_per_s", "tile_start_k", "split_k_us"),
     *("bandwidth_fraction", "flops_fraction"),
 )
-# Those of quantise kernels, which have no rows of their own in formats other than plain 8 bits.
+# Those of the quantise kernel, which has no rows of its own in nvfp4.
 _QUANTISED = (Key("bandwidth_fraction", "quantise"), Key("block_us", "quantise"))
 _EXPERTS = ("launch_us", "group_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _STREAMED = ("launch_us", "bandwidth_fraction")
@@ -137,7 +137,7 @@ STAGES = (
         _free(*_keys("gemm", *_PRODUCTS)),
         ("n", "k"),
         own=True,
-        besides=dict.fromkeys(("fp8_block", "nvfp4"), _free(*_QUANTISED)),
+        besides={"nvfp4": _free(*_QUANTISED)},
     ),
     # Rows with other code around one product do not tell its launch from that.
     Stage(
