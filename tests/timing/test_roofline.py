@@ -412,7 +412,7 @@ def test_plain_8_bits_split_nothing_and_load_the_rows_that_there_are() -> None:
 def test_plain_8_bits_take_their_tile_by_their_rows(
     capability: str, rows: int, waves: int, tile: int
 ) -> None:
-    """12,800 columns on 100 SMs of 5 TFLOP/s; 1 MB of results at 1 TB/s follows, without a start."""
+    """12,800 columns on 100 SMs of 5 TFLOP/s; then 1 MB of results at 1 TB/s, without a start."""
     constants = {**ROUND_CONSTANTS, "fp8_tile_gb_per_s": 1e6, "tile_start_k": 1000}
     card = gpu(constants).model_copy(update={"compute_capability": capability})
     eight = replace(product(rows, 12800, 1000), dtype="fp8", bytes_written=1e6)
