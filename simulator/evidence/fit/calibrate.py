@@ -27,7 +27,7 @@ from simulator.timing.constants import SERVED, Variant
 
 # Shorter times than predicted are told from this share on.
 SHORTER = 0.01
-# Constants predict alike if half of the times differ by less than this share.
+# Constants predict alike if times differ by less than this share, on average.
 LIKE = 0.01
 # What a constant must take from the errors of shapes left out, as a share of them.
 LEAST_GAIN = 0.1
@@ -212,7 +212,7 @@ def _serve(profile: HardwareProfile, groups: Sequence[Group]) -> bool:
     """Return whether constants of no library predict the rows of one as its own do."""
     own = np.concatenate([group.predict(profile) for group in groups])
     general = np.concatenate([_without_library(group).predict(profile) for group in groups])
-    return float(np.median(np.abs(np.log(own / general)))) < LIKE
+    return float(np.mean(np.abs(np.log(own / general)))) < LIKE
 
 
 def _thinned(rows: pd.DataFrame, stage: Stage) -> pd.DataFrame:
