@@ -22,6 +22,11 @@ last of which may not be full.
 with the start and end of a tile as a length of K, and (tile rows x element + tile columns x weight)
 bytes per step of K: activations in the format of the product, weights in their stored format.
 
+A kernel that splits nothing (CUTLASS's of plain 8 bits) chooses its tiles by M alone, and writes
+its result while no tile is multiplied. That is all of its start and end:
+
+    t = waves x K x overlapped(...) + result bytes / bandwidth
+
 The products of experts are grouped: rows of every visited expert have tiles of their own, nothing
 is split, and a wave takes a time more that grows with K, which explains rows better than loading
 does:
@@ -44,7 +49,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, floor_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
-from simulator.timing.limits import prefill_tiles, read_in_pairs
+from simulator.timing.limits import prefill_tiles, read_in_pairs, unsplit_tiles
 
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
@@ -61,10 +66,10 @@ TILES = ((64, 64), (128, 128), (256, 128))
 GROUPED_TILES = ((16, 128), *TILES)
 # A tile of no more rows than this multiplies only those that it has.
 LEAST_ROWS = 64
-# Numbers of blocks that may share the inner dimension of a tile. CUTLASS's kernel of plain 8 bits
-# (vLLM's) splits nothing: on H100, 256 rows of K = 16,384 take 52 to 53 us from 1,024 columns to
-# 2,048. Its small tile loads only the rows that the product has, but at least those of an MMA.
+# Numbers of blocks that may share the inner dimension of a tile.
 SPLITS = (2, 8)
+# The small tile of an unsplit kernel loads only the rows that the product has, but at least those
+# of an MMA.
 UNSPLIT_ROWS = 16
 # The waves of a grouped product take ``block_us`` at K = 2048, and their start and end as long as
 # 512 of K: without, products of short K (the second ones, where experts are split over GPUs) come
@@ -508,27 +513,36 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
     unsplit = gpu.precision_of(operation) == "fp8"
-    # Tiles per column, tiles per row, and the time of each tile per step of K.
+    sizes = unsplit_tiles(gpu.gpu) if unsplit else [(0, *size) for size in TILES]
+    start_k = 0.0 if unsplit else gpu.tile_start_k
+    # Tiles per column, tiles per row, the time of each tile per step of K, and the rows above which
+    # an unsplit kernel takes them.
     tiles = []
-    for rows, columns in TILES:
+    for above, rows, columns in sizes:
         filled: Numeric = minimum(operation.m, rows) if rows == LEAST_ROWS else rows
         loaded = maximum(filled, UNSPLIT_ROWS) if unsplit else rows
         load_s = (loaded * element + columns * weight_element) / gpu.tile_bytes_per_s
         tile_s = overlapped(2 * columns * filled / rate, load_s, _TILE_OVERLAP)
         down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
-        tiles.append((down, across, operation.launches * tile_s))
+        tiles.append((down, across, operation.launches * tile_s, above))
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf
         # Half the steps of K, because waves are counted twice.
-        half_steps = (operation.k / splits + gpu.tile_start_k) / 2
-        for down, across, cost in tiles:
+        half_steps = (operation.k / splits + start_k) / 2
+        for down, across, cost, above in tiles:
             seconds = _twice_waves(down * (across * splits), sms) * (half_steps * cost)
-            shortest = minimum(shortest, seconds)
+            if unsplit:
+                shortest = where(operation.m > above, seconds, shortest)
+            else:
+                shortest = minimum(shortest, seconds)
         return shortest
 
     best_split: Numeric = 0.0
     best_tiles = all_tiles_s(1)
+    if unsplit:
+        written_s = operation.bytes_written / gpu.bandwidth_bytes_per_s[operation.kind]
+        best_tiles = best_tiles + written_s
     best_total = overlapped(memory_s, best_tiles, overlap)
     for splits in () if unsplit else SPLITS:
         tiles_s = all_tiles_s(splits)

@@ -17,7 +17,7 @@ from simulator.evidence.fit.stages import STAGES, wanted_rows
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
-from simulator.timing.constants import CONSTANTS, SERVED, Key, rates
+from simulator.timing.constants import CONSTANTS, SERVED, Key, rates, variants_of
 
 # Any card without fitted constants of its own will do.
 CARD = "l4"
@@ -45,10 +45,11 @@ def made(
     noise: float = 0.02,
     outliers: bool = True,
     framework: str = "",
+    dtype: str = "bf16",
 ) -> Measurements:
     """Return GEMM rows that the timing model made with these constants, and noise."""
     frame = pd.DataFrame(rows, columns=["m", "n", "k"]).assign(
-        gpu=CARD, framework=framework, source="made up", latency_us=1.0
+        gpu=CARD, framework=framework, dtype=dtype, source="made up", latency_us=1.0
     )
     path = tmp_path / "made.csv"
     frame.to_csv(path, index=False)
@@ -171,6 +172,27 @@ def test_libraries_get_their_own_where_there_are_several(tmp_path: Path) -> None
     assert found["vllm_gemm_launch_us"][0] == pytest.approx(4.5, rel=0.06)
     assert found["sglang_gemm_launch_us"][0] == pytest.approx(9.0, rel=0.06)
     assert 4.5 < found["gemm_launch_us"][0] < 9.0
+
+
+def test_a_single_library_s_rows_are_fitted_for_questions_too(tmp_path: Path) -> None:
+    """vLLM's quantise kernel takes longer than any library's: only its own products make up for it.
+
+    Where no kernel beside the product differs, general constants serve the library as well.
+    """
+    true = {f"fp8_{name}": value for name, value in TRUE_GEMM.items()}
+    rows = [(m, n, k) for n, k in SHAPES if n * k < 5e6 for m in (1, 16, 64)]
+    of_vllm = made(tmp_path, true, rows=rows, framework="vllm", dtype="fp8", outliers=False)
+    found = calibrate(of_vllm, load_hardware(CARD)).values()
+    launches = (
+        rates(bare(), variants=variants_of([library], "fp8")).launch_s["quantise"] * 1e6
+        for library in ("vllm", "")
+    )
+    longer = next(launches) - next(launches)
+    assert longer > 0.2
+    own, general = (found[f"{name}fp8_gemm_launch_us"][0] for name in ("vllm_", ""))
+    assert general - own == pytest.approx(longer, abs=0.1)
+    plain = made(tmp_path, TRUE_GEMM, rows=full_grid(), framework="vllm")
+    assert "vllm_gemm_launch_us" not in calibrate(plain, load_hardware(CARD)).values()
 
 
 def test_a_kernel_to_fall_back_to_does_not_tell_of_its_gpu(tmp_path: Path) -> None:

@@ -402,6 +402,26 @@ def test_plain_8_bits_split_nothing_and_load_the_rows_that_there_are() -> None:
         assert _product_us(eight, own) == pytest.approx(2 + (loaded + 64) * 100, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("capability", "rows", "waves", "tile"),
+    [
+        *(("9.0", 64, 2, 64 * 64), ("9.0", 65, 2, 64 * 128), ("9.0", 129, 2, 128 * 128)),
+        *(("8.9", 129, 3, 64 * 128), ("8.9", 256, 4, 64 * 128), ("8.9", 257, 3, 128 * 128)),
+    ],
+)
+def test_plain_8_bits_take_their_tile_by_their_rows(
+    capability: str, rows: int, waves: int, tile: int
+) -> None:
+    """12,800 columns on 100 SMs of 5 TFLOP/s; then 1 MB of results at 1 TB/s, without a start."""
+    constants = {**ROUND_CONSTANTS, "fp8_tile_gb_per_s": 1e6, "tile_start_k": 1000}
+    card = gpu(constants).model_copy(update={"compute_capability": capability})
+    eight = replace(product(rows, 12800, 1000), dtype="fp8", bytes_written=1e6)
+    time = operation_time(eight, rates(card), "graph")
+    written_s = time.memory_s
+    assert written_s == pytest.approx(1e-6)
+    assert time.compute_s == pytest.approx(waves * 2 * tile * 1000 / 5e12 + written_s)
+
+
 @pytest.mark.parametrize(("rows", "reads"), [(16, 1), (17, 2), (32, 2), (33, 1)])
 def test_blocks_read_latent_keys_in_pairs_on_blackwell(rows: int, reads: int) -> None:
     """2 MB of keys at 1 TB/s; a second time, all 4 MB through L2 at 1.5 TB/s. Not on Hopper."""

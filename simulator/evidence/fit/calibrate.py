@@ -27,6 +27,8 @@ from simulator.timing.constants import SERVED, Variant
 
 # Shorter times than predicted are told from this share on.
 SHORTER = 0.01
+# Constants predict alike if times differ by less than this share, on average.
+LIKE = 0.01
 # What a constant must take from the errors of shapes left out, as a share of them.
 LEAST_GAIN = 0.1
 
@@ -174,7 +176,7 @@ def _stage(
 ) -> Iterator[StageFit]:
     """Yield the fits of one kind of row: in general, by precision and library."""
     groups = [group for group in determining if _launched(group) == stage.rows]
-    chosen_for = []
+    chosen_for, alone = [], set()
     for precision in ("", *PRECISIONS) if stage.own else ("",):
         general = Variant(precision=precision)
         some = [group for group in groups if group.precision == precision]
@@ -183,16 +185,20 @@ def _stage(
             typical = [group for group in some if group.typical]
             apart = Variant(stage.apart)
             without = [group for group in typical if apart not in group.variants]
-            # Where each library has its own, general constants are those of questions.
-            every = map(_without_library, without or typical) if len(libraries) > 1 else typical
+            # General constants are those of questions.
+            every = map(_without_library, without or typical)
             chosen_for.append((list(every), general))
-        # General constants serve a single library as well, unless they leave its kernel out.
-        single = len(libraries) == 1 and stage.general and some[0].typical
-        if stage.own and not single:
+        if stage.own:
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
+        if len(libraries) == 1 and stage.general and some[0].typical:
+            alone |= set(libraries) - {general}
     for chosen, variant in chosen_for:
+        # General constants serve a single library as well, unless its kernels beside these differ.
+        if variant in alone and _serve(profile, chosen):
+            continue
         # Keep constants that another kind of row has determined.
-        left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
+        free = (*stage.free, *stage.besides.get(variant.precision, ()))
+        left = [item for item in free if str(item.key.of(variant)) not in profile.fitted]
         if sum(len(group.index) for group in chosen) < stage.least or not left:
             continue
         found = _fit(stage, rows, profile, chosen, left, variant)
@@ -203,6 +209,13 @@ def _stage(
 def _without_library(group: Group) -> Group:
     """Return a group timed with constants of no library."""
     return replace(group, variants=tuple(item for item in group.variants if not item.library))
+
+
+def _serve(profile: HardwareProfile, groups: Sequence[Group]) -> bool:
+    """Return whether constants of no library predict the rows of one as its own do."""
+    own = np.concatenate([group.predict(profile) for group in groups])
+    general = np.concatenate([_without_library(group).predict(profile) for group in groups])
+    return float(np.mean(np.abs(np.log(own / general)))) < LIKE
 
 
 def _thinned(rows: pd.DataFrame, stage: Stage) -> pd.DataFrame:

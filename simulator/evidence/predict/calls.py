@@ -49,9 +49,11 @@ PLAIN_QUANTISE_LAUNCHES, PLAIN_QUANTISE_BYTES = 4, 27 / 3
 # Time of a thread block that knows the scale, over that of one that finds it first: on H100 16,384
 # rows of 256 values take vLLM's static kernel 12 us and its dynamic one 27 us.
 STATIC_BLOCK_TIME = 0.4
-# The same of a block that shares one scale with all others: vLLM's fp8 products of 16,384 rows and
-# next to no columns take 110 to 123 us on H200 and B200, 7 ns a row.
-ONE_SCALE_BLOCK_TIME = 5.0
+# One scale for a whole tensor (vLLM's fp8 products): a block finds the largest of its row in steps
+# of so many values, and tells it to all others, in as long as so many steps more. Then a second
+# kernel reads the row again. 16,384 rows take 110 to 123 us up to 2,048 values, 63 to 76 us more
+# for each further 2,048 (H200 and B200, products of next to no columns).
+ONE_SCALE_STEP, ONE_SCALE_START = 2048, 0.77
 # TensorRT-LLM's rows find the scales of a dynamic quantisation in four plain operations.
 SCALES, SCALES_LAUNCHES = "absmax_scale", 4
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
@@ -418,7 +420,8 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     quantised = replayed(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
     first = rows.iloc[0]
     if dtype == "fp8" and library_of(str(first["framework"])) == "vllm":
-        quantised = replace(quantised, thread_blocks=m * ONE_SCALE_BLOCK_TIME)
+        steps = np.ceil(k / ONE_SCALE_STEP) + ONE_SCALE_START
+        quantised = replace(quantised, serial_steps=steps)
     return [quantised, product]
 
 
