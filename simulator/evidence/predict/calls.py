@@ -39,7 +39,7 @@ from simulator.timing.limits import resident_blocks, runs_trtllmgen
 # Columns besides the GPU, the kernel and the format that rows of a group have in common, if they
 # have them.
 _SHARED = (
-    *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
+    *("version", "kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
     *("scope", "form", "phase", "gemm_dtype", "causal"),
     *("family", "op", "product_dtype", "routing"),
     *("kind", "model", "score_mode"),
