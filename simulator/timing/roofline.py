@@ -283,7 +283,8 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     if is_used(operation.sequences):
         seconds = seconds + operation.sequences * gpu.sequence_s[operation.kind]
     if is_used(operation.held):
-        seconds = seconds + operation.held * gpu.group_s
+        # Half of a choice's time comes with each of its two products.
+        seconds = seconds + operation.held * gpu.group_s + operation.m * (gpu.visit_s / 2)
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
     if is_used(operation.link_bytes):

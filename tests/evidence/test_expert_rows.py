@@ -21,6 +21,7 @@ CARD = "l4"
 TRUE = {
     "experts_launch_us": 6.0,
     "group_us": 0.08,
+    "visit_us": 0.005,
     "experts_block_us": 6.0,
     "experts_bandwidth_fraction": 0.7,
     "experts_flops_fraction": 0.6,
@@ -71,7 +72,7 @@ def made(path: Path, constants: dict[str, float]) -> Measurements:
 
 
 def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
-    """All five, from rows without any of the columns that may be absent."""
+    """All six, from rows without any of the columns that may be absent."""
     found = calibrate(made(tmp_path / "made.csv", TRUE), load_hardware(CARD)).values()
     for name, true in TRUE.items():
         assert found[name][0] == pytest.approx(true, rel=0.1), name

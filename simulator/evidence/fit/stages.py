@@ -37,7 +37,7 @@ _PRODUCTS = (
     *("launch_us", "tile_gb_per_s", "tile_start_k", "split_k_us"),
     *("bandwidth_fraction", "flops_fraction"),
 )
-_EXPERTS = ("launch_us", "group_us", "block_us", "bandwidth_fraction", "flops_fraction")
+_EXPERTS = ("launch_us", "group_us", "visit_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _STREAMED = ("launch_us", "bandwidth_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = (

@@ -129,7 +129,8 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     listed = routed.operations()
     if "flashinfer_trtllm" in str(first["kernel"]):
         listed = [item for item in listed if item.name not in _FUSED]
-    if kernel.endswith("_triton"):
+    # TensorRT-LLM multiplies 4-bit weights with 16-bit activations in Triton too (recalled).
+    if kernel.endswith("_triton") or (library == "trtllm" and first["dtype"] == "mxfp4" and wide):
         # These gather rows as they load them.
         sglang = library == "sglang"
         without = ("expert_choice", "expert_gather") if sglang else ("expert_gather",)
