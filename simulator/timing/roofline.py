@@ -33,6 +33,11 @@ does:
 
     t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us x (K + 512) / 2560)
 
+Where it is known which tile a kernel takes, its blocks run several at a time on an SM: they load
+from L2, and wait together.
+
+    t = larger of waves x larger of (multiplying, loading) and waves of resident blocks x wait
+
 References
 ----------
 S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model for
@@ -66,6 +71,12 @@ TILES = ((64, 64), (128, 128), (256, 128))
 GROUPED_TILES = ((16, 128), *TILES)
 # A tile of no more rows than this multiplies only those that it has.
 LEAST_ROWS = 64
+# Where the kernel's tile is known: blocks that an SM runs at once, so that they wait together; the
+# share of L2's bandwidth that their loads reach; the share of the memory's that loads of weights
+# shorter than a line reach; and the step of K that ``block_us`` is for. (On A100, L40S and H100
+# Triton's tile of 64 x 64 x 32 reaches 0.6, 0.7 and 0.8 of L2's bandwidth, and 0.62, 0.68 and 0.68
+# of the memory's that its tile of 16 x 32 x 64 reaches: aiconfigurator rows.)
+RESIDENT, L2_SHARE, SHORT_SHARE, LINE_BYTES, STEP_K = 4, 0.75, 0.67, 128, 64
 # Numbers of blocks that may share the inner dimension of a tile.
 SPLITS = (2, 8)
 # The small tile of an unsplit kernel loads only the rows that the product has, but at least those
@@ -277,7 +288,8 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     if is_used(operation.sequences):
         seconds = seconds + operation.sequences * gpu.sequence_s[operation.kind]
     if is_used(operation.held):
-        seconds = seconds + operation.held * gpu.group_s
+        # Half of a choice's time comes with each of its two products.
+        seconds = seconds + operation.held * gpu.group_s + operation.m * (gpu.visit_s / 2)
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
     if is_used(operation.link_bytes):
@@ -340,6 +352,9 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its bytes. [s]."""
     kind = operation.kind
     bandwidth = gpu.bandwidth_bytes_per_s[kind]
+    if operation.tile is not None and gpu.choice != "peak":
+        step_bytes = operation.tile.depth * DTYPE_BYTES[operation.weights or operation.dtype]
+        bandwidth = bandwidth * where(step_bytes < LINE_BYTES, SHORT_SHARE, 1.0)
     if operation.together_bytes is not None and is_used(operation.reused_bytes):
         share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[kind])
         seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
@@ -563,19 +578,33 @@ def _grouped_s(operation: Operation, gpu: Rates) -> tuple[Numeric, Numeric]:
     """
     groups = maximum(operation.groups, 1)
     rows_each = operation.m / groups
-    rate = gpu.flops_per_s(operation.kind, operation.dtype) / gpu.sm_count
+    sms, flops_each = gpu.sm_count, 2 * operation.k
+    rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
     walked = (operation.k + GROUPED_START_K) / (GROUPED_K + GROUPED_START_K)
     wait_s = gpu.block_s[operation.kind] * walked
-    shortest: Numeric = inf
-    waiting: Numeric = 0.0
-    for rows, columns in GROUPED_TILES:
+
+    def blocks(rows: Numeric, columns: Numeric) -> Numeric:
         if operation.even:
             down = groups * ceil_div(rows_each, rows)
         else:
             down = maximum(groups, operation.m / rows + groups / 2)
+        return down * ceil_div(operation.n, columns)
+
+    if operation.tile is not None:
+        rows, columns, depth = operation.tile
+        element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
+        loaded = (minimum(rows_each, rows) + columns) * operation.k * element
+        load_s = loaded * sms / (L2_SHARE * gpu.l2_stream_bytes_per_s)
+        tile_s = maximum(rows * columns * flops_each / rate, load_s)
+        tiles = blocks(rows, columns)
+        waits = maximum(tiles / (RESIDENT * sms), 1.0) * wait_s * (STEP_K / depth)
+        return maximum(_twice_waves(tiles, sms) / 2 * tile_s, waits), waits
+    shortest: Numeric = inf
+    waiting: Numeric = 0.0
+    for rows, columns in GROUPED_TILES:
         multiplied = minimum(rows_each, rows) if rows <= LEAST_ROWS else rows
-        tile_s = 2 * columns * operation.k * multiplied / rate + wait_s
-        waves = _twice_waves(down * ceil_div(operation.n, columns), gpu.sm_count) / 2
+        tile_s = multiplied * columns * flops_each / rate + wait_s
+        waves = _twice_waves(blocks(rows, columns), sms) / 2
         waiting = where(waves * tile_s < shortest, waves * wait_s, waiting)
         shortest = minimum(shortest, waves * tile_s)
     return shortest, waiting

@@ -41,7 +41,7 @@ _PRODUCTS = (
 )
 # Those of the quantise kernel, which has no rows of its own in nvfp4.
 _QUANTISED = (Key("bandwidth_fraction", "quantise"), Key("block_us", "quantise"))
-_EXPERTS = ("launch_us", "group_us", "block_us", "bandwidth_fraction", "flops_fraction")
+_EXPERTS = ("launch_us", "group_us", "visit_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _STREAMED = ("launch_us", "bandwidth_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = (
