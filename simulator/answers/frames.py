@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from simulator.answers.capacity import capacity
-from simulator.answers.estimate import Estimate, check_workload, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of, priced_gpus
 from simulator.answers.scaled import FAMILIES, scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
-from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_on
+from simulator.answers.sweep import NUMERIC_AXES, compare_on
 from simulator.counts.attention.registry import algorithms
 from simulator.counts.operation import PARTS, part_of
 from simulator.counts.request import last_own_tokens
@@ -25,7 +25,7 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.numeric import Frame
-from simulator.timing.constants import Key, rates
+from simulator.timing.constants import Key
 from simulator.units import MILLISECOND
 
 _LOSSES = ("loss_change", "loss_low", "loss_high")
@@ -67,10 +67,10 @@ def grid(
 
     model, gpu = model or study.model, gpu or study.gpu
     setup, work = study.setup.under("standard").but(**named).of(model), study.workload
-    check_workload(model, gpu, setup, work)
+    asked = Question(model, gpu, setup, work)
+    asked.check()
     if work.tree and "context_tokens" in numeric:
         raise WorkloadError("the context of a prefix tree has no single length to vary")
-    asked = Grid(model=model, gpu=gpu, setup=setup, workload=work, axes={})
     block = compare_on(asked, **numeric)
     frame = pd.concat([_long(block, name) for name in ATTENTIONS], ignore_index=True)
     target_s = study.target_step_s
@@ -112,11 +112,9 @@ def _with_ends(
 ) -> list[int]:
     """Add to an axis, for each way, the last value that fits and the first that does not."""
     values = set(axis)
-    setup = study.setup.but(**named)
+    asked = replace(study.question, model=model or study.model).but(**named)
     for attention in ATTENTIONS:
-        limits = capacity(
-            estimate(model or study.model, study.gpu, setup.under(attention), study.workload)
-        )
+        limits = capacity(estimate(asked.under(attention)))
         most = limits.most_samples if field == "samples" else limits.longest_context_tokens
         ends = (most, most + 1) if most else ()
         values |= {end for end in ends if min(axis) <= end <= max(axis)}
@@ -166,7 +164,7 @@ def by_kernel(study: Study) -> Frame:
             for execution in ("graph", "eager"):
                 named: dict[str, Any] = {"kernel": kernel, "execution": execution}
                 try:
-                    check_workload(study.model, study.gpu, study.setup.but(**named), study.workload)
+                    study.question.but(**named).check()
                 except WorkloadError:
                     continue
                 samples = _with_ends(study, study.samples_axis, "samples", **named)
@@ -237,9 +235,7 @@ def by_family(study: Study) -> Frame:
             "family": name,
             "kv_share": shares[name],
             "attention": attention,
-            "step_ms": estimate(
-                form, study.gpu, study.setup.under(attention), study.workload
-            ).step_s
+            "step_ms": estimate(replace(study.question, model=form).under(attention)).step_s
             / MILLISECOND,
         }
         for name, form in forms.items()
@@ -302,7 +298,7 @@ def by_gpu(study: Study) -> Frame:
                 part.assign(
                     gpu_name=gpu.name,
                     gpus=gpus,
-                    constants=rates(gpu, study.setup.constants).origin,
+                    constants=replace(study.question, gpu=gpu).rates.origin,
                     hash=gpu.content_hash,
                     tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
                     usd_per_hour=usd_per_hour,
@@ -370,7 +366,7 @@ def operations(study: Study) -> Frame:
 def _rows(result: Estimate) -> list[dict[str, Any]]:
     """Return a row per operation, and one for the time the GPU waits for the host."""
     time = result.time
-    step = {"variant": result.setup.attention, "step_ms": result.step_s / MILLISECOND}
+    step = {"variant": result.attention, "step_ms": result.step_s / MILLISECOND}
     step["fits"] = bool(result.memory.fits)
     rows = []
     for operation, seconds in zip(result.operations, time.operations, strict=True):

@@ -12,11 +12,10 @@ from simulator.errors import WorkloadError, unknown
 from simulator.numeric import Numeric, ceil_div, where
 
 if TYPE_CHECKING:
-    from simulator.answers.estimate import Estimate
+    from simulator.answers.estimate import Estimate, Question
     from simulator.answers.verdict import Verdict
-    from simulator.inputs.hardware import HardwareProfile
     from simulator.inputs.model import ModelShape
-    from simulator.inputs.setup import Attention, Setup
+    from simulator.inputs.setup import Attention
     from simulator.inputs.workload import Workload
 
 # vLLM's thresholds and tiles, vllm/v1/attention/backends/flash_attn.py @5704f34.
@@ -34,15 +33,14 @@ class Rule(NamedTuple):
     title
         Its name in a sentence.
     reads_once
-        Whether it reads the shared context once, for a model, a GPU, a setup and a workload; an
-        array if the workload has arrays.
+        Whether it reads the shared context once; an array if the workload has arrays.
     reason
         The reason, for a workload of plain numbers.
     """
 
     title: str
-    reads_once: "Callable[[ModelShape, HardwareProfile, Setup, Workload], Numeric]"
-    reason: "Callable[[ModelShape, HardwareProfile, Setup, Workload], str]"
+    reads_once: "Callable[[Question], Numeric]"
+    reason: "Callable[[Question], str]"
 
 
 class RuleChoice(NamedTuple):
@@ -130,13 +128,12 @@ def choose(
         If no rule has that name.
     """
     rule = find_rule(name)
-    asked = (standard.model, standard.gpu, standard.setup, standard.workload)
-    chosen = cascade if rule.reads_once(*asked) else standard
+    chosen = cascade if rule.reads_once(standard) else standard
     return RuleChoice(
         name=name,
         title=rule.title,
-        choice=chosen.setup.attention,
-        reason=rule.reason(*asked),
+        choice=chosen.attention,
+        reason=rule.reason(standard),
         ours=ours,
         verdict=verdict,
         step_s=chosen.step_s,
@@ -249,17 +246,16 @@ def vllm_waves(
     return ceil_div(cascade_blocks, resident) * tiles, ceil_div(flash_blocks, resident)
 
 
-def _vllm_sizes(
-    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
-) -> dict[str, Numeric]:
+def _vllm_sizes(question: "Question") -> dict[str, Numeric]:
     """Return what vLLM's rule sees of a workload, on one GPU."""
+    model, setup, work = question.model, question.setup, question.workload
     kv_heads, *_ = rank_geometry(model, setup)
     return {
         "prefix_tokens": common_tokens(work) // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS,
         "requests": work.sequences,
         "heads": model.heads // setup.tensor_parallel,
         "kv_heads": kv_heads,
-        "sm_count": gpu.sm_count,
+        "sm_count": question.gpu.sm_count,
     }
 
 
@@ -274,21 +270,18 @@ def _vllm_unsupported(model: "ModelShape") -> str:
     return ""
 
 
-def _vllm_reads_once(
-    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
-) -> Numeric:
+def _vllm_reads_once(question: "Question") -> Numeric:
     """Apply vLLM's rule to a workload."""
-    cascade = vllm_cascade(query_tokens=work.query_tokens, **_vllm_sizes(model, gpu, setup, work))
-    return cascade & (not _vllm_unsupported(model))
+    tokens = question.workload.query_tokens
+    cascade = vllm_cascade(query_tokens=tokens, **_vllm_sizes(question))
+    return cascade & (not _vllm_unsupported(question.model))
 
 
-def _vllm_reason(
-    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
-) -> str:
+def _vllm_reason(question: "Question") -> str:
     """Say why vLLM's rule chooses as it does."""
-    sizes = _vllm_sizes(model, gpu, setup, work)
+    sizes, work = _vllm_sizes(question), question.workload
     prefix, requests = sizes["prefix_tokens"], sizes["requests"]
-    unsupported = _vllm_unsupported(model)
+    unsupported = _vllm_unsupported(question.model)
     cascade, flash = vllm_waves(**sizes)
     reasons = (
         (work.prompts > 1 and not prefix, "no prefix is common to all prompts"),
@@ -303,7 +296,7 @@ def _vllm_reason(
         (True, f"it counts {cascade:,} tile steps for cascade, {flash:,} for flash decoding"),
     )
     reason = next(text for holds, text in reasons if holds)
-    if work.tree and _vllm_reads_once(model, gpu, setup, work):
+    if work.tree and _vllm_reads_once(question):
         return f"{reason}; it reads once only the {prefix:,} tokens that all requests share"
     return reason
 

@@ -14,22 +14,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import (
-    Estimate,
-    check_workload,
-    forms_to_try,
-    latent_forms,
-    memory_on,
-    model_notes,
-)
+from simulator.answers.estimate import Estimate, Question, forms_to_try, latent_forms, model_notes
 from simulator.answers.load import Request, serve
 from simulator.answers.verdict import VERDICTS, Verdict, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.registry import find_way
-from simulator.counts.transformer import around_attention
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.files import validate
-from simulator.inputs.hardware import HardwareProfile, load_hardware
-from simulator.inputs.model import ModelShape
+from simulator.inputs.hardware import load_hardware
 from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario
@@ -39,9 +30,7 @@ from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limit
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
-from simulator.timing.constants import rates
 from simulator.timing.interval import speedup_interval
-from simulator.timing.step import Timed, summed, timed, timed_attention
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -79,21 +68,17 @@ SEEN = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class Grid(Question):
     """The numeric grid under one combination of model, GPU and named settings.
+
+    Of its workload counts what is not an axis: the tree and the accepted tokens.
 
     Attributes
     ----------
-    workload
-        What is not an axis: the tree and the accepted tokens.
     axes
         The values of each numeric axis.
     """
 
-    model: ModelShape
-    gpu: HardwareProfile
-    setup: Setup
-    workload: Workload
     axes: Mapping[str, Sequence[int]]
 
     @property
@@ -173,10 +158,9 @@ class Load:
 
         rows: list[dict[str, Any]] = []
         for sizes in zip(*(columns[axis].tolist() for axis in NUMERIC_AXES), strict=True):
-            work = grid.workload.but(**dict(zip(NUMERIC_AXES, sizes, strict=True)))
-            request = self.request(work)
-            question = grid.model, grid.gpu, grid.setup, request
-            curve = serve(*question, attentions=ATTENTIONS, **self.asked)
+            question = grid.but(**dict(zip(NUMERIC_AXES, sizes, strict=True)))
+            request = self.request(question.workload)
+            curve = serve(question, request, attentions=ATTENTIONS, **self.asked)
             loads = self.loads
             for number, point in enumerate(curve.points):
                 row, kind = loads[number % len(loads)], point.deployment.attention
@@ -326,7 +310,7 @@ def prepare_sweep(
                 try:
                     named = dict(zip(named_axes, values, strict=True))
                     setup, work = ask(model, **named, **settings)
-                    check_workload(model, gpu, setup, work)
+                    Question(model, gpu, setup, work).check()
                     sizes = _sizes(numeric, work)
                     if load is not None:
                         most, least = max(sizes["prompts"]), min(sizes["context_tokens"])
@@ -334,7 +318,7 @@ def prepare_sweep(
                 except SimulatorError as error:
                     skipped[str(error)] = None
                     continue
-                grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
+                grids.append(Grid(model, gpu, setup, work, axes=sizes))
     if not grids:
         why = f", for {len(skipped)} reasons, first" if len(skipped) > 1 else ""
         raise SimulatorError(f"scenario {scenario.id}: nothing to run{why}: {next(iter(skipped))}")
@@ -371,11 +355,13 @@ def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
     return tuple(axes.get(axis, (Workload.model_fields[axis].default,)))
 
 
-def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, Any]:
+def compare_grid(question: Question, numeric: Mapping[str, "np.ndarray"]) -> dict[str, Any]:
     """Compare both kinds of attention at every point of one block of a grid.
 
     Parameters
     ----------
+    question
+        The grid, or what else is asked about.
     numeric
         The values of each numeric axis in this block.
 
@@ -389,42 +375,24 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
 
     shape = tuple(len(values) for values in numeric.values())
     axes = dict(zip(numeric, np.ix_(*numeric.values()), strict=True))
-    work = grid.workload.but(**axes)
+    asked = question.but(**axes)
 
     def flat(values: Numeric) -> "np.ndarray":
         return np.broadcast_to(values, shape).reshape(-1)
 
-    columns: dict[str, Any] = _settings(grid)
+    columns: dict[str, Any] = _settings(question)
     columns.update({axis: flat(values).astype(np.int64) for axis, values in axes.items()})
-    model, gpu_rates = grid.model, rates(grid.gpu, grid.setup.constants)
-    # The same for both kinds of attention and all forms of either.
-    before, after = (
-        timed(part, gpu_rates, grid.setup.execution)
-        for part in around_attention(model, grid.setup, work)
-    )
-
-    def solve(setup: Setup, attending: Timed | None = None) -> Estimate:
-        step = before + (attending or timed_attention(model, setup, work, gpu_rates)) + after
-        return Estimate(
-            model=model,
-            gpu=grid.gpu,
-            setup=setup,
-            workload=work,
-            operations=step.operations,
-            time=summed(step),
-            memory=memory_on(grid.gpu, model, setup, work),
-            rates=gpu_rates,
-            notes=(),
-        )
+    before, after = asked.around()
 
     def named(kind: Attention, step: Estimate) -> dict[str, "np.ndarray"]:
         return {f"{kind}_{name}": flat(values) for name, values in _results(step).items()}
 
-    standard = solve(latent_forms(model, grid.setup.under("standard"))[0])
+    first, *_ = latent_forms(asked.model, asked.setup.under("standard"))
+    standard = asked.of(first).answered(before + asked.of(first).attending() + after)
     columns.update(named("standard", standard))
     chosen: dict[str, Any] = {}
-    for form, attending in forms_to_try(model, grid.gpu, grid.setup.under("bifurcated"), work):
-        step = solve(form, attending)
+    for form, attends in forms_to_try(asked.under("bifurcated")):
+        step = form.answered(before + attends + after)
         one: dict[str, Any] = named("bifurcated", step)
         one["speedup"] = flat(standard.time.total_s / step.time.total_s)
         ends = speedup_interval(standard.uncertainty, step.uncertainty)
@@ -446,16 +414,16 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
     return columns
 
 
-def compare_on(grid: Grid, **varied: Sequence[int]) -> dict[str, Any]:
+def compare_on(question: Question, **varied: Sequence[int]) -> dict[str, Any]:
     """Compare both kinds of attention as :func:`compare_grid` does, along some numeric axes.
 
-    ``varied`` has their values; the others stay as in the grid's workload.
+    ``varied`` has their values; the others stay as in the question's workload.
     """
     import numpy as np
 
-    own = {axis: varied.get(axis, (getattr(grid.workload, axis),)) for axis in NUMERIC_AXES}
+    own = {axis: varied.get(axis, (getattr(question.workload, axis),)) for axis in NUMERIC_AXES}
     numeric = {axis: np.asarray(values, dtype=np.float64) for axis, values in own.items()}
-    return compare_grid(grid, numeric)
+    return compare_grid(question, numeric)
 
 
 def _fastest(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -489,12 +457,13 @@ def _results(step: Estimate) -> dict[str, Numeric]:
     }
 
 
-def _settings(grid: Grid) -> dict[str, Any]:
+def _settings(question: Question) -> dict[str, Any]:
     """Return the settings that are the same for a whole grid, as columns."""
-    settings = {"model": grid.model.name, "kv_heads": grid.model.kv_heads, "gpu": grid.gpu.id}
+    model, setup, work = question.model, question.setup, question.workload
+    settings = {"model": model.name, "kv_heads": model.kv_heads, "gpu": question.gpu.id}
     for axis in NAMED_AXES:
-        settings[axis] = getattr(grid.setup if axis in Setup.model_fields else grid.workload, axis)
-    return settings | {"tree": tree_text(grid.workload.tree)}
+        settings[axis] = getattr(setup if axis in Setup.model_fields else work, axis)
+    return settings | {"tree": tree_text(work.tree)}
 
 
 @dataclass(frozen=True, kw_only=True)

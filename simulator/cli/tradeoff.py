@@ -12,7 +12,7 @@ from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
 from simulator.cli.help import HELP
 from simulator.cli.output import Output, check_figure, draw_answer, say_first
-from simulator.cli.question import Question, with_question
+from simulator.cli.question import Asked, with_question
 from simulator.inputs.csv_files import RefusedRow
 
 Part = Literal["models", "crossover", "map"]
@@ -55,7 +55,7 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
     opt.FIGURE,
 )
 def _tradeoff(
-    question: Question,
+    question: Asked,
     output: Output,
     *,
     target_kv_heads: Sequence[int] | None,
@@ -96,7 +96,7 @@ def _tradeoff(
     opt.PRICE_PER_HOUR,
     opt.FIGURE,
 )
-def _quality(question: Question, output: Output, *, figure: Path | None, **asked: Any) -> None:
+def _quality(question: Asked, output: Output, *, figure: Path | None, **asked: Any) -> None:
     check_figure(figure)
     if (asked["success_rate"] is None) == (asked["problem_counts"] is None):
         raise typer.BadParameter(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.answers.estimate import check_workload, latent_forms
+from simulator.answers.estimate import Question, latent_forms
 from simulator.counts.attention.registry import algorithms, find_way
 from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
@@ -244,7 +244,7 @@ def _runs(
 ) -> bool:
     """Return whether a GPU can run the scenario, and report why not."""
     try:
-        check_workload(model, gpu, *ask(model, **kept))
+        Question(model, gpu, *ask(model, **kept)).check()
     except SimulatorError as error:
         skipped.append(str(error))
         return False
