@@ -55,15 +55,7 @@ SUFFIXES = (".csv", ".parquet", ".json", ".html")
     ENGINE,
     KEEP_SUSPECT,
 )
-def _calibrate(
-    form: Output,
-    *,
-    rows: list[Path],
-    gpu: str,
-    output: Path | None,
-    engine: str | None,
-    keep_suspect: bool,
-) -> None:
+def _calibrate(form: Output, *, gpu: str, output: Path | None, **asked: Any) -> None:
     if missing := [name for name in ("scipy", "tomlkit") if find_spec(name) is None]:
         raise MeasurementError(
             f"calibrate needs {' and '.join(missing)}: "
@@ -78,7 +70,7 @@ def _calibrate(
     card = load_hardware(gpu)
     if output is not None and output.suffix != ".toml":
         raise OutputError(f"cannot write {output}: a profile goes to .toml")
-    measurements = load(rows, gpu=card.id, engine=engine, keep_suspect=keep_suspect)
+    measurements = load(asked.pop("rows"), gpu=card.id, **asked)
     _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
     if output is not None:
@@ -238,14 +230,12 @@ def _calibration_table(result: "Calibration") -> Any:
 def _validate(
     form: Output,
     *,
-    rows: list[Path],
     gpu: str | None,
     calibration: Path | None,
     constants: ConstantsChoice,
     output: Path | None,
     figure: Path | None,
-    engine: str | None,
-    keep_suspect: bool,
+    **asked: Any,
 ) -> None:
     from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
@@ -261,7 +251,7 @@ def _validate(
     if card is not None and gpu:
         # It replaces the profile of ``gpu``, whatever its name is.
         card = card.model_copy(update={"id": load_hardware(gpu).id})
-    measurements = load(rows, gpu=gpu, engine=engine, keep_suspect=keep_suspect)
+    measurements = load(asked.pop("rows"), gpu=gpu, **asked)
     _say_refused(measurements)
     result = checking.validate(measurements, gpu=card, choice=constants)
     if card is not None and result.constants and card.id not in result.constants:
