@@ -72,6 +72,11 @@ class Question:
         return self.setup.attention
 
     @property
+    def gpus(self) -> int:
+        """GPUs of the group."""
+        return self.setup.gpus
+
+    @property
     def unknown(self) -> str:
         """Why no rows tell how far the time may be off; empty if some do."""
         return unknown_regime(self.model, self.rates, self.setup)

@@ -158,11 +158,6 @@ class Deployment(Question):
         return self.of(self.setup, self.request.workload)
 
     @property
-    def gpus(self) -> int:
-        """GPUs of the group."""
-        return self.setup.gpus
-
-    @property
     def tokens_of_request(self) -> int:
         """Output tokens of a request, over its samples."""
         return int(self.request.workload.samples) * self.request.output_tokens

@@ -136,7 +136,7 @@ class Option(Priced):
     @property
     def result(self) -> Estimate:
         """The decode step: at the sizes asked, or under load of a request alone."""
-        return self.found.deployment.alone if isinstance(self.found, Point) else self.found
+        return self.deployed.alone if isinstance(self.deployed, Deployment) else self.deployed
 
     @property
     def point(self) -> Point:
@@ -159,7 +159,7 @@ class Option(Priced):
     @property
     def gpus(self) -> int:  # type: ignore[override]
         """GPUs of the group, or of all replicas."""
-        return self.found.gpus if isinstance(self.found, Point) else self.found.setup.gpus
+        return self.found.gpus
 
     @property
     def attention(self) -> Attention:

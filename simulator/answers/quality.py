@@ -125,9 +125,18 @@ def quality(
     WorkloadError
         If a limit makes no sense or the workload cannot run.
     """
-    _check(output_tokens, target_step_s, target_request_s, most_samples)
+    for name, target in (("target_step_ms", target_step_s), ("target_request_s", target_request_s)):
+        if target is not None and not target > 0:
+            shown = target * 1e3 if name.endswith("ms") else target
+            raise WorkloadError(f"{name} = {shown:g} is not positive")
+    check_between("most_samples", most_samples, 1, SAMPLES_LIMIT)
     if output_tokens is not None:
+        check_between("output_tokens", output_tokens, 1, MOST_OUTPUT_TOKENS)
         question = at_last_step(question, output_tokens)
+    elif target_request_s is not None:
+        raise WorkloadError(
+            "a target for the whole request needs to know how long it is: give output_tokens"
+        )
     results = {name: estimate(question.under(name)) for name in ATTENTIONS}
     known = success.largest_k
     most = most_samples if known is None else min(most_samples, known)
@@ -137,42 +146,25 @@ def quality(
         for attention, result in results.items()
     }
     beyond: Limit = "counts" if known is not None and known <= most_samples else "search"
-    best = {
-        attention: _best(of, most, beyond, target_step_s, target_request_s)
-        for attention, of in points.items()
-    }
-    shown = {*map(int, log_steps(1, most)), min(question.workload.samples, most)}
-    shown |= {item.point.samples for item in best.values() if item.point is not None}
+
+    def in_time(point: QualityPoint) -> bool:
+        limits = (point.step_s, target_step_s), (point.request_s, target_request_s)
+        return all(
+            target is None or (time is not None and time <= target) for time, target in limits
+        )
+
+    best = {attention: _best(of, in_time, most, beyond) for attention, of in points.items()}
+    shown_samples = {*map(int, log_steps(1, most)), min(question.workload.samples, most)}
+    shown_samples |= {item.point.samples for item in best.values() if item.point is not None}
     return Quality(
         results=results,
         success=success,
         output_tokens=output_tokens,
         target_step_s=target_step_s,
         target_request_s=target_request_s,
-        points={attention: of(sorted(shown)) for attention, of in points.items()},
+        points={attention: of(sorted(shown_samples)) for attention, of in points.items()},
         best=best,
     )
-
-
-def _check(
-    output_tokens: int | None,
-    target_step_s: float | None,
-    target_request_s: float | None,
-    most_samples: int,
-) -> None:
-    """Refuse limits that make no sense."""
-    for name, target in (("target_step_ms", target_step_s), ("target_request_s", target_request_s)):
-        if target is not None and not target > 0:
-            shown = target * 1e3 if name.endswith("ms") else target
-            raise WorkloadError(f"{name} = {shown:g} is not positive")
-    check_between("most_samples", most_samples, 1, SAMPLES_LIMIT)
-    if output_tokens is None:
-        if target_request_s is not None:
-            raise WorkloadError(
-                "a target for the whole request needs to know how long it is: give output_tokens"
-            )
-        return
-    check_between("output_tokens", output_tokens, 1, MOST_OUTPUT_TOKENS)
 
 
 def _points(
@@ -218,10 +210,9 @@ def _points(
 
 def _best(
     points: Callable[[Sequence[int]], tuple[QualityPoint, ...]],
+    in_time: Callable[[QualityPoint], bool],
     most: int,
     beyond: Limit,
-    target_step_s: float | None,
-    target_request_s: float | None,
 ) -> Affordable:
     """Return the most samples that fit in memory and within the targets.
 
@@ -231,17 +222,10 @@ def _best(
     def at(samples: int) -> QualityPoint:
         return points([samples])[0]
 
-    def in_time(samples: int) -> bool:
-        point = at(samples)
-        limits = (point.step_s, target_step_s), (point.request_s, target_request_s)
-        return all(
-            target is None or (time is not None and time <= target) for time, target in limits
-        )
-
     held = largest(lambda samples: at(samples).fits, low=1, high=most)
     if held is None:
         return Affordable(point=None, limit="memory")
-    timely = largest(in_time, low=1, high=held)
+    timely = largest(lambda samples: in_time(at(samples)), low=1, high=held)
     if timely is None:
         return Affordable(point=None, limit="time")
     limit: Limit = "time" if timely < held else "memory" if held < most else beyond
