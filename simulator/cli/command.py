@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from simulator.cli.help import EXAMPLES, MEANT, SPELLINGS
 from simulator.cli.output import say
 from simulator.errors import OutputError
 
@@ -50,95 +51,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
 }
 COMMANDS = {name: found for group in GROUPS.values() for name, found in group.items()}
 
-# Two questions that each command answers.
-EXAMPLES: Mapping[str, Sequence[str]] = {
-    "compare": ("llama-3.1-8b -g h100 -n 16 --context 8K", "qwen3-30b-a3b -n 4,16,64 --json"),
-    "estimate": ("llama-3.1-70b --tp 4 --batch-size 64", "mistral-7b --context 1K,4K,16K"),
-    "generate": ("llama-3.1-8b -n 32 --output-len 512", "gpt-oss-20b -g l40s --price-per-hour 1"),
-    "tree": (
-        "llama-3.1-8b --tree system=2K,problem=512x8 -n 16",
-        "llama-2-7b --context 4K --batch-size 8 -n 4",
-    ),
-    "plan": (
-        "llama-3.1-70b -n 16 --context 8K --target-step-ms 30",
-        "llama-3.1-8b --requests-per-s 4 --tpot-ms 30",
-    ),
-    "serve": ("llama-3.1-8b -n 4 --output-len 512", "llama-3.1-70b --tp 4 --max-num-seqs 256"),
-    "quality": (
-        "llama-3.1-8b --success-rate 0.05 --target-step-ms 15",
-        "qwen2.5-7b --success-rate 0.2 --output-len 1K --target-request-s 20",
-    ),
-    "tradeoff": ("llama-2-7b --target-kv-heads 1", "llama-2-7b --family gqa --scale-by mlp"),
-    "scaling": ("runs.csv", "runs.csv --figure scaling.html"),
-    "sweep": ("code-sampling-8k -o grid.csv", "llama-3.1-8b -n 1,4,16 --context 4K,8K"),
-    "plot": (
-        "latency-samples llama-3.1-8b --context 8K -o latency.svg",
-        "memory code-sampling-8k -o memory.html",
-    ),
-    "report": ("code-sampling-8k -o report.html", "llama-3.1-8b -n 1,4,16 --context 4K,8K"),
-    "explore": ("code-sampling-8k", "llama-3.1-8b -n 16 --context 8K -o explore.html"),
-    "models": ("show llama-3.1-8b", "show ./config.json --json"),
-    "gpus": ("show h100", "check my-card.toml"),
-    "scenarios": ("show code-sampling-8k", "check mine.toml"),
-    "trace": ("bifurcated_flash -s samples=4 -s context_tokens=1K", "my_code.py:attention --json"),
-    "measure": ("--dry-run", "code-sampling-8k --only attention -o measured"),
-    "calibrate": ("measured -g my-card.toml", "rows.csv -g h100 --json"),
-    "validate": ("measured", "rows.csv -g h100 -o errors.csv"),
-}
-
 # The groups of options that every command may have.
 QUESTION_PANEL, OUTPUT_PANEL = "The question", "The output"
 # The options that most questions have, which their help shows first.
 FIRST = ("model", "gpu", "samples", "context_tokens", "prompts")
-# What the users of engines type, and our words for it.
-SPELLINGS: Mapping[str, Sequence[str]] = {
-    "-tp": ("--tp",),
-    "--tp-size": ("--tp",),
-    "--model-path": ("--model",),
-    **dict.fromkeys(("--batch", "-b", "--bs"), ("--batch-size",)),
-    **dict.fromkeys(("--ctx", "--seq-len", "--prompt-len", "--isl"), ("--context",)),
-    **dict.fromkeys(("--max-tokens", "--max-new-tokens", "--osl"), ("--output-len",)),
-    **dict.fromkeys(("--n", "--best-of", "--num-return-sequences"), ("-n",)),
-    "--precision": ("--dtype",),
-    **dict.fromkeys(("--request-rate", "--qps", "--rps"), ("--requests-per-s",)),
-    "--chunked-prefill-size": ("--max-batched-tokens",),
-    **dict.fromkeys(("--tpot", "--target-tpot-ms"), ("--tpot-ms",)),
-    "--ttft": ("--ttft-ms",),
-    "--enable-prefix-caching": ("--kv-layout", "shared"),
-    **dict.fromkeys(("-pp", "--pp-size"), ("--pp",)),
-    **dict.fromkeys(("-dp", "--dp-size"), ("--dp",)),
-    **dict.fromkeys(("-ep", "--ep-size"), ("--ep",)),
-}
-# Those that have no words of ours, and what to write instead.
-_CONTEXT = "--context is the length of the context, --output-len that of an output"
-_TOGETHER = "-n is the samples of one prompt, --batch-size the prompts; 'serve' and 'plan' have it"
-_LOAD = "it is of a load, which {} can ask about"
-_GPUS = "--tp is the number of GPUs that share each layer, times --dp groups and --pp stages"
-MEANT: Mapping[str, str] = {
-    **dict.fromkeys(("--users", "--concurrency"), _LOAD.format("'serve', 'sweep' and 'generate'")),
-    "--requests-per-s": _LOAD.format("'serve', 'sweep' and 'plan'"),
-    "--percentile": _LOAD.format("'serve' and 'plan'"),
-    **dict.fromkeys(("--ttft-ms", "--tpot-ms"), _LOAD.format("'plan'")),
-    **dict.fromkeys(("--max-model-len", "--context-length"), _CONTEXT),
-    **dict.fromkeys(("--max-num-seqs", "--max-running-requests"), _TOGETHER),
-    **dict.fromkeys(("--num-gpus", "--gpus", "--ngpus"), _GPUS),
-    **dict.fromkeys(
-        ("--enable-expert-parallel", "--enable-dp-attention"),
-        "--ep is the number of parts of whole experts, --dp that of groups with their own requests",
-    ),
-    **dict.fromkeys(
-        ("--enforce-eager", "--disable-cuda-graph"),
-        "steps run as CUDA graphs; only plain PyTorch is modelled without: --execution eager",
-    ),
-    **dict.fromkeys(
-        ("--no-enable-prefix-caching", "--disable-radix-cache"),
-        "--kv-layout copies stores a context for each sample",
-    ),
-    "--mem-fraction-static": "--engine sglang --gpu-memory-utilization SHARE means it",
-    "--speculative-config": "--query-tokens and --accepted-tokens describe speculative decoding",
-    "--cpu-offload-gb": "weights and caches on the host are not modelled",
-}
-
 # Options that name a file to write.
 OUTPUTS = ("output", "figure")
 
