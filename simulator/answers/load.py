@@ -158,11 +158,6 @@ class Deployment(Question):
         return self.of(self.setup, self.request.workload)
 
     @property
-    def tokens_of_request(self) -> int:
-        """Output tokens of a request, over its samples."""
-        return int(self.request.workload.samples) * self.request.output_tokens
-
-    @property
     def saturates(self) -> str:
         """What gives out first as requests come faster; empty where nothing fits."""
         if self.server is None:
@@ -234,8 +229,8 @@ class Point(Priced):
     @property
     def tokens_per_s(self) -> float:
         """Output tokens a second of all replicas."""
-        rate = self.served.requests_per_s * self.replicas
-        return rate * self.deployment.tokens_of_request
+        rate, asked = self.served.requests_per_s * self.replicas, self.deployment.request
+        return rate * (int(asked.workload.samples) * asked.output_tokens)
 
     @property
     def tokens_per_s_per_gpu(self) -> float:

@@ -293,7 +293,8 @@ def prepare_sweep(
     axes = scenario.axes if load is None else load.axes(scenario.axes)
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # an unknown name is an error, not a combination to skip
-    numeric = {axis: _integers(axes, axis) for axis in NUMERIC_AXES}
+    usual = Workload()
+    numeric = {axis: axes.get(axis, (getattr(usual, axis),)) for axis in NUMERIC_AXES}
     named_axes = [axis for axis in NAMED_AXES if axis in axes]
     gpus = [load_hardware(str(name)) for name in axes["gpu"]]
     grids: list[Grid] = []
@@ -348,11 +349,6 @@ def _sizes(numeric: Mapping[str, Sequence[int]], work: Workload) -> dict[str, Se
     """Return the numeric axes of a grid; a tree says some of them."""
     of_tree = ("prompts", "context_tokens") if work.tree else ()
     return {**numeric, **{axis: (getattr(work, axis),) for axis in of_tree}}
-
-
-def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
-    """Return the values of a numeric axis; without any, the workload's default."""
-    return tuple(axes.get(axis, (Workload.model_fields[axis].default,)))
 
 
 def compare_grid(question: Question, numeric: Mapping[str, "np.ndarray"]) -> dict[str, Any]:

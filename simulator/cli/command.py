@@ -1,5 +1,6 @@
 """How commands read their words and lay out their help: spellings, hints, groups and examples."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,48 +9,40 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from simulator.cli.help import EXAMPLES, MEANT, SPELLINGS
 from simulator.cli.output import say
 from simulator.errors import OutputError
 
-# The commands by what they are for, in the order of the help, each with its module, where it is
-# a function of this name after an underscore, and its summary. Only the requested command is
-# loaded, because the options of all others would take longer than the answer.
-GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "One step, one request": {
-        "compare": ("answers", "Compare standard with bifurcated attention, and advise."),
-        "estimate": ("answers", "Estimate one decode step: time, bytes, memory, what binds."),
-        "generate": ("answers", "Follow a whole request: prefill, every step, cost."),
-        "tree": ("answers", "Say which levels of a prefix tree to read once per node."),
-    },
-    "GPUs and load": {
-        "plan": ("answers", "Plan capacity: what fits, in time, on which GPU, at what cost."),
-        "serve": ("answers", "Follow a deployment under load: GPU and user tokens/s."),
-    },
-    "Samples and fewer KV heads": {
-        "quality": ("tradeoff", "Find the pass@k that a latency buys, standard and bifurcated."),
-        "tradeoff": ("tradeoff", "Compare models of equal quality with smaller caches."),
-        "scaling": ("tradeoff", "Fit a scaling law to training runs: size factors, errors."),
-    },
-    "Grids, figures, pages": {
-        "sweep": ("sweep", "Compute a scenario's or a question's grid, to CSV or parquet."),
-        "plot": ("pages", "Draw a figure: page, image or Plotly's JSON."),
-        "report": ("pages", "Write one offline page that answers a scenario or a question."),
-        "explore": ("pages", "Write a page with sliders and menus that answers at once."),
-    },
-    "Models, GPUs, scenarios": {
-        "models": ("catalogues", "List models, show one, or list the known model types."),
-        "gpus": ("catalogues", "List GPUs, show one with its sources, or check profiles."),
-        "scenarios": ("catalogues", "List scenarios, show one with its sources, or check files."),
-    },
-    "Evidence": {
-        "trace": ("trace", "Trace a PyTorch function: FLOPs, bytes, launches, and time."),
-        "measure": ("measure", "Time kernels, products, streams and whole steps on your GPU."),
-        "calibrate": ("evidence", "Fit a GPU's constants to measured rows."),
-        "validate": ("evidence", "Compare predictions with measured rows."),
-    },
+# The modules of commands, in each of which they are functions of this name after an underscore.
+# Only the requested command is loaded, because the options of all others would take longer than the
+# answer.
+MODULES: Mapping[str, Sequence[str]] = {
+    "answers": ("compare", "estimate", "generate", "tree", "plan", "serve"),
+    "tradeoff": ("quality", "tradeoff", "scaling"),
+    "sweep": ("sweep",),
+    "pages": ("plot", "report", "explore"),
+    "catalogues": ("models", "gpus", "scenarios"),
+    "trace": ("trace",),
+    "measure": ("measure",),
+    "evidence": ("calibrate", "validate"),
 }
-COMMANDS = {name: found for group in GROUPS.values() for name, found in group.items()}
+COMMANDS = {name: module for module, names in MODULES.items() for name in names}
+# What commands and options are called, and what the help and the hints say.
+_WORDS: Any = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
+# The commands by what they are for, in the order of the help, each with its summary.
+GROUPS: Mapping[str, Mapping[str, str]] = _WORDS["commands"]
+SUMMARIES = {name: said for group in GROUPS.values() for name, said in group.items()}
+# How options are spelt that have other names than their values, or several.
+SPELT: Mapping[str, str] = _WORDS["spelt"]
+# What the help says, by the names of options and arguments, where it does not fit beside them.
+HELP: Mapping[str, str] = _WORDS["help"]
+# Two questions that each command answers.
+EXAMPLES: Mapping[str, Sequence[str]] = _WORDS["examples"]
+# What the users of engines type, and our words for it.
+SPELLINGS: Mapping[str, Sequence[str]] = {
+    word: ours.split() for ours, words in _WORDS["spellings"].items() for word in words
+}
+# What they type that has no words of ours, and what to write instead.
+MEANT: Mapping[str, str] = {word: said for said, words in _WORDS["meant"].items() for word in words}
 
 # The groups of options that every command may have.
 QUESTION_PANEL, OUTPUT_PANEL = "The question", "The output"
@@ -148,7 +141,7 @@ class Commands(TyperGroup):
         """Write each command's summary under its group."""
         for title, group in GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, summary) for name, (_, summary) in group.items()])
+                formatter.write_dl(list(group.items()))
 
     def format_epilog(self, _: Any, formatter: Any) -> None:
         """Say where to begin."""

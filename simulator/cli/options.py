@@ -11,8 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simulator.cli.command import OUTPUT_PANEL
-from simulator.cli.help import HELP, SPELT
+from simulator.cli.command import HELP, OUTPUT_PANEL, SPELT
 from simulator.cli.output import FORMATS, output_of
 from simulator.errors import nearest
 from simulator.inputs.dtypes import KV_DTYPES

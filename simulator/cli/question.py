@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.options import SIZE, SIZES, number_of, of_hardware, of_model, of_work, one_of
 from simulator.counts.attention.registry import WAYS
 from simulator.counts.request import last_own_tokens
@@ -34,7 +33,7 @@ _CACHES = {"metavar": "FORMAT", "autocompletion": opt.complete_caches}
 # The options of a question, in the order of the help.
 OPTIONS = (
     opt.argument("named", opt.MODEL, "The same as --model."),
-    of_model("model", opt.MODEL, HELP["model of a question"]),
+    of_model("model", opt.MODEL, opt.HELP["model of a question"]),
     of_model("kv_heads", SIZES, "Replace the model's number of KV heads."),
     of_model("assume", opt.TYPE, "Model type to read an unknown config.json as, e.g. llama."),
     of_model("layers", SIZE, "Without --model: layers."),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.output import Output
 from simulator.errors import TraceError, unknown
 from simulator.inputs.workload import LARGEST_COUNT
@@ -46,7 +45,9 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
     ),
     opt.of_work("layout", opt.one_of(LAYOUTS)),
     opt.ONE_GPU,
-    opt.of_work("execution", opt.one_of(LAUNCHINGS), HELP["execution of trace"], default="eager"),
+    opt.of_work(
+        "execution", opt.one_of(LAUNCHINGS), opt.HELP["execution of trace"], default="eager"
+    ),
     opt.CONSTANTS,
 )
 def _trace(output: Output, **given: Any) -> None:

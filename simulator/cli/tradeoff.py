@@ -10,7 +10,6 @@ from simulator import api
 from simulator.answers.scaled import FAMILIES, SCALE_BY
 from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.output import Output, check_figure, draw_answer, say_first
 from simulator.cli.question import Asked, with_question
 from simulator.inputs.csv_files import RefusedRow
@@ -49,7 +48,7 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
     opt.TARGET_STEP,
     opt.of_work("most_samples", opt.SIZE),
     opt.of_work("longest_context_tokens", opt.SIZE),
-    opt.of_work("users", opt.SIZE, HELP["users of tradeoff"], spelt="--users"),
+    opt.of_work("users", opt.SIZE, opt.HELP["users of tradeoff"], spelt="--users"),
     opt.PRICE_PER_HOUR,
     opt.of_answer("part", opt.one_of(PARTS), "What the rows of CSV are.", default=PARTS[0]),
     opt.FIGURE,

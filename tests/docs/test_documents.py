@@ -16,8 +16,7 @@ from command_line import bifurcate
 from reference import REFERENCE, section
 
 import simulator
-from simulator.cli.command import GROUPS
-from simulator.cli.help import SPELLINGS
+from simulator.cli.command import GROUPS, SPELLINGS
 from simulator.cli.main import build
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
