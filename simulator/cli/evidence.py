@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from simulator.inputs.hardware import HardwareProfile
 
 ROWS = opt.argument("rows", {"metavar": "ROWS"}, kind=list[Path], default=...)
-ENGINE = opt.of_answer("engine", opt.one_of(ENGINES[:-1]), opt.HELP["engine of rows"])
+ENGINE = opt.of_answer("engine", opt.one_of(ENGINES[:-1]), "engine of rows")
 KEEP_SUSPECT = opt.of_answer("keep_suspect", {}, default=False)
 # Shapes shown per fit; the JSON has all.
 MOST_SHAPES = 3
@@ -218,10 +218,10 @@ def _calibration_table(result: "Calibration") -> Any:
 
 @opt.with_options(opt.REPORT)(
     ROWS,
-    opt.of_answer("gpu", opt.GPU, opt.HELP["gpu of validate"], spelt="--gpu -g"),
+    opt.of_answer("gpu", opt.GPU, "gpu of validate", spelt="--gpu -g"),
     opt.of_answer("calibration", opt.FILE, "Profile to use instead of the shipped one."),
     opt.CONSTANTS,
-    opt.of_answer("output", opt.FILE, opt.HELP["output of validate"]),
+    opt.of_answer("output", opt.FILE, "output of validate"),
     opt.FIGURE,
     ENGINE,
     KEEP_SUSPECT,

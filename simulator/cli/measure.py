@@ -40,7 +40,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 of_grid, of_run = partial(opt.option, "What is measured"), partial(opt.option, "How")
 OPTIONS = (
-    opt.argument("scenario", opt.SCENARIO, opt.HELP["scenario of measure"]),
+    opt.argument("scenario", opt.SCENARIO, "scenario of measure"),
     of_grid("kinds", opt.one_of(ROW_KINDS), "Kind of row; repeatable.", kind=LISTED),
     of_grid(
         "kernels",
@@ -54,7 +54,7 @@ OPTIONS = (
     of_grid("dtype", opt.one_of(("bf16", "fp16", "fp32")), spelt="--dtype"),
     of_grid("query_tokens", opt.SIZE, kind=list[int] | None),
     of_run("device", opt.one_of(DEVICES), default="cuda"),
-    of_run("gpu", opt.GPU, opt.HELP["gpu of measure"], spelt="--gpu -g"),
+    of_run("gpu", opt.GPU, "gpu of measure", spelt="--gpu -g"),
     of_run("retry", opt.one_of(RETRIED), kind=LISTED),
     of_run("skip_oom", {}, "Do not try what should not fit in memory.", default=False),
     of_run("time_limit", {"min": 0.0}, kind=float | None),

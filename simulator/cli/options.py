@@ -147,7 +147,8 @@ def option(
     Parameters
     ----------
     panel, text
-        Its section of the help, and what that says, by default what ``HELP`` says.
+        Its section of the help, and what that says, or under which name ``HELP`` has it, by
+        default its own.
     name, spelt
         Of its value; and its spellings, by default those of ``SPELT``, or the name.
     reads
@@ -159,7 +160,9 @@ def option(
         result's.
     """
     names = (spelt or SPELT.get(name, f"--{name.replace('_', '-')}")).split()
-    described = typer.Option(*names, help=text or HELP[name], rich_help_panel=panel, **reads)
+    described = typer.Option(
+        *names, help=HELP.get(text, text) or HELP[name], rich_help_panel=panel, **reads
+    )
     usual = Any if "parser" in reads else str | None if default is None else type(default)
     return parameter(name, Annotated[kind or usual, described], default)
 
@@ -175,7 +178,9 @@ def argument(
         As for :func:`option`.
     """
     return parameter(
-        name, Annotated[kind, typer.Argument(help=text or HELP[name], **reads)], default
+        name,
+        Annotated[kind, typer.Argument(help=HELP.get(text, text) or HELP[name], **reads)],
+        default,
     )
 
 

@@ -33,7 +33,7 @@ _CACHES = {"metavar": "FORMAT", "autocompletion": opt.complete_caches}
 # The options of a question, in the order of the help.
 OPTIONS = (
     opt.argument("named", opt.MODEL, "The same as --model."),
-    of_model("model", opt.MODEL, opt.HELP["model of a question"]),
+    of_model("model", opt.MODEL, "model of a question"),
     of_model("kv_heads", SIZES, "Replace the model's number of KV heads."),
     of_model("assume", opt.TYPE, "Model type to read an unknown config.json as, e.g. llama."),
     of_model("layers", SIZE, "Without --model: layers."),

@@ -45,9 +45,7 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
     ),
     opt.of_work("layout", opt.one_of(LAYOUTS)),
     opt.ONE_GPU,
-    opt.of_work(
-        "execution", opt.one_of(LAUNCHINGS), opt.HELP["execution of trace"], default="eager"
-    ),
+    opt.of_work("execution", opt.one_of(LAUNCHINGS), "execution of trace", default="eager"),
     opt.CONSTANTS,
 )
 def _trace(output: Output, **given: Any) -> None:

@@ -48,7 +48,7 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
     opt.TARGET_STEP,
     opt.of_work("most_samples", opt.SIZE),
     opt.of_work("longest_context_tokens", opt.SIZE),
-    opt.of_work("users", opt.SIZE, opt.HELP["users of tradeoff"], spelt="--users"),
+    opt.of_work("users", opt.SIZE, "users of tradeoff", spelt="--users"),
     opt.PRICE_PER_HOUR,
     opt.of_answer("part", opt.one_of(PARTS), "What the rows of CSV are.", default=PARTS[0]),
     opt.FIGURE,

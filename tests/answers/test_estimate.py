@@ -29,6 +29,17 @@ def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) ->
     return estimate(Question(shape or mistral_7b(), card or round_gpu(), *asked(**work)))
 
 
+def test_a_question_changes_by_the_names_of_its_fields() -> None:
+    """Fields of its setup and of its workload; of an estimate it is the question alone."""
+    result = _estimate(samples=5)
+    other = result.but(samples=2, kv_layout="copies")
+    assert type(other) is Question
+    assert (other.workload.samples, other.setup.kv_layout) == (2, "copies")
+    assert (other.model, other.gpu) == (result.model, result.gpu)
+    assert other.under("bifurcated").setup.kv_layout == "shared"
+    assert result.but() == result.of(result.setup)
+
+
 def test_tokens_per_second_are_the_whole_batch_s() -> None:
     """Every sample of every prompt moves forward by its accepted tokens in one step."""
     result = _estimate(samples=5, prompts=3, query_tokens=2)
