@@ -187,7 +187,7 @@ def compare(question: Question, *, rule: str | None = None) -> Comparison:
     if rule is None:
         return compared
     work = question.workload
-    cascade = estimate(once.of(once.setup, read_once(work))) if work.tree else bifurcated
+    cascade = estimate(once.of(workload=read_once(work))) if work.tree else bifurcated
     choice = choose(
         rule,
         compared.stored,

@@ -90,11 +90,11 @@ class Question:
         """Return the same question with other fields of its setup or its workload."""
         setup = {name: changes.pop(name) for name in [*changes] if name in Setup.model_fields}
         work = self.workload.but(**changes) if changes else self.workload
-        return self.of(self.setup.but(**setup) if setup else self.setup, work)
+        return self.of(self.setup.but(**setup) if setup else None, work)
 
-    def of(self, setup: Setup, work: Workload | None = None) -> "Question":
-        """Return a question about the same model and GPU, and the same workload unless given."""
-        return Question(self.model, self.gpu, setup, self.workload if work is None else work)
+    def of(self, setup: Setup | None = None, workload: Workload | None = None) -> "Question":
+        """Return the same question with another setup or other sizes, as far as they are given."""
+        return Question(self.model, self.gpu, setup or self.setup, workload or self.workload)
 
     def under(self, attention: Attention) -> "Question":
         """Return the same question about a kind of attention and the layout that it uses."""

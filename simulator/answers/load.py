@@ -155,7 +155,7 @@ class Deployment(Question):
     @property
     def asked(self) -> Question:
         """The question about a step at the sizes of the request itself."""
-        return self.of(self.setup, self.request.workload)
+        return self.of(workload=self.request.workload)
 
     @property
     def saturates(self) -> str:
@@ -330,7 +330,7 @@ def deployments(
         way = question.under(attention)
         forms = latent_forms(way.model, way.setup)
         way = way.of(forms[0] if len(forms) == 1 else estimate(way).setup)
-        needs = way.of(way.setup, request.together(asked)).memory_needs()
+        needs = way.of(workload=request.together(asked)).memory_needs()
         held, surely = (
             min(most, at_once * int(np.broadcast_to(fits, asked.shape).sum()))
             for fits in (needs.fits, needs.surely_fits)

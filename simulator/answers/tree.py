@@ -118,7 +118,7 @@ def plan_tree(question: Question) -> TreePlan:
         If there is no shared token, or the kernel does not support trees.
     """
     work = _with_levels(question.workload)
-    question = question.of(question.setup, work)
+    question = question.of(workload=work)
     standard = estimate(question.under("standard"))
     names = [level.name for level in work.tree]
     readings = [
@@ -128,7 +128,7 @@ def plan_tree(question: Question) -> TreePlan:
     ]
     # Sorting is stable: of equals, the one with fewer levels comes first.
     readings.sort(key=lambda reading: reading.result.step_s)
-    best = question.of(question.setup, work.splitting(readings[0].split))
+    best = question.of(workload=work.splitting(readings[0].split))
     rules = tuple(_rule(best, index) for index in range(len(names)))
     return TreePlan(standard=standard, readings=tuple(readings), rules=rules)
 
@@ -153,7 +153,7 @@ def _rule(question: Question, index: int) -> LevelRule:
     others = [item.name for item in best.tree if item.split and item is not level]
 
     def both(tokens: int) -> tuple[Question, Question]:
-        resized = question.of(question.setup, _resized(best, index, tokens))
+        resized = question.of(workload=_resized(best, index, tokens))
         return _read(resized, [*others, level.name]), _read(resized, others)
 
     def fastest(asked: Question) -> tuple[float, Question]:
