@@ -101,7 +101,7 @@ class Question:
         return self.of(self.setup.under(attention))
 
     def around(self) -> tuple[Timed, Timed]:
-        """Time what comes before and after attention, which no kind or form of it changes."""
+        """Time what comes before and after attention, the same for either kind of it."""
         parts = around_attention(self.model, self.setup, self.workload)
         before, after = (timed(part, self.rates, self.setup.execution) for part in parts)
         return before, after

@@ -156,16 +156,8 @@ COMPARE = (
     SCHEMA,
     *columns.named("standard", "copies", "bifurcated", "speedup"),
     *columns.SPEEDUP_ENDS,
-    *columns.named(
-        "speedup_over_copies",
-        "kv_io_ratio",
-        "winner",
-        "verdict",
-        "break_even_samples",
-        "break_even_context_tokens",
-        "advice",
-        "how",
-    ),
+    *columns.named("speedup_over_copies", "kv_io_ratio", "winner", "verdict"),
+    *columns.named("break_even_samples", "break_even_context_tokens", "advice", "how"),
 )
 
 

@@ -50,16 +50,8 @@ from simulator.views.text import POLICY, model_phrase
 
 # One script, in this order.
 SCRIPTS = (
-    "model.js",
-    "drawing.js",
-    "curves.js",
-    "bars.js",
-    "heat_map.js",
-    "state.js",
-    "controls.js",
-    "answer.js",
-    "figures.js",
-    "page.js",
+    *("model.js", "drawing.js", "curves.js", "bars.js", "heat_map.js", "state.js"),
+    *("controls.js", "answer.js", "figures.js", "page.js"),
 )
 
 # A model's question under every format of weights, and of the cache.
