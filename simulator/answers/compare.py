@@ -82,6 +82,11 @@ class Comparison(Answer):
         """Whether to bifurcate if one context is stored already."""
         return _verdict(self.stored, self.bifurcated)[0]
 
+    @property
+    def winner_over_stored(self) -> Winner:
+        """The faster kind of attention that fits if one context is stored already."""
+        return _winner(self.stored, self.bifurcated)
+
     @cached_property
     def break_even_samples(self) -> int | None:
         """The fewest samples at and above which bifurcated is always faster, all else equal.
@@ -188,15 +193,7 @@ def compare(question: Question, *, rule: str | None = None) -> Comparison:
         return compared
     work = question.workload
     cascade = estimate(once.of(workload=read_once(work))) if work.tree else bifurcated
-    choice = choose(
-        rule,
-        compared.stored,
-        bifurcated,
-        cascade,
-        ours=_winner(compared.stored, bifurcated),
-        verdict=compared.verdict_over_stored,
-    )
-    return replace(compared, rule=choice)
+    return replace(compared, rule=choose(rule, compared, cascade))
 
 
 def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:

@@ -12,6 +12,7 @@ from simulator.errors import WorkloadError, unknown
 from simulator.numeric import Numeric, ceil_div, where
 
 if TYPE_CHECKING:
+    from simulator.answers.compare import Comparison
     from simulator.answers.estimate import Estimate, Question
     from simulator.answers.verdict import Verdict
     from simulator.inputs.model import ModelShape
@@ -102,25 +103,17 @@ def find_rule(name: str) -> Rule:
     return rule
 
 
-def choose(
-    name: str,
-    standard: "Estimate",
-    bifurcated: "Estimate",
-    cascade: "Estimate",
-    *,
-    ours: str,
-    verdict: "Verdict",
-) -> RuleChoice:
+def choose(name: str, compared: "Comparison", cascade: "Estimate") -> RuleChoice:
     """Return what a rule chooses between estimates of a step over one stored context.
 
     Parameters
     ----------
-    standard, bifurcated
-        The step under both kinds of attention.
+    name
+        Of the rule.
+    compared
+        Both kinds of attention.
     cascade
         The step of :func:`read_once`; the same as bifurcated unless a tree has further levels.
-    ours, verdict
-        Which of the first two we would choose, and the verdict.
 
     Raises
     ------
@@ -128,16 +121,17 @@ def choose(
         If no rule has that name.
     """
     rule = find_rule(name)
+    standard = compared.stored
     chosen = cascade if rule.reads_once(standard) else standard
     return RuleChoice(
         name=name,
         title=rule.title,
         choice=chosen.attention,
         reason=rule.reason(standard),
-        ours=ours,
-        verdict=verdict,
+        ours=compared.winner_over_stored,
+        verdict=compared.verdict_over_stored,
         step_s=chosen.step_s,
-        best_step_s=min(item.step_s for item in (standard, bifurcated, cascade)),
+        best_step_s=min(item.step_s for item in (standard, compared.bifurcated, cascade)),
     )
 
 

@@ -287,9 +287,9 @@ def prepare_sweep(
     validate(Setup, settings, where="workload", error=WorkloadError)  # not a point to leave out
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
-    load = _load(
-        scenario, users, requests_per_s, cached_tokens=cached_tokens, most_sequences=most_sequences
-    )
+    loads = read_lists(users=users, requests_per_s=requests_per_s)
+    limits = read_limits(cached_tokens=cached_tokens, most_sequences=most_sequences)
+    load = _load(scenario, loads, limits)
     axes = scenario.axes if load is None else load.axes(scenario.axes)
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # an unknown name is an error, not a combination to skip
@@ -326,14 +326,8 @@ def prepare_sweep(
     return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped), load=load)
 
 
-def _load(
-    scenario: Scenario,
-    users: Sequence[int | str] | int | str | None,
-    requests_per_s: Sequence[float] | float | None,
-    **given: Any,
-) -> Load | None:
-    """Read the loads that a sweep is asked about, if any."""
-    loads, limits = read_lists(users=users, requests_per_s=requests_per_s), read_limits(**given)
+def _load(scenario: Scenario, loads: dict[str, Any], limits: dict[str, Any]) -> Load | None:
+    """Return the loads that a sweep is asked about, if any."""
     if not any(loads.values()):
         if limits:
             raise WorkloadError(f"{next(iter(limits))} is of a load; give users or requests_per_s")

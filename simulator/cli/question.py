@@ -93,33 +93,26 @@ def question_of(**values: Any) -> "Asked":
     lists = {name: value for name, value in settings.items() if isinstance(value, tuple)}
     chosen = [dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
     name = named if model is None else model
-    every = tuple(_single(sizes, name, assume, shapes, **settings | sizes) for sizes in chosen)
+
+    def single(sizes: dict[str, int]) -> Asked:
+        """Return the question of one value for every size."""
+        given = settings | sizes
+        shape = _model(name, given.pop("kv_heads"), assume, shapes)
+        output_tokens = given.pop("output_tokens")
+        of_step = given["decoded_tokens"] is not None
+        if of_step and output_tokens is not None:
+            raise typer.BadParameter(
+                "--decoded-tokens is a step's, --output-tokens a whole request's; give one of both"
+            )
+        if output_tokens == 0:
+            raise typer.BadParameter("--output-tokens is at least 1")
+        if output_tokens is not None:
+            steps = given["query_tokens"], given["accepted_tokens"]
+            given["decoded_tokens"] = last_own_tokens(output_tokens, *steps)
+        return Asked({"model": shape, **given}, output_tokens, of_step, sizes)
+
+    every = tuple(map(single, chosen))
     return every[0]._replace(each=every)
-
-
-def _single(
-    listed: Mapping[str, int],
-    model: str | None,
-    assume: str | None,
-    shapes: Mapping[str, int | None],
-    *,
-    kv_heads: int | None,
-    output_tokens: int | None,
-    **settings: Any,
-) -> "Asked":
-    """Return the question of one value for every size."""
-    shape = _model(model, kv_heads, assume, shapes)
-    of_step = settings["decoded_tokens"] is not None
-    if of_step and output_tokens is not None:
-        raise typer.BadParameter(
-            "--decoded-tokens is a step's, --output-tokens a whole request's; give one of both"
-        )
-    if output_tokens == 0:
-        raise typer.BadParameter("--output-tokens is at least 1")
-    if output_tokens is not None:
-        steps = settings["query_tokens"], settings["accepted_tokens"]
-        settings["decoded_tokens"] = last_own_tokens(output_tokens, *steps)
-    return Asked({"model": shape, **settings}, output_tokens, of_step, listed)
 
 
 def weights_of(dtype: str | None, quantization: str | None) -> str | None:

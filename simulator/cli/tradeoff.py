@@ -57,29 +57,21 @@ def _tradeoff(
     question: Asked,
     output: Output,
     *,
-    target_kv_heads: Sequence[int] | None,
-    families: Sequence[str] | None,
-    size_factors: Sequence[str] | None,
     runs: Path | None,
     part: Part,
     figure: Path | None,
     **asked: Any,
 ) -> None:
     check_figure(figure)
-    if runs is not None and size_factors:
+    if runs is not None and asked["size_factors"]:
         raise typer.BadParameter("--runs and --size-factor both say the size factor; give one")
-    if families and target_kv_heads:
+    if asked["families"] and asked["target_kv_heads"]:
         raise typer.BadParameter("--family and --target-kv-heads both say the models; give one")
     fitted = None if runs is None else fit_runs(runs)
     if fitted is not None:
         _say_refused(str(runs), fitted.refused)
     result = api.tradeoff(
-        target_kv_heads=target_kv_heads or (1,),
-        families=families or (),
-        size_factors=size_factors or (),
-        training_runs=fitted,
-        output_tokens=question.output_tokens,
-        **question.settings(**asked),
+        training_runs=fitted, output_tokens=question.output_tokens, **question.settings(**asked)
     )
     draw_answer(result, figure)
     output.write_answer([result], part="" if part == PARTS[0] else f"{part}_")
