@@ -49,11 +49,11 @@ USUAL_EXPONENT = Setup.model_fields["routing_exponent"].default
 FALLBACK_WIDTH = 192
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Question:
     """A question about one decode step: what is decoded, on what, how, and its sizes.
 
-    Sizes are numbers, or arrays for the points of a grid.
+    Sizes are numbers, or arrays for the points of a grid, so that a question equals only itself.
     """
 
     model: ModelShape
