@@ -178,7 +178,13 @@ class _Recorded:
     plans: dict[Any, Any] = field(default_factory=dict)
 
     def model(self, entry: ModelEntry, asked: _Asked, met: list[Met]) -> dict[str, Any]:
-        """Return a model of the menu, and add its architectures to ``plans``."""
+        """Return a model of the menu, and add its architectures to ``plans``.
+
+        Parameters
+        ----------
+        entry, asked, met
+            The model, its questions, and its variants as the programs know them.
+        """
         model, formats = entry.model, self.programs.intervals.formats
         setups = [setup for setup, _ in asked[0]]
         weights = [row[0][0].weights for row in asked]
