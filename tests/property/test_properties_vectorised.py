@@ -215,6 +215,8 @@ def test_floats_and_integers_agree(
     assume(runs(shape, setup))
     exact = estimate(Question(shape, card, setup, work))
     floats = work.but(**{axis: float(getattr(work, axis)) for axis in NUMERIC_AXES})
+    # In the form of latent attention that was chosen.
+    setup = exact.setup
     operations = decode_operations(shape, setup, floats, resident_blocks=resident_blocks(card))
     step = step_time(operations, rates(card), setup.execution)
     assert step.total_s == pytest.approx(exact.step_s, **CLOSE)
