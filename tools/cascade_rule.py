@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.answers.estimate import Question
 from simulator.answers.rules import LEAST_PREFIX_TOKENS, LEAST_REQUESTS, RULES
-from simulator.answers.sweep import Grid, compare_grid
+from simulator.answers.sweep import compare_grid
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
@@ -87,15 +88,15 @@ def panels() -> Iterator[Panel]:
         model = load_model(MODEL, kv_heads=kv_heads)
         for gpu in GPUS:
             card = load_hardware(gpu)
-            grid = Grid(model=model, gpu=card, setup=setup, workload=Workload(), axes={})
-            columns = compare_grid(grid, {"context_tokens": contexts, "samples": samples})
-            work = Workload.grid(context_tokens=contexts[:, None], samples=samples[None, :])
+            asked = Question(model, card, setup, Workload())
+            columns = compare_grid(asked, {"context_tokens": contexts, "samples": samples})
+            grid = asked.but(context_tokens=contexts[:, None], samples=samples[None, :])
             yield Panel(
                 gpu=gpu,
                 kv_heads=kv_heads,
                 standard_ms=columns["standard_step_ms"].reshape(shape),
                 bifurcated_ms=columns["bifurcated_step_ms"].reshape(shape),
-                shares=np.broadcast_to(RULES["vllm"].reads_once(model, card, setup, work), shape),
+                shares=np.broadcast_to(RULES["vllm"].reads_once(grid), shape),
                 fits=columns["bifurcated_fits"].reshape(shape),
                 sure=columns["verdict"].reshape(shape) != "too close to call",
             )

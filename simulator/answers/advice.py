@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import capacity
-from simulator.answers.estimate import Estimate, check_workload, memory_on
+from simulator.answers.estimate import Estimate
 from simulator.answers.rules import find_rule
 from simulator.answers.verdict import Verdict
 from simulator.counts.attention.registry import find_way
@@ -97,8 +97,7 @@ def how_to_share(asked: "Comparison") -> str:
         return ""
     setup, engine = bifurcated.setup, _engine_of(bifurcated)
     aside = "" if setup.kernel == "vllm-cascade" else " (--kernel vllm-cascade times it)"
-    asked_of = (bifurcated.model, bifurcated.gpu, setup, bifurcated.workload)
-    if engine == "vllm" and not find_rule(engine).reads_once(*asked_of):
+    if engine == "vllm" and not find_rule(engine).reads_once(bifurcated):
         aside = ", whose rule says no here (--rule vllm)"
     return _SWITCHES[engine].format(aside, vendor=bifurcated.gpu.vendor)
 
@@ -287,9 +286,9 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
 
 def _fits(result: Estimate, **changes: object) -> bool:
     """Return whether a step surely fits with a setting changed; False if it cannot run so."""
-    setup = result.setup.but(**changes)
+    asked = result.but(**changes)
     try:
-        check_workload(result.model, result.gpu, setup, result.workload)
+        asked.check()
     except WorkloadError:
         return False
-    return bool(memory_on(result.gpu, result.model, setup, result.workload).surely_fits)
+    return bool(asked.memory_needs().surely_fits)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.output import (
     MOST_LISTED,
     Output,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from simulator.inputs.hardware import HardwareProfile
 
 ROWS = opt.argument("rows", {"metavar": "ROWS"}, kind=list[Path], default=...)
-ENGINE = opt.of_answer("engine", opt.one_of(ENGINES[:-1]), HELP["engine of rows"])
+ENGINE = opt.of_answer("engine", opt.one_of(ENGINES[:-1]), "engine of rows")
 KEEP_SUSPECT = opt.of_answer("keep_suspect", {}, default=False)
 # Shapes shown per fit; the JSON has all.
 MOST_SHAPES = 3
@@ -56,15 +55,7 @@ SUFFIXES = (".csv", ".parquet", ".json", ".html")
     ENGINE,
     KEEP_SUSPECT,
 )
-def _calibrate(
-    form: Output,
-    *,
-    rows: list[Path],
-    gpu: str,
-    output: Path | None,
-    engine: str | None,
-    keep_suspect: bool,
-) -> None:
+def _calibrate(form: Output, *, gpu: str, output: Path | None, **asked: Any) -> None:
     if missing := [name for name in ("scipy", "tomlkit") if find_spec(name) is None]:
         raise MeasurementError(
             f"calibrate needs {' and '.join(missing)}: "
@@ -78,7 +69,7 @@ def _calibrate(
     card = _known_card(gpu)
     if output is not None and output.suffix != ".toml":
         raise OutputError(f"cannot write {output}: a profile goes to .toml")
-    measurements = load(rows, gpu=card.id, engine=engine, keep_suspect=keep_suspect)
+    measurements = load(asked.pop("rows"), gpu=card.id, **asked)
     _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
     if output is not None:
@@ -253,10 +244,10 @@ def _calibration_table(result: "Calibration") -> Any:
 
 @opt.with_options(opt.REPORT)(
     ROWS,
-    opt.of_answer("gpu", opt.GPU, HELP["gpu of validate"], spelt="--gpu -g"),
+    opt.of_answer("gpu", opt.GPU, "gpu of validate", spelt="--gpu -g"),
     opt.of_answer("calibration", opt.FILE, "Profile to use instead of the shipped one."),
     opt.CONSTANTS,
-    opt.of_answer("output", opt.FILE, HELP["output of validate"]),
+    opt.of_answer("output", opt.FILE, "output of validate"),
     opt.FIGURE,
     ENGINE,
     KEEP_SUSPECT,
@@ -264,14 +255,12 @@ def _calibration_table(result: "Calibration") -> Any:
 def _validate(
     form: Output,
     *,
-    rows: list[Path],
     gpu: str | None,
     calibration: Path | None,
     constants: ConstantsChoice,
     output: Path | None,
     figure: Path | None,
-    engine: str | None,
-    keep_suspect: bool,
+    **asked: Any,
 ) -> None:
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load
@@ -285,7 +274,7 @@ def _validate(
     wanted = None if card is None else card.id
     if calibration is not None:
         card = _known_card(calibration, card)
-    measurements = load(rows, gpu=wanted, engine=engine, keep_suspect=keep_suspect)
+    measurements = load(asked.pop("rows"), gpu=wanted, **asked)
     _say_refused(measurements)
     result = checking.validate(measurements, gpu=card, choice=constants)
     if card is not None and result.constants and card.id not in result.constants:

@@ -11,8 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simulator.cli.command import OUTPUT_PANEL
-from simulator.cli.help import HELP, SPELT
+from simulator.cli.command import HELP, OUTPUT_PANEL, SPELT
 from simulator.cli.output import FORMATS, output_of
 from simulator.errors import SimulatorError, nearest
 from simulator.inputs.dtypes import KV_DTYPES
@@ -152,7 +151,8 @@ def option(
     Parameters
     ----------
     panel, text
-        Its section of the help, and what that says, by default what ``HELP`` says.
+        Its section of the help, and what that says, or under which name ``HELP`` has it, by
+        default its own.
     name, spelt
         Of its value; and its spellings, by default those of ``SPELT``, or the name.
     reads
@@ -164,7 +164,9 @@ def option(
         result's.
     """
     names = spelt.split() if spelt else _spelt(name)
-    described = typer.Option(*names, help=text or HELP[name], rich_help_panel=panel, **reads)
+    described = typer.Option(
+        *names, help=HELP.get(text, text) or HELP[name], rich_help_panel=panel, **reads
+    )
     usual = Any if "parser" in reads else str | None if default is None else type(default)
     return parameter(name, Annotated[kind or usual, described], default)
 
@@ -185,7 +187,9 @@ def argument(
         As for :func:`option`.
     """
     return parameter(
-        name, Annotated[kind, typer.Argument(help=text or HELP[name], **reads)], default
+        name,
+        Annotated[kind, typer.Argument(help=HELP.get(text, text) or HELP[name], **reads)],
+        default,
     )
 
 

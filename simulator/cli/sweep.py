@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
-from simulator.cli.asked import Asked, scenario_of, with_asked
 from simulator.cli.output import CSV_FLOAT, bar, check_parquet, csv_cell, say
+from simulator.cli.question import Named, scenario_of, with_asked
 from simulator.errors import OutputError
 from simulator.numeric import LARGEST_EXACT
 from simulator.resources import atomic_path
@@ -30,7 +30,7 @@ SUFFIXES = (".csv", ".parquet")
     *opt.LOAD,
 )
 def _sweep(
-    question: Asked, *, gpu: Sequence[str] | None, output: Path | None, dry_run: bool, **load: Any
+    question: Named, *, gpu: Sequence[str] | None, output: Path | None, dry_run: bool, **load: Any
 ) -> None:
     from simulator.answers.sweep import prepare_sweep
     from simulator.views.text import plural, sweep_view

@@ -1,12 +1,11 @@
 """A deployment's curve over a load, and what all answers about a load show."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import inf
 
 from simulator.answers.estimate import (
     ENGINE_NAMES,
-    Estimate,
+    Question,
     fitted_alone,
     memory_notes,
     model_notes,
@@ -16,7 +15,6 @@ from simulator.answers.load import Curve, Deployment, Point, Request, share_of
 from simulator.inputs.setup import Setup
 from simulator.timing.batching import Served
 from simulator.timing.constants import served_s
-from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Line, Row, View
@@ -119,7 +117,7 @@ def serve_object(curve: Curve) -> Row:
     return {
         "schema_version": columns.SCHEMA_VERSION,
         "inputs": inputs(INPUTS, first),
-        **columns.as_object([estimate.HARDWARE_USED], first.alone),
+        **columns.as_object([estimate.HARDWARE_USED], first),
         "points": [columns.as_object(SERVED, point) for point in curve.points],
         "notes": _notes(curve),
     }
@@ -209,9 +207,8 @@ def time_phrases(point: Point, percent: float | None) -> Iterator[str]:
 
 def inputs(wanted: Iterable[Column], deployment: Deployment) -> Row:
     """Return the question as a JSON object."""
-    request = deployment.request
-    asked = replace(deployment.alone, workload=request.workload)
-    return columns.as_object(wanted, asked) | columns.as_object(REQUEST, request)
+    own = columns.as_object(REQUEST, deployment.request)
+    return columns.as_object(wanted, deployment.asked) | own
 
 
 def sizes(request: Request) -> Row:
@@ -227,9 +224,8 @@ def sizes(request: Request) -> Row:
 def question(deployment: Deployment, *, gpu: bool) -> Line:
     """Return the question as it was understood."""
     request = deployment.request
-    step = replace(deployment.alone, workload=request.workload)
-    asked = estimate.question(step, attention=False, gpu=gpu, output_tokens=request.output_tokens)
-    stored = request.stored_tokens
+    tokens, stored = request.output_tokens, request.stored_tokens
+    asked = estimate.question(deployment.asked, attention=False, gpu=gpu, output_tokens=tokens)
     cached = f"\n{stored:,} tokens of each prompt are cached" if stored else ""
     return columns.line(*asked.pieces, cached)
 
@@ -273,7 +269,7 @@ def engine_notes(deployed: Iterable[Deployment]) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
+def common_notes(deployed: Sequence[Question]) -> list[str]:
     """Say what answers rest on, each thing once."""
     said = {
         "fitted": "fitted to rows measured on",
@@ -289,10 +285,10 @@ def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
         for origin, words in said.items()
     }
     parts = [f"{words} {', '.join(names)}" for words, names in gpus.items() if names]
-    unknown = unknown_note(unknown_regime(item.model, item.rates, item.setup) for item in deployed)
+    unknown = unknown_note(item.unknown for item in deployed)
     return [
         f"Constants {'; '.join(parts)}.",
         *([unknown] if unknown else []),
         *model_notes(deployed[0].model),
-        *dict.fromkeys(note for item in deployed for note in memory_notes(item.gpu, item.setup)),
+        *dict.fromkeys(note for item in deployed for note in memory_notes(item)),
     ]

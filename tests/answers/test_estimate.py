@@ -15,7 +15,7 @@ from builders import (
 )
 
 import simulator
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.scaled import FAMILIES
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
@@ -26,7 +26,18 @@ from simulator.timing.limits import resident_blocks
 
 
 def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) -> Estimate:
-    return estimate(shape or mistral_7b(), card or round_gpu(), *asked(**work))
+    return estimate(Question(shape or mistral_7b(), card or round_gpu(), *asked(**work)))
+
+
+def test_a_question_changes_by_the_names_of_its_fields() -> None:
+    """Fields of its setup and of its workload; of an estimate it is the question alone."""
+    result = _estimate(samples=5)
+    other = result.but(samples=2, kv_layout="copies")
+    assert type(other) is Question
+    assert (other.workload.samples, other.setup.kv_layout) == (2, "copies")
+    assert (other.model, other.gpu) == (result.model, result.gpu)
+    assert other.under("bifurcated").setup.kv_layout == "shared"
+    assert vars(result.but()) == vars(result.of(result.setup))
 
 
 def test_tokens_per_second_are_the_whole_batch_s() -> None:
@@ -233,7 +244,7 @@ def test_the_longest_context_is_still_fine(longest: int | None, *, warned: bool)
 def test_a_kernel_that_a_card_does_not_run_is_not_counted(card: str, *, runs: bool) -> None:
     """Hopper expands nvfp4 weights: activations are not quantised, in launches and bytes either."""
     narrow, plain = (
-        estimate(mistral_7b(), load_hardware(card), *asked(weight_dtype=dtype))
+        estimate(Question(mistral_7b(), load_hardware(card), *asked(weight_dtype=dtype)))
         for dtype in ("nvfp4", "bf16")
     )
     launches = float(narrow.totals.launches - plain.totals.launches)

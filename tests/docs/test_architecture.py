@@ -17,7 +17,7 @@ PAGE = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ENTRANCES = {
     "simulator",
     "simulator.__main__",
-    *(f"simulator.cli.{module}" for module, _ in COMMANDS.values()),
+    *(f"simulator.cli.{module}" for module in COMMANDS.values()),
 }
 # A page to be read, which nothing else needs.
 APART = {"simulator.one_page"}
