@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import Estimate
+from simulator.answers.estimate import Estimate, Question
 from simulator.answers.estimate import estimate as _estimate
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
-from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import ModelLike, as_model
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_lists
+from simulator.inputs.setup import ATTENTIONS, Attention, ask, read_limits, read_loads
 from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 
 if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a command starts at once
@@ -33,14 +32,13 @@ if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a comman
     from simulator.answers.tree import TreePlan
 
 Size = int | str
-Asked = tuple[ModelShape, HardwareProfile, Setup, Workload]
 _H100 = "h100-sxm"
 
 
-def _asked(model: ModelLike, gpu: GpuLike, settings: dict[str, Any]) -> Asked:
-    """Turn names and keywords into model, GPU, setup and workload."""
+def _asked(model: ModelLike, gpu: GpuLike, settings: dict[str, Any]) -> Question:
+    """Turn names and keywords into a question."""
     shape = as_model(model, **read_limits(kv_heads=settings.pop("kv_heads", None)))
-    return (shape, as_gpu(gpu), *ask(shape, **settings))
+    return Question(shape, as_gpu(gpu), *ask(shape, **settings))
 
 
 def estimate(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> Estimate:
@@ -49,7 +47,7 @@ def estimate(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> Estimat
     >>> estimate("llama-2-7b", "h100-sxm", samples=16, context_tokens="8K").totals.kv_bytes_read
     69256347648
     """
-    return _estimate(*_asked(model, gpu, settings))
+    return _estimate(_asked(model, gpu, settings))
 
 
 def compare(
@@ -64,7 +62,7 @@ def compare(
     """
     from simulator.answers.compare import compare as answer
 
-    return answer(*_asked(model, gpu, settings), rule=rule)
+    return answer(_asked(model, gpu, settings), rule=rule)
 
 
 def generate(
@@ -88,7 +86,7 @@ def generate(
     from simulator.answers.generate import generate as answer
 
     limits = read_limits(output_tokens=output_tokens, users=users, price_per_hour=price_per_hour)
-    return answer(*_asked(model, gpu, settings), **limits)
+    return answer(_asked(model, gpu, settings), **limits)
 
 
 def plan(
@@ -124,9 +122,10 @@ def plan(
     output_tokens, cached_tokens, most_sequences
         Of these requests, as for :func:`serve`.
     gpus, tensor_parallel_sizes, attentions, gpus_at_most
-        What to try, by default all GPUs of known price that run FlashAttention, and
-        ``tensor_parallel`` if given, else 1, 2, 4, 8, for experts also data-parallel groups that
-        share them, and pipelines where none of these holds the model; and the most GPUs in all.
+        What to try, by default all GPUs of known price that run FlashAttention, ``attention`` if
+        given, and ``tensor_parallel`` if given, else 1, 2, 4, 8, for experts also data-parallel
+        groups that share them, and pipelines where none of these holds the model; and the most GPUs
+        in all.
     prices
         A TOML file of lines ``GPU = PRICE``; without ``gpus`` its GPUs are tried.
     """
@@ -140,26 +139,28 @@ def plan(
     if given and requests_per_s is None:
         name = given[0].replace("most_sequences", "most_sequences (--max-num-seqs)")
         raise WorkloadError(
-            f"{name} is of a load; give requests_per_s too, or target_step_ms for one step"
+            f"{name} belongs to a load; give requests_per_s too, or target_step_ms for one step"
         )
     if requests_per_s is not None and target_step_ms is not None:
-        raise WorkloadError("target_step_ms is of a step; with requests_per_s give tpot_ms")
+        raise WorkloadError("target_step_ms limits one step; give tpot_ms with requests_per_s")
     targets = read_limits(target_step_ms=target_step_ms, requests_per_s=requests_per_s, **load)
     if tensor_parallel_sizes is None:
         tensor_parallel_sizes = settings.get("tensor_parallel")
     limits = read_limits(
         gpus_at_most=gpus_at_most,
         tensor_parallel_sizes=tensor_parallel_sizes,
-        attentions=attentions,
+        attentions=attentions or settings.get("attention"),
         price_per_hour=price_per_hour,
         **engine,
     )
-    shape, _, setup, asked = (
-        _asked(model, _H100, settings)
-        if requests_per_s is None
-        else _requested(model, _H100, settings, request)
-    )
-    return answer(shape, _cards(gpus, prices), setup, asked, Targets(**targets), **limits)
+    asked: Workload | Request
+    if requests_per_s is None:
+        question = _asked(model, _H100, settings)
+        asked = question.workload
+    else:
+        question, asked = _requested(model, _H100, settings, request)
+    cards = _cards(gpus, prices)
+    return answer(question.model, cards, question.setup, asked, Targets(**targets), **limits)
 
 
 def serve(
@@ -172,7 +173,7 @@ def serve(
     requests_per_s: Sequence[float] | float | None = None,
     percentile: float | None = None,
     most_sequences: Size | None = None,
-    attentions: Sequence[Attention] | Attention = ATTENTIONS,
+    attentions: Sequence[Attention] | Attention | None = None,
     price_per_hour: float | None = None,
     **settings: Any,
 ) -> "Curve":
@@ -191,31 +192,31 @@ def serve(
     most_sequences
         Sequences that the engine decodes together, 1024 by default.
     attentions
-        Kinds of attention to follow; among both, bifurcated needs a kernel that runs it.
+        Kinds of attention to follow, by default ``attention`` if given, else both, of which
+        bifurcated needs a kernel that runs it.
     """
     from simulator.answers.load import serve as answer
 
-    shape, card, setup, request = _requested(
-        model, gpu, settings, {"output_tokens": output_tokens, "cached_tokens": cached_tokens}
-    )
+    sizes = {"output_tokens": output_tokens, "cached_tokens": cached_tokens}
+    question, request = _requested(model, gpu, settings, sizes)
     limits = read_limits(
         most_sequences=most_sequences,
-        attentions=attentions,
+        attentions=attentions or settings.get("attention", ATTENTIONS),
         percentile=percentile,
         price_per_hour=price_per_hour,
     )
-    loads = read_lists(users=users, requests_per_s=requests_per_s)
-    return answer(shape, card, setup, request, **loads, **limits)
+    loads = read_loads(users=users, requests_per_s=requests_per_s)
+    return answer(question, request, **loads, **limits)
 
 
 def _requested(
     model: ModelLike, gpu: GpuLike, settings: dict[str, Any], sizes: dict[str, Any]
-) -> "tuple[ModelShape, HardwareProfile, Setup, Request]":
-    """Turn names and keywords into model, GPU, setup and a request of one sample by default."""
+) -> "tuple[Question, Request]":
+    """Turn names and keywords into a question and a request, of one sample by default."""
     from simulator.answers.load import Request
 
-    shape, card, setup, work = _asked(model, gpu, {"samples": 1} | settings)
-    return shape, card, setup, Request(workload=work, **read_limits(**sizes))
+    question = _asked(model, gpu, {"samples": 1} | settings)
+    return question, Request(workload=question.workload, **read_limits(**sizes))
 
 
 def _cards(
@@ -233,7 +234,7 @@ def tree(model: ModelLike, gpu: GpuLike = _H100, **settings: Any) -> "TreePlan":
     """Time every choice of which levels of a prefix tree to read once per node."""
     from simulator.answers.tree import plan_tree
 
-    return plan_tree(*_asked(model, gpu, settings))
+    return plan_tree(_asked(model, gpu, settings))
 
 
 def tradeoff(
@@ -286,7 +287,7 @@ def tradeoff(
         output_tokens=output_tokens,
     )
     question = _asked(model, gpu, settings)
-    return answer(*question, scaling=training_runs, scale_by=scale_by, **limits)
+    return answer(question, scaling=training_runs, scale_by=scale_by, **limits)
 
 
 def quality(
@@ -323,4 +324,4 @@ def quality(
         price_per_hour=price_per_hour,
     )
     success = success_of(problem_counts, limits.pop("success_rate", None))
-    return answer(*_asked(model, gpu, settings), success, **limits)
+    return answer(_asked(model, gpu, settings), success, **limits)

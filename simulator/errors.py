@@ -10,8 +10,8 @@ MOST_LISTED = 12
 _WORDS = re.compile(r"[a-z]+|\d+")
 # How the part of a message begins that says what to do instead.
 _WAY_OUT = (
-    r"; (?=(?:did you mean|is '.*' a misspelling|known|write|give|see|use|set|check|leave|name|add"
-    r"|choose|repair|run|take|it can be|it has|engines use|try|-g)\b)"
+    r"; (?=(?:did you mean|is '.*' a misspelling|known|write|give|see|use|set|check|leave"
+    r"|name(?! is)|add|choose|repair|run|take|it can be|it has|engines use|try|-g)\b)"
     r"|\. (?=To show one)|: (?=pip install)"
 )
 

@@ -31,6 +31,7 @@ ROUND_CONSTANTS = {
     "block_us": 1e-9,
     "sequence_us": 1e-9,
     "group_us": 1e-9,
+    "visit_us": 1e-9,
     "split_us": 1e-9,
     "tile_gb_per_s": 1e9,
     "split_k_us": 1e-9,

@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 from simulator.answers.compare import _winner
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.verdict import kv_io_ratio, verdict_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -125,7 +125,7 @@ def truth(offer: Menu, data: dict[str, Any], state: dict[str, int]) -> dict[str,
     model, gpu, setup, work = question(offer, data, state)
     standard = setup.under("standard")
     steps = [
-        estimate(model, gpu, each, work)
+        estimate(Question(model, gpu, each, work))
         for each in (standard, standard.but(kv_layout="shared"), setup.under("bifurcated"))
     ]
     standard, _, bifurcated = steps

@@ -3,7 +3,7 @@
 import pytest
 
 from simulator import errors
-from simulator.errors import SimulatorError, nearest, unknown
+from simulator.errors import SimulatorError, nearest, parted, unknown
 
 NAMES = ["h100-sxm", "h100-pcie", "a100-sxm-80gb", "l4", "Mixtral-8x7B"]
 
@@ -26,6 +26,12 @@ def test_a_name_like_no_other_lists_all() -> None:
         "unknown GPU 'zzz'; known: Mixtral-8x7B, a100-sxm-80gb, h100-pcie, h100-sxm, l4 "
         "(see 'bifurcate gpus')"
     )
+
+
+def test_a_field_called_name_is_no_way_out() -> None:
+    """A message says what to do after a verb, not after a field that is missing."""
+    assert parted("x.toml: id is missing; name is missing")[1] == ""
+    assert parted("x.toml is an input; name another file")[1] == "name another file"
 
 
 def test_nothing_known_gives_a_message_all_the_same() -> None:

@@ -12,8 +12,8 @@ import argparse
 import datetime as dt
 import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +22,16 @@ from simulator.evidence.fit.calibrate import Calibration, calibrate, error_summa
 from simulator.evidence.fit.profile import NAMES
 from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.calls import attention_kernel, is_fallback
-from simulator.evidence.predict.summaries import summarise, timed
-from simulator.evidence.predict.validate import validate
+from simulator.evidence.predict.validate import summarise, timed, validate
 from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import shipped_spreads
-from tools import DOCS, PAGES, ROOT, carry, residuals, spread, spread_check, table
+from tools import DOCS, PAGES, ROOT, carry, residuals, spread, table
 
 COLD = 1.5  # times the L2 cache
-SMALL_M = 256
-TOKENS = (8, 512)
+# Names of some rows, and which they are.
+Parts = Callable[[pd.DataFrame], Iterator[tuple[str, "pd.Series[bool]"]]]
 TIMING = ROOT / "simulator" / "timing"
 SPREADS = TIMING / "spread.json"
 # The GPU whose constants each architecture takes over, and whether with its shares of bandwidth: the
@@ -113,26 +112,24 @@ def by_cache(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
     yield "cold", cached > COLD * rows["gpu_id"].map(lambda name: load_hardware(name).l2_bytes)
 
 
-def by_m(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
-    """Yield products of few rows and of many."""
-    yield f"m <= {SMALL_M}", rows["m"] <= SMALL_M
-    yield f"m > {SMALL_M}", rows["m"] > SMALL_M
+def by_size(column: str, *edges: int) -> Parts:
+    """Return how to yield rows by a size: up to the first edge, between edges, and beyond."""
 
+    def parts(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
+        yield f"{column} <= {edges[0]}", rows[column] <= edges[0]
+        for low, high in pairwise(edges):
+            yield f"{column} {low} to {high}", rows[column].between(low, high, inclusive="right")
+        yield f"{column} > {edges[-1]}", rows[column] > edges[-1]
 
-def by_tokens(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
-    """Yield rows of experts with a batch of a few tokens, of a batch, and of a prefill."""
-    few, batch = TOKENS
-    yield f"tokens <= {few}", rows["tokens"] <= few
-    yield f"tokens {few} to {batch}", rows["tokens"].between(few, batch, inclusive="right")
-    yield f"tokens > {batch}", rows["tokens"] > batch
+    return parts
 
 
 # Kinds of row, the column of their format, and their sizes.
-SIZES: tuple[tuple[RowKind, str, Callable[[pd.DataFrame], Iterator[Any]]], ...] = (
+SIZES: tuple[tuple[RowKind, str, Parts], ...] = (
     ("decode_attention", "kv_dtype", by_cache),
     ("mla_decode", "kv_dtype", by_cache),
-    ("gemm", "dtype", by_m),
-    ("moe", "dtype", by_tokens),
+    ("gemm", "dtype", by_size("m", 256)),
+    ("moe", "dtype", by_size("tokens", 8, 512)),
 )
 
 
@@ -223,11 +220,11 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
             *(f"{100 * share:.0f} %" for share in (item.inside, item.below, item.above)),
         )
         for title, part in (
-            ("shapes held out: ", spread_check.fitted(found)),
-            ("GPU left out: ", spread_check.left_out(found)),
-            ("sum of ", spread_check.products(found)),
-            ("whole steps: ", spread_check.batches(measurements)),
-            ("whole steps: ", spread_check.cells(measurements)),
+            ("shapes held out: ", spread.check_fitted(found)),
+            ("GPU left out: ", spread.check_left_out(found)),
+            ("sum of ", spread.check_products(found)),
+            ("whole steps: ", spread.check_batches(measurements)),
+            ("whole steps: ", spread.check_cells(measurements)),
         )
         for item in part
     ]

@@ -105,7 +105,7 @@ def line(page: str) -> str:
         if part.name in ("decode attention, 16 bits", "products, 16 bits")
     )
     return (
-        f"**Proof**: of {_rows(page)} rows that others timed, decode attention is predicted within "
+        f"**Proof**: against {_rows(page)} rows that others timed, decode attention is within "
         f"{attention} and products within {products}\n(medians by card, 16 bits, shapes held out): "
         "[accuracy](#accuracy-and-limits), the poor figures too.\n"
     )

@@ -237,7 +237,7 @@ def _follows_sm(key: Key) -> bool:
     """Return whether a constant follows an SM's matrix rate between architectures.
 
     Kernels are made to load as fast as an SM multiplies: tiles of products, and what a wave of a
-    grouped product waits for (at K = 2048 19, 9.4 and 4.7 us on A100, H100 and B200 in 16 bits).
+    grouped product waits for (at K = 2048 16, 10 and 4.7 us on A100, H100 and B200 in 16 bits).
     Experts' weights with scales for each block are expanded before, at the clock of the SM; tiles
     of 4 bits follow neither, and the clock is nearer.
     """

@@ -1,5 +1,4 @@
-# ruff: noqa: E501 - the lines of a page are as long as its sentences
-"""Write docs/cascade_rule.md and its picture: python tools/refresh.py.
+"""Write docs/cascade_rule.md: python tools/refresh.py.
 
 The page maps where vLLM's cascade rule and our own times choose differently. Everything on it is
 computed.
@@ -12,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from simulator.answers.estimate import Question
 from simulator.answers.rules import LEAST_PREFIX_TOKENS, LEAST_REQUESTS, RULES
-from simulator.answers.sweep import Grid, compare_grid
+from simulator.answers.sweep import compare_grid
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.units import KIB, format_tokens
+from simulator.units import format_tokens
 from tools import DOCS, PAGES, table
 
 if TYPE_CHECKING:
@@ -88,15 +88,15 @@ def panels() -> Iterator[Panel]:
         model = load_model(MODEL, kv_heads=kv_heads)
         for gpu in GPUS:
             card = load_hardware(gpu)
-            grid = Grid(model=model, gpu=card, setup=setup, workload=Workload(), axes={})
-            columns = compare_grid(grid, {"context_tokens": contexts, "samples": samples})
-            work = Workload.grid(context_tokens=contexts[:, None], samples=samples[None, :])
+            asked = Question(model, card, setup, Workload())
+            columns = compare_grid(asked, {"context_tokens": contexts, "samples": samples})
+            grid = asked.but(context_tokens=contexts[:, None], samples=samples[None, :])
             yield Panel(
                 gpu=gpu,
                 kv_heads=kv_heads,
                 standard_ms=columns["standard_step_ms"].reshape(shape),
                 bifurcated_ms=columns["bifurcated_step_ms"].reshape(shape),
-                shares=np.broadcast_to(RULES["vllm"].reads_once(model, card, setup, work), shape),
+                shares=np.broadcast_to(RULES["vllm"].reads_once(grid), shape),
                 fits=columns["bifurcated_fits"].reshape(shape),
                 sure=columns["verdict"].reshape(shape) != "too close to call",
             )
@@ -189,77 +189,6 @@ def panel_table(panel: Panel) -> str:
     return "\n".join([f"\n### {panel.title}\n", *table(columns, rows)])
 
 
-# One colour per agreed kind of attention, one scale per kind of mistake; the figures in the cells
-# say the same without colour.
-AGREE = {False: "#ececec", True: "#d6e8f5"}
-STEPS = (0.05, 0.2, 1.0)
-SHOULD_SHARE = ("#fde3b8", "#f9b95c", "#e8762b", "#b8390e")
-SHOULD_NOT = ("#e6d2ea", "#cc9fd6", "#a860b8", "#7a2f8f")
-LEGEND = (
-    (AGREE[False], "standard: agreed, or too close"),
-    (SHOULD_SHARE[1], "the rule says standard; bifurcated is faster, and so much longer is the step (darker: more)"),
-    (AGREE[True], "bifurcated: agreed, or too close"),
-    (SHOULD_NOT[1], "the rule says bifurcated; standard is faster. ~: too close to call. White: does not fit"),
-)  # fmt: skip
-WIDTH, HEIGHT, LEFT, TOP = 44, 20, 54, 58
-PANEL_WIDTH = LEFT + WIDTH * len(SAMPLES) + 18
-PANEL_HEIGHT = TOP + HEIGHT * len(CONTEXTS) + 14
-
-
-def picture(every: list[Panel]) -> str:
-    """Draw all panels as one SVG."""
-    columns = len(GPUS)
-    width, height = PANEL_WIDTH * columns, PANEL_HEIGHT * (len(every) // columns) + 56
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
-        "<style>text{font:11px Helvetica,Arial,sans-serif}</style>",
-        "<title>Where vLLM's cascade rule and the times differ</title>",
-        f'<rect width="{width}" height="{height}" fill="white"/>',
-    ]
-    for number, panel in enumerate(every):
-        x, y = number % columns * PANEL_WIDTH, number // columns * PANEL_HEIGHT
-        parts.append(f'<g transform="translate({x} {y})">{"".join(_panel(panel))}</g>')
-    legend = []
-    for number, (colour, text) in enumerate(LEGEND):
-        x, y = LEFT + number % 2 * 230, height - 40 + number // 2 * 22
-        legend.append(
-            f'<rect x="{x}" y="{y}" width="26" height="15" fill="{colour}"/>'
-            f'<text x="{x + 32}" y="{y + 12}">{text}</text>'
-        )
-    return "\n".join([*parts, "".join(legend), "</svg>"]) + "\n"
-
-
-def _panel(panel: Panel) -> Iterator[str]:
-    """Yield the marks of one panel."""
-    yield f'<text x="{LEFT}" y="20" style="font-size:14px;font-weight:bold">{panel.title}</text>'
-    yield f'<text x="{LEFT}" y="37" fill="#555">samples →, context tokens ↓</text>'
-    for j, count in enumerate(SAMPLES):
-        yield f'<text x="{LEFT + WIDTH * (j + 0.5)}" y="{TOP - 5}" text-anchor="middle">{count}</text>'
-    for i, context in enumerate(CONTEXTS):
-        y = TOP + HEIGHT * i
-        name = f"{context // KIB}K" if context >= KIB else str(context)
-        yield f'<text x="{LEFT - 6}" y="{y + 14}" text-anchor="end">{name}</text>'
-        for j in range(len(SAMPLES)):
-            if panel.fits[i, j]:
-                yield from _cell(panel, i, j, LEFT + WIDTH * j, y)
-
-
-def _cell(panel: Panel, i: int, j: int, x: float, y: float) -> Iterator[str]:
-    """Yield one cell: its colour, and how much is lost."""
-    shares, loss = bool(panel.shares[i, j]), float(panel.loss[i, j])
-    fill, ink = AGREE[shares], "#222"
-    if panel.differs[i, j]:
-        level = sum(loss >= step for step in STEPS)
-        fill = (SHOULD_NOT if shares else SHOULD_SHARE)[level]
-        ink = "#fff" if level == len(STEPS) else ink
-    yield f'<rect x="{x}" y="{y}" width="{WIDTH - 1}" height="{HEIGHT - 1}" fill="{fill}"/>'
-    if panel.differs[i, j]:
-        yield (
-            f'<text x="{x + WIDTH / 2}" y="{y + 14}" text-anchor="middle" fill="{ink}">'
-            f"{'' if panel.sure[i, j] else '~'}{loss:.0%}</text>"
-        )
-
-
 def generated() -> dict[Path, str]:
     """Return the files of this page and their expected content."""
     every = list(panels())
@@ -273,4 +202,4 @@ def generated() -> dict[Path, str]:
         **findings(every),
         tables="\n".join(map(panel_table, every)),
     )
-    return {DOCS / "cascade_rule.md": page, DOCS / "cascade_rule.svg": picture(every)}
+    return {DOCS / "cascade_rule.md": page}

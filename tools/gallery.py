@@ -92,18 +92,16 @@ def rounded(value: Any) -> Any:
 
 def page() -> str:
     """Return the page."""
-    parts = []
-    for picture in GALLERY:
-        shows = SHOWS[picture.figure]
-        parts.append(
-            PART.format(
-                shows=shows[0].upper() + shows[1:],
-                remark=picture.remark,
-                finding=drawn(picture).layout.meta["finding"],
-                file=picture.file,
-                command=shlex.join(picture.words),
-            )
+    parts = [
+        PART.format(
+            shows=SHOWS[picture.figure][0].upper() + SHOWS[picture.figure][1:],
+            remark=picture.remark,
+            finding=drawn(picture).layout.meta["finding"],
+            file=picture.file,
+            command=shlex.join(picture.words),
         )
+        for picture in GALLERY
+    ]
     return PAGE.format(figures="\n".join(parts).rstrip())
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.counts.attention.flash import FLASHINFER_ROWS, EngineFlash, SharedKernel
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import repeated
@@ -126,7 +126,7 @@ class PublishedCell:
         setup, work = ask(self.shape, **{**usual, **self.work, **more})
         card = load_hardware(self.gpu)
         if self.of == "step":
-            return estimate(self.shape, card, setup, work).uncertainty
+            return estimate(Question(self.shape, card, setup, work)).uncertainty
         way = FORMER.get(self.kernel) or find_way(self.kernel)
         operations = [
             operation

@@ -105,21 +105,20 @@ def generated() -> dict[Path, str]:
 
 def main() -> None:
     """Rewrite the documents, or with ``--check`` name those that are out of date."""
-    stale = []
-    for path, text in generated().items():
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            stale.append(path.relative_to(ROOT))
-            if "--check" not in sys.argv:
-                path.write_text(text, encoding="utf-8")
+    files = generated()
     for path in documents():
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        new = refreshed(text, width=width_of(path))
-        if new != text:
-            stale.append(path.relative_to(ROOT))
-            if "--check" not in sys.argv:
-                path.write_text(new, encoding="utf-8")
+        text = files.get(path) or path.read_text(encoding="utf-8")
+        files[path] = refreshed(text, width=width_of(path))
+    stale = [
+        path
+        for path, text in files.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
     if stale and "--check" in sys.argv:
-        sys.exit(f"out of date: {', '.join(map(str, stale))}; run python tools/refresh.py")
+        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
+        sys.exit(f"out of date: {names}; run python tools/refresh.py")
+    for path in stale:
+        path.write_text(files[path], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ minute.
 
 import argparse
 import datetime as dt
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -22,7 +23,7 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
-from tools import DOCS, table
+from tools import DOCS, PAGES, table
 from tools.spread import FIT_LICENCE, LONGEST_INPUT
 
 PAGE = DOCS / "serving.md"
@@ -34,32 +35,8 @@ SHARES = (0, 0.05, 0.1, 0.2, 0.4, 0.6, 1)
 LEAST_ROWS, POOR = 8, 0.15
 COLUMNS = "rows | count> | median> | 90th percentile> | bias> | step alone: median> | inside> | high / low>"
 
-INTRODUCTION = """# How accurate are times under load?
-
-Written by `python tools/serving.py` on {date} from {rows:,} runs of whole engines under load that public projects measured; nobody's
-rows are part of this project, and no constant is fitted to them; the spread of engines' steps, part of intervals, is. What is predicted is the time per output token (TPOT) of a client that keeps N requests in flight:
-
-    TPOT = step(N) + (N - 1) x prefill of one prompt / (output tokens - 1)
-
-with the step at the mean context of a request, and constants of questions: those of kernels, which no serving row has changed. Where clients draw lengths from 0.8 to 1.0
-of the nominal ones, lengths are 0.9 of these. SGLang prefills every waiting prompt before it decodes, so that requests of equal lengths which begin together end together: in lockstep each waits for
-(N + 1) / 2 prefills and sees the rest while it decodes. A row of SGLang with equal lengths is taken to be so if its measured TTFT is three quarters of that or more: {locked} rows, whose median
-error is {together}, and {one_by_one} as if they ended one by one.
-
-Errors are |predicted / measured - 1|; the bias is their median with its sign. *Step alone* leaves the prefill of other requests out.
-*Inside* is the share of times in their {coverage} % intervals, *high / low* the median ratio of their ends. The source marks rows with little prefill as *clean*.
-A configuration may have been measured on several days; each counts. Where an engine deals out whole experts, the step waits for the GPU on which most tokens fall.
-"""
-# Causes of poor cells, and of rows left out: what was found by comparing rows, or what is known of the engine's kernels.
-CAUSES = {
-    ("b200-sxm", "trtllm", "deepseek-v3", "fp8"): "3 to 5 ms are missing from every step of rows with whole experts on each GPU, whatever the concurrency: all name version 1.1.0rc2.post2, or none and take the same time. Version 1.2.0rc6, whose rows split experts, is within 4 to 12 %, and up to 32 users SGLang's steps with whole experts on the same card within 2 %: the old version adds it.",
-    ("h200-sxm", "sglang", "llama-3.1-8b", "fp8"): "up to 512 users of a small model: 3 to 19 ms are missing from their steps, whatever the number of GPUs; no row gives over 23,000 tokens a second. The engine's host, or the client, is busy with streams.",
-    ("h200-sxm", "trtllm", "gpt-oss-120b", "nvfp4"): "4-bit experts have the constants of Triton's kernels, which vLLM runs, and fit its steps; TensorRT-LLM's own take longer in its rows.",
-    ("h200-sxm", "trtllm", "llama-3.1-70b", "fp8"): "the card's rows of 8-bit products are vLLM's, which read 71 % of the peak bandwidth. On H100, where TensorRT-LLM's are among them, it is 82 %; with that share and H100's launches the median error would be 8 %. B200, whose rows are vLLM's as well, errs the same way.",
-    ("h200-sxm", "vllm", "llama-3.1-8b", "fp8"): "17 take 54 to 84 % of the time at peaks; TTFT is only 2 to 5 prefills.",
-    ("mi300x", "sglang", "deepseek-v3", "fp8"): "early versions, slower than later ones, and constants carried from NVIDIA's cards; 10 to 15 ms are missing from a step, whatever the concurrency. No interval is given, and no constant taken from them.",
-    ("mi300x", "vllm", "llama-3.1-70b", "fp8"): "constants are carried from NVIDIA's cards. 1.2 ms a step and 30 to 60 us for each sequence are missing. No term is added: these are batches of one model, and the other's missing time does not grow with the sequences.",
-}  # fmt: skip
+# Causes of poor cells, and of rows left out.
+CAUSES: dict[str, str] = tomllib.loads((PAGES / "serving.toml").read_text(encoding="utf-8"))
 
 
 def per_cent(value: float) -> str:
@@ -109,12 +86,6 @@ def binned(rows: pd.DataFrame, values: "pd.Series[float]", edges: tuple[float, .
 
 def steps(rows: pd.DataFrame) -> list[str]:
     """Tell how close steps, times to first token and whole requests are, where rows have them."""
-    lines = [
-        "\n## Steps, the time to first token, and whole requests\n",
-        "*Step*: rows whose source has the median time between tokens of its stream. *TTFT*: prefills up to one's own and one step, against the measured mean.",
-        "A client that starts all requests at once waits for all their prompts, up to (N + 1) / 2 prefills on average. *Request*: TTFT and all tokens after the first,",
-        "N prefills and all steps. It does not depend on how requests begin, nor does the throughput, N requests in this time.\n",
-    ]
     cells = []
     later = rows["length_ratio"] * rows["output_len"] - 1
     for what in ("", "predicted_"):
@@ -126,19 +97,16 @@ def steps(rows: pd.DataFrame) -> list[str]:
             row += [f"{len(error):,}", per_cent(error.abs().median()), per_cent(error.median())]
         cells.append(row)
     columns = "engine | steps> | median> | bias> | TTFT: rows> | median> | bias> | requests> | median> | bias>"
-    return [*lines, *table(columns, cells)]
+    return table(columns, cells)
 
 
-def poor(rows: pd.DataFrame) -> list[str]:
+def poor(rows: pd.DataFrame) -> Iterator[str]:
     """Name the cells with large errors, and their cause."""
-    lines = [
-        f"\n## Poor cells\n\nCells of {LEAST_ROWS} rows or more with a median error above {100 * POOR:.0f} %:\n"
-    ]
-    for cell, part in rows.groupby(CELL, sort=True):
+    for names, part in rows.groupby(CELL, sort=True):
         if len(part) >= LEAST_ROWS and part["ape"].median() > POOR:
+            cell = " ".join(names)
             figures = f"{len(part)} rows, median {per_cent(part['ape'].median())}, bias {per_cent(part['error'].median())}"
-            lines.append(f"* **{' '.join(cell)}** ({figures}): {CAUSES.get(cell, 'cause not known.')}")  # fmt: skip
-    return lines
+            yield f"* **{cell}** ({figures}): {CAUSES.get(cell, 'cause not known.')}"
 
 
 def of_nvidia(rows: pd.DataFrame) -> "pd.Series[bool]":
@@ -169,12 +137,6 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
         Predictions for the engine of each row, with the kernels of vLLM, and for the engine where
         no TTFT tells of lockstep.
     """
-    lines = [
-        "\n## What the engine tells\n",
-        "*Plain*: every engine with kernels of their own that quantise activations, as vLLM. *As the engine*: SGLang and TensorRT-LLM quantise in the kernel before. *Lockstep* is told by TTFT.",
-        f"The last four add a fitted time to every step of an engine, from the rows of NVIDIA's cards under {FIT_LICENCE}, with each model or card left out in turn.",
-        "They would be of use if rows that the fit has not seen gained with every engine; none is used.\n",
-    ]
     cells = []
     chosen = of_nvidia(rows) & (rows["licence"] == FIT_LICENCE)
     layers = {name: load_model(name).layers for name in rows["model"].unique()}
@@ -189,17 +151,11 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
             shown += [per_cent(left_out(part, column, names).abs().median()) for names in kinds]
             cells.append((engine, name, f"{len(part):,}", *shown))
     columns = "engine | left out | rows> | plain: median> | as the engine> | lockstep> | per step> | per layer> | per sequence> | step and sequence>"
-    return [*lines, *table(columns, cells)]
+    return table(columns, cells)
 
 
 def calibrated(rows: pd.DataFrame) -> list[str]:
     """Tabulate what `bifurcate calibrate` gains on each configuration's own rows, as read."""
-    lines = [
-        "\n## Calibrated on one's own runs\n",
-        f"What `bifurcate calibrate` finds for each configuration (NVIDIA's card, engine, model, format, GPUs) of {LEAST_ROWS} rows or more by itself: a time of the engine for each step, for each",
-        "sequence, or both, where runs at other numbers of users than it was fitted to gain. Errors are medians over rows; *calibrated*, of users that were left out. None of these times is used:",
-        "one's own have to be measured. Configurations without have none mostly because their rows are predicted too long, and no engine saves time.\n",
-    ]
     cells = []
     for engine, runs in rows[of_nvidia(rows)].groupby("framework", sort=True):
         found: list[StageFit] = []
@@ -222,7 +178,7 @@ def calibrated(rows: pd.DataFrame) -> list[str]:
         gained = len(before), *errors[:2], len(others), errors[2], per_cent((others > 0).mean())
         cells.append((engine, len(found), len(told), *gained))
     columns = "engine | configurations> | with a time> | rows of these> | as shipped> | calibrated> | rows of others> | as shipped> | predicted too long>"
-    return [*lines, *table(columns, cells)]
+    return table(columns, cells)
 
 
 def left_out(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> "pd.Series[float]":
@@ -246,38 +202,40 @@ def page(read: pd.DataFrame, date: str) -> str:
     rows = found.rows
     locked = rows["predicted_tpot_ms"] != blind.rows["predicted_tpot_ms"]
     share = 1 - rows["predicted_step_ms"] / rows["predicted_tpot_ms"]
-    lines = [
-        INTRODUCTION.format(
-            date=date,
-            rows=len(rows),
-            coverage=COVERAGE,
-            locked=locked.sum(),
-            one_by_one=per_cent(blind.rows["ape"][locked].median()),
-            together=per_cent(rows["ape"][locked].median()),
-        ),
-        *left_aside(found.unpredicted),
-        *tabulated(overall(rows)),
-        "\n## By card, engine, model and format\n",
-        *tabulated(by(rows, CELL)),
-        "\n## By concurrency\n",
-        *tabulated(binned(rows, rows["concurrency"], CONCURRENCY)),
-        "\n## By share of prefill in the predicted time\n",
-        *tabulated(binned(rows, share, SHARES, 100, " %")),
-        *steps(rows),
-        *poor(rows),
-        *engines(rows, plain.rows, blind.rows),
-        *calibrated(read),
-    ]
-    return "\n".join(lines) + "\n"
+    sections = {
+        "overall": [*left_aside(found.unpredicted), *tabulated(overall(rows))],
+        "cells": tabulated(by(rows, CELL)),
+        "concurrency": tabulated(binned(rows, rows["concurrency"], CONCURRENCY)),
+        "prefill": tabulated(binned(rows, share, SHARES, 100, " %")),
+        "steps": steps(rows),
+        "poor": poor(rows),
+        "engines": engines(rows, plain.rows, blind.rows),
+        "calibrated": calibrated(read),
+    }
+    template = (PAGES / "serving.md").read_text(encoding="utf-8")
+    return template.format(
+        date=date,
+        rows=len(rows),
+        coverage=COVERAGE,
+        locked=locked.sum(),
+        one_by_one=per_cent(blind.rows["ape"][locked].median()),
+        together=per_cent(rows["ape"][locked].median()),
+        least_rows=LEAST_ROWS,
+        poor_error=f"{100 * POOR:.0f} %",
+        licence=FIT_LICENCE,
+        **{name: "\n".join(lines) for name, lines in sections.items()},
+    )
 
 
 def left_aside(rows: pd.DataFrame) -> Iterator[str]:
     """Yield a line for the rows of each cell that are not predicted for one reason."""
     for values, part in rows.groupby([*CELL, "outcome"]) if len(rows) else ():
-        *cell, why = values
-        reason = why.removeprefix("skipped: ")
-        more = CAUSES.get(tuple(cell), "")
-        yield f"Left out: {len(part)} rows of {' '.join(cell)}: {reason}. {more}".rstrip() + "\n"
+        *names, why = values
+        cell, reason = " ".join(names), why.removeprefix("skipped: ")
+        yield (
+            f"Left out: {len(part)} rows of {cell}: {reason}. {CAUSES.get(cell, '')}".rstrip()
+            + "\n"
+        )
 
 
 def main() -> None:

@@ -6,10 +6,19 @@
   questions are, without the constants fitted to its harness.
 * Of engines under load, on top of their kernels: public serving runs.
 
-This module writes ``spread.json``.
+This module writes ``spread.json``, and checks the coverage of intervals on rows that they were not
+made from:
+
+* Kernels of a GPU with constants of its own: spreads of four folds of shapes, checked on the fifth.
+* Kernels of a GPU left out: constants and spreads of the other GPUs, checked on it.
+* Four products of one size, as in a step: spreads of single ones, added as for a step.
+* Whole steps, with the shipped constants and spreads: batches of serving engines, and the paper's
+  plain PyTorch.
 """
 
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.fit.calibrate import calibrate
+from simulator.evidence.fit.solver import FOLDS
 from simulator.evidence.predict.groups import Group, profile
 from simulator.evidence.predict.paper_code import prefill_in_step_s
 from simulator.evidence.predict.prepare import prepare
@@ -27,6 +37,7 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import VENDOR, Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
+from tools import PAGES
 from tools.carry import NO_GUIDE, entry_lines
 from tools.residuals import FAMILIES, Residuals, predicted_rows
 
@@ -44,6 +55,8 @@ LEAST_OWN_ROWS = 300
 LEAST_TELLING, HALF = 20, 0.5
 # The parts of a kernel's time, in the order of the fit's coefficients.
 PARTS = ("fixed", "streaming", "cached")
+# Matrix products of a layer, and how often as many of one size are drawn to check their sum.
+PRODUCTS, DRAWS = 4, 20
 
 # Runs of more users show what an engine takes for each sequence.
 MANY_USERS = 64
@@ -54,20 +67,8 @@ FIT_LICENCE, LONGEST_INPUT = "Apache-2.0", 8
 PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
-ABOUT = (
-    f"How far measured times lie from predicted ones, as shares of these: {COVERAGE:.0%} of them "
-    "are within, as many above as below. Written by tools/accuracy.py (make accuracy) on {date} "
-    "from {rows:,} rows; what the columns mean: simulator/timing/interval.py."
-)
-# What the tables of the file are.
-TABLES = {
-    "fitted": "Shapes that the fit of their GPU had not seen, over all GPUs.",
-    "carried": "The worst of GPUs left out in turn, predicted from the constants of the others.",
-    "peak": "What published peaks leave out: a share, and time of each launch [us].",
-    "gpu": "Shapes that the fit had not seen, of GPUs with rows enough of their own.",
-    "code": "On top: bifurcated calls from standard's constants; the paper's plain PyTorch steps; "
-    "engines under load (rows of serving runs under Apache-2.0).",
-}
+# What the file says of itself and of its tables.
+WORDS = tomllib.loads((PAGES / "spread.toml").read_text(encoding="utf-8"))
 
 
 def spread(frame: pd.DataFrame) -> Spread:
@@ -176,7 +177,9 @@ def by_gpu(frame: pd.DataFrame, least_rows: int) -> dict[str, dict[str, Spread]]
 def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
     """Return the spread of the worst GPU by kind of kernel, with the common share over all GPUs.
 
-    A GPU whose one kernel guides no other (``carry.NO_GUIDE``) says nothing about others.
+    A GPU whose one kernel guides no other (``carry.NO_GUIDE``) says nothing about others. Where
+    rows are of one GPU, how far the next is off is not known: no less than for the kin, such as
+    16-bit experts for int4 ones.
     """
     found: dict[str, Spread] = {}
     odd = pd.Series(data=False, index=frame.index)
@@ -189,6 +192,10 @@ def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
         if spreads:
             common = _rounded(common_share(part))
             found[str(family)] = either_way(widest(spreads))._replace(common=common)
+    cards = frame.groupby("family")["gpu_id"].nunique()
+    for name in [name for name in found if cards[name] == 1]:
+        kin = max((each for each in found if name.endswith(f"_{each}")), key=len, default=name)
+        found[name] = widest([found[name], found[kin]])._replace(common=found[name].common)
     return found
 
 
@@ -331,8 +338,8 @@ def text(tables: Mapping[str, Any], measurements: Measurements, date: str) -> st
     told = {name: _told(found) for name, found in tables.items()}
     return entry_lines(
         {
-            "about": ABOUT.format(date=date, rows=sum(map(len, used))),
-            "tables": TABLES,
+            "about": WORDS["about"].format(coverage=COVERAGE, date=date, rows=sum(map(len, used))),
+            "tables": WORDS["tables"],
             "coverage": COVERAGE,
             "date": date,
             "source": f"residuals of rows of {', '.join(sources)}",
@@ -350,3 +357,122 @@ def _told(found: Any) -> Any:
         for name, value in found._asdict().items()
         if value != Spread._field_defaults[name]
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The share of measured times inside their intervals.
+
+    Attributes
+    ----------
+    below, above
+        Shares of the rows that were shorter, and longer.
+    """
+
+    what: str
+    gpu: str
+    rows: int
+    inside: float
+    below: float
+    above: float
+
+
+def coverage(
+    what: str, gpu: str, measured: "np.ndarray", low: "np.ndarray", high: "np.ndarray"
+) -> Coverage:
+    """Count measured times below, inside and above their intervals."""
+    below, above = float(np.mean(measured < low)), float(np.mean(measured > high))
+    return Coverage(what, gpu, len(measured), 1 - below - above, below, above)
+
+
+def bounds(frame: pd.DataFrame, item: Spread) -> tuple["np.ndarray", "np.ndarray"]:
+    """Return the interval of each row under a spread. [s]."""
+    shares = dict(zip(PARTS, time_shares(frame), strict=True))
+    below, above = (
+        sum(getattr(item, f"{part}_{side}") * share for part, share in shares.items())
+        for side in ("below", "above")
+    )
+    predicted = frame["predicted_s"].to_numpy()
+    return predicted * (1 - below), predicted * (1 + above)
+
+
+def check_fitted(found: Residuals) -> Iterator[Coverage]:
+    """Check each GPU's own spreads, fold by fold of its shapes."""
+    for (family, gpu_id), part in found.fitted.groupby(["family", "gpu_id"]):
+        if len(part) < LEAST_ROWS:
+            continue
+        measured = part["measured_s"].to_numpy()
+        every = found.fitted[found.fitted["family"] == family]
+        others = every[every["gpu_id"] != gpu_id]
+        if len(part) < LEAST_OWN_ROWS <= len(others):
+            # Such a GPU takes the spread of all GPUs: here, of all others.
+            low, high = bounds(part, spread(others))
+            yield coverage(str(family), str(gpu_id), measured, low, high)
+            continue
+        low, high = np.zeros(len(part)), np.zeros(len(part))
+        for fold in range(FOLDS):
+            test = (part["fold"] == fold).to_numpy()
+            if test.any() and not test.all():
+                low[test], high[test] = bounds(part[test], spread(part[~test]))
+        yield coverage(str(family), str(gpu_id), measured, low, high)
+
+
+def check_left_out(found: Residuals) -> Iterator[Coverage]:
+    """Check each GPU against the spreads of the others, which were left out in turn as well."""
+    own = by_gpu(found.carried, LEAST_ROWS)
+    for (family, gpu_id), part in found.carried.groupby(["family", "gpu_id"]):
+        others = [
+            table[str(family)]
+            for other, table in own.items()
+            if other != gpu_id and str(family) in table
+        ]
+        if others and len(part) >= LEAST_ROWS:
+            low, high = bounds(part, either_way(widest(others)))
+            yield coverage(str(family), str(gpu_id), part["measured_s"].to_numpy(), low, high)
+
+
+def check_products(found: Residuals) -> Iterator[Coverage]:
+    """Check sums of products of one size, whose individual errors average out."""
+    generator = np.random.default_rng(0)
+    every = found.fitted[found.fitted["family"] == "gemm"]
+    for gpu_id, part in every.groupby("gpu_id"):
+        item = spread(part)
+        low, high = bounds(part, item)
+        frame = part.assign(low=part["predicted_s"] - low, high=high - part["predicted_s"])
+        sums = []
+        for _, alike in frame.groupby("size"):
+            figures = alike[["measured_s", "predicted_s", "low", "high"]].to_numpy()
+            for _ in range(DRAWS if len(figures) > PRODUCTS else 0):
+                four = figures[generator.choice(len(figures), PRODUCTS, replace=False)]
+                measured, predicted, below, above = four.sum(axis=0)
+                alone = (four[:, 1] ** 2).sum() / predicted**2
+                width = np.sqrt(item.common + (1 - item.common) * alone)
+                sums.append((measured, predicted - width * below, predicted + width * above))
+        yield coverage("four products", str(gpu_id), *np.array(sums).T)
+
+
+def check_batches(measurements: Measurements) -> Iterator[Coverage]:
+    """Check end-to-end batches: the engine's fitted time, and the GPU's time with its interval."""
+    table = measurements.tables.get("end_to_end")
+    if table is None:
+        return
+    for group in prepare(table[table["time_s"].notna()], "end_to_end").groups:
+        rows = table.loc[group.index]
+        ends = group.interval(profile(group.gpu_id))
+        if ends is not None:
+            engine = str(rows["framework"].iloc[0])
+            measured = rows["time_s"].to_numpy(dtype=np.float64)
+            yield coverage(f"batches of {engine}", group.gpu_id, measured, *ends)
+
+
+def check_cells(measurements: Measurements) -> Iterator[Coverage]:
+    """Check the paper's cells, predicted as plain questions."""
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
+    for row, group in paper_steps(measurements):
+        ends = group.interval(profile(group.gpu_id))
+        if ends is not None:
+            key = (f"the paper's {row['attention']} steps, {row['execution']}", group.gpu_id)
+            figures = (measured_s(row), float(ends[0][0]), float(ends[1][0]))
+            found.setdefault(key, []).append(figures)
+    for (what, gpu_id), values in found.items():
+        yield coverage(what, gpu_id, *np.array(values).T)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from simulator.answers.capacity import capacity, longest_context
-from simulator.answers.estimate import Estimate, check_workload, memory_on
+from simulator.answers.estimate import Estimate
 from simulator.answers.rules import common_tokens, find_rule
 from simulator.answers.verdict import Verdict
 from simulator.counts.attention.registry import find_way
@@ -202,8 +202,7 @@ def _reads_once(result: Estimate) -> tuple[bool, str]:
     engine, work, kernel = _engine_of(result), result.workload, result.setup.kernel
     if engine != "vllm":
         return engine == "none" or kernel == "trtllm-cascade", ""
-    asked = (result.model, result.gpu, result.setup, work)
-    if not find_rule(engine).reads_once(*asked):
+    if not find_rule(engine).reads_once(result):
         return False, ", but their rule says no here (--rule vllm)"
     common = common_tokens(work)
     if common < work.context_tokens:
@@ -298,9 +297,9 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
 
 def _fits(result: Estimate, **changes: object) -> bool:
     """Return whether a step surely fits with a setting changed; False if it cannot run so."""
-    setup = result.setup.but(**changes)
+    asked = result.but(**changes)
     try:
-        check_workload(result.model, result.gpu, setup, result.workload)
+        asked.check()
     except WorkloadError:
         return False
-    return bool(memory_on(result.gpu, result.model, setup, result.workload).surely_fits)
+    return bool(asked.memory_needs().surely_fits)

@@ -10,13 +10,17 @@ class Answer:
     """An answer that shows itself, printed and in a notebook, and becomes a frame.
 
     How answers look is known two floors above, in :mod:`simulator.views.forms`, which is found
-    by name when somebody looks: no answer depends on it.
+    by name when somebody looks: no answer depends on it. An answer equals only itself.
     """
 
     def to_frame(self) -> Frame:
         """Return the answer as a frame, with the columns of the command's CSV."""
         frame: Frame = _forms().frame_of(self)
         return frame
+
+    def __repr__(self) -> str:
+        """Return a line: all that an answer rests on would fill pages."""
+        return f"<{type(self).__name__}: print it, or take its figures with .to_frame()>"
 
     def __str__(self) -> str:
         """Return the answer as the terminal shows it, without colours."""

@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-from simulator.answers.estimate import Estimate, memory_on
+from simulator.answers.estimate import Question
 from simulator.answers.search import largest
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import LARGEST_COUNT, Workload
-from simulator.timing.step import decode_time
 
 
 class Capacity(NamedTuple):
@@ -31,12 +30,12 @@ class Capacity(NamedTuple):
 
 
 def capacity(
-    result: Estimate,
+    question: Question,
     *,
     target_step_s: float | None = None,
     most_context_tokens: int = LARGEST_COUNT,
 ) -> Capacity:
-    """Find the limits around an estimate: samples and context are each grown alone.
+    """Find the limits around a question: samples and context are each grown alone.
 
     Parameters
     ----------
@@ -45,51 +44,49 @@ def capacity(
     most_context_tokens
         Where the search for the longest context ends.
     """
-    samples, samples_in_time = _limits(result, "samples", 1, target_step_s)
+    samples, samples_in_time = _limits(question, "samples", 1, target_step_s)
     end = most_context_tokens
-    context, context_in_time = _limits(result, "context_tokens", 0, target_step_s, end)
+    context, context_in_time = _limits(question, "context_tokens", 0, target_step_s, end)
     return Capacity(
         most_samples=samples,
         longest_context_tokens=context,
-        most_samples_surely=_held(result, "samples", 1, "surely_fits"),
-        longest_context_tokens_surely=_held(result, "context_tokens", 0, "surely_fits", end),
+        most_samples_surely=_held(question, "samples", 1, "surely_fits"),
+        longest_context_tokens_surely=_held(question, "context_tokens", 0, "surely_fits", end),
         most_samples_in_time=samples_in_time,
         longest_context_tokens_in_time=context_in_time,
     )
 
 
-def most_samples(result: Estimate, *, target_step_s: float | None = None) -> int | None:
+def most_samples(question: Question, *, target_step_s: float | None = None) -> int | None:
     """Return ``most_samples_in_time`` of :func:`capacity` alone, which takes a quarter of its time.
 
     ``target_step_s`` is the longest acceptable decode step. [s]
     """
-    return _limits(result, "samples", 1, target_step_s)[1]
+    return _limits(question, "samples", 1, target_step_s)[1]
 
 
 def _limits(
-    result: Estimate, field: str, low: int, target_step_s: float | None, end: int = LARGEST_COUNT
+    question: Question, field: str, low: int, target_step_s: float | None, end: int = LARGEST_COUNT
 ) -> tuple[int | None, int | None]:
     """Return the most of a size that fits, and the most that fits and meets a target."""
 
     def in_time(value: int) -> bool:
-        if target_step_s is None:
-            return True
-        work = result.workload.but(**{field: value})
-        step = decode_time(result.model, result.setup, work, result.rates)
-        return float(step.total_s) <= target_step_s
+        asked = question.but(**{field: value})
+        return target_step_s is None or float(asked.step_time_s()) <= target_step_s
 
-    most = _held(result, field, low, "fits", end)
+    most = _held(question, field, low, "fits", end)
     if most is None or in_time(most):
         return most, most
     return most, largest(in_time, low=low, high=most)
 
 
-def _held(result: Estimate, field: str, low: int, how: str, end: int = LARGEST_COUNT) -> int | None:
+def _held(
+    question: Question, field: str, low: int, how: str, end: int = LARGEST_COUNT
+) -> int | None:
     """Return the most of a size, up to an end, that memory holds, as far as ``how`` says."""
 
     def fits(value: int) -> bool:
-        work = result.workload.but(**{field: value})
-        return bool(getattr(memory_on(result.gpu, result.model, result.setup, work), how))
+        return bool(getattr(question.but(**{field: value}).memory_needs(), how))
 
     return largest(fits, low=low, high=end)
 

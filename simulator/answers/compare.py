@@ -6,24 +6,20 @@ from functools import cached_property
 
 from simulator.answers.advice import advise, how_to_share, no_shared_kernel, why_stored_is_enough
 from simulator.answers.answer import Answer
-from simulator.answers.estimate import Estimate, estimate, latent_forms
+from simulator.answers.estimate import Estimate, Question, estimate, latent_forms
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import Verdict, Winner, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
-from simulator.counts.transformer import around_attention
-from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import KvLayout, Setup
-from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
-from simulator.timing.step import Spent, timed, timed_attention
+from simulator.timing.step import Spent
 
 # How far the search for break-even points goes.
 MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison(Answer):
     """The same workload under both kinds of attention.
 
@@ -89,6 +85,11 @@ class Comparison(Answer):
         """Whether it is faster than standard attention over one stored context."""
         return _verdict(self.stored, self.bifurcated)[0]
 
+    @property
+    def winner_over_stored(self) -> Winner:
+        """The faster kind of attention that fits if one context is stored already."""
+        return _winner(self.stored, self.bifurcated)
+
     @cached_property
     def break_even_samples(self) -> int | None:
         """The fewest samples at and above which bifurcated is always faster, all else equal.
@@ -147,43 +148,33 @@ class Comparison(Answer):
 
     def _standard(self, layout: KvLayout) -> Estimate:
         """Return the step under standard attention in another layout."""
-        asked = self.standard
-        return estimate(asked.model, asked.gpu, asked.setup.but(kv_layout=layout), asked.workload)
+        return estimate(self.standard.but(kv_layout=layout))
 
     def _gain(self, field: str) -> Callable[[int], float]:
         """Return the speed-up as a function of one size, all else equal."""
-        asked = self.standard
         around = dict[int, Spent]()
 
-        def seconds(setup: Setup, work: Workload) -> float:
-            tokens = int(work.tokens)
+        def seconds(asked: Question) -> float:
+            tokens = int(asked.workload.tokens)
             if tokens not in around:  # the same for both, and for every length of the context
-                before, after = around_attention(asked.model, setup, work)
-                around[tokens] = timed([*before, *after], asked.rates, setup.execution).spent
-            attending = timed_attention(asked.model, setup, work, asked.rates)
-            return float((around[tokens] + attending.spent).total_s)
+                before, after = asked.around()
+                around[tokens] = (before + after).spent
+            return float((around[tokens] + asked.attending().spent).total_s)
 
         def gain(size: int) -> float:
-            work = asked.workload.but(**{field: size})
-            return seconds(asked.setup, work) / min(seconds(form, work) for form in self.forms)
+            asked = self.standard.but(**{field: size})
+            return seconds(asked) / min(seconds(asked.of(form)) for form in self.forms)
 
         return gain
 
 
-def compare(
-    model: ModelShape,
-    gpu: HardwareProfile,
-    setup: Setup,
-    work: Workload,
-    *,
-    rule: str | None = None,
-) -> Comparison:
+def compare(question: Question, *, rule: str | None = None) -> Comparison:
     """Compare standard and bifurcated attention on one decode step.
 
     Parameters
     ----------
-    model, gpu, setup, work
-        The question; the setup's own ``attention`` is ignored.
+    question
+        What is asked; its own ``attention`` is ignored.
     rule
         A serving engine's rule to show next to our choice, a name in
         :data:`simulator.answers.rules.RULES`.
@@ -195,9 +186,8 @@ def compare(
     """
     if rule is not None:
         find_rule(rule)  # an unknown name, before anything is computed
-    once = setup.under("bifurcated")
-    standard = estimate(model, gpu, setup.under("standard"), work)
-    bifurcated = estimate(model, gpu, once, work)
+    once = question.under("bifurcated")
+    standard, bifurcated = estimate(question.under("standard")), estimate(once)
     verdict, low, high = _verdict(standard, bifurcated)
     compared = Comparison(
         standard=standard,
@@ -210,20 +200,13 @@ def compare(
         ),
         winner=_winner(standard, bifurcated),
         verdict=verdict,
-        forms=tuple(latent_forms(model, once)),
+        forms=tuple(latent_forms(once.model, once.setup)),
     )
     if rule is None:
         return compared
-    cascade = estimate(model, gpu, once, read_once(work)) if work.tree else bifurcated
-    choice = choose(
-        rule,
-        compared.stored,
-        bifurcated,
-        cascade,
-        ours=_winner(compared.stored, bifurcated),
-        verdict=compared.verdict_over_stored,
-    )
-    return replace(compared, rule=choice)
+    work = question.workload
+    cascade = estimate(once.of(workload=read_once(work))) if work.tree else bifurcated
+    return replace(compared, rule=choose(rule, compared, cascade))
 
 
 def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:

@@ -1,17 +1,14 @@
 """Where one model is faster than another, over context and samples: a map and its border."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from simulator.answers.estimate import memory_on
+from simulator.answers.estimate import Question
 from simulator.errors import WorkloadError, check_between
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.inputs.workload import Workload
+from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.numeric import Array
-from simulator.timing.constants import Rates
-from simulator.timing.step import decode_time
 
 # How far the map reaches by default, and at most.
 MOST_SAMPLES, LONGEST_CONTEXT = 1024, 2**17
@@ -83,11 +80,8 @@ class Crossover:
 
 
 def crossover(
-    base: ModelShape,
+    base: Question,
     other: ModelShape,
-    gpu_rates: Rates,
-    setup: Setup,
-    work: Workload,
     *,
     most_samples: int = MOST_SAMPLES,
     longest_context_tokens: int = LONGEST_CONTEXT,
@@ -100,10 +94,7 @@ def crossover(
     Parameters
     ----------
     base, other
-        The models.
-    gpu_rates, setup, work
-        The GPU's constants, the setup, and all other sizes; the setup's own ``attention`` is
-        ignored.
+        A question about one model, whose own ``attention`` is ignored, and the other model.
     most_samples, longest_context_tokens
         Ends of the map.
 
@@ -121,11 +112,8 @@ def crossover(
     every = np.arange(1, most_samples + 1)
     shown = log_steps(1, most_samples)
     ours, theirs = (
-        {
-            kind: _solve(model, gpu_rates, setup.under(kind), work, every, contexts)
-            for kind in ATTENTIONS
-        }
-        for model in (base, other)
+        {kind: _solve(question.under(kind), every, contexts) for kind in ATTENTIONS}
+        for question in (base, replace(base, model=other))
     )
     rows = shown - 1
     return Crossover(
@@ -142,41 +130,32 @@ def crossover(
     )
 
 
-def _solve(
-    model: ModelShape,
-    gpu_rates: Rates,
-    setup: Setup,
-    work: Workload,
-    samples: Array,
-    contexts: Array,
-) -> tuple[Array, Array]:
+def _solve(question: Question, samples: Array, contexts: Array) -> tuple[Array, Array]:
     """Return a model's step times and shares of the memory, arrays of samples x contexts."""
     import numpy as np
 
-    grid = grid_of(
-        work, samples=samples.astype(float)[:, None], context_tokens=contexts.astype(float)[None, :]
-    )
+    sizes = {"samples": samples.astype(float)[:, None], "context_tokens": contexts.astype(float)}
+    grid = grid_of(question, **sizes)
     shape = (len(samples), len(contexts))
-    seconds = decode_time(model, setup, grid, gpu_rates).total_s
-    needs = memory_on(gpu_rates.gpu, model, setup, grid)
+    needs = grid.memory_needs()
     share = needs.total_bytes / needs.capacity_bytes
-    return np.broadcast_to(seconds, shape), np.broadcast_to(share, shape)
+    return np.broadcast_to(grid.step_time_s(), shape), np.broadcast_to(share, shape)
 
 
-def grid_of(work: Workload, **arrays: Any) -> Workload:
-    """Return a workload in which some sizes are arrays.
+def grid_of(question: Question, **arrays: Any) -> Question:
+    """Return a question in whose workload some sizes are arrays.
 
     Raises
     ------
     WorkloadError
         If it has a prefix tree, whose levels fix samples and context.
     """
-    if work.tree:
+    if question.workload.tree:
         raise WorkloadError(
             "this answer varies the samples and the context, and a tree has its own: give the "
             "workload without a tree"
         )
-    return work.but(**arrays)
+    return question.but(**arrays)
 
 
 def log_steps(low: int, high: int) -> Array:

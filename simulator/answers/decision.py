@@ -8,7 +8,7 @@ from typing import Literal
 
 from simulator.answers.capacity import most_samples
 from simulator.answers.compare import Comparison, compare
-from simulator.answers.estimate import Estimate
+from simulator.answers.estimate import Estimate, Question
 from simulator.answers.generate import Generation, generate
 from simulator.answers.price import Priced, cost_per_million_tokens, price_of
 from simulator.answers.study import Case
@@ -179,7 +179,7 @@ def decide(
     skipped: list[str] = []
     for index, (name, gpu) in enumerate(gpus.items()):
         try:
-            comparison = compare(case.model, gpu, case.setup, case.workload)
+            comparison = compare(Question(case.model, gpu, case.setup, case.workload))
         except WorkloadError as error:
             skipped.append(str(error))
             continue
@@ -188,7 +188,7 @@ def decide(
                 name=name,
                 comparison=comparison,
                 most_samples={
-                    step.setup.attention: most_samples(step, target_step_s=target_step_s)
+                    step.attention: most_samples(step, target_step_s=target_step_s)
                     for step in (comparison.standard, comparison.bifurcated)
                 },
                 price=price_of(gpu, usd_per_hour),
@@ -198,21 +198,17 @@ def decide(
             )
         )
     if not choices:
-        raise WorkloadError("; ".join(dict.fromkeys(skipped)) or "no GPU given")
+        raise WorkloadError("; ".join(dict.fromkeys(skipped)) or "no GPU is given")
     own = [choice for choice in choices if choice.asked]
     others = [choice for choice in choices if not choice.asked]
     ranked = (*own, *sorted(others, key=_order))
+    first = Question(case.model, ranked[0].gpu, case.setup, case.workload)
     return Decision(
         case=case,
         choices=ranked,
         requests={
             name: generate(
-                case.model,
-                ranked[0].gpu,
-                case.setup.under(name),
-                case.workload,
-                output_tokens=output_tokens,
-                usd_per_hour=usd_per_hour,
+                first.under(name), output_tokens=output_tokens, usd_per_hour=usd_per_hour
             )
             for name in ATTENTIONS
         },
@@ -222,7 +218,7 @@ def decide(
 
 def _order(choice: Choice) -> tuple[bool, bool, bool, float, float]:
     """Order GPUs: those that qualify first, by the cost of the better attention and by time."""
-    cost = choice.usd_per_million_tokens(choice.best.setup.attention)
+    cost = choice.usd_per_million_tokens(choice.best.attention)
     return (
         not choice.will_do,
         not choice.fitting,

@@ -4,18 +4,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
+from typing import Any
 
 from simulator.answers.answer import Answer
 from simulator.counts.attention.flash import Flash
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
-from simulator.counts.transformer import check_parallelism, decode_operations
+from simulator.counts.transformer import around_attention, check_parallelism
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, is_low_precision
 from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
 from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Setup
+from simulator.inputs.setup import Attention, Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, surely_positive
 from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
@@ -25,9 +26,11 @@ from simulator.timing.roofline import Roof
 from simulator.timing.step import (
     StepTime,
     Timed,
+    decode_time,
     memory_traffic,
     running,
-    step_time,
+    summed,
+    timed,
     timed_attention,
 )
 from simulator.units import format_gib, format_time
@@ -46,23 +49,131 @@ USUAL_EXPONENT = Setup.model_fields["routing_exponent"].default
 FALLBACK_WIDTH = 192
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate(Answer):
-    """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
+@dataclass(frozen=True, eq=False, repr=False)
+class Question:
+    """A question about one decode step: what is decoded, on what, how, and its sizes.
 
-    Counts and memory are those of one GPU; tokens per second are the group's. A block of a sweep
-    is one too, whose sizes are arrays: then no property that is a plain number has a value.
+    Sizes are numbers, or arrays for the points of a grid, so that a question equals only itself.
     """
 
     model: ModelShape
     gpu: HardwareProfile
     setup: Setup
     workload: Workload
+
+    @property
+    def rates(self) -> Rates:
+        """What the GPU's constants say of its speed."""
+        return rates(self.gpu, self.setup.constants)
+
+    @property
+    def attention(self) -> Attention:
+        """Kind of attention."""
+        return self.setup.attention
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the group."""
+        return self.setup.gpus
+
+    @property
+    def unknown(self) -> str:
+        """Why no rows tell how far the time may be off; empty if some do."""
+        return unknown_regime(self.model, self.rates, self.setup)
+
+    @property
+    def interval_known(self) -> bool:
+        """Whether rows tell how far the time may be off; if not, its upper end is infinite."""
+        return not self.unknown
+
+    def but(self, **changes: Any) -> "Question":
+        """Return the same question with other fields of its setup or its workload."""
+        setup = {name: changes.pop(name) for name in [*changes] if name in Setup.model_fields}
+        work = self.workload.but(**changes) if changes else self.workload
+        return self.of(self.setup.but(**setup) if setup else None, work)
+
+    def of(self, setup: Setup | None = None, workload: Workload | None = None) -> "Question":
+        """Return the same question with another setup or other sizes, as far as they are given."""
+        return Question(self.model, self.gpu, setup or self.setup, workload or self.workload)
+
+    def under(self, attention: Attention) -> "Question":
+        """Return the same question about a kind of attention and the layout that it uses."""
+        return self.of(self.setup.under(attention))
+
+    def around(self) -> tuple[Timed, Timed]:
+        """Time what comes before and after attention, the same for either kind of it."""
+        parts = around_attention(self.model, self.setup, self.workload)
+        before, after = (timed(part, self.rates, self.setup.execution) for part in parts)
+        return before, after
+
+    def attending(self) -> Timed:
+        """Time the attention of all layers."""
+        return timed_attention(self.model, self.setup, self.workload, self.rates)
+
+    def step_time_s(self) -> Numeric:
+        """Return the time of the step. [s]."""
+        return decode_time(self.model, self.setup, self.workload, self.rates).total_s
+
+    def answered(self, step: Timed) -> "Estimate":
+        """Return the answer, given the times of all operations."""
+        return Estimate(
+            *(self.model, self.gpu, self.setup, self.workload),
+            operations=step.operations,
+            time=summed(step),
+            memory=self.memory_needs(),
+        )
+
+    def memory_needs(self, *, prefill: bool = False) -> Memory:
+        """Count the memory that a step, or with ``prefill`` a whole request, needs on one GPU."""
+        return memory(
+            self.model,
+            self.setup,
+            self.workload,
+            card_bytes=self.gpu.memory_bytes,
+            resident_blocks=resident_blocks(self.gpu),
+            prefill=prefill,
+        )
+
+    def check(self) -> None:
+        """Refuse a question that cannot run that way, before anything is counted.
+
+        Raises
+        ------
+        WorkloadError
+            For an unknown kernel, heads that do not divide over the group, a latent cache or a tree
+            that the kernel does not support, a form of latent attention for a model without it, or
+            a group without a link.
+        """
+        model, setup = self.model, self.setup
+        check_parallelism(model, setup)
+        if model.latent is None and setup.latent_form != "auto":
+            raise WorkloadError(
+                f"latent_form = {setup.latent_form}: {model.name} has no latent attention"
+            )
+        if model.indexer is not None and setup.latent_form not in ("auto", "absorbed"):
+            raise WorkloadError(
+                f"latent_form = {setup.latent_form}: each query of {model.name} selects tokens of "
+                "its own, which engines attend to in the absorbed form alone"
+            )
+        if refusal := find_way(setup.kernel).refusal(model, self.workload):
+            raise WorkloadError(refusal)
+        if setup.gpus > 1 and self.gpu.link_bytes_per_s(setup.gpus) is None:
+            raise WorkloadError(
+                f"{self.gpu.id} has no link in its profile: tensor_parallel must be 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Estimate(Question, Answer):
+    """One decode step of a workload on one GPU, or on each GPU of a tensor-parallel group.
+
+    Counts and memory are those of one GPU; tokens per second are the group's. A block of a sweep
+    is one too, whose sizes are arrays: then no property that is a plain number has a value.
+    """
+
     operations: tuple[Operation, ...]
     time: StepTime
     memory: Memory
-    rates: Rates
-    notes: tuple[str, ...]
 
     @property
     def step_s(self) -> float:
@@ -80,11 +191,6 @@ class Estimate(Answer):
             self.totals,
             known=self.interval_known,
         )
-
-    @property
-    def interval_known(self) -> bool:
-        """Whether rows tell how far the time may be off; if not, its upper end is infinite."""
-        return not unknown_regime(self.model, self.rates, self.setup)
 
     @property
     def step_low_s(self) -> float:
@@ -121,45 +227,27 @@ class Estimate(Answer):
         """Sums over the operations that the GPU runs."""
         return total(running(self.operations, self.time))
 
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed and what the user should know, one sentence each."""
+        return tuple(_notes(self))
 
-def estimate(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> Estimate:
+
+def estimate(question: Question) -> Estimate:
     """Estimate one decode step.
 
-    Parameters
-    ----------
-    model, gpu, setup, work
-        What is decoded, on what, how, and its sizes. Of several forms of latent attention the
-        fastest one that fits is taken; the result's setup names it.
+    Of several forms of latent attention the fastest one that fits is taken; the result's setup
+    names it.
 
     Raises
     ------
     WorkloadError
         If the workload cannot run that way.
     """
-    check_workload(model, gpu, setup, work)
-    (setup, _), *others = forms_to_try(model, gpu, setup.under(setup.attention), work)
-    gpu_rates = rates(gpu, setup.constants)
-    operations = tuple(decode_operations(model, setup, work, resident_blocks=resident_blocks(gpu)))
-    needs = memory_on(gpu, model, setup, work)
-    time = step_time(operations, gpu_rates, setup.execution)
-    found = Estimate(
-        model=model,
-        gpu=gpu,
-        setup=setup,
-        workload=work,
-        operations=operations,
-        time=time,
-        memory=needs,
-        rates=gpu_rates,
-        notes=(
-            *_notes(model, gpu_rates, setup, work),
-            *memory_notes(gpu, setup),
-            *filter(None, [fits_note(needs)]),
-            *_state_notes(model, operations, time),
-            *_stored_notes(operations, gpu_rates),
-        ),
-    )
-    every = [found, *(estimate(model, gpu, form, work) for form, _ in others)]
+    question.check()
+    asked = question.under(question.attention)
+    before, after = asked.around()
+    every = [form.answered(before + attends + after) for form, attends in forms_to_try(asked)]
     return min(every, key=lambda result: (not result.memory.fits, result.step_s))
 
 
@@ -176,84 +264,23 @@ def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
     return [setup.but(latent_form=form) for form in forms]
 
 
-def forms_to_try(
-    model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload
-) -> Sequence[tuple[Setup, Timed | None]]:
+def forms_to_try(question: Question) -> Sequence[tuple[Question, Timed]]:
     """Return those of :func:`latent_forms` that may be the fastest that fits somewhere.
 
-    The forms differ in attention alone, so most points and blocks of a grid need only one. If there
-    are several, the attention of each comes with it.
-
-    Parameters
-    ----------
-    model, gpu, setup, work
-        What is decoded, on what, how, and its sizes, numbers or arrays.
+    Each has its attention, in which alone they differ, so most points and blocks of a grid need
+    only one.
     """
-    forms = latent_forms(model, setup)
+    forms = [question.of(setup) for setup in latent_forms(question.model, question.setup)]
+    tried = [(form, form.attending()) for form in forms]
     if len(forms) == 1:
-        return [(forms[0], None)]
-    gpu_rates = rates(gpu, setup.constants)
-    tried = [(form, timed_attention(model, form, work, gpu_rates)) for form in forms]
+        return tried
     absorbed_s, mixed_s = (attending.spent.device_s for _, attending in tried)
     gained_s = absorbed_s - mixed_s
     if surely_positive(-gained_s):
         return tried[:1]
-    absorbed, mixed = (memory_on(gpu, model, form, work).free_bytes for form in forms)
+    absorbed, mixed = (form.memory_needs().free_bytes for form in forms)
     fits_alike = surely_positive(mixed) or surely_positive(-absorbed)
     return tried[1:] if fits_alike and surely_positive(gained_s) else tried
-
-
-def memory_on(
-    gpu: HardwareProfile, model: ModelShape, setup: Setup, work: Workload, *, prefill: bool = False
-) -> Memory:
-    """Count the memory that a step, or with ``prefill`` a whole request, needs on one GPU.
-
-    Parameters
-    ----------
-    gpu, model, setup, work
-        The GPU and the question; sizes are numbers or arrays.
-    prefill
-        Whether to count a whole request; see :func:`simulator.counts.memory.memory`.
-    """
-    return memory(
-        model,
-        setup,
-        work,
-        card_bytes=gpu.memory_bytes,
-        resident_blocks=resident_blocks(gpu),
-        prefill=prefill,
-    )
-
-
-def check_workload(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> None:
-    """Refuse a question that cannot run that way, before anything is counted.
-
-    Parameters
-    ----------
-    model, gpu, setup, work
-        What is decoded, on what, how, and its sizes.
-
-    Raises
-    ------
-    WorkloadError
-        For an unknown kernel, heads that do not divide over the group, a latent cache or a tree
-        that the kernel does not support, a form of latent attention for a model without it, or a
-        group without a link.
-    """
-    check_parallelism(model, setup)
-    if model.latent is None and setup.latent_form != "auto":
-        raise WorkloadError(
-            f"latent_form = {setup.latent_form}: {model.name} has no latent attention"
-        )
-    if model.indexer is not None and setup.latent_form not in ("auto", "absorbed"):
-        raise WorkloadError(
-            f"latent_form = {setup.latent_form}: each query of {model.name} selects tokens of its "
-            "own, which engines attend to in the absorbed form alone"
-        )
-    if refusal := find_way(setup.kernel).refusal(model, work):
-        raise WorkloadError(refusal)
-    if setup.gpus > 1 and gpu.link_bytes_per_s(setup.gpus) is None:
-        raise WorkloadError(f"{gpu.id} has no link in its profile: tensor_parallel must be 1")
 
 
 def unknown_note(reasons: Iterable[str]) -> str:
@@ -264,18 +291,18 @@ def unknown_note(reasons: Iterable[str]) -> str:
     return f"Interval not known: {why}. Only the published peaks bound the time, from below."
 
 
-def _notes(model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload) -> Iterator[str]:
+def _notes(step: Estimate) -> Iterator[str]:
     """Say what was assumed and what the user should know, one sentence each."""
-    gpu = gpu_rates.gpu
-    yield constants_note(gpu_rates)
+    model, work = step.model, step.workload
+    yield constants_note(step.rates)
     yield from model_notes(model)
-    if unknown := unknown_note([unknown_regime(model, gpu_rates, setup)]):
+    if unknown := unknown_note([step.unknown]):
         yield unknown
     yield from length_notes(model, work.context_tokens + work.decoded_tokens)
-    yield from _format_notes(model, gpu_rates, setup)
-    yield from _group_notes(model, gpu, setup)
-    yield from _attention_notes(model, setup, work)
-    yield from _routing_notes(model, setup)
+    yield from _format_notes(step)
+    yield from _group_notes(step)
+    yield from _attention_notes(step)
+    yield from _routing_notes(model, step.setup)
     if work.query_tokens > 1:
         drafts = (
             "the model's own layers draft them (operations named _draft)"
@@ -286,33 +313,37 @@ def _notes(model: ModelShape, gpu_rates: Rates, setup: Setup, work: Workload) ->
             f"Tokens per second count {work.accepted_tokens:g} of {work.query_tokens} query tokens "
             f"of each sample as accepted; {drafts}."
         )
-    if model.head_dim == FALLBACK_WIDTH and model.latent is None and runs_trtllmgen(gpu):
+    if model.head_dim == FALLBACK_WIDTH and model.latent is None and runs_trtllmgen(step.gpu):
         yield (
             f"Engines fall back to a Triton kernel for heads {FALLBACK_WIDTH} wide on this GPU, "
             "which reached 0.1 to 0.6 of the bandwidth in measured calls: attention takes longer."
         )
+    yield from memory_notes(step)
+    if short := fits_note(step.memory):
+        yield short
+    yield from _state_notes(step)
+    yield from _stored_notes(step)
 
 
-def _state_notes(
-    model: ModelShape, operations: Sequence[Operation], time: StepTime
-) -> Iterator[str]:
+def _state_notes(step: Estimate) -> Iterator[str]:
     """Say what layers with a state have to share, and how much of the step they take."""
-    layers = sum(group.count for group in model.layer_groups if group.state is not None)
+    layers = sum(group.count for group in step.model.layer_groups if group.state is not None)
     if layers:
         spent = sum(
             operation.repeat * float(of_one.device_s)
-            for operation, of_one in zip(operations, time.operations, strict=True)
+            for operation, of_one in zip(step.operations, step.time.operations, strict=True)
             if operation.kind in STATE_KINDS or operation.name.startswith("state_")
         )
         yield (
-            f"{layers} of {model.layers} layers mix tokens by a state of constant size, of which "
-            f"each sequence has its own: in {format_time(spent)} of the step nothing is shared, "
-            "whatever the attention."
+            f"{layers} of {step.model.layers} layers mix tokens by a state of constant size, of "
+            f"which each sequence has its own: in {format_time(spent)} of the step nothing is "
+            "shared, whatever the attention."
         )
 
 
-def memory_notes(gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
+def memory_notes(question: Question) -> Iterator[str]:
     """Say what of the memory is carried, and from where."""
+    gpu, setup = question.gpu, question.setup
     if gpu.memory_carried:
         yield (
             f"What the driver of {gpu.name} reports of its memory is not known: {REPORTED_SHARE} "
@@ -337,8 +368,9 @@ def length_notes(model: ModelShape, tokens: int) -> Iterator[str]:
         yield f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
 
 
-def _attention_notes(model: ModelShape, setup: Setup, work: Workload) -> Iterator[str]:
+def _attention_notes(question: Question) -> Iterator[str]:
     """Say what attention reads and keeps, and in which form it is computed."""
+    model, setup, work = question.model, question.setup, question.workload
     if setup.bifurcated and (caution := find_way(setup.kernel).caution):
         yield caution
     if any(group.window is not None for group in model.layer_groups):
@@ -382,14 +414,17 @@ def _latent_note(setup: Setup, kind: str) -> str:
     return f"{'Bifurcated latent' if setup.mixed else 'Latent'} attention ({kind}) is {means}"
 
 
-def _stored_notes(operations: Sequence[Operation], gpu_rates: Rates) -> Iterator[str]:
+def _stored_notes(step: Estimate) -> Iterator[str]:
     """Say how the reads of one stored context are timed, if there is one."""
-    stored = [item for item in operations if item.together_bytes and item.reused_bytes]
-    if not stored:
+    gpu_rates = step.rates
+    footprints = [
+        item.reused_footprint_bytes / gpu_rates.of(item).l2_bytes[item.kind]
+        for item in step.operations
+        if item.together_bytes and item.reused_bytes
+    ]
+    if not footprints:
         return
-    if all(
-        item.reused_footprint_bytes <= gpu_rates.of(item).l2_bytes[item.kind] for item in stored
-    ):
+    if max(footprints) <= 1:
         cache = "the cache behind L2" if gpu_rates.gpu.peak.memory_side_cache_mib else "L2"
         yield (
             f"After its first read a layer's stored context is read from {cache}, which can hold "
@@ -436,12 +471,13 @@ def _routing_notes(model: ModelShape, setup: Setup) -> Iterator[str]:
         )
 
 
-def _format_notes(model: ModelShape, gpu_rates: Rates, setup: Setup) -> Iterator[str]:
+def _format_notes(question: Question) -> Iterator[str]:
     """Say which formats and kernels the card, or its rows, lack, and what stands in for them."""
-    gpu = gpu_rates.gpu
+    gpu, setup, gpu_rates = question.gpu, question.setup, question.rates
     # Kinds of what is stored, what to call them, and their number formats.
-    stored: list[tuple[Kind, str, Dtype]] = [("gemm", "products", setup.weights.products)]
-    if model.experts is not None:
+    others = "products outside experts" if question.model.experts else "products"
+    stored: list[tuple[Kind, str, Dtype]] = [("gemm", others, setup.weights.products)]
+    if question.model.experts is not None:
         stored.append(("experts", "experts", setup.weights.of("experts").dtype))
     for dtype in (*map(itemgetter(2), stored), setup.activation_dtype):
         _, used = peak_flops_per_s(gpu, dtype)
@@ -452,8 +488,16 @@ def _format_notes(model: ModelShape, gpu_rates: Rates, setup: Setup) -> Iterator
     if gpu.without_flash and isinstance(find_way(setup.kernel), Flash):
         yield f"{gpu.without_flash}: attention is timed as if it did."
     stored.insert(1, ("attention", "caches", setup.kv_dtype))
-    parts, origins = [], set()
-    for kind, what, dtype in stored if gpu_rates.choice != "peak" else ():
+    if gpu_rates.choice != "peak":
+        yield from _constants_of_formats(gpu_rates, stored)
+
+
+def _constants_of_formats(
+    gpu_rates: Rates, stored: Sequence[tuple[Kind, str, Dtype]]
+) -> Iterator[str]:
+    """Say which formats have no constants, or only those of other GPUs."""
+    other_formats, carried = [], []
+    for kind, what, dtype in stored:
         if not is_low_precision(DTYPE_BYTES[dtype]):
             continue
         of_cache = kind == "attention"
@@ -461,16 +505,18 @@ def _format_notes(model: ModelShape, gpu_rates: Rates, setup: Setup) -> Iterator
         found = gpu_rates.at(precision).constants[Key("launch_us", kind)]
         timed_as = found.key.precision if found.key else ""
         if timed_as != dtype:
-            parts.append(f"{what} of {dtype} are timed as those of {timed_as or '16 bits'}")
-        origins.add(found.origin)
-    if parts:
-        yield f"No rows are of these formats: {', '.join(parts)}."
-    elif gpu_rates.origin == "fitted" and origins == {"carried"}:
-        yield "Constants of low-precision kernels are carried over from other GPUs."
+            other_formats.append(f"{dtype} {what} are timed as {timed_as or '16-bit'} ones")
+        if found.origin == "carried":
+            carried.append(f"{dtype} {what}")
+    if other_formats:
+        yield f"Without constants of their own, {', '.join(other_formats)}."
+    if carried and gpu_rates.origin == "fitted" and not fitted_alone(gpu_rates):
+        yield f"Constants of {' and '.join(carried)} are carried over from other GPUs."
 
 
-def _group_notes(model: ModelShape, gpu: HardwareProfile, setup: Setup) -> Iterator[str]:
+def _group_notes(question: Question) -> Iterator[str]:
     """Say what the figures mean for a tensor-parallel group."""
+    model, gpu, setup = question.model, question.gpu, question.setup
     if setup.gpus == 1:
         return
     yield "FLOPs, bytes and memory are those of one GPU of the group."

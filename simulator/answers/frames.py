@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from simulator.answers.capacity import capacity
-from simulator.answers.estimate import Estimate, check_workload, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of, priced_gpus
 from simulator.answers.scaled import FAMILIES, scale_model
 from simulator.answers.size_factor import family_of, shipped_factors
 from simulator.answers.study import Study
-from simulator.answers.sweep import NUMERIC_AXES, Grid, compare_on
+from simulator.answers.sweep import NUMERIC_AXES, compare_on
 from simulator.counts.attention.registry import algorithms
 from simulator.counts.operation import PARTS, part_of
 from simulator.counts.request import last_own_tokens
@@ -25,30 +25,21 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.numeric import Frame
-from simulator.timing.constants import Key, rates
+from simulator.timing.constants import Key
 from simulator.units import MILLISECOND
 
 _LOSSES = ("loss_change", "loss_low", "loss_high")
 
 
-def grid(
-    study: Study,
-    numeric: Mapping[str, Sequence[int]],
-    *,
-    model: ModelShape | None = None,
-    gpu: HardwareProfile | None = None,
-    **named: Any,
-) -> Frame:
+def grid(study: Study, asked: Question | None = None, **varied: Sequence[int]) -> Frame:
     """Compute every way of attention at every point of a grid around a study's question.
 
     Parameters
     ----------
-    numeric
+    asked
+        A question instead of the study's own.
+    varied
         Axes to vary, of ``NUMERIC_AXES``; the others stay as in the question.
-    model, gpu
-        Used instead of the study's own.
-    named
-        Fields of the setup to change.
 
     Returns
     -------
@@ -65,13 +56,12 @@ def grid(
     """
     import pandas as pd
 
-    model, gpu = model or study.model, gpu or study.gpu
-    setup, work = study.setup.under("standard").but(**named).of(model), study.workload
-    check_workload(model, gpu, setup, work)
-    if work.tree and "context_tokens" in numeric:
+    asked = asked or study.question
+    asked, work = asked.of(asked.setup.under("standard").of(asked.model)), asked.workload
+    asked.check()
+    if work.tree and "context_tokens" in varied:
         raise WorkloadError("the context of a prefix tree has no single length to vary")
-    asked = Grid(model=model, gpu=gpu, setup=setup, workload=work, axes={})
-    block = compare_on(asked, **numeric)
+    block = compare_on(asked, **varied)
     frame = pd.concat([_long(block, name) for name in ATTENTIONS], ignore_index=True)
     target_s = study.target_step_s
     frame["target_step_ms"] = math.nan if target_s is None else target_s / MILLISECOND
@@ -99,24 +89,16 @@ def _long(block: Mapping[str, Any], attention: Attention) -> Frame:
 
 def by_samples(study: Study) -> Frame:
     """Vary the samples, including the last count that fits and the first that does not."""
-    return grid(study, {"samples": _with_ends(study, study.samples_axis, "samples")})
+    return grid(study, samples=_with_ends(study.question, study.samples_axis, "samples"))
 
 
 def _with_ends(
-    study: Study,
-    axis: Sequence[int],
-    field: Literal["samples", "context_tokens"],
-    *,
-    model: ModelShape | None = None,
-    **named: Any,
+    asked: Question, axis: Sequence[int], field: Literal["samples", "context_tokens"]
 ) -> list[int]:
     """Add to an axis, for each way, the last value that fits and the first that does not."""
     values = set(axis)
-    setup = study.setup.but(**named)
     for attention in ATTENTIONS:
-        limits = capacity(
-            estimate(model or study.model, study.gpu, setup.under(attention), study.workload)
-        )
+        limits = capacity(estimate(asked.under(attention)))
         most = limits.most_samples if field == "samples" else limits.longest_context_tokens
         ends = (most, most + 1) if most else ()
         values |= {end for end in ends if min(axis) <= end <= max(axis)}
@@ -131,8 +113,8 @@ def memory_by_samples(study: Study) -> Frame:
 
 def by_context(study: Study) -> Frame:
     """Vary the context, including the longest that fits and the first that does not."""
-    axis = _with_ends(study, study.context_axis, "context_tokens")
-    return grid(study, {"context_tokens": axis})
+    axis = _with_ends(study.question, study.context_axis, "context_tokens")
+    return grid(study, context_tokens=axis)
 
 
 def by_context_and_samples(study: Study) -> Frame:
@@ -140,7 +122,7 @@ def by_context_and_samples(study: Study) -> Frame:
     work = study.workload
     contexts = {*_between(study.context_axis, 4), work.context_tokens}
     samples = {*_between(study.samples_axis, 4), work.samples}
-    return grid(study, {"context_tokens": sorted(contexts - {0}), "samples": sorted(samples - {0})})
+    return grid(study, context_tokens=sorted(contexts - {0}), samples=sorted(samples - {0}))
 
 
 def _between(axis: Sequence[int], finer: int) -> list[int]:
@@ -164,13 +146,13 @@ def by_kernel(study: Study) -> Frame:
     def parts() -> Iterator[Frame]:
         for kernel in algorithms():
             for execution in ("graph", "eager"):
-                named: dict[str, Any] = {"kernel": kernel, "execution": execution}
+                asked = study.question.but(kernel=kernel, execution=execution)
                 try:
-                    check_workload(study.model, study.gpu, study.setup.but(**named), study.workload)
+                    asked.check()
                 except WorkloadError:
                     continue
-                samples = _with_ends(study, study.samples_axis, "samples", **named)
-                yield grid(study, {"samples": samples}, **named)
+                samples = _with_ends(asked, study.samples_axis, "samples")
+                yield grid(study, asked, samples=samples)
 
     return pd.concat(parts(), ignore_index=True)
 
@@ -191,8 +173,9 @@ def by_kv_heads(study: Study) -> Frame:
     parts = []
     for count in usable:
         form = model if model.latent is not None else model.with_kv_heads(count)
-        axis = _with_ends(study, study.samples_axis, "samples", model=form)
-        parts.append(grid(study, {"samples": axis}, model=form).assign(family=form.family))
+        asked = replace(study.question, model=form)
+        axis = _with_ends(asked, study.samples_axis, "samples")
+        parts.append(grid(study, asked, samples=axis).assign(family=form.family))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -237,9 +220,7 @@ def by_family(study: Study) -> Frame:
             "family": name,
             "kv_share": shares[name],
             "attention": attention,
-            "step_ms": estimate(
-                form, study.gpu, study.setup.under(attention), study.workload
-            ).step_s
+            "step_ms": estimate(replace(study.question, model=form).under(attention)).step_s
             / MILLISECOND,
         }
         for name, form in forms.items()
@@ -255,7 +236,7 @@ def by_own_tokens(study: Study) -> Frame:
     last = max(first, last_own_tokens(study.output_tokens, work.query_tokens, work.accepted_tokens))
     axis = {first, last}
     axis |= {round(first * (last / first) ** (step / 48)) for step in range(49)}
-    return grid(study, {"decoded_tokens": sorted(axis)})
+    return grid(study, decoded_tokens=sorted(axis))
 
 
 # Over GPUs and models.
@@ -289,9 +270,10 @@ def by_gpu(study: Study) -> Frame:
     parts, problems = [], []
     for gpu in compared_gpus(study):
         for model in study.models:
+            asked = replace(study.question, model=model, gpu=gpu)
             try:
-                formats = _own_formats(study, model)
-                part = grid(study, {"samples": study.samples_axis}, model=model, gpu=gpu, **formats)
+                asked = asked.but(**_own_formats(study, model))
+                part = grid(study, asked, samples=study.samples_axis)
             except WorkloadError as problem:
                 problems.append(str(problem))
                 continue
@@ -302,7 +284,7 @@ def by_gpu(study: Study) -> Frame:
                 part.assign(
                     gpu_name=gpu.name,
                     gpus=gpus,
-                    constants=rates(gpu, study.setup.constants).origin,
+                    constants=asked.rates.origin,
                     hash=gpu.content_hash,
                     tokens_per_s_per_gpu=part["tokens_per_s"] / gpus,
                     usd_per_hour=usd_per_hour,
@@ -370,7 +352,7 @@ def operations(study: Study) -> Frame:
 def _rows(result: Estimate) -> list[dict[str, Any]]:
     """Return a row per operation, and one for the time the GPU waits for the host."""
     time = result.time
-    step = {"variant": result.setup.attention, "step_ms": result.step_s / MILLISECOND}
+    step = {"variant": result.attention, "step_ms": result.step_s / MILLISECOND}
     step["fits"] = bool(result.memory.fits)
     rows = []
     for operation, seconds in zip(result.operations, time.operations, strict=True):

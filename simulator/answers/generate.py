@@ -3,16 +3,13 @@
 from dataclasses import dataclass
 
 from simulator.answers.answer import Answer
-from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, estimate, fits_note, memory_on
+from simulator.answers.estimate import NOT_SURE_TO_FIT, Estimate, Question, estimate, fits_note
 from simulator.answers.load import Point, Request, deployments
 from simulator.answers.price import cost_per_million_tokens, price_of, price_per_hour
 from simulator.counts.memory import Memory, prefill_tokens_at_once
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError, check_between
-from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Attention, Setup
-from simulator.inputs.workload import Workload
+from simulator.inputs.setup import Attention
 from simulator.timing.interval import request_interval
 from simulator.timing.request import GenerationTime, generation_time
 from simulator.units import format_gib
@@ -20,7 +17,7 @@ from simulator.units import format_gib
 MOST_OUTPUT_TOKENS = 10**7
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Generation(Answer):
     """One request: every sample of every prompt generates ``output_tokens``.
 
@@ -111,10 +108,7 @@ class Generation(Answer):
 
 
 def generate(
-    model: ModelShape,
-    gpu: HardwareProfile,
-    setup: Setup,
-    work: Workload,
+    question: Question,
     *,
     output_tokens: int,
     users: int | None = None,
@@ -126,8 +120,8 @@ def generate(
 
     Parameters
     ----------
-    model, gpu, setup, work
-        What is decoded, on what, how, and its sizes.
+    question
+        What is asked.
     output_tokens
         Tokens each sample generates.
     users
@@ -141,42 +135,35 @@ def generate(
         If there is nothing to generate, no context to start from, or the workload cannot run.
     """
     check_between("output_tokens", output_tokens, 1, MOST_OUTPUT_TOKENS)
-    check_begins(work)
-    own = last_own_tokens(output_tokens, work.query_tokens, work.accepted_tokens)
-    last = work.but(decoded_tokens=own)
-    last_step = estimate(model, gpu, setup, last)
-    gpu_rates = last_step.rates
+    work = question.workload
+    last_step = estimate(at_last_step(question, output_tokens))
     setup = last_step.setup
-    time = generation_time(model, setup, work, gpu_rates, output_tokens=output_tokens)
-    low_s, high_s = request_interval(model, setup, work, gpu_rates, time, last_step.uncertainty)
-    asked = None if users is None else Request(workload=work, output_tokens=output_tokens)
+    asked = last_step.model, setup, work, last_step.rates
+    time = generation_time(*asked, output_tokens=output_tokens)
+    low_s, high_s = request_interval(*asked, time, last_step.uncertainty)
+    request = None if users is None else Request(workload=work, output_tokens=output_tokens)
     return Generation(
         attention=setup.attention,
         output_tokens=output_tokens,
         time=time,
         last_step=last_step,
-        memory=memory_on(gpu, model, setup, last, prefill=True),
-        usd_per_hour=price_per_hour(gpu, setup.gpus, usd_per_hour),
+        memory=last_step.memory_needs(prefill=True),
+        usd_per_hour=price_per_hour(question.gpu, setup.gpus, usd_per_hour),
         total_low_s=low_s,
         total_high_s=high_s,
-        loaded=among_users(model, gpu, setup, asked, users, usd_per_hour),
+        loaded=among_users(last_step, request, users, usd_per_hour),
     )
 
 
 def among_users(
-    model: ModelShape,
-    gpu: HardwareProfile,
-    setup: Setup,
-    request: Request | None,
-    users: int | None,
-    usd_per_hour: float | None,
+    question: Question, request: Request | None, users: int | None, usd_per_hour: float | None
 ) -> Point | None:
     """Follow a request among those of users; None without them, or if it does not fit.
 
     Parameters
     ----------
-    model, gpu, setup, request
-        What is decoded, on what, how, and the request.
+    question, request
+        What is decoded, on what and how, and the request.
     users
         How many ask for such a request again and again.
     usd_per_hour
@@ -184,22 +171,24 @@ def among_users(
     """
     if request is None or users is None:
         return None
-    found, *_ = deployments(model, gpu, setup, request, attentions=(setup.attention,))
-    price = price_of(gpu, usd_per_hour)
-    point = Point(deployment=found, concurrency=users, price=price)
+    found, *_ = deployments(question, request, attentions=(question.attention,))
+    point = Point(deployment=found, concurrency=users, price=price_of(question.gpu, usd_per_hour))
     return None if found.server is None else point
 
 
-def check_begins(work: Workload) -> None:
-    """Refuse a whole request over an empty context.
+def at_last_step(question: Question, output_tokens: int) -> Question:
+    """Return a question about the last step of a whole request.
 
     Raises
     ------
     WorkloadError
         If there is no context token whose prefill gives the first output token.
     """
+    work = question.workload
     if work.context_tokens == 0:
         raise WorkloadError(
             "context_tokens = 0: a whole request begins with the prefill of at least one token "
             "(BOS, if nothing else), which gives the first one; give 1 or more"
         )
+    own = last_own_tokens(output_tokens, work.query_tokens, work.accepted_tokens)
+    return question.but(decoded_tokens=own)

@@ -4,27 +4,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
-from simulator.answers.estimate import Estimate, check_workload, estimate, latent_forms, memory_on
+from simulator.answers.estimate import Estimate, Question, estimate, latent_forms
 from simulator.answers.price import HOURS_PER_MONTH, Priced, cost_per_million_tokens, price_of
 from simulator.counts.operation import Operation
 from simulator.counts.request import decode_steps
-from simulator.counts.transformer import around_attention, mixed_operations, prefill_operations
+from simulator.counts.transformer import mixed_operations, prefill_operations
 from simulator.errors import WorkloadError
-from simulator.inputs.hardware import HardwareProfile, Price
-from simulator.inputs.model import ModelShape
+from simulator.inputs.hardware import Price
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.inputs.tree import Level
+from simulator.inputs.tree import Level, tree_text
 from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
 from simulator.numeric import Numeric
 from simulator.timing.batching import Served, Server, closed_loop, open_loop
-from simulator.timing.constants import Rates, rates
-from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime, with_engine
+from simulator.timing.interval import Uncertainty, uncertainty, with_engine
 from simulator.timing.limits import resident_blocks
-from simulator.timing.step import StepTime, step_time, summed, timed, timed_attention
+from simulator.timing.step import StepTime, step_time, summed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,9 +69,10 @@ class Request:
                 f"output_tokens = {self.output_tokens}: a request under load decodes 2 or more"
             )
         if work.prompts != 1:
+            one = tree_text([level.but(branches=1) for level in work.tree])
             raise WorkloadError(
-                f"prompts = {work.prompts}: a request has one prompt; the load decides how many "
-                "are decoded together (of a tree, all requests share every level but the last)"
+                f"prompts = {work.prompts}: a request has one prompt, and the load decides how "
+                f"many are decoded together; {f'write --tree {one}' if one else 'leave it out'}"
             )
         if self.cached_tokens < 0 or self.stored_tokens >= work.context_tokens:
             raise WorkloadError(
@@ -134,13 +133,13 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deployment:
+class Deployment(Question):
     """One model on one group of GPUs, as a server of equal requests.
+
+    Its workload is the step of a single one, at its mean context.
 
     Attributes
     ----------
-    rates
-        What the GPU's constants say of its speed.
     limit
         What limits the requests decoded together: memory, or the engine's most sequences.
     server, fastest, slowest
@@ -148,11 +147,7 @@ class Deployment:
         request fits. The slowest is None too if none surely fits, or the interval is not known.
     """
 
-    model: ModelShape
-    gpu: HardwareProfile
-    setup: Setup
     request: Request
-    rates: Rates
     limit: Limit
     server: Server | None = None
     fastest: Server | None = None
@@ -161,27 +156,12 @@ class Deployment:
     @cached_property
     def alone(self) -> Estimate:
         """The decode step of a single request."""
-        return estimate(self.model, self.gpu, self.setup, self.request.halfway)
+        return estimate(self)
 
     @property
-    def interval_known(self) -> bool:
-        """Whether rows tell how far its times may be off."""
-        return not unknown_regime(self.model, self.rates, self.setup)
-
-    @property
-    def gpus(self) -> int:
-        """GPUs of the group."""
-        return self.setup.gpus
-
-    @property
-    def attention(self) -> Attention:
-        """Kind of attention."""
-        return self.setup.attention
-
-    @property
-    def tokens_of_request(self) -> int:
-        """Output tokens of a request, over its samples."""
-        return int(self.request.workload.samples) * self.request.output_tokens
+    def asked(self) -> Question:
+        """The question about a step at the sizes of the request itself."""
+        return self.of(workload=self.request.workload)
 
     @property
     def saturates(self) -> str:
@@ -255,8 +235,8 @@ class Point(Priced):
     @property
     def tokens_per_s(self) -> float:
         """Output tokens a second of all replicas."""
-        rate = self.served.requests_per_s * self.replicas
-        return rate * self.deployment.tokens_of_request
+        rate, asked = self.served.requests_per_s * self.replicas, self.deployment.request
+        return rate * (int(asked.workload.samples) * asked.output_tokens)
 
     @property
     def tokens_per_s_per_gpu(self) -> float:
@@ -289,7 +269,7 @@ class Point(Priced):
         return cost_per_million_tokens(usd_per_hour, self.tokens_per_s)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Curve(Answer):
     """Points of a deployment over a load, each kind of attention.
 
@@ -309,9 +289,7 @@ class Curve(Answer):
 
 
 def deployments(
-    model: ModelShape,
-    gpu: HardwareProfile,
-    setup: Setup,
+    question: Question,
     request: Request,
     *,
     attentions: Sequence[Attention],
@@ -325,8 +303,9 @@ def deployments(
 
     Parameters
     ----------
-    model, gpu, setup, request
-        The question. Of several forms of latent attention that of a single request is taken.
+    question, request
+        What is decoded, on what and how, and what a request asks; the question's own workload is
+        ignored. Of several forms of latent attention that of a single request is taken.
     attentions
         Kinds of attention to try.
     most_sequences
@@ -344,43 +323,41 @@ def deployments(
         raise WorkloadError(
             f"most_sequences = {most_sequences} is less than the {samples} samples asked"
         )
-    check_workload(model, gpu, setup, request.together(2))
+    setup = question.setup
+    question.of(workload=request.together(2)).check()
+    question = question.of(setup, request.halfway)
     if not request.shares and "standard" in attentions:
         attentions = ("standard",)
-    gpu_rates = rates(gpu, setup.constants)
     most, at_once = setup.data_parallel * (most_sequences // samples), setup.at_once
     # As many in each stage of each group: fewer in some take as long.
     asked = np.arange(at_once, most + at_once, at_once, dtype=np.float64)
-    ways: list[tuple[Setup, int, int]] = []
+    ways: list[tuple[Question, int, int]] = []
     for attention in (name for name in ATTENTIONS if name in attentions):
-        way = setup.under(attention)
-        forms = latent_forms(model, way)
-        way = forms[0] if len(forms) == 1 else estimate(model, gpu, way, request.halfway).setup
-        needs = memory_on(gpu, model, way, request.together(asked))
+        way = question.under(attention)
+        forms = latent_forms(way.model, way.setup)
+        way = way.of(forms[0] if len(forms) == 1 else estimate(way).setup)
+        needs = way.of(workload=request.together(asked)).memory_needs()
         held, surely = (
             min(most, at_once * int(np.broadcast_to(fits, asked.shape).sum()))
             for fits in (needs.fits, needs.surely_fits)
         )
         ways.append((way, held, surely))
     together = asked[asked < max(held for _, held, _ in ways) + at_once]
-    servers = _timer(model, gpu_rates, setup, request, together) if len(together) else None
+    servers = _timer(question, request, together) if len(together) else None
     return [
         Deployment(
-            model=model,
-            gpu=gpu,
-            setup=way,
+            **vars(way),
             request=request,
-            rates=gpu_rates,
             limit="sequences" if held == most else "memory",
-            **(servers(way, held, surely) if servers and held else {}),
+            **(servers(way.setup, held, surely) if servers and held else {}),
         )
         for way, held, surely in ways
     ]
 
 
 def _timer(
-    model: ModelShape, gpu_rates: Rates, setup: Setup, request: Request, together: "np.ndarray"
-) -> Callable[[Setup, int, int], dict[str, Server | None]]:
+    question: Question, request: Request, together: "np.ndarray"
+) -> Callable[[Setup, int, int], dict[str, Any]]:
     """Return what times the servers of a deployment under kinds of attention.
 
     What these do not change is timed once. Servers get the setup, the most requests that are held,
@@ -388,13 +365,12 @@ def _timer(
     """
     import numpy as np
 
-    work, resident = request.together(together), resident_blocks(gpu_rates.gpu)
-    execution, at_once = setup.execution, setup.at_once
-    before, after = (
-        timed(part, gpu_rates, execution) for part in around_attention(model, setup, work)
-    )
+    model, setup, gpu_rates = question.model, question.setup, question.rates
+    execution, at_once, known = setup.execution, setup.at_once, question.interval_known
+    work = request.together(together)
+    many = question.of(setup, work)
+    before, after = many.around()
     prompt, stored = request.workload.but(tree=(), decoded_tokens=0), request.stored_tokens
-    known = not unknown_regime(model, gpu_rates, setup)
 
     def interval(operations: Sequence[Operation], time: StepTime, way: Setup) -> Uncertainty:
         served = way.engine != "none"
@@ -405,8 +381,8 @@ def _timer(
         operations = _prompt_operations(model, way, prompt, cached_tokens=stored)
         return interval(operations, step_time(operations, gpu_rates, execution), way)
 
-    def servers(way: Setup, held: int, surely: int) -> dict[str, Server | None]:
-        step = before + timed_attention(model, way, work, gpu_rates) + after
+    def servers(way: Setup, held: int, surely: int) -> dict[str, Any]:
+        step = before + many.of(way).attending() + after
         alone = interval(step.operations, summed(step), way)
         steps = with_engine(alone, gpu_rates, way.engine, way.passing(work).sequences)
         # Prompts are computed alike, unless their caches are copied or kept in two forms.
@@ -428,7 +404,7 @@ def _timer(
                 work,
                 prompt.but(context_tokens=cached + size),
                 cached_tokens=cached,
-                resident_blocks=resident,
+                resident_blocks=resident_blocks(question.gpu),
             )
             mixed_s = step_time(mixed, gpu_rates, execution).total_s
             prefill_s = chunks * np.maximum(mixed_s - alone.total_s, 0.0)
@@ -480,9 +456,7 @@ def share_of(percentile: float | None) -> float | None:
 
 
 def serve(
-    model: ModelShape,
-    gpu: HardwareProfile,
-    setup: Setup,
+    question: Question,
     request: Request,
     *,
     attentions: Sequence[Attention],
@@ -496,10 +470,11 @@ def serve(
 
     Parameters
     ----------
-    model, gpu, setup, request, attentions, most_sequences
-        The question: see :func:`deployments`.
+    question, request, attentions, most_sequences
+        As for :func:`deployments`.
     users
-        Users of each point; powers of two up to what it holds if none are given, and no rates.
+        Users of each point, above zero; powers of two up to what it holds if none are given, and no
+        rates.
     requests_per_s
         Requests that arrive in a second, at random, of each further point.
     percentile
@@ -510,19 +485,13 @@ def serve(
     Raises
     ------
     WorkloadError
-        If it cannot run that way, a load is not positive, or no requests arrive at random of which
-        there were a percentile.
+        If it cannot run that way, or no requests arrive at random of which there were a percentile.
     """
-    for name, loads in ("users", users), ("requests_per_s", requests_per_s):
-        if any(not load > 0 for load in loads):
-            raise WorkloadError(f"{name} = {min(loads):g} is not positive")
     if share_of(percentile) is not None and not requests_per_s:
-        raise WorkloadError("percentile is of requests that arrive at random: give requests_per_s")
-    possible, left_out = runnable(attentions, model, gpu)
-    found = deployments(
-        model, gpu, setup, request, attentions=possible, most_sequences=most_sequences
-    )
-    price = price_of(gpu, usd_per_hour)
+        raise WorkloadError("percentile needs requests that arrive at random; give requests_per_s")
+    possible, left_out = runnable(attentions, question.model, question.gpu)
+    found = deployments(question, request, attentions=possible, most_sequences=most_sequences)
+    price = price_of(question.gpu, usd_per_hour)
 
     def points(each: Deployment) -> Iterator[Point]:
         if each.server is None:

@@ -11,7 +11,7 @@ from typing import Literal
 from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.load import MOST_SEQUENCES, Deployment, Point, Request, deployments, share_of
 from simulator.answers.price import Priced, cost_per_million_tokens, price_of
 from simulator.answers.search import smallest
@@ -136,7 +136,7 @@ class Option(Priced):
     @property
     def result(self) -> Estimate:
         """The decode step: at the sizes asked, or under load of a request alone."""
-        return self.found.deployment.alone if isinstance(self.found, Point) else self.found
+        return self.deployed.alone if isinstance(self.deployed, Deployment) else self.deployed
 
     @property
     def point(self) -> Point:
@@ -159,12 +159,12 @@ class Option(Priced):
     @property
     def gpus(self) -> int:  # type: ignore[override]
         """GPUs of the group, or of all replicas."""
-        return self.found.gpus if isinstance(self.found, Point) else self.found.setup.gpus
+        return self.found.gpus
 
     @property
     def attention(self) -> Attention:
         """Kind of attention."""
-        return self.deployed.setup.attention
+        return self.deployed.attention
 
     @property
     def meets_target(self) -> bool:
@@ -204,7 +204,7 @@ class Option(Priced):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Plan(Answer):
     """All options, and the ones to consider first.
 
@@ -312,13 +312,15 @@ def plan(
                 continue
             try:
                 if isinstance(asked, Request):
+                    question = Question(model, gpu, way, asked.workload)
                     ways = deployments(
-                        model, gpu, way, asked, attentions=possible, most_sequences=most_sequences
+                        question, asked, attentions=possible, most_sequences=most_sequences
                     )
                     served += ways
                     found += chain(*(_under_load(each, wanted, most, price) for each in ways))
                 else:
-                    steps = [estimate(model, gpu, way.under(name), asked) for name in possible]
+                    question = Question(model, gpu, way, asked)
+                    steps = [estimate(question.under(name)) for name in possible]
                     found += [_in_time(step, wanted, price) for step in steps]
             except WorkloadError as error:
                 skipped[str(error)] = None

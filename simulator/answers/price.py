@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from simulator.errors import WorkloadError
+from simulator.errors import ProfileError, WorkloadError
 from simulator.inputs.files import read_toml
 from simulator.inputs.hardware import (
     LARGEST_FIGURE,
@@ -88,10 +88,13 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
     for name, value in read_toml(path, WorkloadError).items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise WorkloadError(f"{path}: {name} = {reprlib.repr(value)} is not a price in USD")
-        gpu = load_hardware(name)
+        try:
+            gpu = load_hardware(name)
+        except ProfileError as problem:
+            raise ProfileError(f"{path}: {problem}") from None
         if gpu.id in own:
             raise WorkloadError(f"{path}: {name}: {gpu.id} has a price already")
-        price = _own_price(value, name, source=str(path))
+        price = _own_price(value, f"{path}: {name}", source=str(path))
         own[gpu.id] = gpu.model_copy(update={"price_usd_per_hour": price})
     if not own:
         raise WorkloadError(f"{path} has no price; write lines such as h100-sxm = 2.1")

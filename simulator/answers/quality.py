@@ -7,19 +7,14 @@ from typing import Literal
 
 from simulator.answers.answer import Answer
 from simulator.answers.crossover import grid_of, log_steps
-from simulator.answers.estimate import Estimate, estimate, memory_on
-from simulator.answers.generate import check_begins
+from simulator.answers.estimate import Estimate, Question, estimate
+from simulator.answers.generate import at_last_step
 from simulator.answers.pass_at_k import Success
 from simulator.answers.price import SECONDS_PER_HOUR, price_per_hour
 from simulator.answers.search import largest
-from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError, check_between
-from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.inputs.workload import Workload
+from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.timing.request import request_times
-from simulator.timing.step import decode_time
 
 # What limits the number of samples.
 Limit = Literal["time", "memory", "counts", "search"]
@@ -72,7 +67,7 @@ class Affordable:
     limit: Limit
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Quality(Answer):
     """pass@k against latency under both kinds of attention.
 
@@ -98,10 +93,7 @@ class Quality(Answer):
 
 
 def quality(
-    model: ModelShape,
-    gpu: HardwareProfile,
-    setup: Setup,
-    work: Workload,
+    question: Question,
     success: Success,
     *,
     output_tokens: int | None = None,
@@ -114,8 +106,8 @@ def quality(
 
     Parameters
     ----------
-    model, gpu, setup, work
-        What is decoded, on what, how, and its sizes; the setup's own ``attention`` is ignored.
+    question
+        What is asked; its own ``attention`` is ignored.
     success
         See :mod:`simulator.answers.pass_at_k`.
     output_tokens
@@ -133,56 +125,46 @@ def quality(
     WorkloadError
         If a limit makes no sense or the workload cannot run.
     """
-    _check(output_tokens, target_step_s, target_request_s, most_samples)
+    for name, target in (("target_step_ms", target_step_s), ("target_request_s", target_request_s)):
+        if target is not None and not target > 0:
+            shown = target * 1e3 if name.endswith("ms") else target
+            raise WorkloadError(f"{name} = {shown:g} is not positive")
+    check_between("most_samples", most_samples, 1, SAMPLES_LIMIT)
     if output_tokens is not None:
-        check_begins(work)
-        own = last_own_tokens(output_tokens, work.query_tokens, work.accepted_tokens)
-        work = work.but(decoded_tokens=own)
-    results = {name: estimate(model, gpu, setup.under(name), work) for name in ATTENTIONS}
+        check_between("output_tokens", output_tokens, 1, MOST_OUTPUT_TOKENS)
+        question = at_last_step(question, output_tokens)
+    elif target_request_s is not None:
+        raise WorkloadError(
+            "a target for the whole request needs to know how long it is: give output_tokens"
+        )
+    results = {name: estimate(question.under(name)) for name in ATTENTIONS}
     known = success.largest_k
     most = most_samples if known is None else min(most_samples, known)
-    price = price_per_hour(gpu, setup.gpus, usd_per_hour)
+    price = price_per_hour(question.gpu, question.setup.gpus, usd_per_hour)
     points = {
         attention: partial(_points, result, success, output_tokens, price)
         for attention, result in results.items()
     }
     beyond: Limit = "counts" if known is not None and known <= most_samples else "search"
-    best = {
-        attention: _best(of, most, beyond, target_step_s, target_request_s)
-        for attention, of in points.items()
-    }
-    shown = {*map(int, log_steps(1, most)), min(work.samples, most)}
-    shown |= {item.point.samples for item in best.values() if item.point is not None}
+
+    def in_time(point: QualityPoint) -> bool:
+        limits = (point.step_s, target_step_s), (point.request_s, target_request_s)
+        return all(
+            target is None or (time is not None and time <= target) for time, target in limits
+        )
+
+    best = {attention: _best(of, in_time, most, beyond) for attention, of in points.items()}
+    shown_samples = {*map(int, log_steps(1, most)), min(question.workload.samples, most)}
+    shown_samples |= {item.point.samples for item in best.values() if item.point is not None}
     return Quality(
         results=results,
         success=success,
         output_tokens=output_tokens,
         target_step_s=target_step_s,
         target_request_s=target_request_s,
-        points={attention: of(sorted(shown)) for attention, of in points.items()},
+        points={attention: of(sorted(shown_samples)) for attention, of in points.items()},
         best=best,
     )
-
-
-def _check(
-    output_tokens: int | None,
-    target_step_s: float | None,
-    target_request_s: float | None,
-    most_samples: int,
-) -> None:
-    """Refuse limits that make no sense."""
-    for name, target in (("target_step_ms", target_step_s), ("target_request_s", target_request_s)):
-        if target is not None and not target > 0:
-            shown = target * 1e3 if name.endswith("ms") else target
-            raise WorkloadError(f"{name} = {shown:g} is not positive")
-    check_between("most_samples", most_samples, 1, SAMPLES_LIMIT)
-    if output_tokens is None:
-        if target_request_s is not None:
-            raise WorkloadError(
-                "a target for the whole request needs to know how long it is: give output_tokens"
-            )
-        return
-    check_between("output_tokens", output_tokens, 1, MOST_OUTPUT_TOKENS)
 
 
 def _points(
@@ -197,21 +179,20 @@ def _points(
 
     model, setup, work = result.model, result.setup, result.workload
     counts = np.asarray(samples, dtype=np.float64)
-    grid = grid_of(work, samples=counts)
-    steps = decode_time(model, setup, grid, result.rates).total_s
-    needs = memory_on(result.gpu, model, setup, grid, prefill=output_tokens is not None)
+    grid = grid_of(result, samples=counts)
+    needs = grid.memory_needs(prefill=output_tokens is not None)
     requests: Sequence[float | None] = [None] * len(counts)
     if output_tokens is not None:
         times = request_times(
             model, setup, work, result.rates, samples=counts, output_tokens=output_tokens
         )
         requests = times.tolist()
-    steps = np.broadcast_to(steps, counts.shape)
+    steps = np.broadcast_to(grid.step_time_s(), counts.shape)
     fits = np.broadcast_to(needs.fits, counts.shape)
     usd_per_s = None if usd_per_hour is None else usd_per_hour / SECONDS_PER_HOUR
     return tuple(
         QualityPoint(
-            attention=setup.attention,
+            attention=result.attention,
             samples=int(count),
             step_s=float(step_s),
             request_s=request_s,
@@ -229,10 +210,9 @@ def _points(
 
 def _best(
     points: Callable[[Sequence[int]], tuple[QualityPoint, ...]],
+    in_time: Callable[[QualityPoint], bool],
     most: int,
     beyond: Limit,
-    target_step_s: float | None,
-    target_request_s: float | None,
 ) -> Affordable:
     """Return the most samples that fit in memory and within the targets.
 
@@ -242,17 +222,10 @@ def _best(
     def at(samples: int) -> QualityPoint:
         return points([samples])[0]
 
-    def in_time(samples: int) -> bool:
-        point = at(samples)
-        limits = (point.step_s, target_step_s), (point.request_s, target_request_s)
-        return all(
-            target is None or (time is not None and time <= target) for time, target in limits
-        )
-
     held = largest(lambda samples: at(samples).fits, low=1, high=most)
     if held is None:
         return Affordable(point=None, limit="memory")
-    timely = largest(in_time, low=1, high=held)
+    timely = largest(lambda samples: in_time(at(samples)), low=1, high=held)
     if timely is None:
         return Affordable(point=None, limit="time")
     limit: Limit = "time" if timely < held else "memory" if held < most else beyond

@@ -5,18 +5,18 @@ code gives one answer or a map.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.counts.transformer import rank_geometry
 from simulator.errors import WorkloadError, unknown
 from simulator.numeric import Numeric, ceil_div, where
 
 if TYPE_CHECKING:
-    from simulator.answers.estimate import Estimate
+    from simulator.answers.compare import Comparison
+    from simulator.answers.estimate import Estimate, Question
     from simulator.answers.verdict import Verdict
-    from simulator.inputs.hardware import HardwareProfile
     from simulator.inputs.model import ModelShape
-    from simulator.inputs.setup import Attention, Setup
+    from simulator.inputs.setup import Attention
     from simulator.inputs.workload import Workload
 
 # vLLM's thresholds and tiles, vllm/v1/attention/backends/flash_attn.py @5704f34.
@@ -34,15 +34,14 @@ class Rule(NamedTuple):
     title
         Its name in a sentence.
     reads_once
-        Whether it reads the shared context once, for a model, a GPU, a setup and a workload; an
-        array if the workload has arrays.
+        Whether it reads the shared context once; an array if the workload has arrays.
     reason
         The reason, for a workload of plain numbers.
     """
 
     title: str
-    reads_once: "Callable[[ModelShape, HardwareProfile, Setup, Workload], Numeric]"
-    reason: "Callable[[ModelShape, HardwareProfile, Setup, Workload], str]"
+    reads_once: "Callable[[Question], Numeric]"
+    reason: "Callable[[Question], str]"
 
 
 class RuleChoice(NamedTuple):
@@ -104,25 +103,17 @@ def find_rule(name: str) -> Rule:
     return rule
 
 
-def choose(
-    name: str,
-    standard: "Estimate",
-    bifurcated: "Estimate",
-    cascade: "Estimate",
-    *,
-    ours: str,
-    verdict: "Verdict",
-) -> RuleChoice:
+def choose(name: str, compared: "Comparison", cascade: "Estimate") -> RuleChoice:
     """Return what a rule chooses between estimates of a step over one stored context.
 
     Parameters
     ----------
-    standard, bifurcated
-        The step under both kinds of attention.
+    name
+        Of the rule.
+    compared
+        Both kinds of attention.
     cascade
         The step of :func:`read_once`; the same as bifurcated unless a tree has further levels.
-    ours, verdict
-        Which of the first two we would choose, and the verdict.
 
     Raises
     ------
@@ -130,17 +121,17 @@ def choose(
         If no rule has that name.
     """
     rule = find_rule(name)
-    asked = (standard.model, standard.gpu, standard.setup, standard.workload)
-    chosen = cascade if rule.reads_once(*asked) else standard
+    standard = compared.stored
+    chosen = cascade if rule.reads_once(standard) else standard
     return RuleChoice(
         name=name,
         title=rule.title,
-        choice=chosen.setup.attention,
-        reason=rule.reason(*asked),
-        ours=ours,
-        verdict=verdict,
+        choice=chosen.attention,
+        reason=rule.reason(standard),
+        ours=compared.winner_over_stored,
+        verdict=compared.verdict_over_stored,
         step_s=chosen.step_s,
-        best_step_s=min(item.step_s for item in (standard, bifurcated, cascade)),
+        best_step_s=min(item.step_s for item in (standard, compared.bifurcated, cascade)),
     )
 
 
@@ -174,15 +165,7 @@ def _tokens_of_all(work: "Workload") -> Iterator[Numeric]:
         yield where(nodes > 1, 0, level.tokens)
 
 
-def vllm_cascade(
-    *,
-    prefix_tokens: Numeric,
-    requests: Numeric,
-    query_tokens: Numeric,
-    heads: int,
-    kv_heads: int,
-    sm_count: float,
-) -> Numeric:
+def vllm_cascade(*, query_tokens: Numeric, **sizes: Any) -> Numeric:
     """Return whether vLLM would use cascade attention for a decode step.
 
     No below 256 tokens or 8 requests; yes without grouped queries, or with several query tokens.
@@ -191,12 +174,10 @@ def vllm_cascade(
 
     Parameters
     ----------
-    prefix_tokens
-        Tokens that all requests share, in whole cache blocks.
-    requests
-        Sequences decoded together.
-    heads, kv_heads
-        On one GPU.
+    query_tokens
+        Tokens of each request in one step.
+    sizes
+        As for :func:`vllm_waves`, the prefix in whole cache blocks.
 
     References
     ----------
@@ -211,15 +192,10 @@ def vllm_cascade(
     >>> vllm_cascade(prefix_tokens=8192, requests=32, **sizes)
     True
     """
-    cascade, flash = vllm_waves(
-        prefix_tokens=prefix_tokens,
-        requests=requests,
-        heads=heads,
-        kv_heads=kv_heads,
-        sm_count=sm_count,
-    )
-    enough = (prefix_tokens >= LEAST_PREFIX_TOKENS) & (requests >= LEAST_REQUESTS)
-    ungrouped = (heads == kv_heads) | (query_tokens > 1)
+    cascade, flash = vllm_waves(**sizes)
+    shared, requests = sizes["prefix_tokens"], sizes["requests"]
+    enough = (shared >= LEAST_PREFIX_TOKENS) & (requests >= LEAST_REQUESTS)
+    ungrouped = (sizes["heads"] == sizes["kv_heads"]) | (query_tokens > 1)
     return enough & (ungrouped | (cascade < flash))
 
 
@@ -249,17 +225,16 @@ def vllm_waves(
     return ceil_div(cascade_blocks, resident) * tiles, ceil_div(flash_blocks, resident)
 
 
-def _vllm_sizes(
-    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
-) -> dict[str, Numeric]:
+def _vllm_sizes(question: "Question") -> dict[str, Numeric]:
     """Return what vLLM's rule sees of a workload, on one GPU."""
+    model, setup, work = question.model, question.setup, question.workload
     kv_heads, *_ = rank_geometry(model, setup)
     return {
         "prefix_tokens": common_tokens(work) // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS,
         "requests": work.sequences,
         "heads": model.heads // setup.tensor_parallel,
         "kv_heads": kv_heads,
-        "sm_count": gpu.sm_count,
+        "sm_count": question.gpu.sm_count,
     }
 
 
@@ -274,21 +249,18 @@ def _vllm_unsupported(model: "ModelShape") -> str:
     return ""
 
 
-def _vllm_reads_once(
-    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
-) -> Numeric:
+def _vllm_reads_once(question: "Question") -> Numeric:
     """Apply vLLM's rule to a workload."""
-    cascade = vllm_cascade(query_tokens=work.query_tokens, **_vllm_sizes(model, gpu, setup, work))
-    return cascade & (not _vllm_unsupported(model))
+    tokens = question.workload.query_tokens
+    cascade = vllm_cascade(query_tokens=tokens, **_vllm_sizes(question))
+    return cascade & (not _vllm_unsupported(question.model))
 
 
-def _vllm_reason(
-    model: "ModelShape", gpu: "HardwareProfile", setup: "Setup", work: "Workload"
-) -> str:
+def _vllm_reason(question: "Question") -> str:
     """Say why vLLM's rule chooses as it does."""
-    sizes = _vllm_sizes(model, gpu, setup, work)
+    sizes, work = _vllm_sizes(question), question.workload
     prefix, requests = sizes["prefix_tokens"], sizes["requests"]
-    unsupported = _vllm_unsupported(model)
+    unsupported = _vllm_unsupported(question.model)
     cascade, flash = vllm_waves(**sizes)
     reasons = (
         (work.prompts > 1 and not prefix, "no prefix is common to all prompts"),
@@ -303,7 +275,7 @@ def _vllm_reason(
         (True, f"it counts {cascade:,} tile steps for cascade, {flash:,} for flash decoding"),
     )
     reason = next(text for holds, text in reasons if holds)
-    if work.tree and _vllm_reads_once(model, gpu, setup, work):
+    if work.tree and _vllm_reads_once(question):
         return f"{reason}; it reads once only the {prefix:,} tokens that all requests share"
     return reason
 

@@ -75,7 +75,7 @@ class HeldOutRun:
         return self.predicted / self.run.loss - 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ScalingLaw(Answer):
     """One power law for all families, and how well it holds.
 

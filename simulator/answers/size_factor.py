@@ -110,12 +110,16 @@ def fitted_factor(scaling: ScalingLaw, base: ModelShape, form: ModelShape) -> Si
     ModelError
         If either is of no family fitted, nor between two of them by its KV heads.
     """
+    import numpy as np
+
     start, end = _weights(scaling, base), _weights(scaling, form)
     difference = [ours - theirs for ours, theirs in zip(end, start, strict=True)]
     pairs = zip(difference, scaling.law.shifts, strict=True)
     shift = sum(weight * float(value) for weight, value in pairs)
     # The reference has a shift of 0, known exactly.
-    error = scaling.law.quantile * _spread_of(difference[1:], scaling)
+    vector, shifts = np.array(difference[1:]), slice(SHARED, SHARED + len(difference) - 1)
+    variance = float(vector @ scaling.law.covariance[shifts, shifts] @ vector)
+    error = scaling.law.quantile * math.sqrt(max(0.0, variance))
     between = any(SAME < weight < 1 - SAME for weight in (*start, *end))
     return SizeFactor(
         value=math.exp(shift),
@@ -236,7 +240,7 @@ def _pooled(table: FactorTable, family: str, matched_by: Matching) -> PooledFact
             return factor
     others = " or ".join(_FREED[each.matched_by] for each in table.factors if each.family == family)
     raise ModelError(
-        f"no size factor of {family} is {table.source} with {_FREED[matched_by]}"
+        f"no size factor of {family} with {_FREED[matched_by]} is {table.source}"
         f"{f' (but with {others})' if others else ''}; give the size factor"
     )
 
@@ -272,11 +276,3 @@ def _weights(scaling: ScalingLaw, model: ModelShape) -> list[float]:
     share = (wanted - places[first]) / (places[second] - places[first])
     weights[first], weights[second] = 1 - share, share
     return weights
-
-
-def _spread_of(weights: list[float], scaling: ScalingLaw) -> float:
-    """Return the standard error of a weighted sum of shifts."""
-    import numpy as np
-
-    vector, shifts = np.array(weights), slice(SHARED, SHARED + len(weights))
-    return float(np.sqrt(max(0.0, vector @ scaling.law.covariance[shifts, shifts] @ vector)))

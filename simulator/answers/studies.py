@@ -204,7 +204,7 @@ class LeftOut:
         return self.low <= self.size_factor <= self.high
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Fit:
     """Effects of each paper, and how they differ.
 
@@ -233,8 +233,8 @@ class Fit:
     quantile: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Studies(Fit, Answer):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Studies(Answer, Fit):
     """Size factors of all families over multi-head, from many studies.
 
     Attributes
@@ -371,8 +371,8 @@ def _fit(runs: Sequence[_Run], source: str) -> Fit:
     freedom = sum(block.spare for block in blocks)
     if not freedom:
         raise MeasurementError(
-            f"{source}: no family is there at two sizes beside {REFERENCE}, so runs do not tell "
-            "how much they scatter"
+            f"{source}: no family but {REFERENCE} has two sizes, so runs do not tell how much "
+            "they scatter"
         )
     spread = _run_spread(blocks)
     effects = []
@@ -475,9 +475,7 @@ def _slope(runs: Sequence[_Run]) -> tuple[float, float] | None:
     sizes = np.log([item.run.parameters for item in runs])
     design = np.column_stack([design, -sizes])
     losses = np.log([item.run.loss for item in runs])
-    inverse = np.linalg.pinv(design.T @ design)
-    solution = inverse @ design.T @ losses
-    residuals = losses - design @ solution
+    solution, residuals, inverse = _least_squares(design, losses)
     # Errors that the runs of one size share: the sandwich over cells, for few clusters.
     cells = dict.fromkeys(item.cell for item in runs)
     pulls = _members([item.cell for item in runs], cells).T @ (design * residuals[:, None])
@@ -497,6 +495,15 @@ def _design(runs: Sequence[_Run], levels: Sequence[tuple[object, ...]]) -> tuple
     families = [name for name in dict.fromkeys(item.family for item in runs) if name != REFERENCE]
     of_levels = _members(levels, dict.fromkeys(levels))
     return np.hstack([of_levels, _members([item.family for item in runs], families)]), families
+
+
+def _least_squares(design: Array, targets: Array) -> tuple[Array, Array, Array]:
+    """Return the solution, what it leaves, and the inverse of the normal equations."""
+    import numpy as np
+
+    inverse = np.linalg.pinv(design.T @ design)
+    solution = inverse @ design.T @ targets
+    return solution, targets - design @ solution, inverse
 
 
 def _members(values: Sequence[object], groups: Iterable[object]) -> Array:
@@ -527,9 +534,8 @@ def _block(runs: Sequence[_Run], exponent: Exponent) -> _Block | None:
         return None
     design, families = _design(own, [item.cell for item in own])
     both = np.log([[item.run.loss, item.run.parameters] for item in own])
-    inverse = np.linalg.pinv(design.T @ design)
-    solution = inverse @ design.T @ both
-    residuals = (both - design @ solution) @ np.array([1.0, exponent.value])
+    solution, rest, inverse = _least_squares(design, both)
+    residuals = rest @ np.array([1.0, exponent.value])
     effects = []
     for column, name in enumerate(families, start=len(solution) - len(families)):
         of_family = [item for item in own if item.family == name]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.sweep import NUMERIC_AXES
 from simulator.errors import ScenarioError
 from simulator.inputs.files import validate
@@ -66,6 +66,11 @@ class Study:
         return self.gpus[0]
 
     @property
+    def question(self) -> Question:
+        """The question about one step."""
+        return Question(self.model, self.gpu, self.setup, self.workload)
+
+    @property
     def samples_axis(self) -> tuple[int, ...]:
         """Samples to draw: those asked for, and powers of two around them."""
         asked = {self.workload.samples, *self.samples}
@@ -90,7 +95,7 @@ class Study:
         WorkloadError
             If it cannot run that way.
         """
-        return estimate(self.model, self.gpu, self.setup.under(attention), self.workload)
+        return estimate(self.question.under(attention))
 
 
 def _axis(asked: set[int], low: int, high: int) -> tuple[int, ...]:

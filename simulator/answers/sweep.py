@@ -14,34 +14,24 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simulator.answers.estimate import (
-    Estimate,
-    check_workload,
-    forms_to_try,
-    latent_forms,
-    memory_on,
-    model_notes,
-)
+from simulator.answers.answer import Answer
+from simulator.answers.estimate import Estimate, Question, forms_to_try, latent_forms, model_notes
 from simulator.answers.load import Request, serve
 from simulator.answers.verdict import VERDICTS, Verdict, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.registry import find_way
-from simulator.counts.transformer import around_attention
 from simulator.errors import SimulatorError, WorkloadError
 from simulator.inputs.files import validate
-from simulator.inputs.hardware import HardwareProfile, load_hardware
-from simulator.inputs.model import ModelShape
+from simulator.inputs.hardware import load_hardware
 from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario, load_scenario
 from simulator.inputs.scenario import Verdict as Expectation
 from simulator.inputs.scenario import verdict_of as expectation_of
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_lists
+from simulator.inputs.setup import ATTENTIONS, Attention, Setup, ask, read_limits, read_loads
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
-from simulator.timing.constants import rates
 from simulator.timing.interval import speedup_interval
-from simulator.timing.step import Timed, summed, timed, timed_attention
 from simulator.units import MILLISECOND
 
 if TYPE_CHECKING:
@@ -79,21 +69,17 @@ SEEN = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class Grid(Question):
     """The numeric grid under one combination of model, GPU and named settings.
+
+    Of its workload counts what is not an axis: the tree and the accepted tokens.
 
     Attributes
     ----------
-    workload
-        What is not an axis: the tree and the accepted tokens.
     axes
         The values of each numeric axis.
     """
 
-    model: ModelShape
-    gpu: HardwareProfile
-    setup: Setup
-    workload: Workload
     axes: Mapping[str, Sequence[int]]
 
     @property
@@ -173,10 +159,9 @@ class Load:
 
         rows: list[dict[str, Any]] = []
         for sizes in zip(*(columns[axis].tolist() for axis in NUMERIC_AXES), strict=True):
-            work = grid.workload.but(**dict(zip(NUMERIC_AXES, sizes, strict=True)))
-            request = self.request(work)
-            question = grid.model, grid.gpu, grid.setup, request
-            curve = serve(*question, attentions=ATTENTIONS, **self.asked)
+            question = grid.but(**dict(zip(NUMERIC_AXES, sizes, strict=True)))
+            request = self.request(question.workload)
+            curve = serve(question, request, attentions=ATTENTIONS, **self.asked)
             loads = self.loads
             for number, point in enumerate(curve.points):
                 row, kind = loads[number % len(loads)], point.deployment.attention
@@ -196,8 +181,8 @@ class Load:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sweep:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Sweep(Answer):
     """Grids that are ready to run.
 
     Attributes
@@ -303,13 +288,14 @@ def prepare_sweep(
     validate(Setup, settings, where="workload", error=WorkloadError)  # not a point to leave out
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
-    load = _load(
-        scenario, users, requests_per_s, cached_tokens=cached_tokens, most_sequences=most_sequences
-    )
+    loads = read_loads(users=users, requests_per_s=requests_per_s)
+    limits = read_limits(cached_tokens=cached_tokens, most_sequences=most_sequences)
+    load = _load(scenario, loads, limits)
     axes = scenario.axes if load is None else load.axes(scenario.axes)
     for kernel in axes.get("kernel", ()):
         find_way(str(kernel))  # an unknown name is an error, not a combination to skip
-    numeric = {axis: _integers(axes, axis) for axis in NUMERIC_AXES}
+    usual = Workload()
+    numeric = {axis: axes.get(axis, (getattr(usual, axis),)) for axis in NUMERIC_AXES}
     named_axes = [axis for axis in NAMED_AXES if axis in axes]
     gpus = [load_hardware(str(name)) for name in axes["gpu"]]
     grids: list[Grid] = []
@@ -329,33 +315,29 @@ def prepare_sweep(
                     sizes = _sizes(numeric, work)
                     most, least = max(sizes["prompts"]), min(sizes["context_tokens"])
                     largest = work.but(prompts=most, context_tokens=least)
-                    check_workload(model, gpu, setup, largest)
+                    Question(model, gpu, setup, largest).check()
                     if load is not None:
                         load.request(largest)
                 except SimulatorError as error:
                     skipped[str(error)] = None
                     continue
-                grids.append(Grid(model=model, gpu=gpu, setup=setup, workload=work, axes=sizes))
+                grids.append(Grid(model, gpu, setup, work, axes=sizes))
     if not grids:
-        why = f", for {len(skipped)} reasons, first" if len(skipped) > 1 else ""
-        raise SimulatorError(f"scenario {scenario.id}: nothing to run{why}: {next(iter(skipped))}")
+        lead = f"nothing can run, for {len(skipped)} reasons, first: " if len(skipped) > 1 else ""
+        raise SimulatorError(f"{lead}{next(iter(skipped))}")
     return Sweep(grids=tuple(grids), with_tree="tree" in axes, skipped=tuple(skipped), load=load)
 
 
-def _load(
-    scenario: Scenario,
-    users: Sequence[int | str] | int | str | None,
-    requests_per_s: Sequence[float] | float | None,
-    **given: Any,
-) -> Load | None:
-    """Read the loads that a sweep is asked about, if any."""
-    loads, limits = read_lists(users=users, requests_per_s=requests_per_s), read_limits(**given)
+def _load(scenario: Scenario, loads: dict[str, Any], limits: dict[str, Any]) -> Load | None:
+    """Return the loads that a sweep is asked about, if any."""
     if not any(loads.values()):
         if limits:
-            raise WorkloadError(f"{next(iter(limits))} is of a load; give users or requests_per_s")
+            raise WorkloadError(
+                f"{next(iter(limits))} belongs to a load; give users or requests_per_s"
+            )
         return None
     if "decoded_tokens" in scenario.axes and scenario.output_tokens is None:
-        raise WorkloadError("decoded_tokens is a step's; under load requests have output_tokens")
+        raise WorkloadError("decoded_tokens is for one step; give a load output_tokens")
     tokens = read_limits(output_tokens=scenario.output_tokens)
     tokens["cached_tokens"] = limits.pop("cached_tokens", 0)
     return Load(sizes=tokens, asked=loads | limits)
@@ -367,16 +349,13 @@ def _sizes(numeric: Mapping[str, Sequence[int]], work: Workload) -> dict[str, Se
     return {**numeric, **{axis: (getattr(work, axis),) for axis in of_tree}}
 
 
-def _integers(axes: Mapping[str, Sequence[Any]], axis: str) -> tuple[int, ...]:
-    """Return the values of a numeric axis; without any, the workload's default."""
-    return tuple(axes.get(axis, (Workload.model_fields[axis].default,)))
-
-
-def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, Any]:
+def compare_grid(question: Question, numeric: Mapping[str, "np.ndarray"]) -> dict[str, Any]:
     """Compare both kinds of attention at every point of one block of a grid.
 
     Parameters
     ----------
+    question
+        The grid, or what else is asked about.
     numeric
         The values of each numeric axis in this block.
 
@@ -390,42 +369,24 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
 
     shape = tuple(len(values) for values in numeric.values())
     axes = dict(zip(numeric, np.ix_(*numeric.values()), strict=True))
-    work = grid.workload.but(**axes)
+    asked = question.but(**axes)
 
     def flat(values: Numeric) -> "np.ndarray":
         return np.broadcast_to(values, shape).reshape(-1)
 
-    columns: dict[str, Any] = _settings(grid)
+    columns: dict[str, Any] = _settings(question)
     columns.update({axis: flat(values).astype(np.int64) for axis, values in axes.items()})
-    model, gpu_rates = grid.model, rates(grid.gpu, grid.setup.constants)
-    # The same for both kinds of attention and all forms of either.
-    before, after = (
-        timed(part, gpu_rates, grid.setup.execution)
-        for part in around_attention(model, grid.setup, work)
-    )
-
-    def solve(setup: Setup, attending: Timed | None = None) -> Estimate:
-        step = before + (attending or timed_attention(model, setup, work, gpu_rates)) + after
-        return Estimate(
-            model=model,
-            gpu=grid.gpu,
-            setup=setup,
-            workload=work,
-            operations=step.operations,
-            time=summed(step),
-            memory=memory_on(grid.gpu, model, setup, work),
-            rates=gpu_rates,
-            notes=(),
-        )
+    before, after = asked.around()
 
     def named(kind: Attention, step: Estimate) -> dict[str, "np.ndarray"]:
         return {f"{kind}_{name}": flat(values) for name, values in _results(step).items()}
 
-    standard = solve(latent_forms(model, grid.setup.under("standard"))[0])
+    first, *_ = latent_forms(asked.model, asked.setup.under("standard"))
+    standard = asked.of(first).answered(before + asked.of(first).attending() + after)
     columns.update(named("standard", standard))
     chosen: dict[str, Any] = {}
-    for form, attending in forms_to_try(model, grid.gpu, grid.setup.under("bifurcated"), work):
-        step = solve(form, attending)
+    for form, attends in forms_to_try(asked.under("bifurcated")):
+        step = form.answered(before + attends + after)
         one: dict[str, Any] = named("bifurcated", step)
         one["speedup"] = flat(standard.time.total_s / step.time.total_s)
         ends = speedup_interval(standard.uncertainty, step.uncertainty)
@@ -447,16 +408,16 @@ def compare_grid(grid: Grid, numeric: Mapping[str, "np.ndarray"]) -> dict[str, A
     return columns
 
 
-def compare_on(grid: Grid, **varied: Sequence[int]) -> dict[str, Any]:
+def compare_on(question: Question, **varied: Sequence[int]) -> dict[str, Any]:
     """Compare both kinds of attention as :func:`compare_grid` does, along some numeric axes.
 
-    ``varied`` has their values; the others stay as in the grid's workload.
+    ``varied`` has their values; the others stay as in the question's workload.
     """
     import numpy as np
 
-    own = {axis: varied.get(axis, (getattr(grid.workload, axis),)) for axis in NUMERIC_AXES}
+    own = {axis: varied.get(axis, (getattr(question.workload, axis),)) for axis in NUMERIC_AXES}
     numeric = {axis: np.asarray(values, dtype=np.float64) for axis, values in own.items()}
-    return compare_grid(grid, numeric)
+    return compare_grid(question, numeric)
 
 
 def _fastest(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
@@ -490,12 +451,13 @@ def _results(step: Estimate) -> dict[str, Numeric]:
     }
 
 
-def _settings(grid: Grid) -> dict[str, Any]:
+def _settings(question: Question) -> dict[str, Any]:
     """Return the settings that are the same for a whole grid, as columns."""
-    settings = {"model": grid.model.name, "kv_heads": grid.model.kv_heads, "gpu": grid.gpu.id}
+    model, setup, work = question.model, question.setup, question.workload
+    settings = {"model": model.name, "kv_heads": model.kv_heads, "gpu": question.gpu.id}
     for axis in NAMED_AXES:
-        settings[axis] = getattr(grid.setup if axis in Setup.model_fields else grid.workload, axis)
-    return settings | {"tree": tree_text(grid.workload.tree)}
+        settings[axis] = getattr(setup if axis in Setup.model_fields else work, axis)
+    return settings | {"tree": tree_text(work.tree)}
 
 
 @dataclass(frozen=True, kw_only=True)

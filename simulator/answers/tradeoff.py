@@ -1,14 +1,14 @@
 """Models of equal quality with smaller caches, and when the larger one is faster."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from simulator.answers.answer import Answer
 from simulator.answers.capacity import Capacity, capacity, longest_context
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.generate import among_users
 from simulator.answers.load import Point, Request
 from simulator.answers.price import cost_per_million_tokens, price_per_hour
@@ -27,10 +27,9 @@ from simulator.answers.studies import Studies, fit_studies
 from simulator.counts.transformer import prefill_operations
 from simulator.errors import ModelError, WorkloadError, unknown
 from simulator.inputs.csv_files import Matching, are_one_law, read_training_runs
-from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape, count_parameters
-from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
+from simulator.inputs.setup import ATTENTIONS, Attention
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS
 from simulator.timing.interval import speedup_interval
 from simulator.timing.step import step_time
 
@@ -101,7 +100,7 @@ class Candidate:
     variants: Mapping[Attention, Contender]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tradeoff(Answer):
     """Equally good models side by side.
 
@@ -135,10 +134,7 @@ class Tradeoff(Answer):
 
 
 def tradeoff(
-    base: ModelShape,
-    gpu: HardwareProfile,
-    setup: Setup,
-    work: Workload,
+    question: Question,
     *,
     target_kv_heads: Sequence[int] = (1,),
     families: Sequence[str] = (),
@@ -156,10 +152,8 @@ def tradeoff(
 
     Parameters
     ----------
-    base
-        The model to match, usually multi-head.
-    gpu, setup, work
-        The GPU, how the models run, and the sizes; the setup's own ``attention`` is ignored.
+    question
+        About the model to match, usually multi-head; its own ``attention`` is ignored.
     target_kv_heads
         KV heads of each model to compare with.
     families
@@ -191,18 +185,20 @@ def tradeoff(
         raise WorkloadError(f"target_step_ms = {target_step_s * 1e3:g} is not positive")
     if users is not None and users < 1:
         raise WorkloadError(f"users = {users}: a load has at least 1")
-    price = price_per_hour(gpu, setup.gpus, usd_per_hour)
+    base, setup, work = question.model, question.setup, question.workload
+    price = price_per_hour(question.gpu, setup.gpus, usd_per_hour)
 
-    base_steps = {name: estimate(base, gpu, setup.under(name), work) for name in ATTENTIONS}
+    base_steps = {name: estimate(question.under(name)) for name in ATTENTIONS}
     request = None if users is None else Request.of(work, output_tokens)
     known = _known(scaling)
     forms, longest = _forms(base, target_kv_heads, families), longest_context(base, work)
 
     def contender(model: ModelShape, attention: Attention) -> Contender:
+        asked = replace(question, model=model).under(attention)
         first = result = base_steps[attention]
         low, high = 1.0, 1.0
         if model is not base:
-            result = estimate(model, gpu, setup.under(attention), work)
+            result = estimate(asked)
             low, high = map(float, speedup_interval(first.uncertainty, result.uncertainty))
         filling = prefill_operations(model, result.setup, work)
         prefill = step_time(filling, result.rates, setup.execution)
@@ -214,7 +210,7 @@ def tradeoff(
             speedup=first.step_s / result.step_s,
             speedup_low=low,
             speedup_high=high,
-            loaded=among_users(model, gpu, setup.under(attention), request, users, usd_per_hour),
+            loaded=among_users(asked, request, users, usd_per_hour),
         )
 
     def candidate(model: ModelShape, **size: Any) -> Candidate:
@@ -238,14 +234,11 @@ def tradeoff(
             base, form, size_factor=factor.value, scale_by=way, ranks=setup.tensor_parallel
         )
         others.append(candidate(scaled, size_factor=factor, size_error=error))
-    rates = base_steps["standard"].rates
     ends = {"most_samples": most_samples, "longest_context_tokens": longest_context_tokens}
     return Tradeoff(
         base=first,
         others=tuple(others),
-        crossovers=tuple(
-            crossover(base, other.model, rates, setup, work, **ends) for other in others
-        ),
+        crossovers=tuple(crossover(question, other.model, **ends) for other in others),
         scaling=known if isinstance(known, ScalingLaw) else None,
         target_step_s=target_step_s,
         users=users,

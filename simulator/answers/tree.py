@@ -12,21 +12,17 @@ from math import prod
 from operator import itemgetter
 
 from simulator.answers.answer import Answer
-from simulator.answers.estimate import Estimate, estimate, latent_forms
+from simulator.answers.estimate import Estimate, Question, estimate, latent_forms
 from simulator.answers.search import from_where_on
 from simulator.answers.verdict import Verdict, verdict_of
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.counts.operation import total
 from simulator.counts.transformer import decode_operations
 from simulator.errors import WorkloadError
-from simulator.inputs.hardware import HardwareProfile
-from simulator.inputs.model import ModelShape
-from simulator.inputs.setup import Setup
 from simulator.inputs.tree import Level
 from simulator.inputs.workload import Workload
 from simulator.timing.interval import speedup_interval
 from simulator.timing.limits import resident_blocks
-from simulator.timing.step import decode_time
 
 # How far to search for the shortest level whose split pays.
 LONGEST_LEVEL = 2**22
@@ -82,7 +78,7 @@ class LevelRule:
     faster_from_tokens: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TreePlan(Answer):
     """Every way to read a tree, and the best one.
 
@@ -110,32 +106,30 @@ class TreePlan(Answer):
         return next(item for item in self.readings if set(item.split) == set(split))
 
 
-def plan_tree(model: ModelShape, gpu: HardwareProfile, setup: Setup, work: Workload) -> TreePlan:
+def plan_tree(question: Question) -> TreePlan:
     """Time every choice of levels to split, and judge each level on its own.
 
-    Parameters
-    ----------
-    model, gpu, setup, work
-        The question; the setup's own ``attention``, and which levels the workload splits, are
-        ignored. A workload without a tree has one level, its context.
+    The setup's own ``attention``, and which levels the workload splits, are ignored. A workload
+    without a tree has one level, its context.
 
     Raises
     ------
     WorkloadError
         If there is no shared token, or the kernel does not support trees.
     """
-    work = _with_levels(work)
-    standard = estimate(model, gpu, setup.under("standard"), work)
+    work = _with_levels(question.workload)
+    question = question.of(workload=work)
+    standard = estimate(question.under("standard"))
     names = [level.name for level in work.tree]
-    readings = []
-    for count in range(len(names) + 1):
-        for split in combinations(names, count):
-            result = estimate(model, gpu, *_read(setup, work, split))
-            readings.append(Reading(split=split, result=result))
+    readings = [
+        Reading(split=split, result=estimate(_read(question, split)))
+        for count in range(len(names) + 1)
+        for split in combinations(names, count)
+    ]
     # Sorting is stable: of equals, the one with fewer levels comes first.
     readings.sort(key=lambda reading: reading.result.step_s)
-    best = work.splitting(readings[0].split)
-    rules = tuple(_rule(standard, setup, best, index) for index in range(len(names)))
+    best = question.of(workload=work.splitting(readings[0].split))
+    rules = tuple(_rule(best, index) for index in range(len(names)))
     return TreePlan(standard=standard, readings=tuple(readings), rules=rules)
 
 
@@ -149,43 +143,41 @@ def _with_levels(work: Workload) -> Workload:
     return work.but(tree=(context,))
 
 
-def _rule(standard: Estimate, setup: Setup, best: Workload, index: int) -> LevelRule:
+def _rule(question: Question, index: int) -> LevelRule:
     """Compare one level split and joined, with the others as in the fastest choice.
 
-    Each side takes its fastest form of latent attention, which ``setup`` leaves open.
+    Each side takes its fastest form of latent attention, which the question leaves open.
     """
-    model, gpu, gpu_rates = standard.model, standard.gpu, standard.rates
+    best = question.workload
     level = best.tree[index]
     others = [item.name for item in best.tree if item.split and item is not level]
 
-    def both(tokens: int) -> tuple[tuple[Setup, Workload], tuple[Setup, Workload]]:
-        resized = _resized(best, index, tokens)
-        splits = ([*others, level.name], others)
-        split, joined = (_read(setup, resized, names) for names in splits)
-        return split, joined
+    def both(tokens: int) -> tuple[Question, Question]:
+        resized = question.of(workload=_resized(best, index, tokens))
+        return _read(resized, [*others, level.name]), _read(resized, others)
 
-    def fastest(setup: Setup, work: Workload) -> tuple[float, Setup]:
-        forms = latent_forms(model, setup)
-        times = [float(decode_time(model, form, work, gpu_rates).total_s) for form in forms]
-        return min(zip(times, forms, strict=True), key=itemgetter(0))
+    def fastest(asked: Question) -> tuple[float, Question]:
+        forms = [asked.of(setup) for setup in latent_forms(asked.model, asked.setup)]
+        return min(((float(form.step_time_s()), form) for form in forms), key=itemgetter(0))
 
-    def seconds(setup: Setup, work: Workload) -> float:
-        return fastest(setup, work)[0]
+    def seconds(asked: Question) -> float:
+        return fastest(asked)[0]
 
-    def moved(setup: Setup, work: Workload) -> float:
-        _, form = fastest(setup, work)
-        resident = resident_blocks(gpu)
-        totals = total(decode_operations(model, form, work, resident_blocks=resident))
+    def moved(asked: Question) -> float:
+        _, form = fastest(asked)
+        resident = resident_blocks(form.gpu)
+        sizes = form.model, form.setup, form.workload
+        totals = total(decode_operations(*sizes, resident_blocks=resident))
         return float(totals.bytes_read + totals.bytes_written)
 
-    def shortest(cost: Callable[[Setup, Workload], float]) -> int | None:
+    def shortest(cost: Callable[[Question], float]) -> int | None:
         def gain(tokens: int) -> float:
             split, joined = both(tokens)
-            return cost(*joined) / cost(*split)
+            return cost(joined) / cost(split)
 
         return from_where_on(gain, high=LONGEST_LEVEL, after=TOKENS_PER_SPLIT)
 
-    split, joined = (estimate(model, gpu, *read) for read in both(level.tokens))
+    split, joined = map(estimate, both(level.tokens))
     low, high = map(float, speedup_interval(joined.uncertainty, split.uncertainty))
     fits = bool(split.memory.fits)  # both store the tree once
     saved = float(joined.totals.kv_bytes_read - split.totals.kv_bytes_read)
@@ -195,9 +187,7 @@ def _rule(standard: Estimate, setup: Setup, best: Workload, index: int) -> Level
         nodes=_nodes(best, index),
         readers=_readers(best, index),
         saved_bytes=saved,
-        added_bytes=saved
-        + moved(split.setup, split.workload)
-        - moved(joined.setup, joined.workload),
+        added_bytes=saved + moved(split) - moved(joined),
         added_launches=round(float(split.totals.launches - joined.totals.launches)),
         gained_s=joined.step_s - split.step_s,
         verdict=verdict_of(low, high, standard_fits=fits, bifurcated_fits=fits),
@@ -206,10 +196,10 @@ def _rule(standard: Estimate, setup: Setup, best: Workload, index: int) -> Level
     )
 
 
-def _read(setup: Setup, work: Workload, split: Sequence[str]) -> tuple[Setup, Workload]:
-    """Return the setup and workload that read these levels once per node, over one stored tree."""
-    stored = setup.under("bifurcated" if split else "standard").but(kv_layout="shared")
-    return stored, work.splitting(split)
+def _read(question: Question, split: Sequence[str]) -> Question:
+    """Return the question about reading these levels once per node, over one stored tree."""
+    setup = question.setup.under("bifurcated" if split else "standard")
+    return question.of(setup.but(kv_layout="shared"), question.workload.splitting(split))
 
 
 def _nodes(work: Workload, index: int) -> int:

@@ -11,7 +11,7 @@ from simulator import api
 from simulator.answers.rules import RULES
 from simulator.cli import options as opt
 from simulator.cli.output import Output, check_figure, draw_answer, say
-from simulator.cli.question import Question, with_question
+from simulator.cli.question import Asked, with_question
 from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS
 
@@ -22,14 +22,14 @@ Answer = TypeVar("Answer")
 
 
 @with_question(opt.ONE_GPU, opt.ATTENTION, opt.EXPLAIN, opt.CHECK)
-def _estimate(question: Question, output: Output, explain: bool, check: bool, **asked: Any) -> None:
+def _estimate(question: Asked, output: Output, explain: bool, check: bool, **asked: Any) -> None:
     results = _answers(question, api.estimate, **asked)
     _write(output, question, results, explain=explain, whole=True)
     _check(check, all(result.memory.fits for result in results))
 
 
 @with_question(opt.ONE_GPU, opt.of_work("rule", opt.one_of(RULES)), opt.EXPLAIN, opt.CHECK)
-def _compare(question: Question, output: Output, explain: bool, check: bool, **asked: Any) -> None:
+def _compare(question: Asked, output: Output, explain: bool, check: bool, **asked: Any) -> None:
     results = _answers(question, api.compare, **asked)
     _write(output, question, results, explain=explain)
     fits = (item.standard.memory.fits or item.bifurcated.memory.fits for item in results)
@@ -44,14 +44,14 @@ def _compare(question: Question, output: Output, explain: bool, check: bool, **a
     opt.CHECK,
 )
 def _generate(
-    question: Question, output: Output, *, attention: Attention | None, check: bool, **asked: Any
+    question: Asked, output: Output, *, attention: Attention | None, check: bool, **asked: Any
 ) -> None:
-    if question.decoded_tokens is not None:
+    if question.of_step:
         raise typer.BadParameter(
-            "--decoded-tokens is a step's, and generate follows every step; give --output-tokens"
+            "--decoded-tokens is for one step, and generate follows all; give --output-tokens"
         )
 
-    def request(each: Question, kind: Attention) -> "Generation":
+    def request(each: Asked, kind: Attention) -> "Generation":
         tokens = each.output_tokens or DEFAULT_OUTPUT_TOKENS
         return api.generate(**each.settings(attention=kind, output_tokens=tokens, **asked))
 
@@ -88,7 +88,7 @@ PERCENTILE = opt.of_work("percentile", opt.number_of("PERCENT"))
     opt.CHECK,
 )
 def _plan(
-    question: Question,
+    question: Asked,
     output: Output,
     *,
     gpu: Sequence[str] | None,
@@ -97,16 +97,12 @@ def _plan(
     check: bool,
     **asked: Any,
 ) -> None:
-    if asked["tensor_parallel_sizes"] and question.tensor_parallel is not None:
-        raise typer.BadParameter("--gpus says which groups to try, --tp one; give one of both")
+    if asked["tensor_parallel_sizes"] and question.given["tensor_parallel"] is not None:
+        raise typer.BadParameter("--gpus says which groups to try, --tp one; give only one")
     if asked["prices"] is not None and asked["price_per_hour"] is not None:
         raise typer.BadParameter("--prices says what each GPU costs; leave out --price-per-hour")
     rates: Sequence[float | None] = requests_per_s or [None]
-    asked |= {
-        "gpus": opt.names_in(gpu) or None,
-        "attentions": attention,
-        "tensor_parallel": question.tensor_parallel,
-    }
+    asked |= {"gpus": opt.names_in(gpu) or None, "attentions": attention}
     results, sizes = [], []
     for each, rate in product(question.each, rates):
         settings = each.settings if rate is None else each.request
@@ -123,7 +119,7 @@ def _plan(
     opt.ONE_GPU, opt.ATTENTION, *opt.LOAD, PERCENTILE, opt.PRICE_PER_HOUR, opt.FIGURE, opt.CHECK
 )
 def _serve(
-    question: Question,
+    question: Asked,
     output: Output,
     *,
     attention: Attention | None,
@@ -141,20 +137,20 @@ def _serve(
 
 
 @with_question(opt.ONE_GPU, opt.CHECK)
-def _tree(question: Question, output: Output, *, gpu: str, check: bool) -> None:
+def _tree(question: Asked, output: Output, *, gpu: str, check: bool) -> None:
     result = api.tree(**question.settings(gpu=gpu))
     output.write_answer([result])
     _check(check, result.best.result.memory.fits)
 
 
 def _answers(
-    question: Question, ask: Callable[..., Answer], *, load: bool = False, **changes: Any
+    question: Asked, ask: Callable[..., Answer], *, load: bool = False, **changes: Any
 ) -> list[Answer]:
     """Answer the question, about a step or requests, for each combination of its lists."""
     return [ask(**(each.request if load else each.settings)(**changes)) for each in question.each]
 
 
-def _write(output: Output, question: Question, results: Sequence[Any], **how: Any) -> None:
+def _write(output: Output, question: Asked, results: Sequence[Any], **how: Any) -> None:
     """Write the answer to a question, or those to its lists of sizes."""
     output.write_answer(results, [each.listed for each in question.each], **how)
 

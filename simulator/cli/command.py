@@ -1,5 +1,6 @@
 """How commands read their words and lay out their help: spellings, hints, groups and examples."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,134 +12,42 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from simulator.cli.output import say
 from simulator.errors import OutputError
 
-# The commands by what they are for, in the order of the help, each with its module, where it is
-# a function of this name after an underscore, and its summary. Only the requested command is
-# loaded, because the options of all others would take longer than the answer.
-GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
-    "One step, one request": {
-        "compare": ("answers", "Compare standard with bifurcated attention, and advise."),
-        "estimate": ("answers", "Estimate one decode step: time, bytes, memory, what binds."),
-        "generate": ("answers", "Follow a whole request: prefill, every step, cost."),
-        "tree": ("answers", "Say which levels of a prefix tree to read once per node."),
-    },
-    "GPUs and load": {
-        "plan": ("answers", "Plan capacity: what fits, in time, on which GPU, at what cost."),
-        "serve": ("answers", "Follow a deployment under load: GPU and user tokens/s."),
-    },
-    "Samples and fewer KV heads": {
-        "quality": ("tradeoff", "Find the pass@k that a latency buys, standard and bifurcated."),
-        "tradeoff": ("tradeoff", "Compare models of equal quality with smaller caches."),
-        "scaling": ("tradeoff", "Fit a scaling law to training runs: size factors, errors."),
-    },
-    "Grids, figures, pages": {
-        "sweep": ("sweep", "Compute a scenario's or a question's grid, to CSV or parquet."),
-        "plot": ("pages", "Draw a figure: page, image or Plotly's JSON."),
-        "report": ("pages", "Write one offline page that answers a scenario or a question."),
-        "explore": ("pages", "Write a page with sliders and menus that answers at once."),
-    },
-    "Models, GPUs, scenarios": {
-        "models": ("catalogues", "List models, show one, or list the known model types."),
-        "gpus": ("catalogues", "List GPUs, show one with its sources, or check profiles."),
-        "scenarios": ("catalogues", "List scenarios, show one with its sources, or check files."),
-    },
-    "Evidence": {
-        "trace": ("trace", "Trace a PyTorch function: FLOPs, bytes, launches, and time."),
-        "measure": ("measure", "Time kernels, products, streams and whole steps on your GPU."),
-        "calibrate": ("evidence", "Fit a GPU's constants to measured rows."),
-        "validate": ("evidence", "Compare predictions with measured rows."),
-    },
+# The modules of commands, in each of which they are functions of this name after an underscore.
+# Only the requested command is loaded, because the options of all others would take longer than the
+# answer.
+MODULES: Mapping[str, Sequence[str]] = {
+    "answers": ("compare", "estimate", "generate", "tree", "plan", "serve"),
+    "tradeoff": ("quality", "tradeoff", "scaling"),
+    "sweep": ("sweep",),
+    "pages": ("plot", "report", "explore"),
+    "catalogues": ("models", "gpus", "scenarios"),
+    "trace": ("trace",),
+    "measure": ("measure",),
+    "evidence": ("calibrate", "validate"),
 }
-COMMANDS = {name: found for group in GROUPS.values() for name, found in group.items()}
-
+COMMANDS = {name: module for module, names in MODULES.items() for name in names}
+# What commands and options are called, and what the help and the hints say.
+_WORDS: Any = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
+# The commands by what they are for, in the order of the help, each with its summary.
+GROUPS: Mapping[str, Mapping[str, str]] = _WORDS["commands"]
+SUMMARIES = {name: said for group in GROUPS.values() for name, said in group.items()}
+# How options are spelt that have other names than their values, or several.
+SPELT: Mapping[str, str] = _WORDS["spelt"]
+# What the help says, by the names of options and arguments, where it does not fit beside them.
+HELP: Mapping[str, str] = _WORDS["help"]
 # Two questions that each command answers.
-EXAMPLES: Mapping[str, Sequence[str]] = {
-    "compare": ("llama-3.1-8b -g h100 -n 16 --context 8K", "qwen3-30b-a3b -n 4,16,64 --json"),
-    "estimate": ("llama-3.1-70b --tp 4 --batch-size 64", "mistral-7b --context 1K,4K,16K"),
-    "generate": ("llama-3.1-8b -n 32 --output-len 512", "gpt-oss-20b -g l40s --price-per-hour 1"),
-    "tree": (
-        "llama-3.1-8b --tree system=2K,problem=512x8 -n 16",
-        "llama-2-7b --context 4K --batch-size 8 -n 4",
-    ),
-    "plan": (
-        "llama-3.1-70b -n 16 --context 8K --target-step-ms 30",
-        "llama-3.1-8b --requests-per-s 4 --tpot-ms 30",
-    ),
-    "serve": ("llama-3.1-8b -n 4 --output-len 512", "llama-3.1-70b --tp 4 --max-num-seqs 256"),
-    "quality": (
-        "llama-3.1-8b --success-rate 0.05 --target-step-ms 15",
-        "qwen2.5-7b --success-rate 0.2 --output-len 1K --target-request-s 20",
-    ),
-    "tradeoff": ("llama-2-7b --target-kv-heads 1", "llama-2-7b --family gqa --scale-by mlp"),
-    "scaling": ("runs.csv", "runs.csv --figure scaling.html"),
-    "sweep": ("code-sampling-8k -o grid.csv", "llama-3.1-8b -n 1,4,16 --context 4K,8K"),
-    "plot": (
-        "latency-samples llama-3.1-8b --context 8K -o latency.svg",
-        "memory code-sampling-8k -o memory.html",
-    ),
-    "report": ("code-sampling-8k -o report.html", "llama-3.1-8b -n 1,4,16 --context 4K,8K"),
-    "explore": ("code-sampling-8k", "llama-3.1-8b -n 16 --context 8K -o explore.html"),
-    "models": ("show llama-3.1-8b", "show ./config.json --json"),
-    "gpus": ("show h100", "check my-card.toml"),
-    "scenarios": ("show code-sampling-8k", "check mine.toml"),
-    "trace": ("bifurcated_flash -s samples=4 -s context_tokens=1K", "my_code.py:attention --json"),
-    "measure": ("--dry-run", "code-sampling-8k --only attention -o measured"),
-    "calibrate": ("measured -g my-card.toml", "rows.csv -g h100 --json"),
-    "validate": ("measured", "rows.csv -g h100 -o errors.csv"),
+EXAMPLES: Mapping[str, Sequence[str]] = _WORDS["examples"]
+# What the users of engines type, and our words for it.
+SPELLINGS: Mapping[str, Sequence[str]] = {
+    word: ours.split() for ours, words in _WORDS["spellings"].items() for word in words
 }
+# What they type that has no words of ours, and what to write instead.
+MEANT: Mapping[str, str] = {word: said for said, words in _WORDS["meant"].items() for word in words}
 
 # The groups of options that every command may have.
 QUESTION_PANEL, OUTPUT_PANEL = "The question", "The output"
 # The options that most questions have, which their help shows first.
 FIRST = ("model", "gpu", "samples", "context_tokens", "prompts")
-# What the users of engines type, and our words for it.
-SPELLINGS: Mapping[str, Sequence[str]] = {
-    "-tp": ("--tp",),
-    "--tp-size": ("--tp",),
-    "--model-path": ("--model",),
-    **dict.fromkeys(("--batch", "-b", "--bs"), ("--batch-size",)),
-    **dict.fromkeys(("--ctx", "--seq-len", "--prompt-len", "--isl"), ("--context",)),
-    **dict.fromkeys(("--max-tokens", "--max-new-tokens", "--osl"), ("--output-len",)),
-    **dict.fromkeys(("--n", "--best-of", "--num-return-sequences"), ("-n",)),
-    "--precision": ("--dtype",),
-    **dict.fromkeys(("--request-rate", "--qps", "--rps"), ("--requests-per-s",)),
-    "--chunked-prefill-size": ("--max-batched-tokens",),
-    **dict.fromkeys(("--tpot", "--target-tpot-ms"), ("--tpot-ms",)),
-    "--ttft": ("--ttft-ms",),
-    "--enable-prefix-caching": ("--kv-layout", "shared"),
-    **dict.fromkeys(("-pp", "--pp-size"), ("--pp",)),
-    **dict.fromkeys(("-dp", "--dp-size"), ("--dp",)),
-    **dict.fromkeys(("-ep", "--ep-size"), ("--ep",)),
-}
-# Those that have no words of ours, and what to write instead.
-_CONTEXT = "--context is the length of the context, --output-len that of an output"
-_TOGETHER = "-n is the samples of one prompt, --batch-size the prompts; 'serve' and 'plan' have it"
-_LOAD = "it is of a load, which {} can ask about"
-_GPUS = "--tp is the number of GPUs that share each layer, times --dp groups and --pp stages"
-MEANT: Mapping[str, str] = {
-    **dict.fromkeys(("--users", "--concurrency"), _LOAD.format("'serve', 'sweep' and 'generate'")),
-    "--requests-per-s": _LOAD.format("'serve', 'sweep' and 'plan'"),
-    "--percentile": _LOAD.format("'serve' and 'plan'"),
-    **dict.fromkeys(("--ttft-ms", "--tpot-ms"), _LOAD.format("'plan'")),
-    **dict.fromkeys(("--max-model-len", "--context-length"), _CONTEXT),
-    **dict.fromkeys(("--max-num-seqs", "--max-running-requests"), _TOGETHER),
-    **dict.fromkeys(("--num-gpus", "--gpus", "--ngpus"), _GPUS),
-    **dict.fromkeys(
-        ("--enable-expert-parallel", "--enable-dp-attention"),
-        "--ep is the number of parts of whole experts, --dp that of groups with their own requests",
-    ),
-    **dict.fromkeys(
-        ("--enforce-eager", "--disable-cuda-graph"),
-        "steps run as CUDA graphs; only plain PyTorch is modelled without: --execution eager",
-    ),
-    **dict.fromkeys(
-        ("--no-enable-prefix-caching", "--disable-radix-cache"),
-        "--kv-layout copies stores a context for each sample",
-    ),
-    "--mem-fraction-static": "--engine sglang --gpu-memory-utilization SHARE means it",
-    "--speculative-config": "--query-tokens and --accepted-tokens describe speculative decoding",
-    "--cpu-offload-gb": "weights and caches on the host are not modelled",
-}
-
 # Options that name a file to write.
 OUTPUTS = ("output", "figure")
 
@@ -202,8 +111,9 @@ class Command(_WithExamples, TyperCommand):
         for item, times in Counter(order).items():
             single = isinstance(item, TyperOption) and not (item.multiple or item.is_flag)
             if single and times > 1:
+                several = "; 'bifurcate plan -g A,B' tries several" if item.name == "gpu" else ""
                 raise typer.BadParameter(
-                    f"{item.opts[0]} takes one value and is given {times} times"
+                    f"{item.opts[0]} takes one value and is given {times} times{several}"
                 )
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -232,7 +142,7 @@ class Commands(TyperGroup):
         """Write each command's summary under its group."""
         for title, group in GROUPS.items():
             with formatter.section(title):
-                formatter.write_dl([(name, summary) for name, (_, summary) in group.items()])
+                formatter.write_dl(list(group.items()))
 
     def format_epilog(self, _: Any, formatter: Any) -> None:
         """Say where to begin."""

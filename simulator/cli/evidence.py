@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.output import (
     MOST_LISTED,
     Output,
@@ -20,8 +19,9 @@ from simulator.cli.output import (
     write_figure,
     write_text,
 )
-from simulator.errors import MeasurementError, OutputError
+from simulator.errors import MeasurementError, OutputError, ProfileError
 from simulator.inputs.setup import ENGINES, ConstantsChoice
+from simulator.resources import HARDWARE_PATH_VARIABLE
 from simulator.units import significant
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from simulator.inputs.hardware import HardwareProfile
 
 ROWS = opt.argument("rows", {"metavar": "ROWS"}, kind=list[Path], default=...)
-ENGINE = opt.of_answer("engine", opt.one_of(ENGINES[:-1]), HELP["engine of rows"])
+ENGINE = opt.of_answer("engine", opt.one_of(ENGINES[:-1]), "engine of rows")
 KEEP_SUSPECT = opt.of_answer("keep_suspect", {}, default=False)
 # Shapes shown per fit; the JSON has all.
 MOST_SHAPES = 3
@@ -55,15 +55,7 @@ SUFFIXES = (".csv", ".parquet", ".json", ".html")
     ENGINE,
     KEEP_SUSPECT,
 )
-def _calibrate(
-    form: Output,
-    *,
-    rows: list[Path],
-    gpu: str,
-    output: Path | None,
-    engine: str | None,
-    keep_suspect: bool,
-) -> None:
+def _calibrate(form: Output, *, gpu: str, output: Path | None, **asked: Any) -> None:
     if missing := [name for name in ("scipy", "tomlkit") if find_spec(name) is None]:
         raise MeasurementError(
             f"calibrate needs {' and '.join(missing)}: "
@@ -73,27 +65,52 @@ def _calibrate(
     from simulator.evidence.fit.profile import profile_path, profile_text
     from simulator.evidence.rows.reading import load
     from simulator.inputs.files import read_text
-    from simulator.inputs.hardware import load_hardware
 
-    card = load_hardware(gpu)
+    card = _known_card(gpu)
     if output is not None and output.suffix != ".toml":
         raise OutputError(f"cannot write {output}: a profile goes to .toml")
-    measurements = load(rows, gpu=card.id, engine=engine, keep_suspect=keep_suspect)
+    measurements = load(asked.pop("rows"), gpu=card.id, **asked)
     _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
     if output is not None:
-        shipped = Path(gpu) if gpu.endswith(".toml") else profile_path(card.id)
+        old = Path(gpu) if gpu.lower().endswith(".toml") else profile_path(card.id)
         text = profile_text(
-            read_text(shipped, MeasurementError),
+            read_text(old, MeasurementError),
             result,
+            gpu_id=output.stem,
             date=dt.datetime.now(tz=dt.UTC).date().isoformat(),
         )
-        # The id of a profile is the name of its file.
-        if output.stem != card.id:
-            text = text.replace(f'id = "{card.id}"', f'id = "{output.stem}"', 1)
         write_text(text, output)
         say(f"wrote {len(result.values())} constants of {card.id} to {output}")
     form.write(result, _calibration_table, _calibration_json, lambda _: [])
+
+
+def _known_card(name: str | Path, of: "HardwareProfile | None" = None) -> "HardwareProfile":
+    """Return a profile under the id of the card that rows name.
+
+    Parameters
+    ----------
+    name
+        Its name, or its file, whose card is known by the name of the card that it gives.
+    of
+        The card that it stands for instead.
+
+    Raises
+    ------
+    MeasurementError
+        If no card has that name.
+    """
+    from simulator.inputs.hardware import load_hardware, profile_files
+
+    card = load_hardware(name)
+    try:
+        known = of or (card if card.id in profile_files() else load_hardware(card.name))
+    except ProfileError:
+        raise MeasurementError(
+            f"{name}: rows can name no {card.name}; put the file into a folder, set "
+            f"{HARDWARE_PATH_VARIABLE} to it, and give --gpu {card.id}"
+        ) from None
+    return card.model_copy(update={"id": known.id})
 
 
 def _say_refused(measurements: "Measurements") -> None:
@@ -227,10 +244,10 @@ def _calibration_table(result: "Calibration") -> Any:
 
 @opt.with_options(opt.REPORT)(
     ROWS,
-    opt.of_answer("gpu", opt.GPU, HELP["gpu of validate"], spelt="--gpu -g"),
+    opt.of_answer("gpu", opt.GPU, "gpu of validate", spelt="--gpu -g"),
     opt.of_answer("calibration", opt.FILE, "Profile to use instead of the shipped one."),
     opt.CONSTANTS,
-    opt.of_answer("output", opt.FILE, HELP["output of validate"]),
+    opt.of_answer("output", opt.FILE, "output of validate"),
     opt.FIGURE,
     ENGINE,
     KEEP_SUSPECT,
@@ -238,30 +255,26 @@ def _calibration_table(result: "Calibration") -> Any:
 def _validate(
     form: Output,
     *,
-    rows: list[Path],
     gpu: str | None,
     calibration: Path | None,
     constants: ConstantsChoice,
     output: Path | None,
     figure: Path | None,
-    engine: str | None,
-    keep_suspect: bool,
+    **asked: Any,
 ) -> None:
-    from simulator.evidence.predict import summaries
     from simulator.evidence.predict import validate as checking
     from simulator.evidence.rows.reading import load
-    from simulator.inputs.hardware import load_hardware, read_profile
     from simulator.views.text import plural
     from simulator.views.validation import validation_view
 
     if output is not None:
         _check_suffix(output)
     check_figure(figure)
-    card = None if calibration is None else read_profile(calibration)
-    if card is not None and gpu:
-        # It replaces the profile of ``gpu``, whatever its name is.
-        card = card.model_copy(update={"id": load_hardware(gpu).id})
-    measurements = load(rows, gpu=gpu, engine=engine, keep_suspect=keep_suspect)
+    card = None if gpu is None else _known_card(gpu)
+    wanted = None if card is None else card.id
+    if calibration is not None:
+        card = _known_card(calibration, card)
+    measurements = load(asked.pop("rows"), gpu=wanted, **asked)
     _say_refused(measurements)
     result = checking.validate(measurements, gpu=card, choice=constants)
     if card is not None and result.constants and card.id not in result.constants:
@@ -278,9 +291,9 @@ def _validate(
         if drawn is not None and len(result.rows):
             _draw(result, card, drawn)
     if not len(result.rows):
-        of = f" of {load_hardware(gpu).id}" if gpu else ""
+        of = f" of {wanted}" if wanted else ""
         raise MeasurementError(f"no row{of} could be predicted")
-    form.write(summaries.summarise(result, measurements), validation_view, dict, lambda _: [])
+    form.write(checking.summarise(result, measurements), validation_view, dict, lambda _: [])
 
 
 def _check_suffix(path: Path) -> None:
@@ -293,7 +306,7 @@ def _check_suffix(path: Path) -> None:
 
 def _write(result: "Validation", measurements: "Measurements", path: Path) -> None:
     """Write rows or report, as the file's suffix says."""
-    from simulator.evidence.predict.summaries import summarise, whole_numbers
+    from simulator.evidence.predict.validate import summarise, whole_numbers
     from simulator.resources import atomic_path
 
     rows = whole_numbers(result.every_row(measurements))
@@ -312,7 +325,7 @@ def _draw(result: "Validation", card: "HardwareProfile | None", path: Path) -> N
     """Write the figure, with the source of its constants."""
     import pandas as pd
 
-    from simulator.evidence.predict.summaries import timed
+    from simulator.evidence.predict.validate import timed
     from simulator.inputs.hardware import load_hardware
     from simulator.views.plots.accuracy import predicted_measured
 

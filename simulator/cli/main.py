@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simulator.cli.command import COMMANDS, Command, Commands, hint_of
+from simulator.cli.command import COMMANDS, SUMMARIES, Command, Commands, hint_of
 from simulator.cli.output import fail, say, write_any_encoding
 from simulator.errors import SimulatorError
 
@@ -43,13 +43,12 @@ def build(command: str | None = None) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(root)
     option = command is not None and command.startswith("-")
-    for name in [command] if command in COMMANDS else () if option else COMMANDS:
-        module, summary = COMMANDS[name]
-        made = getattr(import_module(f"simulator.cli.{module}"), f"_{name}")
+    for name in [command] if command in COMMANDS else () if option else SUMMARIES:
+        made = getattr(import_module(f"simulator.cli.{COMMANDS[name]}"), f"_{name}")
         if isinstance(made, typer.Typer):
-            app.add_typer(made, name=name, help=summary)
+            app.add_typer(made, name=name, help=SUMMARIES[name])
         else:
-            app.command(name, cls=Command, help=made.__doc__ or summary)(made)
+            app.command(name, cls=Command, help=made.__doc__ or SUMMARIES[name])(made)
     return app
 
 

@@ -8,15 +8,14 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.output import Output, bar, output_of, say
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, need_installed
-from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, L2State, Mode
-from simulator.inputs.dtypes import Dtype
+from simulator.evidence.measure.cells import KINDS, L2_STATES, MODES, Kind, Mode
 
 if TYPE_CHECKING:
     from simulator.evidence.measure.cells import AttentionCell, Selection
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from simulator.evidence.measure.store import Store
     from simulator.timing.constants import Rates
 
-DeviceName = Literal["cuda", "cpu"]
+DEVICES = ("cuda", "cpu")
 DRY_RUN_GPU = "h100-sxm"
 # Values of --only: kinds of timed rows, and hardware counters without any timing.
 COUNTERS = "counters"
@@ -41,7 +40,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 of_grid, of_run = partial(opt.option, "What is measured"), partial(opt.option, "How")
 OPTIONS = (
-    opt.argument("scenario", opt.SCENARIO, HELP["scenario of measure"]),
+    opt.argument("scenario", opt.SCENARIO, "scenario of measure"),
     of_grid("kinds", opt.one_of(ROW_KINDS), "Kind of row; repeatable.", kind=LISTED),
     of_grid(
         "kernels",
@@ -54,8 +53,8 @@ OPTIONS = (
     of_grid("l2", opt.one_of(L2_STATES), default=L2_STATES[0]),
     of_grid("dtype", opt.one_of(("bf16", "fp16", "fp32")), spelt="--dtype"),
     of_grid("query_tokens", opt.SIZE, kind=list[int] | None),
-    of_run("device", opt.one_of(get_args(DeviceName)), default="cuda"),
-    of_run("gpu", opt.GPU, HELP["gpu of measure"], spelt="--gpu -g"),
+    of_run("device", opt.one_of(DEVICES), default="cuda"),
+    of_run("gpu", opt.GPU, "gpu of measure", spelt="--gpu -g"),
     of_run("retry", opt.one_of(RETRIED), kind=LISTED),
     of_run("skip_oom", {}, "Do not try what should not fit in memory.", default=False),
     of_run("time_limit", {"min": 0.0}, kind=float | None),
@@ -68,41 +67,17 @@ OPTIONS = (
 
 
 @opt.with_options((output_of, opt.FORM))(*OPTIONS)
-def _measure(
-    output: Output,
-    *,
-    scenario: str | None,
-    folder: Path,
-    device: DeviceName,
-    kinds: Sequence[str] | None,
-    kernels: Sequence[str] | None,
-    mode: Mode | None,
-    gpu: str | None,
-    retry: Sequence[str] | None,
-    skip_oom: bool,
-    time_limit: float | None,
-    memory_limit: int | None,
-    repeats: int,
-    hardware_counters: bool,
-    dry_run: bool,
-    **cells: Any,
-) -> None:
+def _measure(output: Output, **given: Any) -> None:
     """Time kernels, products, streams and whole steps on your GPU.
 
     Every row is safe on disk before the next is measured; the same command continues a run that
     was stopped.
     """
-    timed = [kind for kind in kinds or KINDS if kind != COUNTERS]
-    plan = _plan(
-        scenario,
-        device=device,
-        kinds=cast("list[Kind]", timed or ["attention"]),
-        kernels=kernels or (),
-        modes=(mode,) if mode else MODES,
-        **cells,
-    )
+    asked = SimpleNamespace(**given)
+    timed: list[Kind] = [kind for kind in asked.kinds or KINDS if kind != COUNTERS]
+    plan = _plan(asked, timed or ["attention"])
     counted = None
-    if hardware_counters or COUNTERS in (kinds or ()):
+    if asked.hardware_counters or COUNTERS in (asked.kinds or ()):
         from simulator.evidence.measure.counters import wanted_cells
 
         counted = wanted_cells(plan)  # the kernels whose bytes will be counted
@@ -110,11 +85,10 @@ def _measure(
         plan = replace(plan, cells=())
     for reason in plan.skipped:
         say(f"skipped: {reason}")
-    if dry_run:
-        shown = plan if timed else replace(plan, cells=tuple(counted or ()))
-        _dry_run(shown, folder, device, gpu, output)
+    if asked.dry_run:
+        _dry_run(plan if timed else replace(plan, cells=tuple(counted or ())), asked, output)
         return
-    need_installed(kernels or ())
+    need_installed(asked.kernels or ())
     if find_spec("torch") is None:
         raise MeasurementError(
             "measuring needs PyTorch: pip install 'bifurcated-attention-simulator[torch]' "
@@ -126,49 +100,40 @@ def _measure(
     from simulator.evidence.measure.runner import Settings
 
     settings = Settings(
-        timing=timing_for(device, repeats),
-        skip_oom=skip_oom,
-        time_limit_s=None if time_limit is None else 60 * time_limit,
+        timing=timing_for(asked.device, asked.repeats),
+        skip_oom=asked.skip_oom,
+        time_limit_s=None if asked.time_limit is None else 60 * asked.time_limit,
     )
-    opened = open_device(device, memory_limit=memory_limit)
-    for kernel in kernels or ():
+    opened = open_device(asked.device, memory_limit=asked.memory_limit)
+    for kernel in asked.kernels or ():
         find_kernel(kernel)  # an unusable library would fail cell by cell
-    rates = _rates(gpu, opened.card.gpu)
-    result = _measure_plan(plan, folder, opened, rates, settings, counted, retry or ())
+    rates = _rates(asked.gpu, opened.card.gpu)
+    retry = asked.retry or ()
+    result = _measure_plan(plan, asked.folder, opened, rates, settings, counted, retry)
     output.write(result, _summary_table, dict, lambda result: result["files"])
 
 
-def _plan(
-    scenario: str | None,
-    *,
-    device: DeviceName,
-    dtype: Dtype | None,
-    l2: L2State,
-    kinds: Sequence[Kind],
-    kernels: Sequence[str],
-    modes: Sequence[Mode],
-    query_tokens: Sequence[int] | None,
-) -> "Selection":
-    """Return the cells that the options select."""
+def _plan(asked: Any, kinds: Sequence[Kind]) -> "Selection":
+    """Return the cells that the options select, of some kinds."""
     from simulator.evidence.measure import grid
     from simulator.inputs.scenario import load_scenario
 
-    if scenario is not None:
-        plan = grid.scenario_grid(load_scenario(scenario), dtype=dtype, l2=l2)
-    elif device == "cpu":
-        plan = grid.cpu_grid(dtype=dtype or "fp32", l2=l2)
+    modes: Sequence[Mode] = (asked.mode,) if asked.mode else MODES
+    kernels, tokens = asked.kernels or (), asked.query_tokens or ()
+    if asked.scenario is not None:
+        plan = grid.scenario_grid(load_scenario(asked.scenario), dtype=asked.dtype, l2=asked.l2)
+    elif asked.device == "cpu":
+        plan = grid.cpu_grid(dtype=asked.dtype or "fp32", l2=asked.l2)
     else:
-        plan = grid.default_grid(dtype=dtype or "bf16", l2=l2)
-    if device == "cpu":
+        plan = grid.default_grid(dtype=asked.dtype or "bf16", l2=asked.l2)
+    if asked.device == "cpu":
         others = [kernel for kernel in kernels if kernel in OTHER_LIBRARIES]
         if others:
             raise MeasurementError(f"{others[0]} runs on CUDA only: leave out --device cpu")
         modes = [mode for mode in modes if mode == "eager"]
         if not modes:
             raise MeasurementError("--mode graph needs CUDA: a CPU has no CUDA graphs")
-    return grid.select(
-        plan, kinds=kinds, kernels=kernels, modes=modes, query_tokens=query_tokens or ()
-    )
+    return grid.select(plan, kinds=kinds, kernels=kernels, modes=modes, query_tokens=tokens)
 
 
 def _rates(gpu: str | None, card: str) -> "Rates | None":
@@ -184,12 +149,11 @@ def _rates(gpu: str | None, card: str) -> "Rates | None":
         return None
 
 
-def _dry_run(
-    plan: "Selection", folder: Path, device: DeviceName, gpu: str | None, output: Output
-) -> None:
+def _dry_run(plan: "Selection", asked: Any, output: Output) -> None:
     from simulator.evidence.measure.predict import preview
     from simulator.evidence.measure.store import Store
 
+    gpu, device, folder = asked.gpu, asked.device, asked.folder
     if gpu is None and device == "cuda":
         say(f"predictions are for {DRY_RUN_GPU}; --gpu chooses another")
     rates = None if device == "cpu" and gpu is None else _rates(gpu or DRY_RUN_GPU, "")

@@ -11,10 +11,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from simulator.cli.command import OUTPUT_PANEL
-from simulator.cli.help import HELP, SPELT
+from simulator.cli.command import HELP, OUTPUT_PANEL, SPELT
 from simulator.cli.output import FORMATS, output_of
-from simulator.errors import nearest
+from simulator.errors import SimulatorError, nearest
 from simulator.inputs.dtypes import KV_DTYPES
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import profile_files
@@ -27,6 +26,7 @@ DEFAULT_GPU = "h100-sxm"
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
 # A number with a unit that the option has in its name.
 _WITH_UNIT = re.compile(r"[$€]?(\d{1,12}(?:\.\d+)?) ?(%|ms|s|USD|\$)?")
+_A_FILE = re.compile(r"\.(toml|json|csv|parquet)\b")
 # The exit code when --check finds that memory or the target is exceeded.
 CHECK_FAILED = 3
 # Sections of the help.
@@ -65,7 +65,10 @@ def counts(text: str | int) -> int | tuple[int, ...]:
 
 def names_in(texts: Sequence[str] | None) -> list[str]:
     """Return the names in an option that may be repeated, or list several with commas."""
-    return [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
+    names = [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
+    if texts and not names:
+        raise typer.BadParameter(f"{texts[0]!r} names nothing")
+    return names
 
 
 def number(text: str) -> float:
@@ -148,7 +151,8 @@ def option(
     Parameters
     ----------
     panel, text
-        Its section of the help, and what that says, by default what ``HELP`` says.
+        Its section of the help, and what that says, or under which name ``HELP`` has it, by
+        default its own.
     name, spelt
         Of its value; and its spellings, by default those of ``SPELT``, or the name.
     reads
@@ -159,10 +163,17 @@ def option(
         Its type, by default that of ``default``, or text. What is read by a function has its
         result's.
     """
-    names = (spelt or SPELT.get(name, f"--{name.replace('_', '-')}")).split()
-    described = typer.Option(*names, help=text or HELP[name], rich_help_panel=panel, **reads)
+    names = spelt.split() if spelt else _spelt(name)
+    described = typer.Option(
+        *names, help=HELP.get(text, text) or HELP[name], rich_help_panel=panel, **reads
+    )
     usual = Any if "parser" in reads else str | None if default is None else type(default)
     return parameter(name, Annotated[kind or usual, described], default)
+
+
+def _spelt(name: str) -> list[str]:
+    """Return the spellings of an option."""
+    return SPELT.get(name, f"--{name.replace('_', '-')}").split()
 
 
 def argument(
@@ -176,7 +187,9 @@ def argument(
         As for :func:`option`.
     """
     return parameter(
-        name, Annotated[kind, typer.Argument(help=text or HELP[name], **reads)], default
+        name,
+        Annotated[kind, typer.Argument(help=HELP.get(text, text) or HELP[name], **reads)],
+        default,
     )
 
 
@@ -254,6 +267,23 @@ REPORT_JSON = of_answer("as_json", {}, "Report as JSON.", default=False)
 Built = tuple[Callable[..., Any], Sequence[inspect.Parameter]]
 
 
+def as_typed(message: str, names: Iterable[str]) -> str:
+    """Return an error of the Python API with its arguments named as a command's options.
+
+    Those about a file, whose fields have the names of arguments, stay as they are.
+
+    >>> as_typed("context_tokens = 0: nothing is shared", ["context_tokens"])
+    '--context-tokens = 0: nothing is shared'
+    """
+    if _A_FILE.search(message):
+        return message
+    for name in names:
+        # Names of one word are words of English too.
+        argument = name if "_" in name else f"{name}(?= = )"
+        message = re.sub(rf"(?<![-\w.'\"]){argument}\b", _spelt(name)[0], message)
+    return message.removeprefix("workload: ")
+
+
 def with_options(*groups: Built) -> Callable[..., Callable[[Command], Command]]:
     """Add the options of groups to a command, and pass it what each makes of them first.
 
@@ -267,11 +297,15 @@ def with_options(*groups: Built) -> Callable[..., Callable[[Command], Command]]:
         def decorate(command: Command) -> Command:
             @wraps(command)
             def wrapper(**values: Any) -> None:
-                built = [
-                    build(**{option.name: values.pop(option.name) for option in options})
-                    for build, options in groups
-                ]
-                command(*built, **values)
+                try:
+                    built = [
+                        build(**{option.name: values.pop(option.name) for option in options})
+                        for build, options in groups
+                    ]
+                    command(*built, **values)
+                except SimulatorError as error:
+                    error.args = (as_typed(str(error), [option.name for option in parameters]),)
+                    raise
 
             # Typer reads a command's options from its signature.
             wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -8,8 +8,7 @@ import typer
 
 from simulator.cli import options as opt
 from simulator.cli import output as out
-from simulator.cli.asked import OWN_MODEL, Asked, scenario_of, with_asked
-from simulator.cli.question import question_of
+from simulator.cli.question import OWN_MODEL, Named, question_of, scenario_of, with_asked
 from simulator.errors import OutputError, ScenarioError
 from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS
 from simulator.resources import atomic_path
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     opt.of_answer("show_list", {}, "List the figures, and stop.", default=False),
 )
 def _plot(
-    question: Asked,
+    question: Named,
     *,
     figure: str | None,
     gpu: Sequence[str] | None,
@@ -68,16 +67,18 @@ def _study(
     """Return the study of a scenario, or of a question, whose model may be one of its own."""
     from simulator.answers.study import Study, study_scenario
     from simulator.inputs.hardware import load_hardware
+    from simulator.inputs.setup import ask
 
     if name is not None or not any(option in OWN_MODEL for option in options):
         found, settings = scenario_of(name, options, gpus=gpus)
         return study_scenario(found, usd_per_hour=price, **settings)
     question = question_of(**options | {"model": None})
+    setup, work = ask(**question.given)
     return Study(
-        models=(question.model,),
+        models=(question.given["model"],),
         gpus=tuple(load_hardware(name) for name in gpus or [opt.DEFAULT_GPU]),
-        setup=question.setup,
-        workload=question.workload,
+        setup=setup,
+        workload=work,
         output_tokens=question.output_tokens or DEFAULT_OUTPUT_TOKENS,
         usd_per_hour=price,
     )
@@ -94,7 +95,7 @@ def _study(
     opt.of_answer("date", {"metavar": "TEXT"}, "Date to print.", default=""),
 )
 def _report(
-    question: Asked,
+    question: Named,
     *,
     output: Path,
     gpu: Sequence[str] | None,
@@ -172,7 +173,7 @@ def _decisions(
     opt.of_answer("output", opt.FILE, "File to write: .html.", default=Path("explore.html")),
     opt.gpus("GPU to offer, as often as you like. Default: the scenario's, then all."),
 )
-def _explore(question: Asked, *, output: Path, gpu: Sequence[str] | None) -> None:
+def _explore(question: Named, *, output: Path, gpu: Sequence[str] | None) -> None:
     if output.suffix.lower() not in out.PAGES:
         raise OutputError(f"cannot write {output}: a page goes to .html")
     from simulator.views.explore.menu import menu

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.cli import options as opt
-from simulator.cli.asked import Asked, scenario_of, with_asked
 from simulator.cli.output import CSV_FLOAT, bar, check_parquet, csv_cell, say
+from simulator.cli.question import Named, scenario_of, with_asked
 from simulator.errors import OutputError
 from simulator.numeric import LARGEST_EXACT
 from simulator.resources import atomic_path
@@ -30,10 +30,10 @@ SUFFIXES = (".csv", ".parquet")
     *opt.LOAD,
 )
 def _sweep(
-    question: Asked, *, gpu: Sequence[str] | None, output: Path | None, dry_run: bool, **load: Any
+    question: Named, *, gpu: Sequence[str] | None, output: Path | None, dry_run: bool, **load: Any
 ) -> None:
     from simulator.answers.sweep import prepare_sweep
-    from simulator.views.text import plural
+    from simulator.views.text import plural, sweep_view
 
     if output is not None:
         if output.suffix.lower() not in SUFFIXES:
@@ -42,13 +42,11 @@ def _sweep(
     name, found = question
     asked_for, settings = scenario_of(name, found, gpus=opt.names_in(gpu))
     grid = prepare_sweep(asked_for, **load, **settings)
-    for reason in grid.skipped:
-        say(f"skipped: {reason}")
-    for note in grid.notes:
-        say(note)
+    *told, size = sweep_view(grid).split("\n")
+    for line in told:
+        say(line)
     if dry_run:
-        combinations = plural(len(grid.grids), "combination")
-        say(f"{plural(grid.points, 'point')} in {combinations} of settings")
+        say(size)
         return
     with _stoppable(), _progress(grid) as blocks:
         if output is None:

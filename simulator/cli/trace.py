@@ -1,27 +1,23 @@
 """trace: count what a PyTorch function does, operation by operation, without a GPU."""
 
 import sys
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.output import Output
 from simulator.errors import TraceError, unknown
-from simulator.inputs.setup import ConstantsChoice
 from simulator.inputs.workload import LARGEST_COUNT
 
 if TYPE_CHECKING:
     from simulator.evidence.tracing.summary import TraceSummary
 
-Launching = Literal["eager", "graph"]
-LAUNCHINGS: tuple[Launching, ...] = get_args(Launching)
-Layout = Literal["shared", "copies", "packed", "rebuilt"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+LAUNCHINGS = ("eager", "graph")
+LAYOUTS = ("shared", "copies", "packed", "rebuilt")
 # The sizes of a kernel's five tensors.
 SHAPE = {
     "prompts": 1,
@@ -49,21 +45,10 @@ TYPES = ("bf16", "fp16", "fp32", "fp64", "int64", "int32", "bool")
     ),
     opt.of_work("layout", opt.one_of(LAYOUTS)),
     opt.ONE_GPU,
-    opt.of_work("execution", opt.one_of(LAUNCHINGS), HELP["execution of trace"], default="eager"),
+    opt.of_work("execution", opt.one_of(LAUNCHINGS), "execution of trace", default="eager"),
     opt.CONSTANTS,
 )
-def _trace(
-    output: Output,
-    *,
-    target: str,
-    shape: Sequence[str] | None,
-    inputs: Sequence[str] | None,
-    dtype: str,
-    layout: Layout | None,
-    gpu: str,
-    execution: Launching,
-    constants: ConstantsChoice,
-) -> None:
+def _trace(output: Output, **given: Any) -> None:
     """Trace a PyTorch function: FLOPs, bytes, launches, and time.
 
     Warning: this runs the Python code that is named, so name only code that you trust.
@@ -82,18 +67,20 @@ def _trace(
     from simulator.inputs.hardware import load_hardware
     from simulator.timing.constants import rates
 
-    sizes = {**SHAPE, **dict(_named_size(text, any_name=bool(inputs)) for text in shape or ())}
+    asked, any_name = SimpleNamespace(**given), bool(given["inputs"])
+    named = [_named_size(text, any_name=any_name) for text in asked.shape or ()]
+    sizes = {**SHAPE, **dict(named)}
     request = TraceRequest(
-        target=target,
+        target=asked.target,
         sizes=sizes,
-        tensors=tuple(_tensor(text, sizes, dtype) for text in inputs or ()),
-        dtype=dtype,
-        layout=layout,
+        tensors=tuple(_tensor(text, sizes, asked.dtype) for text in asked.inputs or ()),
+        dtype=asked.dtype,
+        layout=asked.layout,
     )
-    gpu_rates = rates(load_hardware(gpu), constants)
+    gpu_rates = rates(load_hardware(asked.gpu), asked.constants)
     # The function's own output is not part of the answer.
     with redirect_stdout(sys.stderr):
-        result = summarise(request, gpu_rates, execution, about=[constants_note(gpu_rates)])
+        result = summarise(request, gpu_rates, asked.execution, about=[constants_note(gpu_rates)])
     output.write(result, _view, lambda result: result.as_object, lambda result: result.lines)
 
 

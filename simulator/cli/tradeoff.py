@@ -10,9 +10,8 @@ from simulator import api
 from simulator.answers.scaled import FAMILIES, SCALE_BY
 from simulator.answers.tradeoff import PAPER_CASE, fit_runs
 from simulator.cli import options as opt
-from simulator.cli.help import HELP
 from simulator.cli.output import Output, check_figure, draw_answer, say_first
-from simulator.cli.question import Question, with_question
+from simulator.cli.question import Asked, with_question
 from simulator.inputs.csv_files import RefusedRow
 
 Part = Literal["models", "crossover", "map"]
@@ -49,38 +48,30 @@ def _scaling(output: Output, *, training_runs: Path, figure: Path | None) -> Non
     opt.TARGET_STEP,
     opt.of_work("most_samples", opt.SIZE),
     opt.of_work("longest_context_tokens", opt.SIZE),
-    opt.of_work("users", opt.SIZE, HELP["users of tradeoff"], spelt="--users"),
+    opt.of_work("users", opt.SIZE, "users of tradeoff", spelt="--users"),
     opt.PRICE_PER_HOUR,
     opt.of_answer("part", opt.one_of(PARTS), "What the rows of CSV are.", default=PARTS[0]),
     opt.FIGURE,
 )
 def _tradeoff(
-    question: Question,
+    question: Asked,
     output: Output,
     *,
-    target_kv_heads: Sequence[int] | None,
-    families: Sequence[str] | None,
-    size_factors: Sequence[str] | None,
     runs: Path | None,
     part: Part,
     figure: Path | None,
     **asked: Any,
 ) -> None:
     check_figure(figure)
-    if runs is not None and size_factors:
+    if runs is not None and asked["size_factors"]:
         raise typer.BadParameter("--runs and --size-factor both say the size factor; give one")
-    if families and target_kv_heads:
+    if asked["families"] and asked["target_kv_heads"]:
         raise typer.BadParameter("--family and --target-kv-heads both say the models; give one")
     fitted = None if runs is None else fit_runs(runs)
     if fitted is not None:
         _say_refused(str(runs), fitted.refused)
     result = api.tradeoff(
-        target_kv_heads=target_kv_heads or (1,),
-        families=families or (),
-        size_factors=size_factors or (),
-        training_runs=fitted,
-        output_tokens=question.output_tokens,
-        **question.settings(**asked),
+        training_runs=fitted, output_tokens=question.output_tokens, **question.settings(**asked)
     )
     draw_answer(result, figure)
     output.write_answer([result], part="" if part == PARTS[0] else f"{part}_")
@@ -96,11 +87,11 @@ def _tradeoff(
     opt.PRICE_PER_HOUR,
     opt.FIGURE,
 )
-def _quality(question: Question, output: Output, *, figure: Path | None, **asked: Any) -> None:
+def _quality(question: Asked, output: Output, *, figure: Path | None, **asked: Any) -> None:
     check_figure(figure)
     if (asked["success_rate"] is None) == (asked["problem_counts"] is None):
         raise typer.BadParameter(
-            "how often a sample is right is not known; give --success-rate or --counts, one of both"
+            "how often a sample is right is not known; give either --success-rate or --counts"
         )
     result = api.quality(output_tokens=question.output_tokens, **question.settings(**asked))
     _say_refused(str(asked["problem_counts"]), result.success.refused)

@@ -16,7 +16,7 @@ density.
 
 from dataclasses import dataclass
 
-from simulator.counts.operation import Operation, streamed
+from simulator.counts.operation import Operation, Tile, streamed
 from simulator.counts.pieces import FLOAT_BYTES, INDEX_BYTES, quantise
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.formats import WeightFormat
@@ -101,6 +101,8 @@ class RoutedExperts:
         Whether the matrices have biases.
     activations, stored, multiplied
         Formats of activations, of stored weights, and of the products.
+    tile
+        The tile that the kernel takes; None if the fastest.
     """
 
     tokens: Numeric
@@ -117,6 +119,7 @@ class RoutedExperts:
     activations: Dtype
     stored: WeightFormat
     multiplied: Dtype
+    tile: Tile | None = None
 
     def operations(self, *, eager: bool = False, quantises: bool = True) -> list[Operation]:
         """Return the layer's operations after its router, in the order of the step.
@@ -181,6 +184,7 @@ class RoutedExperts:
             groups=self.visited,
             held=self.held,
             even=self.even,
+            tile=self.tile,
             parts=self.parts,
             weights=self.stored.dtype if self.stored.dtype != self.multiplied else None,
             dtype=self.multiplied,

@@ -1,5 +1,6 @@
 """Memory of one GPU: weights, KV caches, workspace, and what an engine keeps."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,7 +17,13 @@ from simulator.counts.transformer import (
     visible_tokens,
 )
 from simulator.inputs.dtypes import DTYPE_BYTES
-from simulator.inputs.model import ModelShape, count_parameters, model_matrices
+from simulator.inputs.model import (
+    Matrix,
+    ModelShape,
+    count_parameters,
+    draft_matrices,
+    model_matrices,
+)
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, named, where
@@ -80,14 +87,10 @@ class Memory:
         return self.capacity_bytes >= self.high_bytes
 
     @property
-    def may_fit(self) -> Numeric:
-        """Whether everything fits at the lower end of the interval."""
-        return self.capacity_bytes >= self.low_bytes
-
-    @property
     def verdict(self) -> MemoryVerdict:
         """Whether it fits, as sure as that is; an array of verdicts for arrays."""
-        return named(MEMORY_VERDICTS, where(self.surely_fits, 0, where(self.may_fit, 1, 2)))
+        may_fit = self.capacity_bytes >= self.low_bytes
+        return named(MEMORY_VERDICTS, where(self.surely_fits, 0, where(may_fit, 1, 2)))
 
 
 def memory(
@@ -145,14 +148,20 @@ def weights_bytes(model: ModelShape, setup: Setup) -> float:
     the last the head.
     """
     stage = fullest_stage(model, setup.pipeline_parallel)
-    count, ranks, formats = count_parameters(stage), setup.tensor_parallel, setup.weights
+    count, formats = count_parameters(stage), setup.weights
     wide = DTYPE_BYTES[setup.activation_dtype]
     # vLLM shards towers like the decoder unless --mm-encoder-tp-mode is data (recalled).
     first = count.embedding * formats.of("embedding").bytes + model.tower_parameters * wide
     last = count.head * formats.of("head").bytes
-    held = (first + last if stage is model else maximum(first, last)) / ranks + count.norms * wide
-    for layers, matrix in model_matrices(stage):
-        narrow = formats.of(matrix.group).bytes if matrix.group else wide
+    outside = (first + last if stage is model else maximum(first, last)) / setup.tensor_parallel
+    return outside + count.norms * wide + _matrices_bytes(model_matrices(stage), setup)
+
+
+def _matrices_bytes(matrices: Iterable[tuple[int, Matrix]], setup: Setup) -> float:
+    """Return the bytes on one GPU of matrices, each with the number of layers that have it."""
+    ranks, wide, held = setup.tensor_parallel, DTYPE_BYTES[setup.activation_dtype], 0.0
+    for layers, matrix in matrices:
+        narrow = setup.weights.of(matrix.group).bytes if matrix.group else wide
         parts = ranks if matrix.parts is None else minimum(ranks, matrix.parts)
         parts *= setup.data_parallel if matrix.group == "experts" else 1
         held += layers * (matrix.weights * narrow + matrix.further * wide) / parts
@@ -185,26 +194,11 @@ def fullest_stage(model: ModelShape, stages: int) -> ModelShape:
 
 
 def draft_bytes(model: ModelShape, setup: Setup) -> float:
-    """Bytes on one GPU of the layers that predict further tokens.
+    """Bytes on one GPU of the layers that predict further tokens, held like the model's others.
 
     Engines load them only to draft.
     """
-    dense = model.experts is None or model.dense_drafts
-    drafting = setup.weights.of("mlp" if dense else "experts")
-    return count_parameters(model).draft * drafting.bytes / setup.tensor_parallel
-
-
-def kv_bytes_per_token(model: ModelShape, setup: Setup) -> float:
-    """Bytes of K and V of one token on one GPU, in all layers.
-
-    Mistral-7B 131,072 bytes, Llama-2-7B 524,288 bytes in bf16.
-    """
-    values = sum(
-        group.count * rank_geometry(model.of(group), setup)[-1]
-        for group in model.layer_groups
-        if group.caches
-    )
-    return values * setup.kv_bytes
+    return _matrices_bytes(draft_matrices(model), setup)
 
 
 def index_bytes_per_token(model: ModelShape) -> Numeric:

@@ -50,6 +50,14 @@ _PART_OF_KIND = {
 }
 
 
+class Tile(NamedTuple):
+    """How a kernel cuts a matrix product: the rows and columns of a tile, and its steps of K."""
+
+    rows: Numeric
+    columns: Numeric
+    depth: Numeric
+
+
 # Not frozen, as all else that the code makes: it would take five times as long to make, and a step
 # is made of dozens.
 @dataclass(slots=True, kw_only=True)
@@ -94,6 +102,8 @@ class Operation:
         Of a grouped product: the groups into which its M rows are divided, each with its own
         weights (visited experts), those that there are (the GPU's experts), and whether groups have
         equally many rows; 0 if it is a plain one.
+    tile
+        Of a grouped product: the tile that its kernel takes; None if the fastest.
     parts
         Of a grouped product: the parts of equal size into which all groups are dealt out over GPUs.
         The counts are the mean of the parts; the time is that of the fullest.
@@ -152,6 +162,7 @@ class Operation:
     groups: Numeric = 0
     held: Numeric = 0
     even: bool = False
+    tile: Tile | None = None
     parts: int = 1
     weights: Dtype | None = None
     link_bytes: Numeric = 0

@@ -699,9 +699,8 @@ def rank_geometry(
         heads, widths = model.heads // ranks, latent.expanded_widths(model.latent)
         return (heads, *widths, heads * sum(widths))
     if model.latent is not None:
-        groups = model.latent.groups_of(ranks)
-        cache_width = groups * model.latent.kv_rank + model.latent.rope_dim
-        return (groups, *latent.absorbed_widths(model.latent), cache_width)
+        widths, cached = latent.absorbed_widths(model.latent), model.latent.cache_width(ranks)
+        return (model.latent.groups_of(ranks), *widths, cached)
     kv_heads = maximum(1, model.kv_heads // ranks)
     widths = model.head_dim, model.value_width
     return (kv_heads, *widths, kv_heads * sum(widths))

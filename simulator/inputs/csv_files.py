@@ -150,14 +150,10 @@ def _check_columns(
     for name in required:
         if name not in columns:
             spare = [column for column in columns if column not in (*required, *optional)]
-            near = nearest(name, spare)
             more = ["..."] if len(columns) > _MOST_NAMED else []
-            names = ", ".join([*columns[:_MOST_NAMED], *more])
-            hint = (
-                f"; is {near!r} a misspelling of it?"
-                if near
-                else f"; it has {names[:_LONGEST_LIST]}"
-            )
+            hint = f"; it has {', '.join([*columns[:_MOST_NAMED], *more])[:_LONGEST_LIST]}"
+            if near := nearest(name, spare):
+                hint = f"; is {near!r} a misspelling of it?"
             raise MeasurementError(f"{path}: no column {name!r}{hint}")
     twice = [name for name in (*required, *optional) if columns.count(name) > 1]
     if twice:

@@ -241,6 +241,10 @@ class HardwareProfile(Frozen):
             raise ValueError("is not NVIDIA's number, such as 9.0")
         return value
 
+    def __repr__(self) -> str:
+        """Return the id and hash: figures with their sources fill pages."""
+        return f"HardwareProfile({self.id}, hash {self.content_hash})"
+
     def __hash__(self) -> int:
         """Return a hash of the content, so that functions can cache results by profile."""
         return hash(self.content_hash)

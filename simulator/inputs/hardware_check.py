@@ -126,10 +126,9 @@ def _half_rate(profile: "HardwareProfile") -> Iterator[str]:
             f"{profile.compute_capability} does {architecture.half_fma} at most"
         )
     if fma and clock:
-        expected = 2 * peak.sm_count.value * fma.value * clock.value * MEGA / TERA
-        how = f"{peak.sm_count.value:g} x {fma.value:g} FMA x 2 x {clock.value:g} MHz"
-        yield from _compare("fp16_tflops", peak.fp16_tflops, expected, how)
-        yield from _compare("bf16_tflops", peak.bf16_tflops, expected, how)
+        computed = _computed(profile, fma.value, clock.value)
+        yield from _compare("fp16_tflops", peak.fp16_tflops, *computed)
+        yield from _compare("bf16_tflops", peak.bf16_tflops, *computed)
         return
     # The matrix units have the same rate for both formats.
     yield from _compare("bf16_tflops", peak.bf16_tflops, peak.fp16_tflops.value, "fp16_tflops")
@@ -146,9 +145,8 @@ def _rates_times_half(profile: "HardwareProfile") -> Iterator[str]:
     """Check tf32 at half, fp8 and int8 at twice, fp4 at four times the half-precision rate."""
     half = profile.peak.fp16_tflops.value
     for field, factor in _TIMES_HALF.items():
-        figure: Figure | None = getattr(profile.peak, field)
-        expected, how = _excepted(profile, field, half * factor, f"{factor:g} x fp16_tflops")
-        yield from _compare(field, figure, expected, how)
+        expected = _excepted(profile, field, half * factor, f"{factor:g} x fp16_tflops")
+        yield from _compare(field, getattr(profile.peak, field), *expected)
 
 
 def _fp32_rate(profile: "HardwareProfile") -> Iterator[str]:
@@ -160,11 +158,9 @@ def _fp32_rate(profile: "HardwareProfile") -> Iterator[str]:
     if peak.boost_mhz is None:
         yield from _below_clock(profile, "fp32_tflops", architecture.fp32_fma)
         return
-    count, clock, fma = peak.sm_count.value, peak.boost_mhz.value, architecture.fp32_fma
-    computed = 2 * count * fma * clock * MEGA / TERA
-    how = f"{count:g} x {fma} FMA x 2 x {clock:g} MHz"
-    expected, how = _excepted(profile, "fp32_tflops", computed, how)
-    yield from _compare("fp32_tflops", peak.fp32_tflops, expected, how)
+    computed = _computed(profile, architecture.fp32_fma, peak.boost_mhz.value)
+    expected = _excepted(profile, "fp32_tflops", *computed)
+    yield from _compare("fp32_tflops", peak.fp32_tflops, *expected)
 
 
 def _clock(profile: "HardwareProfile") -> Iterator[str]:
@@ -230,21 +226,18 @@ def _measured(profile: "HardwareProfile") -> Iterator[str]:
         published: Figure | None = getattr(peak, field)
         if figure is None:
             continue
+        told = f"measured.{field} = {figure.value:g}"
         if published is None:
-            yield f"measured.{field} = {figure.value:g}: peak.{field} is missing"
-        elif not BELOW_PEAK <= figure.value / published.value <= ABOVE_PEAK:
-            yield (
-                f"measured.{field} = {figure.value:g}: {figure.value / published.value:.3g} "
-                f"times the published {published.value:g}"
-            )
-    if measured.memory_mib:
-        share = measured.memory_mib.value * MIB / (peak.memory_gb.value * GIGA)
+            yield f"{told}: peak.{field} is missing"
+        elif not BELOW_PEAK <= (share := figure.value / published.value) <= ABOVE_PEAK:
+            yield f"{told}: {share:.3g} times the published {published.value:g}"
+    if figure := measured.memory_mib:
+        published = peak.memory_gb
+        share = figure.value * MIB / (published.value * GIGA)
         # From a tenth reserved for error correction to GB that are really GiB (1.074).
         if not 0.9 <= share <= 1.08:  # noqa: PLR2004
-            yield (
-                f"measured.memory_mib = {measured.memory_mib.value:g}: {share:.3g} times the "
-                f"published {peak.memory_gb.value:g} GB"
-            )
+            told = f"measured.memory_mib = {figure.value:g}"
+            yield f"{told}: {share:.3g} times the published {published.value:g} GB"
 
 
 def _exceptions(profile: "HardwareProfile") -> Iterator[str]:
@@ -260,6 +253,12 @@ def _exceptions(profile: "HardwareProfile") -> Iterator[str]:
                 f"documented_exceptions.{field} = {figure.value:g}: within {TOLERANCE:.0%} of "
                 f"the arithmetic, so it is not an exception"
             )
+
+
+def _computed(profile: "HardwareProfile", fma: float, mhz: float) -> tuple[float, str]:
+    """Return the rate of multiprocessors of so many FMAs per clock [TFLOP/s], and its formula."""
+    count = profile.peak.sm_count.value
+    return 2 * count * fma * mhz * MEGA / TERA, f"{count:g} x {fma:g} FMA x 2 x {mhz:g} MHz"
 
 
 def _excepted(

@@ -273,14 +273,13 @@ class LatentAttention(Frozen):
     nope_dim: Positive
     value_dim: Positive
 
-    @property
-    def cache_width(self) -> int:
-        """Cached values per token and layer."""
-        return self.groups * self.kv_rank + self.rope_dim
-
     def groups_of(self, ranks: int) -> int:
         """Return the compressed vectors of one GPU: copies, if there are fewer than GPUs."""
         return max(1, self.groups // ranks)
+
+    def cache_width(self, ranks: int = 1) -> int:
+        """Return the cached values per token and layer of one GPU."""
+        return self.groups_of(ranks) * self.kv_rank + self.rope_dim
 
 
 class Indexer(Frozen):
@@ -441,11 +440,6 @@ class ModelShape(Frozen):
         return self.model_copy(update=group.sizes) if group.sizes else self
 
     @property
-    def group_size(self) -> int:
-        """Query heads per KV head, h / g."""
-        return self.heads // self.kv_heads
-
-    @property
     def family(self) -> str:
         """Name of the attention family, by its KV heads."""
         if self.latent is not None:
@@ -483,12 +477,15 @@ class ModelShape(Frozen):
     def cache_width(self) -> int:
         """Cached values per token of a layer with the model's sizes, K and V together."""
         if self.latent is not None:
-            return self.latent.cache_width
+            return self.latent.cache_width()
         return self.kv_heads * (self.head_dim + self.value_width)
 
     @property
     def cached_values(self) -> int:
-        """Cached values per token of all layers, K and V together; windows keep fewer tokens."""
+        """Cached values per token of all layers, K and V together; windows keep fewer tokens.
+
+        Mistral-7B 65,536 values, Llama-2-7B 262,144: two bytes each in bf16.
+        """
         groups = [group for group in self.layer_groups if group.caches]
         return sum(group.count * self.of(group).cache_width for group in groups)
 
@@ -577,8 +574,6 @@ class ParameterCount(NamedTuple):
         Norm weights and biases, attention sinks included.
     active
         Parameters that one token uses: all but the routed experts it does not visit.
-    draft
-        The layers that predict further tokens, beside the total.
     """
 
     embedding: int
@@ -587,7 +582,6 @@ class ParameterCount(NamedTuple):
     mlp: int
     norms: int
     active: int
-    draft: int = 0
 
     @property
     def total(self) -> int:
@@ -730,23 +724,22 @@ def count_parameters(model: ModelShape) -> ParameterCount:
         mlp=mlp,
         norms=norms,
         active=total - idle,
-        draft=model.draft_layers * _draft_parameters(model),
     )
 
 
-def _draft_parameters(model: ModelShape) -> int:
-    """Count one layer that predicts a further token: it is like the last one of the model.
+def draft_matrices(model: ModelShape) -> list[tuple[int, Matrix]]:
+    """Return the matrices of layers that predict further tokens, as :func:`model_matrices` does.
 
     One matrix joins it to the hidden state and the next token, each normalised before, and a norm
-    follows.
+    follows. A model without attention has none.
     """
-    group = model.layer_groups[-1]
-    if model.dense_drafts:
-        group = group.but(mlp="dense")
+    group, d = model.drafting_group, model.hidden_size
+    if group is None:
+        return []
     layer = model.of(group)
-    layers = sum(matrix.values for matrix in layer_matrices(layer, group))
-    joined = 2 * model.hidden_size**2 + 3 * _norm_values(model) * model.hidden_size
-    return layers + _layer_norms(layer, group) + joined
+    norms = _layer_norms(layer, group) + 3 * _norm_values(model) * d
+    joined = Matrix("input_projection", "mlp", 2 * d, d, norms, parts=1)
+    return [(model.draft_layers, matrix) for matrix in (*layer_matrices(layer, group), joined)]
 
 
 def _attention_matrices(model: ModelShape, kv: KvSource) -> list[Matrix]:

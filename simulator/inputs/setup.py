@@ -279,19 +279,28 @@ def read_limits(**given: Any) -> dict[str, Any]:
     return read
 
 
-def read_lists(**given: Any) -> dict[str, Any]:
-    """Read arguments that take one value or several, each as a list; None as an empty one.
+def read_loads(**given: Any) -> dict[str, Any]:
+    """Read loads, one or several of each kind, as lists; None as an empty one.
 
-    >>> read_lists(users=["1K", 8], requests_per_s=None)
+    Raises
+    ------
+    WorkloadError
+        If one is not a number above zero, or a list is empty.
+
+    Examples
+    --------
+    >>> read_loads(users=["1K", 8], requests_per_s=None)
     {'users': [1024, 8], 'requests_per_s': []}
     """
-    several = {
-        name: value if isinstance(value, list | tuple) else [value] for name, value in given.items()
-    }
-    return {
-        name: [read for value in values for read in read_limits(**{name: value}).values()]
-        for name, values in several.items()
-    }
+    loads: dict[str, list[Any]] = {}
+    for name, value in given.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        if not values:
+            raise WorkloadError(f"{name} = {value!r} is empty: give a number, or leave it out")
+        loads[name] = [read for one in values for read in read_limits(**{name: one}).values()]
+        if any(load <= 0 for load in loads[name]):
+            raise WorkloadError(f"{name} = {min(loads[name]):g} is not positive")
+    return loads
 
 
 def _limit(name: str, value: Any) -> Any:

@@ -25,6 +25,8 @@ _LEAST_CHANCE, _MOST_STATES, _ARRIVALS = 1e-6, 32, 16
 # Halvings of an interval that holds a percentile, and the means within which it is searched.
 _HALVINGS, _FARTHEST_MEANS = 40, 64
 _ROOT_STEPS = 12
+# From this share of a server's capacity on, its queue is longer than numbers can tell from endless.
+_NEARLY_ALL = 1 - 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,7 +338,7 @@ def open_loop(server: Server, requests_per_s: float) -> Served:
     import numpy as np
 
     rate, utilisation = requests_per_s, requests_per_s / server.capacity_per_s
-    if utilisation >= 1:
+    if utilisation > _NEARLY_ALL:
         return Served(
             ttft_s=inf,
             tpot_s=inf,

@@ -28,7 +28,7 @@ tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5 per
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from importlib.resources import files
 from itertools import chain
@@ -301,6 +301,9 @@ CONSTANTS: dict[str, Definition] = {
     "group_us": _time(
         "time of each expert that the GPU holds, visited or not, in a grouped product",
         needs=("held",), fit={None: (1e-4, 2, 0.02)}, rows="few tokens over many experts"),
+    "visit_us": _time(
+        "time of each choice of an expert by a token, beside its bytes and FLOPs",
+        needs=("groups",), fit={None: (1e-5, 0.1, 0.002)}, rows="many tokens over narrow experts"),
     "split_us": _time(
         "time of each partial result that a combine adds up", needs=("splits",),
         fit={None: (1e-4, 1)}, rows="decode attention of one long sequence with few KV heads"),
@@ -404,7 +407,7 @@ def key_named(name: str) -> Key:
 
 def of_experts(key: Key) -> bool:
     """Return whether a constant is one of experts' grouped products."""
-    return key.kind == "experts" or key.name == "group_us"
+    return key.kind == "experts" or key.name in ("group_us", "visit_us")
 
 
 def fitted_constants(gpu: HardwareProfile) -> Mapping[Key, FittedFigure]:
@@ -683,8 +686,8 @@ class Rates:
         Streaming multiprocessors.
     sequence_s
         By kind: time of each sequence.
-    group_s, split_s
-        Time of each expert, and of each partial result.
+    group_s, visit_s, split_s
+        Time of each expert, of each choice of one by a token, and of each partial result.
     hop_s, network_hop_s, exchange_s, chunk_s
         Of collectives: the time of each further GPU and node, of sending parts, and of a chunk.
     tile_bytes_per_s, tile_start_k, split_k_s
@@ -712,7 +715,7 @@ class Rates:
     gpu: HardwareProfile
     choice: ConstantsChoice
     variants: tuple[Variant, ...]
-    constants: Mapping[Key, Constant]
+    constants: Mapping[Key, Constant] = field(repr=False)
 
     bandwidth_bytes_per_s = _by_kind("bandwidth_fraction", of="memory_bandwidth_bytes_per_s")
     sm_bytes_per_s = _by_kind("sm_gb_per_s")
@@ -722,6 +725,7 @@ class Rates:
     overlap = _by_kind("overlap")
     sequence_s = _by_kind("sequence_us")
     group_s = _one("group_us")
+    visit_s = _one("visit_us")
     split_s = _one("split_us")
     hop_s = _one("hop_us")
     network_hop_s = _one("network_hop_us")
@@ -1069,7 +1073,7 @@ def part_of(key: Key) -> str:
         return key.kind or "gemm"
     if key.name == "exp_g_per_s":
         return "prefill_attention"
-    if key.name == "group_us":
+    if of_experts(key):
         return "experts"
     return "attention" if key.kind in (None, "combine", "copy") else str(key.kind)
 

@@ -25,6 +25,7 @@ error cancel; attention's own share and the errors of plain code and its host do
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from math import inf
@@ -147,6 +148,22 @@ class Spreads(NamedTuple):
     code: Mapping[str, Spread]
 
 
+@dataclass(slots=True, kw_only=True)
+class FamilyTime(KindTime):
+    """Time of all operations of a kind of kernel in a step.
+
+    Attributes
+    ----------
+    launches
+        Kernels launched.
+    cached_s
+        Streaming time of bytes that L2 serves, of kernels that read data repeatedly.
+    """
+
+    launches: Numeric = 0.0
+    cached_s: Numeric = 0.0
+
+
 class StepSums(NamedTuple):
     """The sums over a step's operations that determine its interval.
 
@@ -157,11 +174,7 @@ class StepSums(NamedTuple):
     bound_s
         Time of its memory traffic or FLOPs at published peaks: see :func:`peak_bound_s`.
     families
-        Time by kind of kernel.
-    cached_s
-        Streaming time of bytes that L2 serves, of kernels that read data repeatedly.
-    launches
-        Kernels launched.
+        What is spent by kind of kernel.
     stored_below_s, stored_above_s
         How much shorter and longer it is if a stored context is read once in each wave of thread
         blocks, or for every sample; zero without one.
@@ -172,9 +185,7 @@ class StepSums(NamedTuple):
     host_s: Numeric
     collective_s: Numeric
     bound_s: Numeric
-    families: Mapping[Family, KindTime]
-    cached_s: Mapping[Family, Numeric]
-    launches: Mapping[Family, Numeric]
+    families: Mapping[Family, FamilyTime]
     stored_below_s: Numeric = 0.0
     stored_above_s: Numeric = 0.0
 
@@ -408,10 +419,9 @@ def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, 
         return 0.0, inf
     squares_down: Numeric = 0.0
     squares_up: Numeric = 0.0
-    nothing = Deviation(0.0, 0.0)
     of_first, of_second = 1 / first.total_s, 1 / second.total_s
     for name in dict.fromkeys([*first.shared, *second.shared]):
-        one, two = first.shared.get(name, nothing), second.shared.get(name, nothing)
+        one, two = (each.shared.get(name, Deviation(0.0, 0.0)) for each in (first, second))
         # Both longer, or both shorter: one makes the ratio larger, the other smaller.
         longer = one.above_s * of_first - two.above_s * of_second
         shorter = two.below_s * of_second - one.below_s * of_first
@@ -438,7 +448,7 @@ def _kernel_errors(
         for family, time in step.families.items():
             above = above + spreads[family].streaming_above * time.total_s
             launch_s = spreads[family].launch_above_us * MICROSECOND
-            above = above + launch_s * step.launches[family]
+            above = above + launch_s * time.launches
         return {"peak": Deviation(0.0, above)}, {}
     shared: dict[str, Deviation] = {}
     own: dict[str, Deviation] = {}
@@ -449,10 +459,9 @@ def _kernel_errors(
         streaming = time.total_s - time.fixed_s
         error = spread.of(streaming, time.fixed_s)
         below, above = error.below_s, error.above_s
-        if family in step.cached_s:
-            cached_s = step.cached_s[family]
-            below = below + (spread.cached_below - spread.streaming_below) * cached_s
-            above = above + (spread.cached_above - spread.streaming_above) * cached_s
+        if is_used(time.cached_s):
+            below = below + (spread.cached_below - spread.streaming_below) * time.cached_s
+            above = above + (spread.cached_above - spread.streaming_above) * time.cached_s
         if family in CACHE_READERS:
             alone, together = square_root(1 - spread.common), square_root(spread.common)
             own[family] = Deviation(alone * below, alone * above)
@@ -510,26 +519,22 @@ def step_sums(
     totals
         Sums over the operations, if they are known already.
     """
-    families: dict[Family, KindTime] = {}
+    families: dict[Family, FamilyTime] = {}
     for kind, time in step.by_kind.items():
-        whole = families.setdefault(FAMILY[kind], KindTime())
+        whole = families.setdefault(FAMILY[kind], FamilyTime())
         whole.total_s = whole.total_s + time.total_s
         whole.fixed_s = whole.fixed_s + time.fixed_s
         whole.squares_s2 = whole.squares_s2 + time.squares_s2
-    launches: dict[Family, Numeric] = {}
-    cached_s: dict[Family, Numeric] = {}
     stored_below_s: Numeric = 0.0
     stored_above_s: Numeric = 0.0
     for operation, time_of_one in zip(operations, step.operations, strict=True):
-        family = FAMILY[operation.kind]
-        launches.setdefault(family, 0.0)
         if not time_of_one.runs:
             continue  # a kernel that this card does not run
-        launched = operation.repeat * operation.launches
-        launches[family] = launches[family] + launched
+        whole = families[FAMILY[operation.kind]]
+        whole.launches = whole.launches + operation.repeat * operation.launches
         if is_used(operation.reused_bytes):
             spent = operation.repeat * cached_stream_s(operation, time_of_one, gpu_rates)
-            cached_s[family] = cached_s.get(family, 0.0) + spent
+            whole.cached_s = whole.cached_s + spent
             if operation.together_bytes is not None:
                 below, above = stored_ends_s(operation, time_of_one, gpu_rates)
                 stored_below_s = stored_below_s + operation.repeat * below
@@ -541,8 +546,6 @@ def step_sums(
         collective_s=step.collective_s,
         bound_s=peak_bound_s(operations, gpu_rates, totals or total(running(operations, step))),
         families=families,
-        cached_s=cached_s,
-        launches=launches,
         stored_below_s=stored_below_s,
         stored_above_s=stored_above_s,
     )

@@ -22,11 +22,21 @@ last of which may not be full.
 with the start and end of a tile as a length of K, and (tile rows x element + tile columns x weight)
 bytes per step of K: activations in the format of the product, weights in their stored format.
 
+A kernel that splits nothing (CUTLASS's of plain 8 bits) chooses its tiles by M alone, and writes
+its result while no tile is multiplied. That is all of its start and end:
+
+    t = waves x K x overlapped(...) + result bytes / bandwidth
+
 The products of experts are grouped: rows of every visited expert have tiles of their own, nothing
 is split, and a wave takes a time more that grows with K, which explains rows better than loading
 does:
 
     t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us x (K + 512) / 2560)
+
+Where it is known which tile a kernel takes, its blocks run several at a time on an SM: they load
+from L2, and wait together.
+
+    t = larger of waves x larger of (multiplying, loading) and waves of resident blocks x wait
 
 References
 ----------
@@ -44,7 +54,7 @@ from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.setup import Execution
 from simulator.numeric import Numeric, ceil_div, floor_div, maximum, minimum, square_root, where
 from simulator.timing.constants import Rates
-from simulator.timing.limits import prefill_tiles, read_in_pairs
+from simulator.timing.limits import prefill_tiles, read_in_pairs, unsplit_tiles
 
 # A kernel's launch hides the first tile of keys of its blocks, 128 tokens of K and V in 16 bits:
 # measured calls take equally long for 2 and for 128 tokens.
@@ -61,10 +71,16 @@ TILES = ((64, 64), (128, 128), (256, 128))
 GROUPED_TILES = ((16, 128), *TILES)
 # A tile of no more rows than this multiplies only those that it has.
 LEAST_ROWS = 64
-# Numbers of blocks that may share the inner dimension of a tile. CUTLASS's kernel of plain 8 bits
-# (vLLM's) splits nothing: on H100, 256 rows of K = 16,384 take 52 to 53 us from 1,024 columns to
-# 2,048. Its small tile loads only the rows that the product has, but at least those of an MMA.
+# Where the kernel's tile is known: blocks that an SM runs at once, so that they wait together; the
+# share of L2's bandwidth that their loads reach; the share of the memory's that loads of weights
+# shorter than a line reach; and the step of K that ``block_us`` is for. (On A100, L40S and H100
+# Triton's tile of 64 x 64 x 32 reaches 0.6, 0.7 and 0.8 of L2's bandwidth, and 0.62, 0.68 and 0.68
+# of the memory's that its tile of 16 x 32 x 64 reaches: aiconfigurator rows.)
+RESIDENT, L2_SHARE, SHORT_SHARE, LINE_BYTES, STEP_K = 4, 0.75, 0.67, 128, 64
+# Numbers of blocks that may share the inner dimension of a tile.
 SPLITS = (2, 8)
+# The small tile of an unsplit kernel loads only the rows that the product has, but at least those
+# of an MMA.
 UNSPLIT_ROWS = 16
 # The waves of a grouped product take ``block_us`` at K = 2048, and their start and end as long as
 # 512 of K: without, products of short K (the second ones, where experts are split over GPUs) come
@@ -272,7 +288,8 @@ def _serial_s(operation: Operation, gpu: Rates) -> Numeric:
     if is_used(operation.sequences):
         seconds = seconds + operation.sequences * gpu.sequence_s[operation.kind]
     if is_used(operation.held):
-        seconds = seconds + operation.held * gpu.group_s
+        # Half of a choice's time comes with each of its two products.
+        seconds = seconds + operation.held * gpu.group_s + operation.m * (gpu.visit_s / 2)
     if is_used(operation.splits):
         seconds = seconds + operation.splits * gpu.split_s
     if is_used(operation.link_bytes):
@@ -335,6 +352,9 @@ def _memory_s(operation: Operation, gpu: Rates) -> Numeric:
     """Return the time of its bytes. [s]."""
     kind = operation.kind
     bandwidth = gpu.bandwidth_bytes_per_s[kind]
+    if operation.tile is not None and gpu.choice != "peak":
+        step_bytes = operation.tile.depth * DTYPE_BYTES[operation.weights or operation.dtype]
+        bandwidth = bandwidth * where(step_bytes < LINE_BYTES, SHORT_SHARE, 1.0)
     if operation.together_bytes is not None and is_used(operation.reused_bytes):
         share = _held_share(operation.reused_footprint_bytes, gpu.l2_bytes[kind])
         seconds = _stored_s(operation, gpu, share, gpu.keeping_up)
@@ -508,27 +528,36 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
     weight_element = DTYPE_BYTES[operation.weights or operation.dtype]
     partial_bytes = PARTIAL_BYTES * operation.m * operation.n
     unsplit = gpu.precision_of(operation) == "fp8"
-    # Tiles per column, tiles per row, and the time of each tile per step of K.
+    sizes = unsplit_tiles(gpu.gpu) if unsplit else [(0, *size) for size in TILES]
+    start_k = 0.0 if unsplit else gpu.tile_start_k
+    # Tiles per column, tiles per row, the time of each tile per step of K, and the rows above which
+    # an unsplit kernel takes them.
     tiles = []
-    for rows, columns in TILES:
+    for above, rows, columns in sizes:
         filled: Numeric = minimum(operation.m, rows) if rows == LEAST_ROWS else rows
         loaded = maximum(filled, UNSPLIT_ROWS) if unsplit else rows
         load_s = (loaded * element + columns * weight_element) / gpu.tile_bytes_per_s
         tile_s = overlapped(2 * columns * filled / rate, load_s, _TILE_OVERLAP)
         down, across = ceil_div(operation.m, rows), ceil_div(operation.n, columns)
-        tiles.append((down, across, operation.launches * tile_s))
+        tiles.append((down, across, operation.launches * tile_s, above))
 
     def all_tiles_s(splits: int) -> Numeric:
         shortest: Numeric = inf
         # Half the steps of K, because waves are counted twice.
-        half_steps = (operation.k / splits + gpu.tile_start_k) / 2
-        for down, across, cost in tiles:
+        half_steps = (operation.k / splits + start_k) / 2
+        for down, across, cost, above in tiles:
             seconds = _twice_waves(down * (across * splits), sms) * (half_steps * cost)
-            shortest = minimum(shortest, seconds)
+            if unsplit:
+                shortest = where(operation.m > above, seconds, shortest)
+            else:
+                shortest = minimum(shortest, seconds)
         return shortest
 
     best_split: Numeric = 0.0
     best_tiles = all_tiles_s(1)
+    if unsplit:
+        written_s = operation.bytes_written / gpu.bandwidth_bytes_per_s[operation.kind]
+        best_tiles = best_tiles + written_s
     best_total = overlapped(memory_s, best_tiles, overlap)
     for splits in () if unsplit else SPLITS:
         tiles_s = all_tiles_s(splits)
@@ -549,19 +578,33 @@ def _grouped_s(operation: Operation, gpu: Rates) -> tuple[Numeric, Numeric]:
     """
     groups = maximum(operation.groups, 1)
     rows_each = operation.m / groups
-    rate = gpu.flops_per_s(operation.kind, operation.dtype) / gpu.sm_count
+    sms, flops_each = gpu.sm_count, 2 * operation.k
+    rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
     walked = (operation.k + GROUPED_START_K) / (GROUPED_K + GROUPED_START_K)
     wait_s = gpu.block_s[operation.kind] * walked
-    shortest: Numeric = inf
-    waiting: Numeric = 0.0
-    for rows, columns in GROUPED_TILES:
+
+    def blocks(rows: Numeric, columns: Numeric) -> Numeric:
         if operation.even:
             down = groups * ceil_div(rows_each, rows)
         else:
             down = maximum(groups, operation.m / rows + groups / 2)
+        return down * ceil_div(operation.n, columns)
+
+    if operation.tile is not None:
+        rows, columns, depth = operation.tile
+        element = DTYPE_BYTES[gpu.peak_flops_per_s[operation.dtype][1]]
+        loaded = (minimum(rows_each, rows) + columns) * operation.k * element
+        load_s = loaded * sms / (L2_SHARE * gpu.l2_stream_bytes_per_s)
+        tile_s = maximum(rows * columns * flops_each / rate, load_s)
+        tiles = blocks(rows, columns)
+        waits = maximum(tiles / (RESIDENT * sms), 1.0) * wait_s * (STEP_K / depth)
+        return maximum(_twice_waves(tiles, sms) / 2 * tile_s, waits), waits
+    shortest: Numeric = inf
+    waiting: Numeric = 0.0
+    for rows, columns in GROUPED_TILES:
         multiplied = minimum(rows_each, rows) if rows <= LEAST_ROWS else rows
-        tile_s = 2 * columns * operation.k * multiplied / rate + wait_s
-        waves = _twice_waves(down * ceil_div(operation.n, columns), gpu.sm_count) / 2
+        tile_s = multiplied * columns * flops_each / rate + wait_s
+        waves = _twice_waves(blocks(rows, columns), sms) / 2
         waiting = where(waves * tile_s < shortest, waves * wait_s, waiting)
         shortest = minimum(shortest, waves * tile_s)
     return shortest, waiting

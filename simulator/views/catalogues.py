@@ -59,11 +59,8 @@ CONSTANT = (Column("value"), Column("origin"), Column("source"))
 
 def model_facts(shape: "ModelShape") -> Row:
     """Return a model's shape, parameters and KV bytes per token."""
-    from simulator.counts.memory import (
-        index_bytes_per_token,
-        kv_bytes_per_token,
-        state_bytes_per_sequence,
-    )
+    from simulator.counts.memory import index_bytes_per_token, state_bytes_per_sequence
+    from simulator.inputs.dtypes import KV_BYTES
     from simulator.inputs.setup import Setup
 
     return {
@@ -74,7 +71,7 @@ def model_facts(shape: "ModelShape") -> Row:
         ],
         "family": shape.family,
         **columns.as_object(PARAMETERS, count_parameters(shape)),
-        "kv_bytes_per_token_bf16": int(kv_bytes_per_token(shape, Setup())),
+        "kv_bytes_per_token_bf16": int(shape.cached_values * KV_BYTES["bf16"]),
         "index_bytes_per_token": int(index_bytes_per_token(shape)),
         "state_bytes_per_sequence": int(state_bytes_per_sequence(shape, Setup())),
     }
@@ -124,8 +121,8 @@ def _matters(key: "Key", value: float) -> bool:
 def gpu_rows(facts: Row) -> list[Row]:
     """Return every figure and constant of a GPU as a row, with its source."""
     figures = [
-        (f"{table}.{key}", figure["value"], figure["source"])
-        for table in ("peak", "measured", "fitted")
+        (f"{table}.{key}", figure["value"], origin + figure["source"])
+        for table, origin in (("peak", ""), ("measured", ""), ("fitted", "fitted: "))
         for key, figure in facts.get(table, {}).items()
     ]
     if price := facts.get("price_usd_per_hour"):
@@ -157,7 +154,7 @@ def gpu_view(profile: "HardwareProfile", rows: Sequence[Row]) -> View:
     origins = [(count, source) for source, count in constants.most_common() if count > 1]
     if single := list(constants.values()).count(1):
         origins.append((single, "each a source of its own"))
-    names = ("constants", "fitted to, or carried from")
+    names = ("constants", "where they come from")
     aliases = ", ".join(profile.aliases)
     lines = [
         f"also called: {aliases}" if aliases else "",

@@ -10,7 +10,6 @@ from simulator.inputs.parallelism import Parallelism
 from simulator.inputs.setup import ATTENTIONS, PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
-from simulator.timing.interval import unknown_regime
 from simulator.timing.roofline import cached_bytes
 from simulator.units import format_gib, format_si, format_time, format_tokens
 from simulator.views import columns, text
@@ -18,7 +17,7 @@ from simulator.views.columns import Column, Line, Row, View
 
 if TYPE_CHECKING:
     from simulator.answers.compare import Comparison
-    from simulator.answers.estimate import Estimate
+    from simulator.answers.estimate import Estimate, Question
     from simulator.answers.rules import RuleChoice
     from simulator.counts.operation import Operation
     from simulator.numeric import Numeric
@@ -165,16 +164,8 @@ COMPARE = (
     SCHEMA,
     *columns.named("standard", "copies", "bifurcated"),
     *map(_of_both, (Column("speedup"), *columns.SPEEDUP_ENDS)),
-    *columns.named(
-        "speedup_over_copies",
-        "kv_io_ratio",
-        "winner",
-        "verdict",
-        "break_even_samples",
-        "break_even_context_tokens",
-        "advice",
-        "how",
-    ),
+    *columns.named("speedup_over_copies", "kv_io_ratio", "winner", "verdict"),
+    *columns.named("break_even_samples", "break_even_context_tokens", "advice", "how"),
 )
 
 
@@ -378,7 +369,7 @@ def _explained(result: "Estimate") -> list[View]:
 
 
 def question(
-    result: "Estimate",
+    asked: "Question",
     *,
     attention: bool = True,
     gpu: bool = True,
@@ -389,8 +380,8 @@ def question(
 
     Parameters
     ----------
-    result
-        An estimate that answers it.
+    asked
+        The question.
     attention, gpu
         Whether to name them; answers that compare several ones do not.
     output_tokens
@@ -398,9 +389,9 @@ def question(
     sizes
         Stands for the sizes, where there are several.
     """
-    model, work, setup = result.model, result.workload, result.setup
+    model, work, setup = asked.model, asked.workload, asked.setup
     group = f"{setup.gpus} x " if setup.gpus > 1 else ""
-    where = f" on {group}{result.gpu.name}" if gpu else ""
+    where = f" on {group}{asked.gpu.name}" if gpu else ""
     how = f"{setup.attention}, " if attention else ""
     return columns.line(
         (f"{model.name}{where}", "bold"),
@@ -529,8 +520,7 @@ def _lead(result: "Comparison") -> str:
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
     said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
     if result.verdict in OPEN:
-        step, lead = result.bifurcated, f"[bold]{result.verdict.capitalize()}[/]"
-        why = unknown_regime(step.model, step.rates, step.setup)
+        lead, why = f"[bold]{result.verdict.capitalize()}[/]", result.bifurcated.unknown
         lead += f", as {why}" if why and result.verdict == "not known" else ""
         return f"{lead}: bifurcated is {said}"
     if result.winner == "standard":

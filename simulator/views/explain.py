@@ -12,7 +12,7 @@ from simulator.counts.operation import Operation
 from simulator.counts.transformer import ATTENDED, DRAFT, attending, attention_shape, visible_tokens
 from simulator.inputs.model import count_parameters
 from simulator.timing.constants import used_constants
-from simulator.timing.interval import CACHE_READERS, shipped_spreads, unknown_regime
+from simulator.timing.interval import CACHE_READERS, shipped_spreads
 from simulator.timing.roofline import (
     OperationTime,
     cached_bytes,
@@ -346,7 +346,7 @@ def _interval(result: Estimate) -> Step:
     unsure, what = result.uncertainty, "Interval"
     formula = "not below the bytes and FLOPs at published peaks"
     reference = "docs/equations.md, intervals"
-    numbers = unknown_regime(result.model, result.rates, result.setup)
+    numbers = result.unknown
     if not numbers:
         what += f" meant to contain {shipped_spreads().coverage:.0%} of measured times"
         formula = "time - root of the sum of errors squared, time + the same; no less than peaks"

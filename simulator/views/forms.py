@@ -31,6 +31,7 @@ VIEWS: Mapping[str, tuple[str, str]] = {
     "Quality": ("simulator.views.quality", "quality"),
     "ScalingLaw": ("simulator.views.tradeoff", "scaling"),
     "Studies": ("simulator.views.studies", "studies"),
+    "Sweep": ("simulator.views.text", "sweep"),
     "Tradeoff": ("simulator.views.tradeoff", "tradeoff"),
     "TreePlan": ("simulator.views.tree", "tree"),
 }

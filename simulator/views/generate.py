@@ -11,7 +11,7 @@ from simulator.views.columns import Column, Row, View
 
 FIGURES = (
     Column("prefill_ms", "ms", "time.prefill.total_s", "prefill"),
-    Column("decode_ms", "ms", "time.decode_s", "decode"),
+    Column("decode_ms", "ms", "time.decode_s", "decode", spare=True),
     Column("total_ms", "ms", "total_s", "total"),
     Column("total_ms_low", "ms", "total_low_s"),
     Column("total_ms_high", "ms", "total_high_s"),
@@ -62,10 +62,11 @@ TABLE = (
 )
 UNDER_LOAD = (
     TABLE[0],
-    replace(TABLE[3], heading="total alone"),
+    replace(TABLE[3], heading="total alone", spare=True),
     *columns.pick(LOADED, "users", "TTFT", "TPOT", "total"),
     _loaded(load.TOTAL_WITHIN),
-    *columns.pick(LOADED, "tokens/s per user", "tokens/s per GPU", "USD per million"),
+    *map(columns.spared, columns.pick(LOADED, "tokens/s per user")),
+    *columns.pick(LOADED, "tokens/s per GPU", "USD per million"),
     TABLE[-1],
 )
 

@@ -1,12 +1,11 @@
 """A deployment's curve over a load, and what all answers about a load show."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import inf
 
 from simulator.answers.estimate import (
     ENGINE_NAMES,
-    Estimate,
+    Question,
     fitted_alone,
     length_notes,
     memory_notes,
@@ -17,7 +16,6 @@ from simulator.answers.load import Curve, Deployment, Point, Request, share_of
 from simulator.inputs.setup import Setup
 from simulator.timing.batching import Served
 from simulator.timing.constants import served_s
-from simulator.timing.interval import unknown_regime
 from simulator.units import format_time
 from simulator.views import columns, estimate, text
 from simulator.views.columns import Column, Line, Row, View
@@ -121,7 +119,7 @@ def serve_object(curve: Curve) -> Row:
     return {
         "schema_version": columns.SCHEMA_VERSION,
         "inputs": inputs(INPUTS, first),
-        **columns.as_object([estimate.HARDWARE_USED], first.alone),
+        **columns.as_object([estimate.HARDWARE_USED], first),
         "points": [columns.as_object(SERVED, point) for point in curve.points],
         "notes": _notes(curve),
     }
@@ -211,9 +209,8 @@ def time_phrases(point: Point, percent: float | None) -> Iterator[str]:
 
 def inputs(wanted: Iterable[Column], deployment: Deployment) -> Row:
     """Return the question as a JSON object."""
-    request = deployment.request
-    asked = replace(deployment.alone, workload=request.workload)
-    return columns.as_object(wanted, asked) | columns.as_object(REQUEST, request)
+    own = columns.as_object(REQUEST, deployment.request)
+    return columns.as_object(wanted, deployment.asked) | own
 
 
 def sizes(request: Request) -> Row:
@@ -229,10 +226,9 @@ def sizes(request: Request) -> Row:
 def question(deployment: Deployment, *, gpu: bool) -> Line:
     """Return the question as it was understood."""
     request = deployment.request
-    step = replace(deployment.alone, workload=request.workload)
-    one = f"each request: {text.samples_phrase(request.workload, request.output_tokens)}"
-    asked = estimate.question(step, attention=False, gpu=gpu, sizes=one)
     stored = request.stored_tokens
+    one = f"each request: {text.samples_phrase(request.workload, request.output_tokens)}"
+    asked = estimate.question(deployment.asked, attention=False, gpu=gpu, sizes=one)
     cached = f"\n{stored:,} tokens of each prompt are cached" if stored else ""
     return columns.line(*asked.pieces, cached)
 
@@ -272,17 +268,17 @@ def engine_notes(deployed: Iterable[Deployment]) -> list[str]:
         ]
         if every:
             adds = f"{ENGINE_NAMES[engine]} adds {' and '.join(every)}"
-            said.append(f"On {item.gpu.id}, {adds} (fitted to its runs).")
+            said.append(f"On {item.gpu.name}, {adds} (fitted to its runs).")
     return list(dict.fromkeys(said))
 
 
-def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
+def common_notes(deployed: Sequence[Question]) -> list[str]:
     """Say what answers rest on, each thing once."""
     first = deployed[0]
-    if isinstance(first, Estimate):
-        length = first.workload.context_tokens + first.workload.decoded_tokens
-    else:
+    if isinstance(first, Deployment):
         length = first.request.length
+    else:
+        length = first.workload.context_tokens + first.workload.decoded_tokens
     said = {
         "fitted": "fitted to rows measured on",
         "carried": "carried over from other GPUs for",
@@ -290,18 +286,18 @@ def common_notes(deployed: Sequence[Estimate | Deployment]) -> list[str]:
     }
     gpus = {
         words: dict.fromkeys(
-            item.gpu.id + (f" (its {only} alone)" if (only := fitted_alone(item.rates)) else "")
+            item.gpu.name + (f" (its {only} alone)" if (only := fitted_alone(item.rates)) else "")
             for item in deployed
             if item.rates.origin == origin
         )
         for origin, words in said.items()
     }
     parts = [f"{words} {', '.join(names)}" for words, names in gpus.items() if names]
-    unknown = unknown_note(unknown_regime(item.model, item.rates, item.setup) for item in deployed)
+    unknown = unknown_note(item.unknown for item in deployed)
     return [
         f"Constants {'; '.join(parts)}.",
         *([unknown] if unknown else []),
         *model_notes(first.model),
         *length_notes(first.model, length),
-        *dict.fromkeys(note for item in deployed for note in memory_notes(item.gpu, item.setup)),
+        *dict.fromkeys(note for item in deployed for note in memory_notes(item)),
     ]

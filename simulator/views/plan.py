@@ -91,7 +91,7 @@ LOAD_OPTION = (
     GPU,
     Column("gpus", heading="GPUs"),
     *LAID,
-    Column("replicas", value="point.replicas", heading="x"),
+    Column("replicas", value="point.replicas", heading="replicas"),
     *columns.within("point", (*columns.without(load.POINT, "concurrency"), *load.PERCENTILES)),
     *PRICE,
     CONSTANTS,
@@ -233,7 +233,7 @@ def _shown(results: Sequence[Plan], *, grouped: bool) -> Iterable[Column]:
         return (*SHOWN[:2], *(columns.pick(OPTION, "group") if grouped else ()), *SHOWN[2:])
     shares = any(request.shares for request in requests)  # else attention is the standard one
     return (
-        *columns.pick(LOAD_OPTION, "GPU", "GPUs", "group", "x"),
+        *columns.pick(LOAD_OPTION, "GPU", "GPUs", "group", "replicas"),
         *(columns.pick(LOAD_OPTION, "attention") if shares else ()),
         *columns.within("point", load.percentiles(results[0].targets.percentile)),
         *columns.pick(LOAD_OPTION, "USD/h"),
@@ -290,9 +290,8 @@ def _asked(result: Plan) -> tuple[str, str, str]:
         for name, most in (("TTFT", targets.ttft_s), ("TPOT", targets.tpot_s))
         if most is not None
     ]
-    asked = (
-        f"{targets.requests_per_s:g} requests/s{' within ' if limits else ''}{' and '.join(limits)}"
-    )
+    rate = f"{targets.requests_per_s:g} request{'s' * (targets.requests_per_s != 1)}/s"
+    asked = f"{rate}{' within ' if limits else ''}{' and '.join(limits)}"
     if targets.percentile is not None and limits:
         asked += f" for {targets.percentile:g} % of them"
     return "carries ", "may carry ", asked

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
+from typing import TYPE_CHECKING
 
 from simulator.answers.estimate import NOT_SURE_TO_FIT, fitted_alone
 from simulator.counts.memory import Memory, MemoryVerdict
@@ -12,6 +13,9 @@ from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
 from simulator.timing.interval import Family
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
+
+if TYPE_CHECKING:
+    from simulator.answers.sweep import Sweep
 
 # Content-Security-Policy of every page: it may run its own scripts and styles, and ask for nothing.
 # Whoever gets it by mail can open it without a word reaching a server.
@@ -33,6 +37,13 @@ KERNELS: Mapping[Family, str] = {
     "elementwise": "norms and other elementwise",
     "collective": "collectives",
 }
+
+
+def sweep_view(sweep: "Sweep") -> str:
+    """Say what a sweep will compute: combinations left out, assumptions, and how many points."""
+    combinations = plural(len(sweep.grids), "combination")
+    size = f"{plural(sweep.points, 'point')} in {combinations} of settings"
+    return "\n".join([*(f"skipped: {why}" for why in sweep.skipped), *sweep.notes, size])
 
 
 def samples_phrase(work: Workload, output_tokens: int | None = None) -> str:

@@ -16,17 +16,9 @@ MOST_READINGS_SHOWN = 16
 FIGURES = (
     *columns.pick(estimate.STEP, "step_ms", "tokens_per_s", part="result"),
     estimate.OVER_STANDARD,
-    *columns.within(
-        "result",
-        columns.pick(
-            estimate.STEP,
-            "flops",
-            "bytes_read",
-            "bytes_written",
-            "memory_traffic_bytes",
-            "kv_bytes_read",
-            "launches",
-        ),
+    *columns.pick(estimate.STEP, "flops", "bytes_read", "bytes_written", part="result"),
+    *columns.pick(
+        estimate.STEP, "memory_traffic_bytes", "kv_bytes_read", "launches", part="result"
     ),
     *columns.pick(
         estimate.MEMORY, "kv_bytes", "memory_bytes", "fits", "memory_verdict", part="result.memory"

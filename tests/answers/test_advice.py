@@ -18,7 +18,7 @@ from builders import (
 from simulator import load_hardware, load_model
 from simulator.answers.advice import WORTH, next_change, no_shared_kernel
 from simulator.answers.compare import compare
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.units import parse_count
@@ -27,7 +27,7 @@ SLOW_LINK = gpu({**ROUND_CONSTANTS, "link_fraction": 0.001})
 
 
 def _estimate(shape: ModelShape, card: Any = None, **work: Any) -> Estimate:
-    return estimate(shape, card or round_gpu(memory_gb=10_000), *asked(**work))
+    return estimate(Question(shape, card or round_gpu(memory_gb=10_000), *asked(**work)))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_next_change_follows_from_the_bound(result: Estimate, bound: str, wo
 
 
 def _advice(shape: ModelShape, card: Any = None, **work: Any) -> str:
-    return compare(shape, card or round_gpu(), *asked(**work)).advice
+    return compare(Question(shape, card or round_gpu(), *asked(**work))).advice
 
 
 def test_a_winner_is_named_with_what_comes_next() -> None:
@@ -112,7 +112,7 @@ def test_who_keeps_copies_is_told_what_storing_the_context_once_gains() -> None:
 
 def test_a_loser_says_from_where_it_would_win() -> None:
     """The break-even points beyond the question, in its own words."""
-    answer = compare(mistral_7b(), round_gpu(), *asked(samples=2, context_tokens=512))
+    answer = compare(Question(mistral_7b(), round_gpu(), *asked(samples=2, context_tokens=512)))
     assert answer.winner == "tie"
     assert answer.advice.startswith("Either will do: the difference is below 2 %; ")
     assert f"with {answer.break_even_samples:,} or more samples" in answer.advice
@@ -154,7 +154,7 @@ def test_what_does_not_fit_is_told_what_makes_it_fit(
     card: HardwareProfile, work: dict[str, Any], ways: list[str]
 ) -> None:
     """By how much it does not fit, and the single changes that help, by what takes the memory."""
-    answer = compare(llama_2_7b(kv_heads=1), card, *asked(**work))
+    answer = compare(Question(llama_2_7b(kv_heads=1), card, *asked(**work)))
     short = -answer.bifurcated.memory.free_bytes / 2**30
     assert answer.advice.startswith(f"Does not fit on 1 x Round: {short:,.1f} GiB short; ")
     if not ways:
@@ -177,7 +177,7 @@ def test_each_way_to_make_it_fit_does(work: dict[str, Any]) -> None:
     """Asked again with one of the changes named, the answer is one that fits."""
     card = round_gpu(memory_gb=20)
     setup, sizes = asked(**work)
-    advice = compare(llama_2_7b(kv_heads=1), card, setup, sizes).advice
+    advice = compare(Question(llama_2_7b(kv_heads=1), card, setup, sizes)).advice
     changes: dict[str, Any] = {}
     for pattern, field, cast in (
         (r"--tp (\d+)", "tensor_parallel", int),
@@ -196,15 +196,18 @@ def test_each_way_to_make_it_fit_does(work: dict[str, Any]) -> None:
         given = {**setup.model_dump(), **sizes.model_dump()}
         assert value != given[field]
         changed = asked(**{**given, field: value, "attention": "bifurcated"})
-        assert estimate(llama_2_7b(kv_heads=1), card, *changed).memory.fits, (field, value)
+        assert estimate(Question(llama_2_7b(kv_heads=1), card, *changed)).memory.fits, (
+            field,
+            value,
+        )
 
 
 def test_no_more_gpus_are_advised_than_are_joined() -> None:
     """671 GB on cards of 24 GB would take 64 of them: no answer, except where a link joins 72."""
     deepseek = load_model("deepseek-v3")
-    geforce = compare(deepseek, load_hardware("rtx-4090"), *asked(weight_dtype="fp8"))
+    geforce = compare(Question(deepseek, load_hardware("rtx-4090"), *asked(weight_dtype="fp8")))
     assert "--tp" not in geforce.advice
-    nvl72 = compare(deepseek, load_hardware("gb200"), *asked(weight_dtype="fp32"))
+    nvl72 = compare(Question(deepseek, load_hardware("gb200"), *asked(weight_dtype="fp32")))
     assert "--tp 32" in nvl72.advice
 
 
@@ -229,9 +232,11 @@ def test_more_samples_visit_more_experts() -> None:
 def test_one_stored_context_may_be_all_of_the_gain() -> None:
     """Copies of the context cost time that storing it once saves: then that is the advice."""
     answer = compare(
-        load_model("qwen2.5-7b"),
-        load_hardware("h100-sxm"),
-        *asked(samples=40, context_tokens=1024, decoded_tokens=511, kv_layout="copies"),
+        Question(
+            load_model("qwen2.5-7b"),
+            load_hardware("h100-sxm"),
+            *asked(samples=40, context_tokens=1024, decoded_tokens=511, kv_layout="copies"),
+        )
     )
     assert answer.winner == "bifurcated"
     assert answer.bifurcated.step_s == pytest.approx(answer.stored.step_s, rel=0.02)
@@ -241,7 +246,7 @@ def test_one_stored_context_may_be_all_of_the_gain() -> None:
 
 
 def _h100(model_name: str, card: str = "h100-sxm", **work: Any) -> Any:
-    return compare(load_model(model_name), load_hardware(card), *asked(**work))
+    return compare(Question(load_model(model_name), load_hardware(card), *asked(**work)))
 
 
 def test_a_small_gain_over_one_stored_context_is_not_worth_a_kernel() -> None:
@@ -327,26 +332,29 @@ def test_how_is_said_only_where_switching_gains() -> None:
     """Nothing where standard wins or no kernel takes the model; a flag where an engine has one."""
     card = load_hardware("h200-sxm")
     many = {"samples": 64, "context_tokens": 8192}
-    assert compare(llama_2_7b(), card, *asked(**many)).how.startswith("vLLM")
-    assert compare(llama_2_7b(), card, *asked(samples=1, context_tokens=8192)).how == ""
+    assert compare(Question(llama_2_7b(), card, *asked(**many))).how.startswith("vLLM")
+    assert compare(Question(llama_2_7b(), card, *asked(samples=1, context_tokens=8192))).how == ""
     # Fewer launches win here, and there is no prefix to switch anything on for.
     eager = {"kernel": "sdpa_math", "execution": "eager", "samples": 16, "context_tokens": 0}
-    launches = compare(load_model("llama-3.1-8b"), load_hardware("h100-sxm"), *asked(**eager))
+    launches = compare(
+        Question(load_model("llama-3.1-8b"), load_hardware("h100-sxm"), *asked(**eager))
+    )
     assert (launches.winner, launches.how) == ("bifurcated", "")
     windowed = load_model("gpt-oss-20b")
-    assert compare(windowed, card, *asked(**many)).how == ""
+    assert compare(Question(windowed, card, *asked(**many))).how == ""
     shards = {"samples": 512, "context_tokens": 8192, "tensor_parallel": 8, "weight_dtype": "fp8"}
-    latent = compare(load_model("deepseek-v3"), card, *asked(**shards))
+    latent = compare(Question(load_model("deepseek-v3"), card, *asked(**shards)))
     assert latent.winner == "bifurcated"
     assert latent.how == ""
     assert latent.advice.startswith("Keep standard attention; ")
     assert "no engine's shared-prefix kernel takes the latent cache of deepseek-v3" in latent.advice
-    assert compare(llama_2_7b(), load_hardware("mi300x"), *asked(**many)).how == ""
-    sglang = compare(llama_2_7b(), card, *asked(**many, engine="sglang"))
+    other = compare(Question(llama_2_7b(), load_hardware("mi300x"), *asked(**many)))
+    assert other.how == ""
+    sglang = compare(Question(llama_2_7b(), card, *asked(**many, engine="sglang")))
     assert sglang.advice.startswith(
         "Switch to bifurcated attention in plain PyTorch or with FlashInfer; "
     )
-    eager = compare(llama_2_7b(), card, *asked(**many, execution="eager"))
+    eager = compare(Question(llama_2_7b(), card, *asked(**many, execution="eager")))
     assert eager.how.startswith("Copy the code of docs/how-to/pytorch.md")
 
 

@@ -15,7 +15,7 @@ from builders import (
 )
 
 import simulator
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.scaled import FAMILIES
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
@@ -26,7 +26,18 @@ from simulator.timing.limits import resident_blocks
 
 
 def _estimate(shape: ModelShape | None = None, card: Any = None, **work: Any) -> Estimate:
-    return estimate(shape or mistral_7b(), card or round_gpu(), *asked(**work))
+    return estimate(Question(shape or mistral_7b(), card or round_gpu(), *asked(**work)))
+
+
+def test_a_question_changes_by_the_names_of_its_fields() -> None:
+    """Fields of its setup and of its workload; of an estimate it is the question alone."""
+    result = _estimate(samples=5)
+    other = result.but(samples=2, kv_layout="copies")
+    assert type(other) is Question
+    assert (other.workload.samples, other.setup.kv_layout) == (2, "copies")
+    assert (other.model, other.gpu) == (result.model, result.gpu)
+    assert other.under("bifurcated").setup.kv_layout == "shared"
+    assert vars(result.but()) == vars(result.of(result.setup))
 
 
 def test_tokens_per_second_are_the_whole_batch_s() -> None:
@@ -124,9 +135,9 @@ def test_a_group_needs_a_link() -> None:
         (deepseek_v3(), {"tensor_parallel": 2}, "copy of the latent cache"),
         (deepseek_v3(), {"latent_form": "mixed"}, "Latent attention (MLA) is absorbed"),
         (mistral_7b(), {"weight_dtype": "fp8"}, "no fp8 matrix path"),
-        (mistral_7b(), {"weight_dtype": "fp8"}, "products of fp8 are timed as those of 16 bits"),
-        (mistral_7b(), {"weight_dtype": "int8"}, "products of int8 are timed as those of fp8"),
-        (mistral_7b(), {"kv_dtype": "int4"}, "caches of int4 are timed as those of fp8."),
+        (mistral_7b(), {"weight_dtype": "fp8"}, "fp8 products are timed as 16-bit ones"),
+        (mistral_7b(), {"weight_dtype": "int8"}, "int8 products are timed as fp8 ones"),
+        (mistral_7b(), {"kv_dtype": "int4"}, "int4 caches are timed as fp8 ones."),
     ],
 )
 def test_what_the_user_should_know_is_noted(
@@ -155,8 +166,20 @@ def test_a_kernel_that_engines_fall_back_to_is_noted(name: str, width: int, note
 def test_8_bit_constants_of_other_gpus_are_noted(fitted: dict[str, float], noted: bool) -> None:
     """Where the first note says that constants are the card's own, and these are not."""
     notes = _estimate(mistral_7b(), gpu(fitted), weight_dtype="fp8").notes
-    note = "Constants of low-precision kernels are carried over from other GPUs."
+    note = "Constants of fp8 products are carried over from other GPUs."
     assert (note in notes) == noted
+
+
+def test_experts_of_another_card_are_noted_beside_the_card_s_own_products() -> None:
+    """Only the A100 has rows of int4 experts."""
+    model = load_model("qwen3-30b-a3b")
+    notes = {
+        name: " ".join(_estimate(model, load_hardware(name), weight_dtype="int4").notes)
+        for name in ("h100-sxm", "a100-sxm-80gb")
+    }
+    words = "Constants of int4 experts are carried over from other GPUs."
+    assert words in notes["h100-sxm"]
+    assert words not in notes["a100-sxm-80gb"]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +244,7 @@ def test_the_longest_context_is_still_fine(longest: int | None, *, warned: bool)
 def test_a_kernel_that_a_card_does_not_run_is_not_counted(card: str, *, runs: bool) -> None:
     """Hopper expands nvfp4 weights: activations are not quantised, in launches and bytes either."""
     narrow, plain = (
-        estimate(mistral_7b(), load_hardware(card), *asked(weight_dtype=dtype))
+        estimate(Question(mistral_7b(), load_hardware(card), *asked(weight_dtype=dtype)))
         for dtype in ("nvfp4", "bf16")
     )
     launches = float(narrow.totals.launches - plain.totals.launches)

@@ -26,7 +26,7 @@ def _settings(question: Study) -> dict[str, Any]:
 
 def test_a_grid_has_a_row_for_each_point_and_way() -> None:
     """Two contexts, three sample counts, two ways: 12 rows, the question's own marked."""
-    frame = frames.grid(study(GAIN), {"context_tokens": [4096, 8192], "samples": [1, 32, 64]})
+    frame = frames.grid(study(GAIN), context_tokens=[4096, 8192], samples=[1, 32, 64])
     assert len(frame) == 12
     assert frame[frame["asked"]][["context_tokens", "samples"]].drop_duplicates().shape == (1, 2)
     assert set(frame["variant"]) == {"standard", "bifurcated"}
@@ -37,7 +37,7 @@ def test_a_grid_has_a_row_for_each_point_and_way() -> None:
 
 def test_ratios_are_to_standard_at_the_same_point() -> None:
     """Speed-up and ratio of bytes are standard's over the row's own, 1 for standard itself."""
-    frame = frames.grid(study(GAIN), {"samples": [2, 32], "context_tokens": [512, 8192]})
+    frame = frames.grid(study(GAIN), samples=[2, 32], context_tokens=[512, 8192])
     standard = frame[frame["variant"] == "standard"]
     assert (standard["speedup"] == 1).all()
     assert (standard["kv_io_ratio"] == 1).all()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from builders import asked, gpu, mistral_7b
 
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.generate import MOST_OUTPUT_TOKENS, Generation, generate
 from simulator.errors import WorkloadError
 from simulator.inputs.setup import Setup
@@ -16,9 +16,7 @@ def _generate(output_tokens: int, card: Any = None, **settings: Any) -> Generati
     price, users = (settings.pop(name, None) for name in ("usd_per_hour", "users"))
     question = asked(attention="bifurcated", **settings)
     return generate(
-        mistral_7b(),
-        card or gpu(),
-        *question,
+        Question(mistral_7b(), card or gpu(), *question),
         output_tokens=output_tokens,
         users=users,
         usd_per_hour=price,
@@ -30,7 +28,7 @@ def test_a_request_is_a_loop_of_estimates() -> None:
     request = _generate(40, samples=6, context_tokens=900)
     setup, work = Setup(attention="bifurcated"), Workload(samples=6, context_tokens=900)
     steps = [
-        estimate(mistral_7b(), gpu(), setup, work.but(decoded_tokens=decoded)).step_s
+        estimate(Question(mistral_7b(), gpu(), setup, work.but(decoded_tokens=decoded))).step_s
         for decoded in range(1, 40)
     ]
     assert request.time.decode_s == pytest.approx(sum(steps), rel=1e-12)
@@ -52,7 +50,7 @@ def test_a_request_of_one_user_is_the_request_alone_and_of_many_waits() -> None:
     assert eight.loaded is not None
     setup, work = Setup(attention="bifurcated"), Workload(samples=4, context_tokens=2048)
     together = work.but(prompts=8, decoded_tokens=51)
-    step_s = estimate(mistral_7b(), gpu(), setup, together).step_s
+    step_s = estimate(Question(mistral_7b(), gpu(), setup, together)).step_s
     prefill_s = float(eight.time.prefill.total_s)
     by_hand_s = prefill_s + 100 * step_s + 7 * prefill_s
     assert eight.loaded.total_s(eight.loaded.served) == pytest.approx(by_hand_s)
@@ -143,10 +141,12 @@ def test_accepted_tokens_take_fewer_steps() -> None:
     assert work.decoded_tokens == 42
     steps = [
         estimate(
-            mistral_7b(),
-            gpu(),
-            request.last_step.setup,
-            work.but(decoded_tokens=-(-5 * k // 2) + 4),
+            Question(
+                mistral_7b(),
+                gpu(),
+                request.last_step.setup,
+                work.but(decoded_tokens=-(-5 * k // 2) + 4),
+            )
         ).step_s
         for k in range(16)
     ]

@@ -1,7 +1,6 @@
 """The command line that starts a deployment in an engine."""
 
 import shlex
-from dataclasses import replace
 
 import simulator
 from simulator.answers.launch import launch_line
@@ -52,7 +51,7 @@ def test_other_engines_have_no_line() -> None:
 
 
 def test_what_reads_a_context_once_is_switched_on() -> None:
-    """vLLM's flag needs what all requests share, and there is no kernel on AMD's cards."""
+    """vLLM's flag needs what all requests share; AMD's cards and windows have no kernel."""
     asked = {"output_tokens": 64, "samples": 8}
     own = simulator.serve("llama-3.1-8b", **asked, context_tokens=2048)
     assert [bool(launch_line(found)) for found in own.deployments] == [True, False]
@@ -60,7 +59,6 @@ def test_what_reads_a_context_once_is_switched_on() -> None:
     curve = simulator.serve("llama-3.1-8b", **asked)
     lines = {found.attention: launch_line(found) for found in curve.deployments}
     assert lines["bifurcated"] == f"{lines['standard']} --no-disable-cascade-attn"
-    curve = simulator.serve("llama-3.1-8b", "mi300x", **asked)
-    assert ["vllm" in launch_line(found) for found in curve.deployments] == [True]
-    (other,) = curve.deployments
-    assert launch_line(replace(other, setup=other.setup.under("bifurcated"))) == ""
+    for model, card in (("llama-3.1-8b", "mi300x"), ("gpt-oss-20b", "h100-sxm")):
+        (found,) = simulator.serve(model, card, attentions="bifurcated", **asked).deployments
+        assert launch_line(found) == ""

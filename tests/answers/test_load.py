@@ -8,12 +8,14 @@ from builders import ROUND_CONSTANTS, asked, deepseek_v3, gpu, llama_2_7b, mistr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.estimate import estimate
+import simulator
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.load import Deployment, Point, Request, deployments, serve
 from simulator.counts.transformer import prefill_operations
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import FittedFigure, load_hardware
 from simulator.inputs.setup import ATTENTIONS
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.interval import code_spread
 from simulator.timing.step import step_time
@@ -29,15 +31,21 @@ def _request(
     return setup, Request(workload=work, output_tokens=output_tokens, cached_tokens=cached_tokens)
 
 
+def _asked(model: Any, card: Any, setup: Any) -> Question:
+    """Return a question, of whose workload a server takes nothing."""
+    return Question(model, card, setup, Workload())
+
+
 def _ways(shape: Any, card: Any = CARD, **sizes: Any) -> dict[str, Deployment]:
     setup, request = _request(**sizes)
-    found = deployments(shape, card, setup, request, attentions=ATTENTIONS)
+    found = deployments(_asked(shape, card, setup), request, attentions=ATTENTIONS)
     return {each.attention: each for each in found}
 
 
 def _deploy(model: Any, card: Any, setup: Any, request: Request, **more: int) -> Deployment:
     """Return the deployment under the setup's kind of attention."""
-    (found,) = deployments(model, card, setup, request, attentions=[setup.attention], **more)
+    asked = _asked(model, card, setup)
+    (found,) = deployments(asked, request, attentions=[setup.attention], **more)
     return found
 
 
@@ -49,7 +57,7 @@ def test_one_user_sees_a_step_and_a_prefill() -> None:
     setup, request = _request(output_tokens=257)
     found = Point(deployment=_deploy(mistral_7b(), CARD, setup, request), concurrency=1)
     halfway = request.workload.but(decoded_tokens=129)
-    alone = estimate(mistral_7b(), CARD, setup, halfway)
+    alone = estimate(Question(mistral_7b(), CARD, setup, halfway))
     prefill = step_time(
         prefill_operations(mistral_7b(), setup, halfway), rates(CARD), setup.execution
     )
@@ -67,7 +75,7 @@ def test_many_users_wait_for_the_prefills_of_the_others() -> None:
     setup, request = _request(output_tokens=257)
     found = Point(deployment=_deploy(mistral_7b(), CARD, setup, request), concurrency=16)
     step = estimate(
-        mistral_7b(), CARD, setup, request.workload.but(prompts=16, decoded_tokens=129)
+        Question(mistral_7b(), CARD, setup, request.workload.but(prompts=16, decoded_tokens=129))
     ).step_s
     assert found.served.tpot_s == pytest.approx(step + 15 * found.served.ttft_s / 256)
 
@@ -181,7 +189,7 @@ def test_replicas_share_the_load(share: float, replicas: int, samples: int) -> N
 def test_a_curve_ends_where_memory_does() -> None:
     """Powers of two and the most; more users never see more tokens a second each."""
     setup, request = _request(samples=2)
-    curve = serve(mistral_7b(), H100, setup, request, attentions=ATTENTIONS)
+    curve = serve(_asked(mistral_7b(), H100, setup), request, attentions=ATTENTIONS)
     for deployment in curve.deployments:
         points = [point for point in curve.points if point.deployment is deployment]
         users = [point.concurrency for point in points]
@@ -196,10 +204,13 @@ def test_a_curve_ends_where_memory_does() -> None:
     ("sizes", "message"),
     [
         ({"output_tokens": 1}, "decodes 2 or more"),
-        ({"prompts": 4}, "a request has one prompt"),
+        ({"prompts": 4}, "a request has one prompt.*; leave it out"),
         ({"cached_tokens": 2048}, "one token is left"),
         ({"cached_tokens": -1}, "one token is left"),
-        ({"tree": "system=2K,own=512x8", "context_tokens": 2560}, "every level but the last"),
+        (
+            {"tree": "system=2K,own=512x8", "context_tokens": 2560},
+            "prompts = 8: .*; write --tree system=2048,own=512$",
+        ),
     ],
 )
 def test_requests_that_no_server_serves(sizes: dict[str, Any], message: str) -> None:
@@ -251,7 +262,7 @@ def test_a_data_parallel_group_of_latent_caches_holds_more_requests() -> None:
 def test_a_curve_has_the_loads_that_are_asked() -> None:
     """Users alone, rates alone, or both; each point is that of its load."""
     setup, request = _request(samples=4)
-    asked_of = (mistral_7b(), CARD, setup, request)
+    asked_of = (_asked(mistral_7b(), CARD, setup), request)
     found = serve(*asked_of, attentions=["standard"], users=[3], requests_per_s=[0.5, 1.0])
     assert [(p.concurrency, p.arrivals_per_s) for p in found.points] == [
         (3, None),
@@ -264,25 +275,49 @@ def test_a_curve_has_the_loads_that_are_asked() -> None:
         found.points[2].served.tpot_s
         == Point(deployment=deployment, arrivals_per_s=1.0).served.tpot_s
     )
-    for wrong in ({"users": [0]}, {"requests_per_s": [1.0, -2.0]}):
-        with pytest.raises(WorkloadError, match="is not positive"):
-            serve(*asked_of, attentions=["standard"], **wrong)
+
+
+@pytest.mark.parametrize(
+    ("loads", "told"),
+    [
+        ({"users": [0]}, "users = 0 is not positive"),
+        ({"requests_per_s": [1.0, -2.0]}, "requests_per_s = -2 is not positive"),
+        ({"users": []}, r"users = \[\] is empty"),
+        ({"users": [4], "requests_per_s": ()}, r"requests_per_s = \(\) is empty"),
+    ],
+)
+def test_what_is_no_load_is_refused_at_once(loads: dict[str, Any], told: str) -> None:
+    """An empty list would be no load, or all that are held."""
+    with pytest.raises(WorkloadError, match=told):
+        simulator.serve("gpt2", **loads)
+    with pytest.raises(WorkloadError, match=told):
+        simulator.prepare_sweep("one-sample", **loads)
+
+
+def test_one_kind_of_attention_may_be_asked_as_for_a_step() -> None:
+    """By ``attention`` as well as by a list of them."""
+    for way in ({"attention": "bifurcated"}, {"attentions": ["bifurcated"]}):
+        curve = simulator.serve("gpt2", samples=4, users=2, **way)
+        assert [found.attention for found in curve.deployments] == ["bifurcated"]
+        plan = simulator.plan("gpt2", "l4", tensor_parallel=1, **way)
+        assert {option.result.setup.attention for option in plan.options} == {"bifurcated"}
 
 
 def test_a_percentile_is_of_requests_at_random() -> None:
     """Users who ask again at once have none; it is a percentage."""
     setup, request = _request()
+    asked = _asked(mistral_7b(), CARD, setup)
     with pytest.raises(WorkloadError, match="give requests_per_s"):
-        serve(mistral_7b(), CARD, setup, request, attentions=["standard"], percentile=90)
+        serve(asked, request, attentions=["standard"], percentile=90)
     at: dict[str, Any] = {"attentions": ["standard"], "requests_per_s": [1.0], "percentile": 100}
     with pytest.raises(WorkloadError, match="is not between 0 and 100"):
-        serve(mistral_7b(), CARD, setup, request, **at)
+        serve(asked, request, **at)
 
 
 def test_a_curve_bars_what_no_kernel_runs() -> None:
     """Bifurcated attention beside standard, on a V100; alone it is still answered."""
     setup, request = _request(samples=4)
-    asked_of = (mistral_7b(), load_hardware("v100-sxm2-32gb"), setup, request)
+    asked_of = (_asked(mistral_7b(), load_hardware("v100-sxm2-32gb"), setup), request)
     both = serve(*asked_of, attentions=ATTENTIONS)
     assert [each.attention for each in both.deployments] == ["standard"]
     assert "FlashAttention does not run on V100" in both.left_out[0]

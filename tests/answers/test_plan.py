@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.capacity import capacity, longest_context
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.plan import Option, Plan, Targets, plan
 from simulator.errors import WorkloadError
 from simulator.inputs.hardware import load_hardware
@@ -48,7 +48,7 @@ def test_each_option_is_the_estimate_of_its_question() -> None:
     """Same step, same cost, same limits as if asked alone."""
     for option in _plan(tensor_parallel_sizes=(2,), target_step_s=0.02).options:
         result = option.result
-        alone = estimate(mistral_7b(), result.gpu, result.setup, result.workload)
+        alone = estimate(Question(mistral_7b(), result.gpu, result.setup, result.workload))
         assert option.result.step_s == alone.step_s
         ends = longest_context(result.model, result.workload)
         limits = capacity(alone, target_step_s=0.02, most_context_tokens=ends)

@@ -73,12 +73,13 @@ def test_a_file_of_one_s_own_prices(tmp_path: Path) -> None:
 def test_a_wrong_price_file_is_refused(
     tmp_path: Path, text: str, error: type[Exception], words: str
 ) -> None:
-    """One line names the entry."""
+    """One line names the file and the entry."""
     path = tmp_path / "prices.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(error) as raised:
         with_prices(None, path)
     assert words in str(raised.value)
+    assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
 

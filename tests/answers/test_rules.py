@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.answers.compare import compare
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.rules import common_tokens, find_rule, read_once, vllm_cascade, vllm_waves
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.errors import WorkloadError
@@ -81,7 +81,7 @@ def test_the_thresholds(
 
 def _chooses(shape: ModelShape, gpu: str = "h100-sxm", **work: Any) -> bool:
     rule = find_rule("vllm")
-    return bool(rule.reads_once(shape, load_hardware(gpu), *asked(**work)))
+    return bool(rule.reads_once(Question(shape, load_hardware(gpu), *asked(**work))))
 
 
 def test_a_prefix_counts_in_whole_cache_blocks() -> None:
@@ -91,7 +91,9 @@ def test_a_prefix_counts_in_whole_cache_blocks() -> None:
     # 8207 tokens count as 8192, 64 tiles; one more as 8208, 65 tiles: 65 against 8840 / 132 = 67.
     reasons = [
         find_rule("vllm").reason(
-            mistral_7b(), load_hardware("h100-sxm"), *asked(samples=17, context_tokens=tokens)
+            Question(
+                mistral_7b(), load_hardware("h100-sxm"), *asked(samples=17, context_tokens=tokens)
+            )
         )
         for tokens in (8207, 8208)
     ]
@@ -115,15 +117,15 @@ def test_of_a_tree_the_root_counts() -> None:
     card = load_hardware("h100-sxm")
     assert common_tokens(work) == 2048
     assert common_tokens(Workload(tree="task=4Kx12", samples=4)) == 0
-    assert find_rule("vllm").reads_once(llama_2_7b(), card, Setup(), work)
-    answer = compare(llama_2_7b(), card, Setup(), work, rule="vllm")
+    assert find_rule("vllm").reads_once(Question(llama_2_7b(), card, Setup(), work))
+    answer = compare(Question(llama_2_7b(), card, Setup(), work), rule="vllm")
     rule = answer.rule
     assert rule is not None
     assert rule.choice == "bifurcated"
     assert rule.reason.endswith("it reads once only the 2,048 tokens that all requests share")
     assert answer.bifurcated.step_s < rule.step_s < answer.stored.step_s
     assert rule.best_step_s == answer.bifurcated.step_s
-    once = estimate(llama_2_7b(), card, Setup(attention="bifurcated"), read_once(work))
+    once = estimate(Question(llama_2_7b(), card, Setup(attention="bifurcated"), read_once(work)))
     assert rule.step_s == once.step_s
     # One read of 2,048 tokens, then 4,096 and the own ones of each of 48 sequences.
     tokens = 2048 + 48 * (4096 + 64)
@@ -133,7 +135,9 @@ def test_of_a_tree_the_root_counts() -> None:
 def test_a_tree_without_a_common_root_is_standard() -> None:
     """Prompts that share nothing are read by every sample, whatever they have below."""
     work = Workload(tree="problem=4Kx8", samples=16)
-    rule = compare(mistral_7b(), load_hardware("h100-sxm"), Setup(), work, rule="vllm").rule
+    rule = compare(
+        Question(mistral_7b(), load_hardware("h100-sxm"), Setup(), work), rule="vllm"
+    ).rule
     assert rule is not None
     assert rule.choice == "standard"
     assert rule.reason == "no prefix is common to all prompts"
@@ -150,8 +154,8 @@ def test_a_tree_without_a_common_root_is_standard() -> None:
 def test_what_cascade_cannot_do(shape: ModelShape, why: str) -> None:
     """Latent caches, windows and ALiBi always run as standard attention."""
     assert not _chooses(shape, samples=64)
-    question = asked(samples=64)
-    assert why in find_rule("vllm").reason(shape, load_hardware("h100-sxm"), *question)
+    question = Question(shape, load_hardware("h100-sxm"), *asked(samples=64))
+    assert why in find_rule("vllm").reason(question)
 
 
 def test_heads_are_those_of_one_gpu() -> None:
@@ -159,7 +163,7 @@ def test_heads_are_those_of_one_gpu() -> None:
     work = {"samples": 8, "context_tokens": 4096}
     assert not _chooses(llama_3_70b(), tensor_parallel=8, **work)
     reason = find_rule("vllm").reason(
-        llama_3_70b(), load_hardware("h100-sxm"), *asked(tensor_parallel=8, **work)
+        Question(llama_3_70b(), load_hardware("h100-sxm"), *asked(tensor_parallel=8, **work))
     )
     assert "32 tile steps for cascade, 2 for flash decoding" in reason
 
@@ -180,16 +184,17 @@ def test_a_grid_has_the_answers_of_its_points(
         context_tokens=np.array(contexts, dtype=np.float64)[:, None],
         samples=np.array(samples, dtype=np.float64)[None, :],
     )
-    shown = np.broadcast_to(reads_once(shape, card, Setup(), grid), (len(contexts), len(samples)))
+    chosen = reads_once(Question(shape, card, Setup(), grid))
+    shown = np.broadcast_to(chosen, (len(contexts), len(samples)))
     for i, context in enumerate(contexts):
         for j, count in enumerate(samples):
             work = Workload(prompts=prompts, context_tokens=context, samples=count)
-            assert bool(shown[i, j]) == reads_once(shape, card, Setup(), work)
+            assert bool(shown[i, j]) == reads_once(Question(shape, card, Setup(), work))
 
 
 def test_a_wrong_choice_costs_the_difference() -> None:
     """At 16 samples of 8K the rule reads the context 16 times, and loses the difference."""
-    answer = compare(mistral_7b(), load_hardware("h100-sxm"), *asked(), rule="vllm")
+    answer = compare(Question(mistral_7b(), load_hardware("h100-sxm"), *asked()), rule="vllm")
     rule = answer.rule
     assert rule is not None
     assert (rule.choice, rule.ours, rule.agrees) == ("standard", "bifurcated", False)
@@ -200,7 +205,7 @@ def test_a_wrong_choice_costs_the_difference() -> None:
 
 def test_a_right_choice_costs_nothing() -> None:
     """Without grouped queries the rule shares 16 samples of 8K, as we do."""
-    rule = compare(llama_2_7b(), load_hardware("h100-sxm"), *asked(), rule="vllm").rule
+    rule = compare(Question(llama_2_7b(), load_hardware("h100-sxm"), *asked()), rule="vllm").rule
     assert rule is not None
     assert (rule.choice, rule.ours, rule.agrees) == ("bifurcated", "bifurcated", True)
     assert rule.cost_s == 0
@@ -211,7 +216,9 @@ def test_a_right_choice_costs_nothing() -> None:
 def test_disagreement_means_a_cost(samples: int, context_tokens: int) -> None:
     """The rule disagrees with us exactly where its choice costs more than a tie."""
     work = Workload(samples=samples, context_tokens=context_tokens)
-    rule = compare(mistral_7b(), load_hardware("a100-sxm-80gb"), Setup(), work, rule="vllm").rule
+    rule = compare(
+        Question(mistral_7b(), load_hardware("a100-sxm-80gb"), Setup(), work), rule="vllm"
+    ).rule
     assert rule is not None
     assert rule.agrees == (rule.cost_share < TIE_MARGIN)
     assert rule.cost_s >= 0
@@ -221,8 +228,8 @@ def test_the_verdict_is_over_one_stored_context() -> None:
     """How sure we are is said of what the engine chooses between, not of copies."""
     card = load_hardware("h100-sxm")
     work = Workload(samples=64, context_tokens=512)
-    copies = compare(mistral_7b(), card, Setup(), work, rule="vllm")
-    shared = compare(mistral_7b(), card, Setup(kv_layout="shared"), work, rule="vllm")
+    copies = compare(Question(mistral_7b(), card, Setup(), work), rule="vllm")
+    shared = compare(Question(mistral_7b(), card, Setup(kv_layout="shared"), work), rule="vllm")
     assert copies.rule == shared.rule
     assert shared.rule is not None
     assert shared.rule.verdict == shared.verdict
@@ -231,10 +238,10 @@ def test_the_verdict_is_over_one_stored_context() -> None:
 
 def test_no_rule_is_shown_unless_asked() -> None:
     """Without a name there is no rule in the answer."""
-    assert compare(mistral_7b(), load_hardware("h100-sxm"), *asked()).rule is None
+    assert compare(Question(mistral_7b(), load_hardware("h100-sxm"), *asked())).rule is None
 
 
 def test_an_unknown_rule_names_the_nearest() -> None:
     """A typing error is one line with the valid name."""
     with pytest.raises(WorkloadError, match="unknown rule 'vlm'; did you mean 'vllm'"):
-        compare(mistral_7b(), load_hardware("h100-sxm"), *asked(), rule="vlm")
+        compare(Question(mistral_7b(), load_hardware("h100-sxm"), *asked()), rule="vlm")

@@ -7,6 +7,7 @@ import pytest
 from builders import asked, gpu, mistral_7b
 
 from simulator.answers.compare import compare
+from simulator.answers.estimate import Question
 from simulator.answers.sweep import NUMERIC_AXES, POINTS_AT_ONCE, Grid, Sweep, prepare_sweep
 from simulator.answers.verdict import TIE_MARGIN, winner_of
 from simulator.errors import SimulatorError
@@ -71,14 +72,16 @@ def test_a_sweep_chooses_the_form_of_latent_attention_at_each_point() -> None:
             np.testing.assert_array_equal(auto[name], wanted, err_msg=name)
     for point in (0, 5):
         answer = compare(
-            load_model("deepseek-v3"),
-            load_hardware("h200"),
-            *asked(
-                samples=int(auto["samples"][point]),
-                context_tokens=int(auto["context_tokens"][point]),
-                kv_layout="shared",
-                weight_dtype="fp8_block",
-            ),
+            Question(
+                load_model("deepseek-v3"),
+                load_hardware("h200"),
+                *asked(
+                    samples=int(auto["samples"][point]),
+                    context_tokens=int(auto["context_tokens"][point]),
+                    kv_layout="shared",
+                    weight_dtype="fp8_block",
+                ),
+            )
         )
         assert auto["speedup"][point] == pytest.approx(answer.speedup, rel=1e-12)
         assert auto["verdict"][point] == answer.verdict
@@ -128,10 +131,9 @@ def test_a_kernel_that_cannot_take_the_prompts_is_skipped() -> None:
 
 
 def test_nothing_left_is_an_error_that_says_why() -> None:
-    """One line, with the scenario's id."""
+    """One line: how many reasons, and the first."""
     with pytest.raises(
-        SimulatorError,
-        match=r"^scenario made-up: nothing to run, for 2 reasons, first: .*= 3 does not divide",
+        SimulatorError, match=r"^nothing can run, for 2 reasons, first: .*= 3 does not divide"
     ):
         prepare_sweep(_scenario(tensor_parallel=[3, 5]))
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.compare import compare
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.sweep import prepare_sweep
 from simulator.answers.tree import LevelRule, TreePlan, plan_tree
 from simulator.errors import WorkloadError
@@ -26,7 +26,7 @@ THREE = "shots=1K,task=512x4,problem=200x3"
 def planned(tree: str = THREE, card: str | None = None, **settings: Any) -> TreePlan:
     """Plan a tree for a multi-head model."""
     profile = gpu(memory_gb=10_000) if card is None else load_hardware(card)
-    return plan_tree(llama_2_7b(), profile, *asked(tree=tree, **settings))
+    return plan_tree(Question(llama_2_7b(), profile, *asked(tree=tree, **settings)))
 
 
 def rule_of(result: TreePlan, name: str) -> LevelRule:
@@ -41,8 +41,8 @@ def test_one_level_is_compare(prompts: int, execution: str) -> None:
     setup = Setup(execution=execution)
     work = Workload(context_tokens=3000, prompts=prompts)
     for sizes in (work, Workload(tree=f"3000x{prompts}")):
-        result = plan_tree(mistral_7b(), gpu(), setup, sizes)
-        wanted = compare(mistral_7b(), gpu(), setup, work)
+        result = plan_tree(Question(mistral_7b(), gpu(), setup, sizes))
+        wanted = compare(Question(mistral_7b(), gpu(), setup, work))
         [name] = [level.name for level in result.best.result.workload.tree]
         assert result.reading(()).result.operations == wanted.stored.operations
         assert result.reading((name,)).result.operations == wanted.bifurcated.operations
@@ -70,10 +70,12 @@ def test_splitting_the_last_level_is_bifurcated_attention_over_whole_prompts() -
     """The same reads as twelve prompts that share nothing; what they share is stored once."""
     alone = planned(samples=16).reading(("problem",)).result
     whole = estimate(
-        llama_2_7b(),
-        gpu(memory_gb=10_000),
-        Setup(attention="bifurcated"),
-        Workload(context_tokens=1736, prompts=12, samples=16),
+        Question(
+            llama_2_7b(),
+            gpu(memory_gb=10_000),
+            Setup(attention="bifurcated"),
+            Workload(context_tokens=1736, prompts=12, samples=16),
+        )
     )
     assert alone.totals.kv_bytes_read == whole.totals.kv_bytes_read
     assert alone.totals.launches == whole.totals.launches
@@ -160,17 +162,17 @@ def planned_on(constants: dict[str, float]) -> TreePlan:
     """Plan a small tree on a GPU with these constants, which splits no keys."""
     card = gpu({**ROUND_CONSTANTS, **constants}, sm_count=1)
     work = Workload(tree="system=2K,problem=512x4", samples=8)
-    return plan_tree(llama_2_7b(), card, Setup(), work)
+    return plan_tree(Question(llama_2_7b(), card, Setup(), work))
 
 
 def test_what_cannot_be_planned_is_refused() -> None:
     """No shared token, or a kernel without a form for trees."""
     with pytest.raises(WorkloadError, match="context_tokens = 0: there is no shared level"):
-        plan_tree(llama_2_7b(), round_gpu(), *asked(context_tokens=0))
+        plan_tree(Question(llama_2_7b(), round_gpu(), *asked(context_tokens=0)))
     with pytest.raises(WorkloadError, match="'einsum' has no form for a tree of 3 levels"):
         planned(kernel="einsum")
     # One level is the paper's own case.
-    plan_tree(llama_2_7b(), round_gpu(), *asked(tree="8K", kernel="einsum"))
+    plan_tree(Question(llama_2_7b(), round_gpu(), *asked(tree="8K", kernel="einsum")))
 
 
 def test_layouts_of_the_baseline() -> None:
@@ -198,7 +200,7 @@ def test_a_sweep_over_trees_is_compare() -> None:
         work = Workload(tree=tree, samples=samples, decoded_tokens=9)
         assert (row["context_tokens"], row["prompts"]) == (work.context_tokens, work.prompts)
         setup = Setup(weight_dtype="fp16")
-        wanted = compare(load_model("llama-2-7b"), load_hardware("h100-sxm"), setup, work)
+        wanted = compare(Question(load_model("llama-2-7b"), load_hardware("h100-sxm"), setup, work))
         assert row["speedup"] == pytest.approx(wanted.speedup)
         assert row["kv_io_ratio"] == pytest.approx(wanted.kv_io_ratio)
         assert row["bifurcated_memory_bytes"] == wanted.bifurcated.memory.total_bytes
@@ -229,7 +231,9 @@ def test_hydragen_s_second_level_is_a_gain(problems: int) -> None:
     CodeLlama-7B on A100, two-shot APPS: -18 % at equal batch; the sign, lengths being assumed.
     """
     work = Workload(tree=f"examples=2K,problem=512x{problems}", samples=128, decoded_tokens=128)
-    result = plan_tree(load_model("codellama-7b"), load_hardware("a100-sxm-80gb"), Setup(), work)
+    result = plan_tree(
+        Question(load_model("codellama-7b"), load_hardware("a100-sxm-80gb"), Setup(), work)
+    )
     both, one = result.reading(("examples", "problem")), result.reading(("examples",))
     assert both.result.step_s < 0.95 * one.result.step_s
 
@@ -237,7 +241,7 @@ def test_hydragen_s_second_level_is_a_gain(problems: int) -> None:
 def test_rules_of_a_latent_cache_agree_with_the_choice() -> None:
     """Each side of a rule takes the form that its choice takes: a split level saves time."""
     question = asked(tree="system=4K,problem=1Kx8", samples=16, tensor_parallel=8)
-    found = plan_tree(load_model("deepseek-v3"), load_hardware("h200-sxm"), *question)
+    found = plan_tree(Question(load_model("deepseek-v3"), load_hardware("h200-sxm"), *question))
     assert {item.result.setup.latent_form for item in found.readings} == {"absorbed", "mixed"}
     for rule in found.rules:
         joined = [name for name in found.best.split if name != rule.level.name]

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 
 import simulator
 from simulator.answers.compare import compare
+from simulator.answers.estimate import Question
 from simulator.answers.verdict import VERDICTS, verdict_of
 from simulator.inputs.hardware import HardwareProfile, load_hardware
 from simulator.inputs.model import ModelShape
@@ -70,7 +71,7 @@ def test_verdict_and_winner_never_contradict(
 ) -> None:
     """Yes never where standard wins, no never where bifurcated does; the ratio lies inside."""
     assume(runs(shape, setup))
-    answer = compare(shape, card, setup, work)
+    answer = compare(Question(shape, card, setup, work))
     rounding = 1 + 1e-12
     assert answer.speedup_low <= answer.speedup * rounding
     assert answer.speedup <= answer.speedup_high * rounding
@@ -85,7 +86,9 @@ def test_verdict_and_winner_never_contradict(
 def test_more_samples_turn_no_into_yes_through_too_close() -> None:
     """One sample shares nothing, 64 share a lot, and between the two nobody is sure."""
     card = load_hardware("b200-sxm")
-    found = [compare(mistral_7b(), card, *asked(samples=n)).verdict for n in (1, 2, 3, 4, 64)]
+    found = [
+        compare(Question(mistral_7b(), card, *asked(samples=n))).verdict for n in (1, 2, 3, 4, 64)
+    ]
     order = {"no": 0, "too close to call": 1, "yes": 2}
     assert found[0] == "no"
     assert found[-1] == "yes"
@@ -107,7 +110,7 @@ def test_where_no_rows_tell_nothing_is_decided() -> None:
 def test_a_close_call_says_what_to_do() -> None:
     """It asks for a measurement, and does not tell to switch."""
     card = load_hardware("h100-sxm")
-    answer = compare(mistral_7b(), card, *asked(kernel="einsum", samples=16))
+    answer = compare(Question(mistral_7b(), card, *asked(kernel="einsum", samples=16)))
     assert answer.verdict == "too close to call"
     assert answer.winner != "tie"
     assert answer.advice.startswith("Measure both")

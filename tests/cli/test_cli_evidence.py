@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from simulator.cli.main import build, main
-from simulator.inputs.hardware import load_hardware
+from simulator.evidence.fit.profile import profile_path
+from simulator.inputs.hardware import load_hardware, read_profile
 from simulator.resources import data_dir
 
 HEAD = "gpu,m,n,k,latency_us"
@@ -115,16 +116,35 @@ def test_rows_of_no_known_gpu_are_an_error(
     ]
 
 
+def test_a_profile_of_ones_own_is_of_the_card_that_it_names(tmp_path: Path) -> None:
+    """Rows of an L4 are its rows, whatever the file's name is; a second fit is the first again."""
+    first, second = (str(tmp_path / name) for name in ("mine.toml", "again.toml"))
+    assert run("calibrate", "sample", "-g", "l4", "-o", first)[0] == 0
+    code, _, said = run("calibrate", "sample", "-g", first, "-o", second)
+    assert (code, "other GPUs" in said) == (0, False)
+    assert read_profile(first).id == "mine"
+    assert read_profile(second).fitted == read_profile(first).fitted
+    ways = (["-g", first], ["--calibration", first], ["-g", "l4", "--calibration", first])
+    errors = {json.loads(run("validate", "sample", "--json", *way)[1])["p90_ape"] for way in ways}
+    assert len(errors) == 1
+    assert errors.pop() < 0.05
+
+
 def test_a_calibration_that_no_row_would_use_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A profile of another name would otherwise be ignored without a word."""
-    profile = tmp_path / "my-l4.toml"
-    assert run("calibrate", "sample", "--gpu", "l4", "-o", str(profile))[0] == 0
-    with pytest.raises(SystemExit) as stop:
-        main(["validate", "sample", "--calibration", str(profile)])
-    assert stop.value.code == 1
-    assert "no row is of my-l4" in capsys.readouterr().err
+    """A profile of another card, or of one that nobody knows, is not ignored without a word."""
+    unknown = tmp_path / "mine.toml"
+    text = profile_path("l4").read_text(encoding="utf-8")
+    unknown.write_text(text.replace('"l4"', '"mine"').replace('"L4"', '"Z9"'), encoding="utf-8")
+    for profile, told in (
+        (profile_path("h100-sxm"), "no row is of h100-sxm"),
+        (unknown, "rows can name no Z9; put the file into a folder"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["validate", "sample", "--calibration", str(profile)])
+        assert stop.value.code == 1
+        assert told in capsys.readouterr().err
 
 
 def runs(folder: Path, times_ms: dict[int, float], **more: object) -> list[str]:
@@ -187,7 +207,7 @@ def test_a_users_runs_tell_the_time_of_their_engine(tmp_path: Path) -> None:
     ):
         command, *asked = lists.split()
         table = run(command, "-m", "llama-3.1-8b", "-g", profile, *asked)[1]
-        assert table.count("- On mine, vLLM adds") == 1
+        assert table.count("- On H100 SXM5 80GB, vLLM adds") == 1
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,13 @@ def test_a_grid_is_about_one_step_of_a_request() -> None:
     assert "--output-tokens says which step" in done.told
 
 
+def test_a_plan_for_each_group_is_of_that_group() -> None:
+    """Each value of --tp is planned for, not the first one again."""
+    asked = ("llama-3.1-8b", "--tp", "1,2", "-g", "l4", "-n", "4", "--attention", "standard")
+    plans = bifurcate("plan", *asked, "--json").json
+    assert [{row["tensor_parallel"] for row in each["options"]} for each in plans] == [{1}, {2}]
+
+
 def test_lists_under_load_are_one_table() -> None:
     """A row for each combination: of a plan its best option, of a curve each of its points."""
     options = ("-m", "gpt2", "-n", "2,4", "--input-len", "512", "--output-len", "64", "-g", "l4")
@@ -160,7 +167,7 @@ def test_percentiles_that_are_not_known_say_so() -> None:
 def test_a_card_with_rows_of_products_alone_says_so_under_load() -> None:
     """As in one step: the H200's attention is that of other cards."""
     told = bifurcate("serve", "-m", "llama-3.1-8b", "-g", "h200", "--users", "1").text
-    assert "Constants fitted to rows measured on h200-sxm (its products alone)." in told
+    assert "Constants fitted to rows measured on H200 SXM 141GB (its products alone)." in told
 
 
 def test_a_note_that_is_not_of_all_rows_says_of_which() -> None:

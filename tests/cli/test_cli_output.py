@@ -150,11 +150,13 @@ def test_tables_fit_the_width_of_a_common_terminal(
 def test_a_plan_says_whose_constants_it_rests_on_and_how_sure_it_is() -> None:
     """One note for fitted and carried GPUs alike, and the chosen step's interval in the answer."""
     shown = bifurcate("plan", *QUESTION, "-g", "h100", "-g", "l4", "--gpus", "1").text
-    note = "Constants fitted to rows measured on h100-sxm; carried over from other GPUs for l4."
+    note = (
+        "Constants fitted to rows measured on H100 SXM5 80GB; carried over from other GPUs for L4."
+    )
     assert f"- {note}" in shown
     assert re.search(r"ms per step \([\d.]+ to [\d.]+ ms\)", shown)
     shown = bifurcate("plan", *QUESTION, "-g", "l4", "--constants", "peak").text
-    assert "- Constants of published peaks, a bound, for l4." in shown
+    assert "- Constants of published peaks, a bound, for L4." in shown
 
 
 def test_a_plan_for_a_load_reads_as_its_table_does() -> None:

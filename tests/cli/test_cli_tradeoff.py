@@ -178,7 +178,7 @@ def test_quality_gives_what_the_function_gives(counts: str) -> None:
     ("typed", "code", "words"),
     [
         (("quality", *MODEL), 2, ("--success-rate", "--counts")),
-        (("quality", *MODEL, "--success-rate", "0.1", "--counts", "x"), 2, ("one of both",)),
+        (("quality", *MODEL, "--success-rate", "0.1", "--counts", "x"), 2, ("give either",)),
         (("quality", *MODEL, "--counts", "nowhere.csv"), 1, ("cannot read nowhere.csv",)),
         (("quality", *MODEL, "--success-rate", "x"), 2, ("--success-rate", "'x'")),
         (("quality", *MODEL, "--success-rate", "0.1", "--figure", "x.gif"), 1, (".png",)),

@@ -129,13 +129,13 @@ def test_check_fails_where_nothing_fits() -> None:
         (("--tree", "A=3"), "name = 'A' should be of a-z"),
         (("--tree", ",".join("1" * 9)), "9 levels; a tree has at most 8"),
         (("--tree", "1x1000000k,1x1000000k"), "prompts = "),
-        ((*TREE, "--context", "8K"), "context_tokens = 8192, but the tree makes it 2560"),
-        ((*TREE, "--prompts", "2"), "prompts = 2, but the tree makes it 8"),
+        ((*TREE, "--context", "8K"), "--context-tokens = 8192, but the tree makes it 2560"),
+        ((*TREE, "--prompts", "2"), "--prompts = 2, but the tree makes it 8"),
         ((*TREE, "--kernel", "einsum"), "kernel 'einsum' has no form for a tree of 2 levels"),
-        (("--context", "0"), "context_tokens = 0: there is no shared level"),
-        (("--accepted-tokens", "2"), "accepted_tokens = 2 is more than query_tokens = 1"),
+        (("--context", "0"), "--context-tokens = 0: there is no shared level"),
+        (("--accepted-tokens", "2"), "--accepted-tokens = 2 is more than --query-tokens = 1"),
         (("--query-tokens", "4", "--accepted-tokens", "0.5"), "greater than or equal to 1"),
-        (("--accepted-tokens", "nan"), "accepted_tokens = nan"),
+        (("--accepted-tokens", "nan"), "--accepted-tokens = nan"),
     ],
 )
 def test_what_is_refused(options: tuple[str, ...], words: str) -> None:

@@ -5,7 +5,7 @@ from builders import by_name, model, step_operations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.counts.memory import kv_bytes_per_token, kv_cache_bytes, state_bytes_per_sequence
+from simulator.counts.memory import kv_cache_bytes, state_bytes_per_sequence
 from simulator.counts.operation import total
 from simulator.counts.transformer import kinds, prefill_operations, visible_tokens
 from simulator.inputs.model import (
@@ -80,7 +80,7 @@ def test_a_state_is_counted_by_hand() -> None:
     shape = hybrid()
     per_layer = 4 * 4 * 8 * 4 + 3 * 48 * 2
     assert state_bytes_per_sequence(shape, Setup()) == 3 * per_layer
-    assert kv_bytes_per_token(shape, Setup()) == 2 * 2 * 8 * 2  # one layer attends
+    assert shape.cached_values == 2 * 2 * 8  # one layer attends
     named = by_name(step_operations(shape, samples=5))
     step = named["recurrence"]
     assert step.repeat == 3

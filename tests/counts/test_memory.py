@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 
 from simulator.counts.memory import (
     Memory,
+    draft_bytes,
     kv_cache_bytes,
     memory,
     prefill_tokens_at_once,
@@ -393,3 +394,23 @@ def test_biases_of_experts_are_divided_with_them() -> None:
     setup = Setup(data_parallel=2, expert_parallel=2)
     more = weights_bytes(biased, setup) - weights_bytes(shape, setup)
     assert more == 32 * 8 * (2 * 14336 + 4096) * 2 / 2
+
+
+def test_layers_that_draft_are_held_like_the_others() -> None:
+    """By hand for Mixtral with one more layer: experts are divided over all GPUs of both groups.
+
+    Every GPU has the norms, the router, and the matrix that joins two hidden states.
+    """
+    shape, d = mixtral_8x7b().but(draft_layers=1), 4096
+    attention, experts = 2 * d * d + 2 * d * 1024, 8 * 3 * d * 14336
+    whole = 2 * d + 8 * d + 2 * d * d + 3 * d
+    for groups, ranks in ((1, 1), (2, 1), (2, 4)):
+        setup = Setup(data_parallel=groups, tensor_parallel=ranks, expert_parallel=groups * ranks)
+        held = attention / ranks + experts / (groups * ranks) + whole
+        assert draft_bytes(shape, setup) == 2 * held
+    plain, drafting = (
+        _memory(shape, Setup(data_parallel=2), Workload(prompts=2, query_tokens=tokens))
+        for tokens in (1, 2)
+    )
+    more = drafting.weights_bytes - plain.weights_bytes
+    assert more == draft_bytes(shape, Setup(data_parallel=2))

@@ -10,7 +10,7 @@ from plot_studies import study
 
 from simulator import api
 from simulator.answers import frames
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.sweep import prepare_sweep
 from simulator.counts.attention import registry
 from simulator.counts.memory import kv_cache_bytes, workspace_bytes
@@ -102,9 +102,9 @@ def test_a_step_is_estimated_with_its_interval() -> None:
 def test_its_spread_widens_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """A way that says that it is no engine's kernel is less sure."""
     question = mistral_7b(), load_hardware("h100-sxm"), *asked(kernel="linear")
-    engine = estimate(*question).uncertainty
+    engine = estimate(Question(*question)).uncertainty
     toy_way.add(monkeypatch, replace(toy_way.LINEAR, spread="unfused"))
-    own = estimate(*question).uncertainty
+    own = estimate(Question(*question)).uncertainty
     assert own.total_s == engine.total_s
     assert own.low_s <= engine.low_s  # unfused code is slower only
     assert own.high_s > engine.high_s

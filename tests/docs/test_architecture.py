@@ -17,14 +17,10 @@ PAGE = (CHECKOUT / "docs" / "architecture.md").read_text(encoding="utf-8")
 ENTRANCES = {
     "simulator",
     "simulator.__main__",
-    *(f"simulator.cli.{module}" for module, _ in COMMANDS.values()),
+    *(f"simulator.cli.{module}" for module in COMMANDS.values()),
 }
-# A page to be read, and PyTorch code for users to call or trace, which nothing else needs.
-APART = {
-    "simulator.one_page",
-    "simulator.evidence.kernels.latent",
-    "simulator.evidence.kernels.recurrent",
-}
+# A page to be read, which nothing else needs.
+APART = {"simulator.one_page"}
 
 
 @cache

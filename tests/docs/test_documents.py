@@ -16,7 +16,7 @@ from command_line import bifurcate
 from reference import REFERENCE, section
 
 import simulator
-from simulator.cli.command import GROUPS, SPELLINGS
+from simulator.cli.command import EXAMPLES, GROUPS, HELP, SPELLINGS, SPELT
 from simulator.cli.main import build
 from simulator.inputs.hardware import profile_files
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED
@@ -95,6 +95,15 @@ def test_no_option_is_documented_that_is_not_there() -> None:
         if name in ("README.md", "docs/commands.md"):
             named = set(re.findall(r"`(--[a-z0-9-]+)", text)) - {"--check`d"}
             assert named - known == set(), name
+
+
+def test_no_word_is_kept_for_an_option_that_is_not_there() -> None:
+    """Spellings, texts and words of engines are all of some option, and examples of a command."""
+    names = {item.name for command in TREE.values() for item in command.params}
+    flags = {flag for command in TREE.values() for flag in options(command)}
+    assert {key.partition(" of ")[0] for key in (*SPELT, *HELP)} - names == set()
+    assert {ours[0] for ours in SPELLINGS.values()} - flags == set()
+    assert set(EXAMPLES) == {name for name in TREE if " " not in name}
 
 
 @pytest.mark.parametrize("command", [name for name in TREE if " " not in name])

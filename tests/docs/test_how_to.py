@@ -10,6 +10,7 @@ from command_line import bifurcate
 
 from simulator import load_hardware
 from simulator.answers.compare import compare
+from simulator.answers.estimate import Question
 from simulator.inputs.scenario import scenario_files
 from simulator.inputs.setup import ENGINES
 
@@ -34,7 +35,7 @@ def test_every_page_is_two_clicks_from_readme(page: Path) -> None:
 def test_compare_names_the_page_of_the_engine(engine: str) -> None:
     """Where reading once pays, the answer names the engine's page, and that page is there."""
     question = {"samples": 64, "context_tokens": 8192, "engine": engine}
-    result = compare(llama_2_7b(), load_hardware("h200-sxm"), *asked(**question))
+    result = compare(Question(llama_2_7b(), load_hardware("h200-sxm"), *asked(**question)))
     assert result.winner == "bifurcated"
     named = re.findall(r"docs/how-to/\S+\.md", result.how)
     assert named

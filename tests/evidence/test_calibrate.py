@@ -17,7 +17,7 @@ from simulator.evidence.fit.stages import STAGES, wanted_rows
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import HardwareProfile, load_hardware, read_profile
-from simulator.timing.constants import CONSTANTS, SERVED, Key, rates
+from simulator.timing.constants import CONSTANTS, SERVED, Key, rates, variants_of
 
 # Any card without fitted constants of its own will do.
 CARD = "l4"
@@ -45,10 +45,11 @@ def made(
     noise: float = 0.02,
     outliers: bool = True,
     framework: str = "",
+    dtype: str = "bf16",
 ) -> Measurements:
     """Return GEMM rows that the timing model made with these constants, and noise."""
     frame = pd.DataFrame(rows, columns=["m", "n", "k"]).assign(
-        gpu=CARD, framework=framework, source="made up", latency_us=1.0
+        gpu=CARD, framework=framework, dtype=dtype, source="made up", latency_us=1.0
     )
     path = tmp_path / "made.csv"
     frame.to_csv(path, index=False)
@@ -173,6 +174,27 @@ def test_libraries_get_their_own_where_there_are_several(tmp_path: Path) -> None
     assert 4.5 < found["gemm_launch_us"][0] < 9.0
 
 
+def test_a_single_library_s_rows_are_fitted_for_questions_too(tmp_path: Path) -> None:
+    """vLLM's quantise kernel takes longer than any library's: only its own products make up for it.
+
+    Where no kernel beside the product differs, general constants serve the library as well.
+    """
+    true = {f"fp8_{name}": value for name, value in TRUE_GEMM.items()}
+    rows = [(m, n, k) for n, k in SHAPES if n * k < 5e6 for m in (1, 16, 64)]
+    of_vllm = made(tmp_path, true, rows=rows, framework="vllm", dtype="fp8", outliers=False)
+    found = calibrate(of_vllm, load_hardware(CARD)).values()
+    launches = (
+        rates(bare(), variants=variants_of([library], "fp8")).launch_s["quantise"] * 1e6
+        for library in ("vllm", "")
+    )
+    longer = next(launches) - next(launches)
+    assert longer > 0.2
+    own, general = (found[f"{name}fp8_gemm_launch_us"][0] for name in ("vllm_", ""))
+    assert general - own == pytest.approx(longer, abs=0.1)
+    plain = made(tmp_path, TRUE_GEMM, rows=full_grid(), framework="vllm")
+    assert "vllm_gemm_launch_us" not in calibrate(plain, load_hardware(CARD)).values()
+
+
 def test_a_kernel_to_fall_back_to_does_not_tell_of_its_gpu(tmp_path: Path) -> None:
     """Triton at a third of the bandwidth has constants of its own, and leaves the general ones."""
     known = {
@@ -216,7 +238,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 def _written(result: Calibration, folder: Path) -> tuple[str, Any]:
     """Write a profile and read it back."""
     original = profile_path(CARD).read_text(encoding="utf-8")
-    text = profile_text(original, result, date="2026-11-23")
+    text = profile_text(original, result, gpu_id=CARD, date="2026-11-23")
     path = folder / f"{CARD}.toml"
     path.write_text(text, encoding="utf-8")
     return text, read_profile(path)
@@ -285,7 +307,7 @@ def test_the_constants_of_a_link_are_found(tmp_path: Path) -> None:
         assert found.values()[name][0] == pytest.approx(value, rel=0.15), name
     assert error_summary(found.fits[0].fitted.held_out)[0] < 0.03
     assert "collectives: 69 rows of 69 shapes" in profile_text(
-        profile_path(card.id).read_text(encoding="utf-8"), found, date="2026-11-29"
+        profile_path(card.id).read_text(encoding="utf-8"), found, gpu_id=card.id, date="2026-11-29"
     )
 
 
@@ -376,17 +398,21 @@ def test_an_engine_s_time_stays_its_own_and_kernels_stay_as_they_were(tmp_path: 
     result = calibrate(Measurements({"serving": both}), card)
     assert {*result.values()} == {STEP}
     assert result.values()[STEP][0] == pytest.approx(2000, rel=0.001)
-    text = profile_text(profile_path(card.id).read_text(), result, date="2026-01-01")
+    text = profile_text(
+        profile_path(card.id).read_text(), result, gpu_id=card.id, date="2026-01-01"
+    )
     path = tmp_path / "h100-sxm.toml"
     path.write_text(text)
     own = read_profile(path)
     assert own.fitted.keys() - card.fitted.keys() == {STEP}
     assert "llama-3.1-8b" in own.fitted[STEP].source
     assert all(own.fitted[name] == figure for name, figure in card.fitted.items())
-    # Runs of another day replace it, and leave the rest.
+    # Runs of another day replace it, and leave the rest, another engine's times too.
+    own = with_constants(own, {"sglang_served_step_us": 300.0})
     later = engine_rows(tmp_path, {STEP: 1000.0})
     again = calibrate(Measurements({"serving": later}), own)
     assert again.values()[STEP][0] == pytest.approx(1000, rel=0.001)
-    newer = tomllib.loads(profile_text(text, again, date="2026-01-02"))["fitted"]
-    assert newer.keys() == own.fitted.keys()
+    assert again.profile.fitted.keys() == own.fitted.keys()
+    newer = tomllib.loads(profile_text(text, again, gpu_id=card.id, date="2026-01-02"))["fitted"]
+    assert newer.keys() == own.fitted.keys() - {"sglang_served_step_us"}
     assert newer[STEP]["date"] == "2026-01-02"

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from simulator.counts.operation import Operation
 from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.fit.solver import with_constants
+from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
@@ -19,6 +21,7 @@ CARD = "l4"
 TRUE = {
     "experts_launch_us": 6.0,
     "group_us": 0.08,
+    "visit_us": 0.005,
     "experts_block_us": 6.0,
     "experts_bandwidth_fraction": 0.7,
     "experts_flops_fraction": 0.6,
@@ -45,6 +48,11 @@ def row(tokens: int, shape: tuple[int, int, int, int], **more: Any) -> dict[str,
     return {"tokens": tokens, **dict(zip(names, shape, strict=True)), "latency_us": 1e6, **more}
 
 
+def up(group: Group) -> Operation:
+    """Return the first product of a group's rows."""
+    return next(item for item in group.operations if item.name == "experts_up")
+
+
 def made(path: Path, constants: dict[str, float]) -> Measurements:
     """Return rows that the timing model made with these constants, and 2 % noise."""
     rows = [
@@ -64,7 +72,7 @@ def made(path: Path, constants: dict[str, float]) -> Measurements:
 
 
 def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:
-    """All five, from rows without any of the columns that may be absent."""
+    """All six, from rows without any of the columns that may be absent."""
     found = calibrate(made(tmp_path / "made.csv", TRUE), load_hardware(CARD)).values()
     for name, true in TRUE.items():
         assert found[name][0] == pytest.approx(true, rel=0.1), name
@@ -92,8 +100,8 @@ def test_rows_may_say_what_the_first_rank_has(tmp_path: Path) -> None:
     ]
     table = load([written(tmp_path / "rows.csv", rows)]).tables["moe"]
     (group,) = prepare(table, "moe").groups
-    (up,) = (item for item in group.operations if item.name == "experts_up")
-    assert (list(up.groups), list(up.m), list(up.held)) == ([32, 20], [128, 300], [32, 32])
+    item = up(group)
+    assert (list(item.groups), list(item.m), list(item.held)) == ([32, 20], [128, 300], [32, 32])
 
 
 def test_an_unknown_routing_is_skipped_with_its_reason(tmp_path: Path) -> None:
@@ -142,6 +150,43 @@ def test_rows_of_triton_have_a_buffer_row_for_every_choice(tmp_path: Path) -> No
     assert named["experts_activation"].bytes_written == pytest.approx(8 * 64 * 768 * 2)
     assert named["experts_up"].m == 32
     assert "expert_gather" not in named
+
+
+def test_sglang_takes_a_larger_tile_for_more_tokens_than_experts(tmp_path: Path) -> None:
+    """Of 16 of 128 experts on a GPU: 16 tokens still take the tile for few. So did vLLM's once."""
+    kernel = "fused_moe_triton"
+    rows = [
+        row(tokens, SHAPES[0], expert_parallel=8, kernel=kernel, framework=name, version=version)
+        for name, version in (("sglang", "0.5.14"), ("vllm", "0.14.0"), ("vllm", "0.24.0"))
+        for tokens in (16, 17)
+    ]
+    found = prepare(load([written(tmp_path / "rows.csv", rows)]).tables["moe"], "moe").groups
+    tiles = {group.variant.library: up(group).tile for group in found}
+    assert tiles.pop("vllm_triton") is None
+    assert len(found) == 3
+    assert [list(sizes) for sizes in tiles["sglang_triton"]] == [[16, 64], [32, 64], [64, 32]]
+
+
+def test_rows_of_older_code_are_of_what_it_did(tmp_path: Path) -> None:
+    """Gates that the model lacks, one token's 8 choices on the first GPU, and choices elsewhere.
+
+    In SGLang's rows, a quarter of all choices is here, so 0.75^8 of the tokens have none of them.
+    """
+    skewed = {"routing": "power_law", "gated": 0, "expert_parallel": 4, "kernel": "fused_moe"}
+    rows = [
+        row(2, SHAPES[0], framework="vllm", version="0.14.0", distinct_experts=2, **skewed),
+        row(2, SHAPES[0], framework="vllm", version="0.24.0", distinct_experts=2, **skewed),
+        row(128, SHAPES[0], framework="sglang", version="0.5.10", rank_pairs=256, **skewed),
+        row(128, SHAPES[0], framework="sglang", version="0.5.14", rank_pairs=256, **skewed),
+    ]
+    table = load([written(tmp_path / "rows.csv", rows)]).tables["moe"]
+    old, new, all_slots, own_pairs = (
+        up(group) for group in sorted(prepare(table, "moe").groups, key=lambda each: each.index[0])
+    )
+    assert (list(old.groups), list(new.groups)) == ([8], [2])
+    assert (old.n, list(new.n)) == (2 * 768, [768])
+    assert list(own_pairs.m) == [256]
+    assert list(all_slots.m) == pytest.approx([8 * 128 * (1 - 0.75**8)])
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ torch = pytest.importorskip("torch")
 from collections.abc import Iterable  # noqa: E402
 from typing import Any  # noqa: E402
 
+import latent_kernels  # noqa: E402
 from builders import as_traced, latent_shape  # noqa: E402
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from latent_accounts import PLAIN_LATENT  # noqa: E402
+from latent_kernels import expand  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from simulator.counts.attention.latent import PLAIN_LATENT  # noqa: E402
-from simulator.evidence.kernels import latent  # noqa: E402
-from simulator.evidence.kernels.latent import expand  # noqa: E402
 from simulator.evidence.tracing import trace  # noqa: E402
 
 # prompts, samples, heads, context tokens, own tokens
@@ -27,7 +27,7 @@ SIZES = st.tuples(
     st.integers(2, 200),
 )
 NOPE, ROPE, RANK, VALUE = 8, 4, 24, 6
-LATENT_KERNELS = {name: getattr(latent, name) for name in PLAIN_LATENT}
+LATENT_KERNELS = {name: getattr(latent_kernels, name) for name in PLAIN_LATENT}
 UNGROUPED = [name for name in LATENT_KERNELS if "grouped" not in name]
 GROUPED = [name for name in LATENT_KERNELS if "grouped" in name]
 

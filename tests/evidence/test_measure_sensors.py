@@ -1,20 +1,20 @@
 """What the driver is asked about a card, and what is made of silence."""
 
-import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from simulator.evidence.measure.rows import SensorReading
-from simulator.evidence.measure.sensors import Sensors
+torch = pytest.importorskip("torch")
+
+from simulator.evidence.measure.rows import SensorReading  # noqa: E402
+from simulator.evidence.measure.sensors import Sensors  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def _no_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     """No NVML, whatever is installed here."""
-    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr(torch.cuda, "clock_rate", None)
 
 
 def smi(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
@@ -72,38 +72,16 @@ def test_what_never_answers_is_not_asked_for_ever(
     assert len((tmp_path / "asked").read_text().split()) == 3
 
 
-class Nvml(ModuleType):
-    """NVML with one card."""
-
-    def nvmlInit(self) -> None:  # noqa: N802  (NVML's name)
-        """Begin."""
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802  (NVML's name)
-        """Return the card."""
-        assert uuid == "GPU-1234"
-        return "card"
-
-    def nvmlDeviceGetClockInfo(self, card: str, kind: int) -> int:  # noqa: N802  (NVML's name)
-        """Return the clock of the multiprocessors, which is number 1."""
-        assert (card, kind) == ("card", 1)
-        return 1755
-
-    def nvmlDeviceGetTemperature(self, card: str, kind: int) -> int:  # noqa: N802  (NVML's name)
-        """Return the temperature of the chip, which is number 0."""
-        assert (card, kind) == ("card", 0)
-        return 61
-
-
 def test_nvml_is_asked_where_it_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It answers without starting a program, and that program is there when NVML fails."""
-    nvml = Nvml("pynvml")
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(torch.cuda, "clock_rate", lambda: 1755)
+    monkeypatch.setattr(torch.cuda, "temperature", lambda: 61)
     smi(tmp_path, monkeypatch, "sleep 0.2; echo '1200, 40'")
     sensors = Sensors("GPU-1234")
     start = time.monotonic()
     assert sensors.reading() == SensorReading(sm_clock_mhz=1755.0, temperature_c=61.0)
     assert time.monotonic() - start < 0.1
-    monkeypatch.setattr(nvml, "nvmlDeviceGetClockInfo", None, raising=False)
+    monkeypatch.setattr(torch.cuda, "temperature", None)
     assert sensors.reading() == SensorReading(sm_clock_mhz=1200.0, temperature_c=40.0)

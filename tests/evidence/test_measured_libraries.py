@@ -11,8 +11,7 @@ from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.measure.cells import AttentionCell
 from simulator.evidence.measure.predict import predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Machine, Outcome, row_of
-from simulator.evidence.predict.summaries import summarise
-from simulator.evidence.predict.validate import validate
+from simulator.evidence.predict.validate import summarise, validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.constants import rates

@@ -17,8 +17,7 @@ from simulator.evidence.measure.cells import Cell, ElementwiseCell, GemmCell, Me
 from simulator.evidence.measure.grid import default_grid
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.measure.rows import COLUMNS, FILES, Machine, Outcome, row_of
-from simulator.evidence.predict.summaries import summarise
-from simulator.evidence.predict.validate import Validation, validate
+from simulator.evidence.predict.validate import Validation, summarise, validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.constants import rates

@@ -8,12 +8,12 @@ import pytest
 
 from simulator.errors import MeasurementError
 from simulator.evidence.fit.solver import with_constants
-from simulator.evidence.predict.calls import ONE_SCALE_BLOCK_TIME
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.rows.kinds import KINDS, attended_pairs, cache_bytes, recognise
 from simulator.evidence.rows.reading import load
 from simulator.inputs.hardware import load_hardware
-from simulator.timing.constants import Variant
+from simulator.timing.constants import Variant, rates
+from simulator.timing.roofline import operation_time
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
 
@@ -245,7 +245,7 @@ def test_a_file_of_several_kinds_is_sorted_row_by_row(tmp_path: Path) -> None:
     [
         ("a,b\n1,2", "rows of no known kind"),
         ("gpu,m,n,latency_us\nL40S,1,2,3", "it looks like gemm, but lacks k"),
-        ("", "cannot read"),
+        ("", "cannot read .*: it is empty"),
     ],
 )
 def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
@@ -255,6 +255,14 @@ def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message:
         load([path])
     assert str(path) in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path) -> None:
+    """As for every other file."""
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(MeasurementError, match=r"rows\.csv: it is not a text file$"):
+        load([path])
 
 
 @pytest.mark.parametrize(
@@ -271,6 +279,10 @@ def test_a_file_of_no_kind_is_one_clear_line(tmp_path: Path, text: str, message:
         (
             "gpu,batch,heads,latent_dim,rope_dim,kv_dtype,latency_us",
             "looks like mla_decode, but lacks kv_len",
+        ),
+        (
+            "gpu,batch,heads,kv_heads,head_dim,seq_len,latency_us",
+            "looks like decode_attention, but lacks q_heads, kv_len",
         ),
         ("customer,invoice,date", "like those of none of decode_attention"),
     ],
@@ -399,7 +411,7 @@ def test_rows_that_turn_scales_have_time_around_their_product(tmp_path: Path) ->
 
 
 def test_8_bit_products_quantise_first(tmp_path: Path) -> None:
-    """x is read in 16 bits and written in 8; vLLM's fp8 shares one scale, which takes longer."""
+    """x is read in 16 bits and written in 8; for vLLM's fp8 with one scale, which takes steps."""
     lines = ["gpu,framework,dtype,m,n,k,latency_us", "H100,vllm,fp8,8,4096,512,15"]
     lines += ["H100,sglang,fp8_block,8,4096,512,15", "H100,vllm,bf16,8,4096,512,15"]
     groups = prepare(load([write(tmp_path, "\n".join(lines))]).tables["gemm"], "gemm").groups
@@ -409,7 +421,25 @@ def test_8_bit_products_quantise_first(tmp_path: Path) -> None:
     one_scale, own_scale = kernels["fp8"][0], kernels["fp8_block"][0]
     assert one_scale.bytes_read.item() == own_scale.bytes_read.item() == 8 * 512 * 2
     assert one_scale.bytes_written.item() == 8 * 512
-    assert one_scale.thread_blocks.item() == ONE_SCALE_BLOCK_TIME * own_scale.thread_blocks.item()
+    assert one_scale.thread_blocks.item() == own_scale.thread_blocks.item() == 8
+    assert not own_scale.serial_steps
+
+
+@pytest.mark.parametrize(
+    ("gpu", "width", "measured_us"), [("B200", 32, 105), ("B200", 16384, 503), ("H200", 32, 118)]
+)
+def test_one_scale_for_many_rows_takes_what_rows_of_few_columns_take(
+    tmp_path: Path, gpu: str, width: int, measured_us: float
+) -> None:
+    """16,384 rows and 32 or 64 columns take B200 110 and 558 us, H200 123 us (aiconfigurator).
+
+    Of these 5 us are launches, and 50 us are what the product of 16,384 values reads.
+    """
+    lines = ["gpu,framework,dtype,m,n,k,latency_us", f"{gpu},vllm,fp8,16384,64,{width},110"]
+    (group,) = prepare(load([write(tmp_path, "\n".join(lines))]).tables["gemm"], "gemm").groups
+    card = load_hardware(group.gpu_id)
+    time = operation_time(group.operations[0], rates(card), "graph")
+    assert time.memory_s.item() * 1e6 == pytest.approx(measured_us, rel=0.1)
 
 
 def test_elementwise_kernels_are_known_by_what_they_do(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from recurrent_kernels import convolution_step, decay_step, delta_step  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from simulator.counts.attention.linear import LinearShape, convolution, recurrence  # noqa: E402
-from simulator.evidence.kernels.recurrent import convolution_step, decay_step, delta_step  # noqa: E402
 from simulator.inputs.model import Rule  # noqa: E402
 
 # batch, heads of keys, states for each, key width, value width

@@ -8,8 +8,7 @@ import pytest
 
 from simulator.counts.transformer import decode_operations
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.predict.summaries import groups
-from simulator.evidence.predict.validate import Validation, validate
+from simulator.evidence.predict.validate import Validation, groups, validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model

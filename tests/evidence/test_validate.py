@@ -11,8 +11,7 @@ from simulator.api import estimate, generate
 from simulator.evidence.predict import paper_code
 from simulator.evidence.predict.groups import library_of
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.predict.summaries import errors_of, summarise, timed
-from simulator.evidence.predict.validate import validate
+from simulator.evidence.predict.validate import errors_of, summarise, timed, validate
 from simulator.evidence.rows.reading import load
 from simulator.inputs.presets import load_model
 

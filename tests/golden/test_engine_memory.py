@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from simulator.answers.estimate import memory_on
-from simulator.counts.memory import kv_bytes_per_token
+from simulator.answers.estimate import Question
 from simulator.counts.reserve import PROCESS
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
@@ -45,7 +44,7 @@ class Log:
             max_batched_tokens=batched_tokens,
             samples=1,
         )
-        needs = memory_on(gpu, model, setup, work)
+        needs = Question(model, gpu, setup, work).memory_needs()
         used = self.weights_gib * GIB + needs.workspace_bytes
         kept = gpu.memory_bytes * self.share - used - self.kv_bytes
         return kept, needs.less_bytes, needs.more_bytes
@@ -54,7 +53,7 @@ class Log:
     def kv_bytes(self) -> float:
         """Bytes of the tokens that the log has room for."""
         model = load_model(self.model)
-        return self.kv_tokens * kv_bytes_per_token(model, ask(model, kv_dtype="bf16")[0])
+        return self.kv_tokens * model.cached_values * 2
 
 
 LOGS = (

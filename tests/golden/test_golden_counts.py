@@ -19,7 +19,7 @@ from builders import (
 
 from simulator.counts.attention.ideal import Ideal
 from simulator.counts.experts import visited_experts
-from simulator.counts.memory import kv_bytes_per_token, kv_cache_bytes, weights_bytes
+from simulator.counts.memory import kv_cache_bytes, weights_bytes
 from simulator.counts.operation import total
 from simulator.counts.transformer import attention_shape, prefill_operations
 from simulator.inputs.model import LatentAttention, LayerGroup, ModelShape, count_parameters
@@ -46,12 +46,12 @@ HAND = Workload(context_tokens=4, samples=2, decoded_tokens=3)
 )
 def test_kv_bytes_per_token(shape: ModelShape, cached_bytes: int) -> None:
     """One token's K and V in all layers, in bf16."""
-    assert kv_bytes_per_token(shape, Setup()) == cached_bytes
+    assert shape.cached_values * 2 == cached_bytes
 
 
 def test_llama_3_1_405b_caches_what_is_published() -> None:
     """516.096 KB a token (arXiv 2505.09343, recalled): 126 layers x 2 x 8 x 128 x 2 bytes."""
-    assert kv_bytes_per_token(load_model("llama-3.1-405b"), Setup()) == 516_096
+    assert load_model("llama-3.1-405b").cached_values * 2 == 516_096
 
 
 @pytest.mark.parametrize("kernel", ["ideal", "flash", "einsum"])
@@ -243,8 +243,7 @@ def test_cross_layer_attention_by_hand() -> None:
     shared = _sharing(LayerGroup(count=4), LayerGroup(count=4, kv="earlier"))
     sizes = {"samples": 3, "context_tokens": 100, "decoded_tokens": 10, "kv_layout": "copies"}
     setup, work = asked(**sizes)
-    assert kv_bytes_per_token(plain, setup) == 8 * 256
-    assert kv_bytes_per_token(shared, setup) == 4 * 256
+    assert (plain.cached_values * 2, shared.cached_values * 2) == (8 * 256, 4 * 256)
     assert kv_cache_bytes(shared, setup, work) == 4 * 256 * 3 * 110
     before, after = (total(step_operations(each, **sizes)) for each in (plain, shared))
     assert before.kv_bytes_read == after.kv_bytes_read == 8 * 256 * 3 * 110

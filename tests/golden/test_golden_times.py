@@ -16,7 +16,7 @@ from builders import (
     step_operations,
 )
 
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.counts.operation import Operation
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -208,7 +208,7 @@ def test_a_whole_step_at_published_peaks() -> None:
     moved = 13_214_154_752 + 32 * layer + ends
     setup = Setup(attention="bifurcated", constants="peak")
     work = Workload(context_tokens=0, decoded_tokens=0, samples=1)
-    result = estimate(llama_2_7b(), gpu(), setup, work)
+    result = estimate(Question(llama_2_7b(), gpu(), setup, work))
     assert result.totals.bytes_read + result.totals.bytes_written == moved
     assert result.step_s == pytest.approx(moved / 2e12)
     assert result.bound == "memory"

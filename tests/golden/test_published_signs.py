@@ -10,7 +10,7 @@ import pytest
 from builders import asked, attention_only, deepseek_v3, mistral_7b
 
 from simulator.answers.compare import compare
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
@@ -27,7 +27,7 @@ def _attention_s(shape: ModelShape, gpu: str, attention: Attention, **work: Any)
     """
     usual = {"decoded_tokens": 128, "kv_layout": "copies", "attention": attention}
     question = asked(**usual | work)
-    result = estimate(shape, load_hardware(gpu), *question)
+    result = estimate(Question(shape, load_hardware(gpu), *question))
     return sum(
         float(time.device_s)
         for operation, time in zip(result.operations, result.time.operations, strict=True)
@@ -99,10 +99,12 @@ def test_the_paper_s_code_in_eager_pytorch(
     work = Workload(samples=samples, context_tokens=context_tokens)
     standard, bifurcated = (
         estimate(
-            mistral_7b(),
-            load_hardware("h100-sxm"),
-            Setup(attention=attention, kernel=kernel, kv_layout="copies", execution="eager"),
-            work,
+            Question(
+                mistral_7b(),
+                load_hardware("h100-sxm"),
+                Setup(attention=attention, kernel=kernel, kv_layout="copies", execution="eager"),
+                work,
+            )
         )
         for attention, kernel in (("standard", "flash"), ("bifurcated", "einsum"))
     )
@@ -114,7 +116,7 @@ def test_mistral_runs_out_of_memory_where_it_did() -> None:
     card, setup = load_hardware("h100-sxm"), Setup(kv_layout="copies", execution="eager")
     fits = [
         estimate(
-            mistral_7b(), card, setup, Workload(samples=samples, decoded_tokens=128)
+            Question(mistral_7b(), card, setup, Workload(samples=samples, decoded_tokens=128))
         ).memory.fits
         for samples in (32, 64)
     ]
@@ -125,14 +127,18 @@ def test_mistral_runs_out_of_memory_where_it_did() -> None:
 def test_a_small_model_on_a_short_context_gains_nothing(samples: int) -> None:
     """Qwen2-0.5B on an A100, 1024 tokens: a tenth of the weights' bytes, in launches' time."""
     work = Workload(samples=samples, context_tokens=1024)
-    answer = compare(load_model("qwen2-0.5b"), load_hardware("a100-sxm-80gb"), Setup(), work)
+    answer = compare(
+        Question(load_model("qwen2-0.5b"), load_hardware("a100-sxm-80gb"), Setup(), work)
+    )
     assert answer.speedup < 1.05
 
 
 def test_grouped_queries_over_eight_gpus_gain_little() -> None:
     """CodeLlama-34B over 8 A100, 32 samples of 1K: 1.4 against 1.4 k tokens/s (Hydragen)."""
     setup, work = Setup(tensor_parallel=8), Workload(samples=32, context_tokens=1024)
-    answer = compare(load_model("codellama-34b"), load_hardware("a100-sxm-40gb"), setup, work)
+    answer = compare(
+        Question(load_model("codellama-34b"), load_hardware("a100-sxm-40gb"), setup, work)
+    )
     assert answer.speedup < 1.1
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simulator.counts.transformer import decode_operations
 from simulator.errors import ModelError
 from simulator.inputs.hf_config.model_types import MODEL_TYPES, NESTED, shape_from_config
-from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.model import ModelShape, count_parameters, draft_matrices
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 
@@ -586,9 +586,10 @@ def test_layers_for_multi_token_prediction_are_beside_the_model() -> None:
     model, plain = read(keys, num_nextn_predict_layers=2), read(keys)
     attention = d * 6 * 12 + d * 36 + 32 * 6 * 16 + 6 * 8 * d
     layer = attention + 9 * 3 * d * 23 + experts * d + 2 * d + 32
-    count = count_parameters(model)
-    assert count.draft == 2 * (layer + 2 * d * d + 3 * d)
-    assert count.total == count_parameters(plain).total
+    drafts = sum(layers * matrix.values for layers, matrix in draft_matrices(model))
+    assert drafts == 2 * (layer + 2 * d * d + 3 * d)
+    assert count_parameters(model) == count_parameters(plain)
+    assert draft_matrices(plain) == []
     assert any("multi-token prediction (2)" in note for note in model.notes)
 
 

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.answers.compare import compare
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.sweep import NUMERIC_AXES, Grid, Sweep
 from simulator.counts.attention.registry import algorithms
 from simulator.counts.memory import memory
@@ -137,7 +137,7 @@ def test_a_sweep_compares_each_point(
     assert len(rows) == sweep.points
     for row in (rows[0], rows[len(rows) // 2], rows[-1]):
         point = Workload(**{axis: int(row[axis]) for axis in NUMERIC_AXES})
-        answer = compare(shape, card, setup, point)
+        answer = compare(Question(shape, card, setup, point))
         for attention, result in (("standard", answer.standard), ("bifurcated", answer.bifurcated)):
             expected = {
                 "step_ms": result.step_s * 1e3,
@@ -213,8 +213,10 @@ def test_floats_and_integers_agree(
 ) -> None:
     """A point given as whole floats, as a grid has them, is the same question."""
     assume(runs(shape, setup))
-    exact = estimate(shape, card, setup, work)
+    exact = estimate(Question(shape, card, setup, work))
     floats = work.but(**{axis: float(getattr(work, axis)) for axis in NUMERIC_AXES})
+    # In the form of latent attention that was chosen.
+    setup = exact.setup
     operations = decode_operations(shape, setup, floats, resident_blocks=resident_blocks(card))
     step = step_time(operations, rates(card), setup.execution)
     assert step.total_s == pytest.approx(exact.step_s, **CLOSE)

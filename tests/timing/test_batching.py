@@ -81,10 +81,11 @@ def test_a_constant_rate_of_service_is_an_endless_row_of_servers() -> None:
 def test_what_cannot_be_carried_says_so() -> None:
     """At the capacity and beyond, times grow without end, and throughput is the capacity."""
     server = _server(SHORT_PROMPTS)
-    found = open_loop(server, 1.5 * server.capacity_per_s)
-    assert found.utilisation == pytest.approx(1.5)
-    assert found.ttft_s == found.tpot_s == float("inf")
-    assert found.requests_per_s == server.capacity_per_s
+    for share in (1.5, 1.0, 1 - 1e-15):
+        found = open_loop(server, share * server.capacity_per_s)
+        assert found.utilisation == pytest.approx(share)
+        assert found.ttft_s == found.tpot_s == float("inf")
+        assert found.requests_per_s == server.capacity_per_s
 
 
 @given(

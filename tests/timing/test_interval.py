@@ -9,7 +9,7 @@ import pytest
 from builders import SLOTS, gpu, llama_2_7b, mistral_7b, round_gpu
 
 from simulator import load_model
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.counts.operation import KINDS, Operation
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.dtypes import DTYPES
@@ -250,7 +250,7 @@ def test_a_single_sample_reads_nothing_again_in_an_array_either(samples: int) ->
     for each in (work, work.but(samples=np.array([float(samples)]))):
         operations = decode_operations(llama_2_7b(), setup, each, resident_blocks=SLOTS)
         sums = step_sums(operations, step_time(operations, gpu_rates, "eager"), gpu_rates)
-        cached.append(float(np.sum(sums.cached_s.get("attention", 0.0))))
+        cached.append(float(np.sum(sums.families["attention"].cached_s)))
     assert cached[0] == pytest.approx(cached[1], rel=1e-12)
     assert (cached[0] > 0) == (samples > 1)
 
@@ -418,8 +418,10 @@ def test_an_interval_is_known_where_rows_are(
     """Other vendors' constants are NVIDIA's; public steps show how far that goes."""
     shape, setup = load_model(model_name), Setup(**settings)
     assert unknown_regime(shape, rates(load_hardware(card), setup.constants), setup) == why
-    result = estimate(shape, load_hardware(card), setup, Workload(samples=4))
-    peak = estimate(shape, load_hardware(card), setup.but(constants="peak"), Workload(samples=4))
+    result = estimate(Question(shape, load_hardware(card), setup, Workload(samples=4)))
+    peak = estimate(
+        Question(shape, load_hardware(card), setup.but(constants="peak"), Workload(samples=4))
+    )
     assert any(why in note for note in result.notes)
     assert result.interval_known == (not why)
     if why:

@@ -10,7 +10,7 @@ from builders import ROUND_CONSTANTS, gpu, gpus, round_gpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Operation, Tile
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ask
@@ -402,6 +402,26 @@ def test_plain_8_bits_split_nothing_and_load_the_rows_that_there_are() -> None:
         assert _product_us(eight, own) == pytest.approx(2 + (loaded + 64) * 100, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("capability", "rows", "waves", "tile"),
+    [
+        *(("9.0", 64, 2, 64 * 64), ("9.0", 65, 2, 64 * 128), ("9.0", 129, 2, 128 * 128)),
+        *(("8.9", 129, 3, 64 * 128), ("8.9", 256, 4, 64 * 128), ("8.9", 257, 3, 128 * 128)),
+    ],
+)
+def test_plain_8_bits_take_their_tile_by_their_rows(
+    capability: str, rows: int, waves: int, tile: int
+) -> None:
+    """12,800 columns on 100 SMs of 5 TFLOP/s; then 1 MB of results at 1 TB/s, without a start."""
+    constants = {**ROUND_CONSTANTS, "fp8_tile_gb_per_s": 1e6, "tile_start_k": 1000}
+    card = gpu(constants).model_copy(update={"compute_capability": capability})
+    eight = replace(product(rows, 12800, 1000), dtype="fp8", bytes_written=1e6)
+    time = operation_time(eight, rates(card), "graph")
+    written_s = time.memory_s
+    assert written_s == pytest.approx(1e-6)
+    assert time.compute_s == pytest.approx(waves * 2 * tile * 1000 / 5e12 + written_s)
+
+
 @pytest.mark.parametrize(("rows", "reads"), [(16, 1), (17, 2), (32, 2), (33, 1)])
 def test_blocks_read_latent_keys_in_pairs_on_blackwell(rows: int, reads: int) -> None:
     """2 MB of keys at 1 TB/s; a second time, all 4 MB through L2 at 1.5 TB/s. Not on Hopper."""
@@ -459,13 +479,13 @@ def test_uneven_groups_leave_half_a_tile_empty() -> None:
 
 
 def test_waves_of_tiles_and_held_experts_take_their_own_time() -> None:
-    """One wave and 100 experts at 0.1 us each, on top of launch and product.
+    """One wave, 100 experts at 0.1 us each and 6,400 rows at 1 ns, on top of launch and product.
 
     A wave takes 3 us at K = 2048 and start, 2560 in all; K = 4096 is 1.8 times as much.
     """
-    slow = rates(gpu({**ROUND_CONSTANTS, "experts_block_us": 3, "group_us": 0.1}))
+    slow = rates(gpu({**ROUND_CONSTANTS, "experts_block_us": 3, "group_us": 0.1, "visit_us": 2e-3}))
     item = grouped(6400, 100, even=True)
-    assert _product_us(item, slow) == pytest.approx(_product_us(item) + 3 * 1.8 + 10)
+    assert _product_us(item, slow) == pytest.approx(_product_us(item) + 3 * 1.8 + 10 + 6.4)
 
 
 def test_experts_that_wait_for_their_weights_are_bound_by_memory() -> None:
@@ -477,6 +497,34 @@ def test_experts_that_wait_for_their_weights_are_bound_by_memory() -> None:
     assert few.waiting_s / US == many.waiting_s / US == pytest.approx(5.4)
     assert few.bound == "memory"
     assert many.bound == "compute"
+
+
+def test_a_known_tile_is_padded_and_loads_from_l2() -> None:
+    """One row of each of 100 experts takes as long as 64 rows: all of the tile is multiplied.
+
+    With 4 blocks to an SM, 1,600 tiles wait 4 times: 3 us x 1.8 for K = 4096, twice for its short
+    steps. From L2 at 0.1 GB/s of an SM, 1 + 64 and 64 + 64 rows of 8 KB load for 7.1 and 14 ms.
+    """
+    tile = Tile(64, 64, 32)
+    one, full = (replace(grouped(rows, 100, even=True), tile=tile) for rows in (100, 6400))
+    all_rows = _product_us(grouped(6400, 100, even=True))
+    assert [_product_us(item) for item in (one, full)] == pytest.approx([all_rows, all_rows])
+    wide = replace(grouped(100, 100, even=True, columns=1024), tile=tile)
+    waits = rates(gpu({**ROUND_CONSTANTS, "experts_block_us": 30}))
+    assert _product_us(wide, waits) - 2 == pytest.approx(4 * 30 * 1.8 * 2)
+    loads = rates(gpu({**ROUND_CONSTANTS, "l2_stream_gb_per_s": 0.1}))
+    loaded = [_product_us(item, loads) - 2 for item in (one, full)]
+    assert loaded == pytest.approx([rows * 8192 / (0.75 * 100) for rows in (65, 128)])
+
+
+def test_loads_shorter_than_a_line_reach_less_of_the_memory() -> None:
+    """Steps of 32 in 16 bits are 64 of a line's 128 bytes."""
+    item = replace(grouped(100, 100, even=True), bytes_read=1e9)
+    long, short = (
+        operation_time(replace(item, tile=Tile(16, 32, depth)), ROUND_TILES, "graph").memory_s
+        for depth in (64, 32)
+    )
+    assert short == pytest.approx(long / 0.67)
 
 
 def test_at_published_peaks_there_are_no_tiles() -> None:

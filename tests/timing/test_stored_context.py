@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator import load_hardware, load_model
-from simulator.answers.estimate import estimate
+from simulator.answers.estimate import Question, estimate
 from simulator.counts.operation import Operation
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Setup
@@ -154,10 +154,12 @@ def test_an_interval_spans_both_rules(card: str, together_ms: float, alone_ms: f
     Where reads are few, exponentials take part of the time: 5 % more on H100.
     """
     result = estimate(
-        load_model("llama-3.1-8b"),
-        load_hardware(card),
-        Setup(kv_layout="shared"),
-        Workload(samples=16, context_tokens=32768),
+        Question(
+            load_model("llama-3.1-8b"),
+            load_hardware(card),
+            Setup(kv_layout="shared"),
+            Workload(samples=16, context_tokens=32768),
+        )
     )
     error = result.uncertainty.own["stored"]
     assert result.step_s - float(error.below_s) == pytest.approx(together_ms / 1e3, rel=0.06)
@@ -173,10 +175,12 @@ def test_a_step_does_not_jump_where_a_context_leaves_l2() -> None:
     """From 16K to 32K on L40S the step took 84 ms more, where copies take 48 ms more."""
     times = [
         estimate(
-            load_model("llama-3.1-8b"),
-            load_hardware("l40s"),
-            Setup(kv_layout=layout),
-            Workload(samples=16, context_tokens=context),
+            Question(
+                load_model("llama-3.1-8b"),
+                load_hardware("l40s"),
+                Setup(kv_layout=layout),
+                Workload(samples=16, context_tokens=context),
+            )
         ).step_s
         for layout in ("shared", "copies")
         for context in (16384, 32768)

@@ -11,7 +11,7 @@ from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import Spread, spreads_from
-from tools import residuals, spread, spread_check
+from tools import residuals, spread
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
 needs_rows = pytest.mark.skipif(
@@ -125,10 +125,20 @@ def test_other_gpus_may_be_off_either_way() -> None:
     assert spread.widest([item, wide]) == wide._replace(common=item.common)
 
 
+def test_rows_of_one_card_promise_no_more_than_those_of_their_kin() -> None:
+    """Exact rows of 4-bit experts on one card, beside 16-bit ones that others miss by half."""
+    rows = made_up(400)
+    off = rows.assign(family="experts", measured_s=1.5e-5)
+    several = [off.assign(gpu_id=card) for card in ("h100-sxm", "l40s")]
+    one = rows.assign(family="int4_experts", measured_s=1e-5, gpu_id="a100-sxm-80gb")
+    found = spread.worst_gpu(pd.concat([*several, one]))
+    assert found["int4_experts"].streaming_above >= found["experts"].streaming_above > 0.4
+
+
 def test_coverage_counts_both_sides() -> None:
     """Of five times one is below, two are above."""
     measured = np.array([1.0, 2, 3, 4, 5])
-    found = spread_check.coverage("w", "g", measured, np.full(5, 1.5), np.full(5, 3.5))
+    found = spread.coverage("w", "g", measured, np.full(5, 1.5), np.full(5, 3.5))
     assert (found.rows, found.below, found.above) == (5, 0.2, 0.4)
     assert found.inside == pytest.approx(0.4)
 
@@ -162,12 +172,12 @@ def test_intervals_hold_what_they_promise_of_shapes_held_out() -> None:
     calibrations = {gpu_id: calibrate(measurements, load_hardware(gpu_id))}
     rows = {kind: table[table["gpu_id"] == gpu_id] for kind, table in measurements.tables.items()}
     found = residuals.residuals(Measurements(rows), calibrations)
-    checked = {item.what: item for item in spread_check.fitted(found)}
+    checked = {item.what: item for item in spread.check_fitted(found)}
     for family in ("gemm", "attention"):
         assert checked[family].rows > 1900
         assert checked[family].inside == pytest.approx(spread.COVERAGE, abs=0.06)
         assert checked[family].below == pytest.approx(0.1, abs=0.05)
-    (four,) = spread_check.products(found)
+    (four,) = spread.check_products(found)
     assert four.inside > 0.7
 
 
@@ -179,8 +189,8 @@ def test_intervals_hold_most_whole_steps() -> None:
     reported in docs/accuracy.md, and not held here.
     """
     measurements = load([SHARED / "e2e_decode.csv", SHARED / "bifurcated_paper_step_latency.csv"])
-    batches = [item for item in spread_check.batches(measurements) if "vllm" not in item.what]
-    checked = [*batches, *spread_check.cells(measurements)]
+    batches = [item for item in spread.check_batches(measurements) if "vllm" not in item.what]
+    checked = [*batches, *spread.check_cells(measurements)]
     rows = sum(item.rows for item in checked)
     assert rows > 60
     assert sum(item.inside * item.rows for item in checked) / rows >= spread.COVERAGE

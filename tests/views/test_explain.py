@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import simulator
-from simulator.answers.estimate import Estimate, estimate
+from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.scaled import FAMILIES as FORMS_OF
 from simulator.errors import SimulatorError
 from simulator.inputs.presets import load_model
@@ -141,7 +141,7 @@ def test_formulas_evaluate_whatever_is_asked(
 ) -> None:
     """The KV formula gives the total for any sizes, also beyond a window."""
     work = Workload(samples=samples, prompts=prompts, context_tokens=context, decoded_tokens=own)
-    result = estimate(model, round_gpu(), Setup(attention=attention), work)
+    result = estimate(Question(model, round_gpu(), Setup(attention=attention), work))
     assert value(steps(result)["KV bytes read"].numbers) == result.totals.kv_bytes_read
 
 

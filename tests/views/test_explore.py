@@ -15,6 +15,7 @@ from explore_points import ANSWER, BOUND, covering, question, random_states, tru
 
 from simulator.answers.capacity import capacity
 from simulator.answers.compare import compare
+from simulator.answers.estimate import Question, latent_forms
 from simulator.inputs.scenario import load_scenario
 from simulator.resources import SCENARIO_PATH_VARIABLE
 from simulator.timing.interval import shipped_spreads
@@ -134,7 +135,7 @@ def test_the_script_finds_the_limits_that_python_finds() -> None:
     ]"""
     for state, found in zip(states, run_script(data, states, ask), strict=True):
         model, gpu, setup, work = question(offer, data, state)
-        result = compare(model, gpu, setup, work)
+        result = compare(Question(model, gpu, setup, work))
         held = [capacity(step).most_samples for step in (result.standard, result.bifurcated)]
         expected = [result.break_even_samples, result.break_even_context_tokens, *held]
         assert found == expected, state
@@ -363,7 +364,7 @@ def test_only_latent_models_have_the_form_that_a_page_keeps(tmp_path: Path) -> N
     offer = menu(load_scenario(path), models=["kimi-k2", "llama-3.1-8b"], gpus=["h100-sxm"])
     forms = {}
     for entry in offer.models:
-        setup, work = offer.asks(entry.model, "auto", "auto")
-        [form] = offer.forms(entry.model, setup.under("bifurcated"), work)
+        setup, _ = offer.asks(entry.model, "auto", "auto")
+        [form] = latent_forms(entry.model, setup.under("bifurcated"))
         forms[entry.model.name] = form.latent_form
     assert forms == {"kimi-k2": "mixed", "llama-3.1-8b": "auto"}

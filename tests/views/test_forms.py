@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from copy import deepcopy
 from html import unescape
 from pathlib import Path
 from re import sub
@@ -69,9 +70,32 @@ def test_an_answer_is_its_csv_and_its_table(
     assert str(answer).split() == said.split()
 
 
+@pytest.mark.parametrize(
+    "ask", [ask for _, _, ask, _ in QUESTIONS], ids=[item[0] for item in QUESTIONS]
+)
+def test_an_answer_has_a_short_name_and_is_itself(ask: Callable[[], Any]) -> None:
+    """Arrays deep inside decide no equality, and a name fills a line."""
+    answer = ask()
+    assert repr(answer).startswith(f"<{type(answer).__name__}: ")
+    assert len(repr(answer)) < 80
+    assert answer == answer  # noqa: PLR0124
+    assert (answer == deepcopy(answer)) is False
+    assert len({answer, answer}) == 1
+
+
+def test_the_parts_of_an_answer_fill_no_pages() -> None:
+    """A point of a load, an option of a plan: not every constant of their card."""
+    curve = simulator.serve("llama-2-7b", samples=2, users=4)
+    option = simulator.plan("llama-2-7b", "l40s", **LOAD).options[0]
+    for part in (curve.points[0], option):
+        assert len(repr(part)) < 20_000
+
+
 def test_a_sweep_is_its_csv() -> None:
     """A sweep's frame has the columns and the points of what the command writes."""
-    frame = simulator.prepare_sweep("one-sample").to_frame()
+    sweep = simulator.prepare_sweep("one-sample")
+    assert f"{sweep.points} points in" in sweep._repr_html_()
+    frame = sweep.to_frame()
     told = pd.read_csv(io.StringIO(bifurcate("sweep", "one-sample").out))
     assert list(frame.columns) == list(told.columns)
     assert frame["standard_step_ms"].to_numpy() == pytest.approx(told["standard_step_ms"], rel=1e-8)
@@ -80,8 +104,8 @@ def test_a_sweep_is_its_csv() -> None:
 def test_every_answer_has_a_view() -> None:
     """What derives from the base class is shown, and the public functions return nothing else."""
     assert set(VIEWS) == {answer.__name__ for answer in Answer.__subclasses__()}
-    # A plan has two questions; the fits of training runs have files of their own.
-    assert len(VIEWS) == len(QUESTIONS) - 1 + 2
+    # A plan has two questions; sweeps and the fits of training runs have files of their own.
+    assert len(VIEWS) == len(QUESTIONS) - 1 + 3
 
 
 def test_fits_of_training_runs_show_themselves(tmp_path: Path) -> None:

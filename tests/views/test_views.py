@@ -357,10 +357,9 @@ def test_a_plan_says_what_it_does_not_rank_and_what_is_least_per_token() -> None
     result = simulator.plan("llama-3.1-8b", samples=4, context_tokens="8K")
     text = shown(plan_view(result))
     assert result.cheapest is not None
-    assert (
-        "Ranked apart, and never cheapest: rtx-3090 0.39, rtx-4090 0.60, rtx-5090 1.22 (Run" in text
-    )
-    assert "mi300x 1.85 (Vultr, on demand, low trust)" in text
+    apart = text.split("Ranked apart, and never cheapest: ")[1]
+    assert "rtx-3090 0.39" in apart
+    assert "mi300x 1.85 (Vultr, on demand, low trust)" in apart
     assert "any of 15 cards" in text
     least = result.options[0]
     assert least is not result.cheapest

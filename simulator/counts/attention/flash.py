@@ -8,14 +8,7 @@ tokens, and a merge by log-sum-exp. In plain PyTorch, folding and merge are sepa
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from simulator.counts.attention.plain import (
-    folds_by_copy,
-    merge,
-    moved,
-    query_fold,
-    rebuild,
-    unfold,
-)
+from simulator.counts.attention import plain
 from simulator.counts.attention.shape import AttentionShape, present, several
 from simulator.counts.attention.tree import CachePart
 from simulator.counts.attention.way import PARTIAL_BYTES, PlainKernel, Way
@@ -199,8 +192,7 @@ TRTLLM_CASCADE = EngineFlash(
     name="trtllm-cascade",
     shared=SharedKernel(folds=False, rows=(16,), merges=False),
     limits=("windows", "trees"),
-    caution="TRTLLM_ENABLE_CASCADE_MMHA switches it on, for beam search. On an L20 its calls took "
-    "83 to 93 us whatever the prefix (TensorRT-LLM#14396), longer than this model says.",
+    caution="TRTLLM_ENABLE_CASCADE_MMHA switches it on, for beam search.",
 )
 
 
@@ -383,15 +375,15 @@ def standard_flash_expanded(shape: AttentionShape) -> list[Operation]:
     )
     return [
         *flash_part(shape, shape.decoded_part),
-        query_fold(shape, needed),
+        plain.query_fold(shape, needed),
         *flash_part(shape, context),
-        merge(shape, present(shape.context_tokens) + present(shape.decoded_tokens)),
+        plain.merge(shape, present(shape.context_tokens) + present(shape.decoded_tokens)),
     ]
 
 
 def standard_rebuilt(shape: AttentionShape) -> list[Operation]:
     """Concatenated keys and values for every sample, then one call."""
-    return [rebuild(shape), *standard_flash(shape)]
+    return [plain.rebuild(shape), *standard_flash(shape)]
 
 
 def bifurcated_flash(shape: AttentionShape) -> list[Operation]:
@@ -405,16 +397,16 @@ def bifurcated_flash(shape: AttentionShape) -> list[Operation]:
     states, unfolds = present(own.tokens), 0
     for part in shared:
         exists = present(part.tokens)
-        folds = folds_by_copy(shape, part.sharers) * exists
+        folds = plain.folds_by_copy(shape, part.sharers) * exists
         between = several(part.caches) * several(shape.prompts // part.caches) * exists
         level = part.name.removeprefix("attention_context").removeprefix("attention")
-        operations += [query_fold(shape, folds, level), *flash_part(shape, part)]
+        operations += [plain.query_fold(shape, folds, level), *flash_part(shape, part)]
         if len(shape.levels) > 1:
             operations.append(_spread(shape, folds, between, level))
         states = states + exists
         unfolds = unfolds + folds * (1 - between)
     alone = where(states > 1, 0, 1)
-    return [*operations, merge(shape, states), unfold(shape, unfolds * alone)]
+    return [*operations, plain.merge(shape, states), plain.unfold(shape, unfolds * alone)]
 
 
 def _spread(shape: AttentionShape, folds: Numeric, between: Numeric, level: str) -> Operation:
@@ -430,7 +422,7 @@ def _spread(shape: AttentionShape, folds: Numeric, between: Numeric, level: str)
     lse = several(shape.kv_heads) * between
     copied_bytes = shape.output_bytes * folds * between + shape.rows * PARTIAL_BYTES * lse
     launches = folds * between + lse
-    return moved(
+    return plain.moved(
         f"attention_spread{level}", copied_bytes, copied_bytes, launches=launches, kind="copy"
     )
 

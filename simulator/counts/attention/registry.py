@@ -3,15 +3,8 @@
 To add one, write its file and name it here; CONTRIBUTING.md shows how.
 """
 
+from simulator.counts.attention import flash
 from simulator.counts.attention.einsum import PLAIN_EINSUM, Einsum
-from simulator.counts.attention.flash import (
-    FLASHINFER,
-    PLAIN_FLASH,
-    TRTLLM_CASCADE,
-    VLLM_CASCADE,
-    EngineFlash,
-    Flash,
-)
 from simulator.counts.attention.ideal import Ideal
 from simulator.counts.attention.sdpa_math import PLAIN_MATH, SdpaMath
 from simulator.counts.attention.variants import PLAIN_VARIANTS
@@ -22,22 +15,22 @@ WAYS: dict[str, Way] = {
     way.name: way
     for way in (
         Ideal(name="ideal"),
-        Flash(name="flash"),
+        flash.Flash(name="flash"),
         Einsum(name="einsum"),
         SdpaMath(name="sdpa_math"),
-        VLLM_CASCADE,
-        FLASHINFER,
-        TRTLLM_CASCADE,
+        flash.VLLM_CASCADE,
+        flash.FLASHINFER,
+        flash.TRTLLM_CASCADE,
     )
 }
 PLAIN_KERNELS: dict[str, PlainKernel] = {
-    plain.name: plain for plain in (*PLAIN_FLASH, *PLAIN_EINSUM, *PLAIN_MATH, *PLAIN_VARIANTS)
+    plain.name: plain for plain in (*flash.PLAIN_FLASH, *PLAIN_EINSUM, *PLAIN_MATH, *PLAIN_VARIANTS)
 }
 
 
 def algorithms() -> tuple[str, ...]:
     """Return the names of the ways that belong to no engine: pictures of all ways draw these."""
-    return tuple(name for name, way in WAYS.items() if not isinstance(way, EngineFlash))
+    return tuple(name for name, way in WAYS.items() if not isinstance(way, flash.EngineFlash))
 
 
 def find_way(name: str) -> Way:

@@ -2,15 +2,8 @@
 
 from dataclasses import replace
 
+from simulator.counts.attention import plain
 from simulator.counts.attention.flash import flash_part
-from simulator.counts.attention.plain import (
-    folds_by_copy,
-    merge,
-    merges_by_copy,
-    moved,
-    query_fold,
-    unfold,
-)
 from simulator.counts.attention.shape import AttentionShape, present
 from simulator.counts.attention.tree import CachePart
 from simulator.counts.attention.way import PlainKernel
@@ -26,7 +19,8 @@ def standard_repeat_kv(shape: AttentionShape) -> list[Operation]:
     """KV heads repeated to query heads in memory, even for groups of one, then one call."""
     cache = shape.cached_bytes(shape.sequences * shape.tokens)
     repeat = replace(
-        moved("kv_repeat", cache, cache * shape.group, launches=2, kind="copy"), kv_bytes_read=cache
+        plain.moved("kv_repeat", cache, cache * shape.group, launches=2, kind="copy"),
+        kv_bytes_read=cache,
     )
     repeated = shape._replace(kv_heads=shape.heads, cache_width=shape.cache_width * shape.group)
     return [repeat, *flash_part(repeated, repeated.whole())]
@@ -49,11 +43,11 @@ def bifurcated_flash_chunked(shape: AttentionShape) -> list[Operation]:
     folded = shape._replace(samples=shape.samples * shape.query_tokens, query_tokens=1)
     return [
         *flash_part(shape, shape.decoded_part),
-        query_fold(shape, merges_by_copy(folded) * context),
+        plain.query_fold(shape, plain.merges_by_copy(folded) * context),
         *flash_part(shape, chunk, chunks=chunks),
         *flash_part(shape, remainder),
-        merge(shape, states),
-        unfold(shape, folds_by_copy(shape, shape.samples) * context * alone),
+        plain.merge(shape, states),
+        plain.unfold(shape, plain.folds_by_copy(shape, shape.samples) * context * alone),
     ]
 
 
@@ -62,7 +56,7 @@ def bifurcated_flex(shape: AttentionShape) -> list[Operation]:
 
     The call computes every 128 x 128 block that its mask touches: more FLOPs than attention needs.
     """
-    folds = folds_by_copy(shape, shape.samples)
+    folds = plain.folds_by_copy(shape, shape.samples)
     kv_bytes = shape.context_copy_bytes + shape.decoded_bytes
     widths = shape.key_width + shape.value_width
     call = Operation(
@@ -74,7 +68,7 @@ def bifurcated_flex(shape: AttentionShape) -> list[Operation]:
         kv_bytes_read=kv_bytes,
         dtype=shape.dtype,
     )
-    return [query_fold(shape, folds), call, unfold(shape, folds)]
+    return [plain.query_fold(shape, folds), call, plain.unfold(shape, folds)]
 
 
 def _visited_pairs(shape: AttentionShape) -> int:

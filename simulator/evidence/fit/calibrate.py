@@ -27,6 +27,8 @@ from simulator.timing.constants import SERVED, Variant
 
 # Shorter times than predicted are told from this share on.
 SHORTER = 0.01
+# Constants predict alike if times differ by less than this share, on average.
+LIKE = 0.01
 # What a constant must take from the errors of shapes left out, as a share of them.
 LEAST_GAIN = 0.1
 
@@ -101,29 +103,17 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
         if len(own := table[table["gpu_id"] == gpu.id])
     }
     # A fit starts from transferred constants: from an old fit, it would not be reproducible.
-    kernels = {} if {*tables} - {"serving"} else gpu.fitted
-    kept = {name: item for name, item in kernels.items() if not name.endswith(SERVED)}
+    old = {} if {*tables} - {"serving"} else gpu.fitted
+    engines = _named(tables["serving"]).map(library_of) if "serving" in tables else ()
+    refitted = {f"{engine}_{name}" for engine in engines for name in SERVED}
+    kept = {name: item for name, item in old.items() if name not in refitted}
     profile = gpu.model_copy(update={"fitted": kept})
     for stage in STAGES:
-        rows = tables.get(stage.kind)
-        if rows is None:
+        if stage.kind not in tables:
             continue
-        others = of_other_libraries(rows)
-        if others.any():
-            left_out.append(f"{stage.kind}: {others.sum()} rows are of other libraries' kernels")
-            rows = rows[~others]
-        doubtful = rows["distrusted"] if "distrusted" in rows else rows["time_s"] < 0
-        if doubtful.any():
-            left_out.append(f"{stage.kind}: {doubtful.sum()} rows are of series that break physics")
-            rows = rows[~doubtful]
-        if stage.noise:
-            rows = _of_engines(rows, left_out)
-        if not len(rows):
-            continue
-        if len(rows) < stage.least:
-            left_out.append(f"{stage.kind}: {len(rows)} of the {stage.least} rows that are needed")
-            continue
-        for found in _stage(stage, rows, profile, left_out):
+        rows, groups, reasons = _usable(stage, tables[stage.kind])
+        left_out += reasons
+        for found in _stage(stage, rows, groups, profile):
             fits.append(found)
             left_out += _saving(found)
             profile = with_constants(profile, found.fitted.constants)
@@ -145,33 +135,48 @@ def _saving(found: StageFit) -> list[str]:
     return [f"{found.kind}, {found.variant}: {less}, and no engine saves time"]
 
 
-def _of_engines(rows: pd.DataFrame, left_out: list[str]) -> pd.DataFrame:
-    """Return the rows of engines that are known; say what the others are."""
-    names = rows["framework"].fillna("").astype(str)
-    known = names.map(library_of).isin(ENGINES)
-    for name, count in names[~known].value_counts().items():
-        told = f"are of {name}, none of {', '.join(ENGINES[:-1])}"
-        if re.match(UNTOLD, str(name)):
-            told = "do not name their engine; --engine does"
-        left_out.append(f"serving: {count} rows {told}")
-    return rows[known]
-
-
-def _stage(
-    stage: Stage, rows: pd.DataFrame, profile: HardwareProfile, left_out: list[str]
-) -> Iterator[StageFit]:
-    """Yield the fits of one kind of row: in general, by precision and library."""
+def _usable(stage: Stage, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Group], list[str]]:
+    """Return the rows that a stage may take, and as groups to predict; say what the others are."""
+    others = of_other_libraries(rows)
+    apart = {
+        "are of other libraries' kernels": others,
+        "are of series that break physics": ~others & rows.get("distrusted", others),
+    }
+    if stage.noise:
+        names = _named(rows)
+        for name in names[~names.map(library_of).isin(ENGINES)].unique():
+            told = f"are of {name}, none of {', '.join(ENGINES[:-1])}"
+            if re.match(UNTOLD, name):
+                told = "do not name their engine; --engine does"
+            apart[told] = apart.get(told, False) | (names == name)
+    left_out = [
+        f"{stage.kind}: {some.sum()} rows {why}" for why, some in apart.items() if some.any()
+    ]
+    rows = rows[~np.logical_or.reduce([*apart.values()])]
+    if len(rows) < stage.least:
+        few = f"{stage.kind}: {len(rows)} of the {stage.least} rows that are needed"
+        return rows, [], [*left_out, few] if len(rows) else left_out
     # Rows that ran out of memory have no time to fit.
     rows = rows[rows["time_s"].notna()]
     if stage.most:
         rows = _thinned(rows, stage)
     prepared = prepare(rows, stage.kind)
-    if stage.noise:
-        skipped = Counter(prepared.skipped.values())
-        left_out += [f"{stage.kind}: {count} rows: {why}" for why, count in skipped.items()]
-    determining = [group for group in prepared.groups if group.determines]
+    skipped = Counter(prepared.skipped.values()) if stage.noise else {}
+    left_out += [f"{stage.kind}: {count} rows: {why}" for why, count in skipped.items()]
+    return rows, [group for group in prepared.groups if group.determines], left_out
+
+
+def _named(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Return the name that each row gives to its engine or library."""
+    return rows["framework"].fillna("").astype(str)
+
+
+def _stage(
+    stage: Stage, rows: pd.DataFrame, determining: Sequence[Group], profile: HardwareProfile
+) -> Iterator[StageFit]:
+    """Yield the fits of one kind of row: in general, by precision and library."""
     groups = [group for group in determining if _launched(group) == stage.rows]
-    chosen_for = []
+    chosen_for, alone = [], set()
     for precision in ("", *PRECISIONS) if stage.own else ("",):
         general = Variant(precision=precision)
         some = [group for group in groups if group.precision == precision]
@@ -180,16 +185,20 @@ def _stage(
             typical = [group for group in some if group.typical]
             apart = Variant(stage.apart)
             without = [group for group in typical if apart not in group.variants]
-            # Where each library has its own, general constants are those of questions.
-            every = map(_without_library, without or typical) if len(libraries) > 1 else typical
+            # General constants are those of questions.
+            every = map(_without_library, without or typical)
             chosen_for.append((list(every), general))
-        # General constants serve a single library as well, unless they leave its kernel out.
-        single = len(libraries) == 1 and stage.general and some[0].typical
-        if stage.own and not single:
+        if stage.own:
             chosen_for += [(part, each) for each, part in libraries.items() if each != general]
+        if len(libraries) == 1 and stage.general and some[0].typical:
+            alone |= set(libraries) - {general}
     for chosen, variant in chosen_for:
+        # General constants serve a single library as well, unless its kernels beside these differ.
+        if variant in alone and _serve(profile, chosen):
+            continue
         # Keep constants that another kind of row has determined.
-        left = [item for item in stage.free if str(item.key.of(variant)) not in profile.fitted]
+        free = (*stage.free, *stage.besides.get(variant.precision, ()))
+        left = [item for item in free if str(item.key.of(variant)) not in profile.fitted]
         if sum(len(group.index) for group in chosen) < stage.least or not left:
             continue
         found = _fit(stage, rows, profile, chosen, left, variant)
@@ -200,6 +209,13 @@ def _stage(
 def _without_library(group: Group) -> Group:
     """Return a group timed with constants of no library."""
     return replace(group, variants=tuple(item for item in group.variants if not item.library))
+
+
+def _serve(profile: HardwareProfile, groups: Sequence[Group]) -> bool:
+    """Return whether constants of no library predict the rows of one as its own do."""
+    own = np.concatenate([group.predict(profile) for group in groups])
+    general = np.concatenate([_without_library(group).predict(profile) for group in groups])
+    return float(np.mean(np.abs(np.log(own / general)))) < LIKE
 
 
 def _thinned(rows: pd.DataFrame, stage: Stage) -> pd.DataFrame:
@@ -335,7 +351,7 @@ def shape_errors(part: StageFit) -> list[dict[str, Any]]:
     errors = pd.DataFrame({"shape": part.shapes, "seen": seen, "unseen": unseen})
     listed = [
         {
-            "shape": _named(str(shape), part.shape_columns),
+            "shape": _sizes(str(shape), part.shape_columns),
             "rows": len(rows),
             "median_ape": float(rows["seen"].abs().median()),
             "worst_ape": float(rows["seen"].abs().max()),
@@ -348,7 +364,7 @@ def shape_errors(part: StageFit) -> list[dict[str, Any]]:
     return sorted(listed, key=lambda item: -(item["held_out_median_ape"] or item["median_ape"]))
 
 
-def _named(shape: str, columns: tuple[str, ...]) -> dict[str, int | str]:
+def _sizes(shape: str, columns: tuple[str, ...]) -> dict[str, int | str]:
     """Return the values of a shape by column; a model's name, always first, may have slashes."""
     values = shape.rsplit("/", len(columns) - 1)
     return {

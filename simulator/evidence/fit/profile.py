@@ -2,6 +2,7 @@
 
 import math
 import re
+import tomllib
 from pathlib import Path
 
 from simulator.evidence.fit.calibrate import Calibration, StageFit, error_summary
@@ -11,36 +12,14 @@ DIGITS = 4
 
 
 # The public projects behind the short names in the rows' source column: short and full name.
-SOURCES = {
-    "aic": (
-        "aiconfigurator rows",
-        "ai-dynamo/aiconfigurator @ 095f58a (Apache-2.0), timings of single kernels",
-    ),
-    "vidur": ("vidur rows", "microsoft/vidur @ 7d47513 (MIT), profiled elementwise kernels"),
-    "llmcompass": (
-        "LLMCompass rows",
-        "PrincetonUniversity/LLMCompass, timings of single operators",
-    ),
-    "relay_attention": (
-        "vllm-ra rows",
-        "rayleizhu/vllm-ra @ 46a1ce0 (Apache-2.0), shared-prefix attention on A40",
-    ),
-    "argonne": (
-        "LLM-Inference-Bench rows",
-        "argonne-lcf/LLM-Inference-Bench @ 4211f5d (BSD-3), end-to-end batches",
-    ),
-    "bifurcated-attn-icml-2024/gpt-fast-parallel-sampling README": (
-        "paper tables",
-        "bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003, the 8K tables",
-    ),
-}
-
-
+SOURCES: dict[str, dict[str, str]] = tomllib.loads(
+    Path(__file__).with_name("sources.toml").read_text(encoding="utf-8")
+)
 # Kinds of rows that hold more than their name says: NCCL's rows are of four collectives.
 NAMES = {"all_reduce": "collectives"}
 
 
-def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
+def profile_text(original: str, calibration: Calibration, *, gpu_id: str, date: str) -> str:
     """Return a profile's text with its ``[fitted]`` table replaced, but for constants that stay.
 
     Parameters
@@ -49,12 +28,15 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
         The profile's text, with its comments.
     calibration
         The fits of the GPU.
+    gpu_id
+        The profile's id, which is the name of its file.
     date
         The date recorded for every constant, next to the rows' sources.
     """
     import tomlkit
 
     document = tomlkit.parse(original)
+    document["id"] = gpu_id
     old, kept = document.pop("fitted", {}), {*calibration.profile.fitted} - {*calibration.values()}
     table = old if kept else tomlkit.table()
     for name in {*table} - kept:
@@ -80,8 +62,8 @@ def profile_text(original: str, calibration: Calibration, *, date: str) -> str:
             table.add(constant, tomlkit.value(text))
     for part in calibration.fits:
         for name in part.sources:
-            short, full = SOURCES.get(name, (_plain(name), "rows given to bifurcate calibrate"))
-            document.setdefault("sources", tomlkit.table())[short] = full
+            known = SOURCES.get(name, {"full": "rows given to bifurcate calibrate"})
+            document.setdefault("sources", tomlkit.table())[_short(name)] = known["full"]
     document["fitted"] = table
     return tomlkit.dumps(document)
 
@@ -98,15 +80,16 @@ def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
 
 def _source(part: StageFit) -> str:
     """Name the sources of a fit's rows."""
-    names = [SOURCES[name][0] if name in SOURCES else _plain(name) for name in part.sources]
     what = NAMES.get(part.kind, part.kind).replace("_", " ")
     what += f" of {', '.join(part.models)}" if part.models else ""
+    names = map(_short, part.sources)
     return "; ".join(f"{name}: {what}" for name in names) or f"recalled, the user's rows: {what}"
 
 
-def _plain(name: str) -> str:
-    """Return a name without the characters that separate sources, or that TOML escapes."""
-    return re.sub(r"[\s;:\"\\\\]+", " ", name).strip() or "rows"
+def _short(name: str) -> str:
+    """Return a source's short name, without what separates sources or TOML escapes."""
+    known = SOURCES.get(name, {"short": name})
+    return re.sub(r"[\s;:\"\\\\]+", " ", known["short"]).strip() or "rows"
 
 
 def _rounded(value: float) -> float:

@@ -1,12 +1,14 @@
 """The stages of a calibration: the constants that each kind of row determines, in order."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from simulator.counts.operation import STATE_KINDS, Kind
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
+from simulator.inputs.dtypes import Precision
 from simulator.timing.constants import CONSTANTS, KEYS, SERVED, STREAMING, Key
 
 
@@ -37,7 +39,9 @@ _PRODUCTS = (
     *("launch_us", "tile_gb_per_s", "tile_start_k", "split_k_us"),
     *("bandwidth_fraction", "flops_fraction"),
 )
-_EXPERTS = ("launch_us", "group_us", "block_us", "bandwidth_fraction", "flops_fraction")
+# Those of the quantise kernel, which has no rows of its own in nvfp4.
+_QUANTISED = (Key("bandwidth_fraction", "quantise"), Key("block_us", "quantise"))
+_EXPERTS = ("launch_us", "group_us", "visit_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _STREAMED = ("launch_us", "bandwidth_fraction")
 _PREFILL = ("launch_us", "block_us", "bandwidth_fraction", "flops_fraction")
 _SHARED_PREFIX = (
@@ -87,6 +91,8 @@ class Stage:
     rows
         Which rows: kernels replayed from a CUDA graph, modules of several kernels, kernels launched
         from the host one by one, or whole programs with their own timing.
+    besides
+        Constants that rows in some formats determine besides, by format.
     """
 
     kind: RowKind
@@ -100,6 +106,7 @@ class Stage:
     most: int = 0
     noise: float = 0.0
     rows: Rows = "graph"
+    besides: Mapping[Precision, tuple[Free, ...]] = field(default_factory=dict)
 
 
 def _free(*keys: Key) -> tuple[Free, ...]:
@@ -125,7 +132,13 @@ STAGES = (
         ("op", "width"),
         own=True,
     ),
-    Stage("gemm", _free(*_keys("gemm", *_PRODUCTS)), ("n", "k"), own=True),
+    Stage(
+        "gemm",
+        _free(*_keys("gemm", *_PRODUCTS)),
+        ("n", "k"),
+        own=True,
+        besides={"nvfp4": _free(*_QUANTISED)},
+    ),
     # Rows with other code around one product do not tell its launch from that.
     Stage(
         "gemm",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
+from simulator.evidence.kernels import operators
 from simulator.evidence.kernels.inputs import (
     AttentionCall,
     check_context,
@@ -19,18 +20,6 @@ from simulator.evidence.kernels.inputs import (
     kernel,
     scale_of,
     with_tokens,
-)
-from simulator.evidence.kernels.operators import (
-    State,
-    decoded_states,
-    flash,
-    fold,
-    hide_tokens,
-    merge,
-    rows_of,
-    shared_tokens,
-    tokens_of,
-    unfold,
 )
 
 CHUNKS = 4
@@ -44,18 +33,18 @@ def bifurcated_einsum(call: AttentionCall, *, mask: Tensor | None = None) -> Ten
     over a padded cache; this code scales the query, and the cache has no padding.
     """
     (context_keys, context_values), (decoded_keys, decoded_values) = call.context, call.decoded
-    rows = rows_of(call, call.prompts, call.samples)
+    rows = operators.rows_of(call, call.prompts, call.samples)
     # x prompts, b samples, g KV heads, r rows, m tokens, k head width
     context_logits = torch.einsum("xbgrk,xgmk->xbgrm", rows, context_keys)
     decoded_logits = torch.einsum("xbgrk,xbgmk->xbgrm", rows, decoded_keys)
-    decoded_logits = hide_tokens(decoded_logits, call.query_tokens, mask)
+    decoded_logits = operators.hide_tokens(decoded_logits, call.query_tokens, mask)
     weights = torch.softmax(torch.cat([context_logits, decoded_logits], dim=-1), dim=-1)
     context_weights = weights[..., : call.context_tokens]
     decoded_weights = weights[..., call.context_tokens :]
     context_output = torch.einsum("xbgrm,xgmk->xbgrk", context_weights, context_values)
     decoded_output = torch.einsum("xbgrm,xbgmk->xbgrk", decoded_weights, decoded_values)
     # The decoded part has the query's layout, and a sum has the layout of its first term.
-    return tokens_of(decoded_output + context_output, call)
+    return operators.tokens_of(decoded_output + context_output, call)
 
 
 @kernel
@@ -129,13 +118,13 @@ def bifurcated_flash_chunked(call: AttentionCall, *, chunks: int = CHUNKS) -> Te
     """
     if chunks < 1:
         raise KernelError(f"chunks = {chunks} is not at least 1")
-    states = decoded_states(call.query, *call.decoded, call.scale)
+    states = operators.decoded_states(call.query, *call.decoded, call.scale)
     if call.context_tokens:
         states += _over_chunks(call, chunks)
-    return merge(states)
+    return operators.merge(states)
 
 
-def _over_chunks(call: AttentionCall, chunks: int) -> list[State]:
+def _over_chunks(call: AttentionCall, chunks: int) -> list[operators.State]:
     """Attend to each chunk of the context, and to the remainder."""
     chunk_tokens = max(1, call.context_tokens // chunks)
     count = min(chunks, call.context_tokens)
@@ -143,7 +132,7 @@ def _over_chunks(call: AttentionCall, chunks: int) -> list[State]:
     # Rows are [prompts, kv_heads, samples * query_tokens * group, head_dim]. Chunks become separate
     # heads, [prompts * kv_heads, chunks, ...]; a stride of 0 gives all of them the queries of their
     # KV head.
-    rows = fold(call.query, call.prompts, call.kv_heads)
+    rows = operators.fold(call.query, call.prompts, call.kv_heads)
     chunked_rows = rows.flatten(0, 1).unsqueeze(1).expand(-1, count, -1, -1)
     keys, values = (
         torch.unflatten(part[:, :, :whole].flatten(0, 1), 1, (count, chunk_tokens))
@@ -151,13 +140,13 @@ def _over_chunks(call: AttentionCall, chunks: int) -> list[State]:
     )
     output, log_sum_exp = (
         torch.unflatten(part, 0, (call.prompts, call.kv_heads))
-        for part in flash(chunked_rows, keys, values, scale=call.scale)
+        for part in operators.flash(chunked_rows, keys, values, scale=call.scale)
     )
     folded = [(output[:, :, chunk], log_sum_exp[:, :, chunk]) for chunk in range(count)]
     if whole < call.context_tokens:
         keys, values = (part[:, :, whole:] for part in call.context)
-        folded.append(flash(rows, keys, values, scale=call.scale))
-    return [unfold(state, call.query) for state in folded]
+        folded.append(operators.flash(rows, keys, values, scale=call.scale))
+    return [operators.unfold(state, call.query) for state in folded]
 
 
 def _over_levels(
@@ -167,8 +156,10 @@ def _over_levels(
     scale: float,
 ) -> Tensor:
     """Attend to decoded tokens and to levels of shared keys and values, and merge."""
-    states = decoded_states(query, *decoded, scale)
+    states = operators.decoded_states(query, *decoded, scale)
     states += [
-        shared_tokens(query, keys, values, scale) for keys, values in levels if keys.shape[2]
+        operators.shared_tokens(query, keys, values, scale)
+        for keys, values in levels
+        if keys.shape[2]
     ]
-    return merge(states)
+    return operators.merge(states)

@@ -292,7 +292,11 @@ def plan_vllm_cascade(
     del graph
     attend, merge, choose = check_vllm_cascade()
     call = planned_call("vllm_cascade", inputs, scale)
-    version = _flash_attention(choose, call.head_dim)
+    # The FlashAttention that vLLM would select: its function takes version 2 unless told otherwise.
+    asked = {"head_size": call.head_dim} if "head_size" in parameters_of(choose) else {}
+    version = choose(**asked)
+    if version is None:
+        raise KernelError(f"vLLM has no FlashAttention for this GPU and head_dim = {call.head_dim}")
 
     def part(level: Level, *, causal: bool) -> Callable[..., Any]:
         used = torch.full_like(level.filled, level.tokens)
@@ -306,7 +310,7 @@ def plan_vllm_cascade(
             causal=causal,
             block_table=level.pages,
             return_softmax_lse=True,
-            fa_version=version,
+            fa_version=int(version),
         )
 
     of_context, of_decoded = levels(call)
@@ -320,23 +324,6 @@ def plan_vllm_cascade(
         return output
 
     return Planned(run=run, note=f"FlashAttention-{version}; page tables not timed")
-
-
-def _flash_attention(choose: Callable[..., Any], head_dim: int) -> int:
-    """Return the FlashAttention version that vLLM would select on this GPU.
-
-    ``flash_attn_varlen_func`` takes FlashAttention-2 unless told otherwise.
-
-    Raises
-    ------
-    KernelError
-        If it selects none.
-    """
-    asked = {"head_size": head_dim} if "head_size" in parameters_of(choose) else {}
-    version = choose(**asked)
-    if version is None:
-        raise KernelError(f"vLLM has no FlashAttention for this GPU and head_dim = {head_dim}")
-    return int(version)
 
 
 # How each kernel of another library is checked, and planned.

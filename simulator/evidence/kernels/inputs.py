@@ -75,18 +75,8 @@ def kernel(function: Callable[..., Tensor]) -> Attend:
     on the function's options.
     """
 
-    def _attend(
-        query: Tensor,
-        context_keys: Tensor,
-        context_values: Tensor,
-        decoded_keys: Tensor,
-        decoded_values: Tensor,
-        *,
-        scale: float | None = None,
-        **options: Any,
-    ) -> Tensor:
-        caches = (context_keys, context_values, decoded_keys, decoded_values)
-        return function(call_of(query, *caches, scale=scale), **options).reshape(query.shape)
+    def _attend(*inputs: Tensor, scale: float | None = None, **options: Any) -> Tensor:
+        return function(call_of(*inputs, scale=scale), **options).reshape(inputs[0].shape)
 
     _attend.__name__ = _attend.__qualname__ = function.__name__
     _attend.__doc__ = function.__doc__
@@ -126,19 +116,15 @@ def call_of(
     if context_keys.shape[2] + decoded_keys.shape[3] == 0:
         raise KernelError("there is nothing to attend to: no context and no decoded tokens")
     rows = with_tokens(query)
-    prompts, samples, query_tokens, heads, head_dim = rows.shape
+    sizes = ("prompts", "samples", "query_tokens", "heads", "head_dim")
     return AttentionCall(
         query=rows,
         context=(context_keys, context_values),
         decoded=(decoded_keys, decoded_values),
         scale=scale_of(query, scale),
-        prompts=prompts,
-        samples=samples,
-        query_tokens=query_tokens,
-        heads=heads,
-        head_dim=head_dim,
+        **dict(zip(sizes, rows.shape, strict=True)),
         kv_heads=kv_heads,
-        group=heads // kv_heads,
+        group=query.shape[-2] // kv_heads,
         context_tokens=context_keys.shape[2],
         decoded_tokens=decoded_keys.shape[3],
     )
@@ -152,15 +138,12 @@ def with_tokens(query: Tensor) -> Tensor:
 def check_query(query: Tensor, context_keys: Tensor) -> int:
     """Refuse a query that no kernel can read, and return the number of KV heads."""
     if query.dim() not in (_QUERY_DIMS - 1, _QUERY_DIMS) or query.numel() == 0:
-        raise KernelError(
-            f"query is {_text(query)}, not [prompts, samples, heads, head_dim] or "
-            "[prompts, samples, query_tokens, heads, head_dim]"
-        )
+        with_tokens = "[prompts, samples, query_tokens, heads, head_dim]"
+        wanted = f"[prompts, samples, heads, head_dim] or {with_tokens}"
+        raise KernelError(f"query is {_text(query)}, not {wanted}")
     if context_keys.dim() != _CONTEXT_DIMS:
-        raise KernelError(
-            f"context_keys is {_text(context_keys)}, not "
-            "[prompts, kv_heads, context_tokens, head_dim]"
-        )
+        wanted = "[prompts, kv_heads, context_tokens, head_dim]"
+        raise KernelError(f"context_keys is {_text(context_keys)}, not {wanted}")
     heads, kv_heads = query.shape[-2], context_keys.shape[1]
     if kv_heads < 1 or heads % kv_heads:
         raise KernelError(f"{heads} query heads cannot be shared out to {kv_heads} KV heads")
@@ -208,10 +191,8 @@ def check_decoded(query: Tensor, keys: Tensor, values: Tensor, *, kv_heads: int)
         KV heads of the context.
     """
     if keys.dim() != _DECODED_DIMS:
-        raise KernelError(
-            f"decoded_keys is {_text(keys)}, not "
-            "[prompts, samples, kv_heads, decoded_tokens, head_dim]"
-        )
+        wanted = "[prompts, samples, kv_heads, decoded_tokens, head_dim]"
+        raise KernelError(f"decoded_keys is {_text(keys)}, not {wanted}")
     sizes = (query.shape[0], query.shape[1], kv_heads, keys.shape[3], query.shape[-1])
     _expect("decoded_keys", keys, sizes, query)
     _expect("decoded_values", values, sizes, query)

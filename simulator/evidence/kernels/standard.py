@@ -9,29 +9,20 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
+from simulator.evidence.kernels import operators
 from simulator.evidence.kernels.inputs import AttentionCall, kernel
 from simulator.evidence.kernels.layout import per_sample_cache, rebuild
-from simulator.evidence.kernels.operators import (
-    causal_flash,
-    decoded_states,
-    flash,
-    hide_tokens,
-    merge,
-    rows_of,
-    seen_tokens,
-    tokens_of,
-)
 
 
 @kernel
 def standard_einsum(call: AttentionCall, *, mask: Tensor | None = None) -> Tensor:
     """Attend with plain matrix products, with the logits in memory in the inputs' type."""
     keys, values = _per_sample(call)
-    rows = rows_of(call, call.prompts * call.samples)
+    rows = operators.rows_of(call, call.prompts * call.samples)
     # b sequences, g KV heads, r rows, m tokens, k head width
     logits = torch.einsum("bgrk,bgmk->bgrm", rows, keys)
-    weights = torch.softmax(hide_tokens(logits, call.query_tokens, mask), dim=-1)
-    return tokens_of(torch.einsum("bgrm,bgmk->bgrk", weights, values), call)
+    weights = torch.softmax(operators.hide_tokens(logits, call.query_tokens, mask), dim=-1)
+    return operators.tokens_of(torch.einsum("bgrm,bgmk->bgrk", weights, values), call)
 
 
 @kernel
@@ -42,7 +33,7 @@ def standard_math(call: AttentionCall, *, mask: Tensor | None = None) -> Tensor:
     """
     keys, values = _per_sample(call)
     if mask is None and call.query_tokens > 1:
-        mask = seen_tokens(call.query_tokens, keys.shape[2], keys.device)
+        mask = operators.seen_tokens(call.query_tokens, keys.shape[2], keys.device)
     queries = call.query.flatten(0, 1).transpose(1, 2)  # [sequences, heads, query_tokens, head_dim]
     with sdpa_kernel(SDPBackend.MATH):
         output = scaled_dot_product_attention(
@@ -57,7 +48,7 @@ def standard_math(call: AttentionCall, *, mask: Tensor | None = None) -> Tensor:
 @kernel
 def standard_flash(call: AttentionCall) -> Tensor:
     """Attend in one flash kernel over one copy of the context per sample."""
-    return causal_flash(call.query, *_per_sample(call), call.scale)[0]
+    return operators.causal_flash(call.query, *_per_sample(call), call.scale)[0]
 
 
 @kernel
@@ -67,7 +58,7 @@ def standard_flash_expanded(call: AttentionCall) -> Tensor:
     No copy is stored, but every sample's thread blocks read the context again: from L2 if it fits,
     else from memory. Decoded tokens take a second call and a merge.
     """
-    states = decoded_states(call.query, *call.decoded, call.scale)
+    states = operators.decoded_states(call.query, *call.decoded, call.scale)
     if call.context_tokens:
         # Samples are the batch and all prompts' KV heads the heads, because a batch of
         # prompts * samples has no single stride.
@@ -81,10 +72,10 @@ def standard_flash_expanded(call: AttentionCall) -> Tensor:
         )
         output, log_sum_exp = (
             part.reshape(by_sample.shape[: part.dim() + 2])
-            for part in flash(rows, keys, values, scale=call.scale)
+            for part in operators.flash(rows, keys, values, scale=call.scale)
         )
         states.append((output.permute(1, 0, 3, 2, 4, 5), log_sum_exp.permute(1, 0, 3, 2, 4)))
-    return merge(states)
+    return operators.merge(states)
 
 
 @kernel
@@ -94,7 +85,7 @@ def standard_rebuilt(call: AttentionCall) -> Tensor:
     This is the cost of non-contiguous caches before a kernel that needs contiguous ones.
     """
     keys, values = map(rebuild, call.context, call.decoded)
-    return causal_flash(call.query, keys, values, call.scale)[0]
+    return operators.causal_flash(call.query, keys, values, call.scale)[0]
 
 
 @kernel
@@ -104,7 +95,7 @@ def standard_repeat_kv(call: AttentionCall) -> Tensor:
     Even multi-head attention pays for the expansion: ``repeat_interleave(1)`` copies too.
     """
     keys, values = (part.repeat_interleave(call.group, dim=1) for part in _per_sample(call))
-    return causal_flash(call.query, keys, values, call.scale)[0]
+    return operators.causal_flash(call.query, keys, values, call.scale)[0]
 
 
 def _per_sample(call: AttentionCall) -> tuple[Tensor, Tensor]:

@@ -5,16 +5,16 @@ interleaved, so that a drifting clock affects all of them equally.
 """
 
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any, ClassVar, Literal, get_args
 
 from simulator.counts import memory
 from simulator.counts.attention.registry import PLAIN_KERNELS, WAYS
 from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.operation import Kind as OperationKind
 from simulator.counts.operation import Operation, streamed
 from simulator.counts.transformer import decode_operations
 from simulator.evidence.kernels import ALL_KERNELS, Implementation
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES, PAGE_TOKENS, workspace_bytes
+from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, workspace_bytes
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -142,7 +142,7 @@ class AttentionCell(_KernelCell):
         flash on the context, flash on decoded tokens, and one kernel that merges.
         """
         shape = shape_of(self, resident_blocks)
-        if self.kernel in OTHER_LIBRARIES:
+        if self.implementation.library:
             return WAYS["flash"].bifurcated(shape)
         return PLAIN_KERNELS[self.kernel].operations(shape)
 
@@ -172,20 +172,10 @@ class StepCell(_KernelCell):
     kind: ClassVar[Kind] = "step"
     text: ClassVar[str] = "step {0.model_key} {0.sizes}"
 
-    @property
-    def heads(self) -> int:
-        """Query heads of the model."""
-        return self.model.heads
-
-    @property
-    def kv_heads(self) -> int:
-        """KV heads of the model."""
-        return self.model.kv_heads
-
-    @property
-    def head_dim(self) -> int:
-        """Width of a head."""
-        return self.model.head_dim
+    # Sizes of the model's attention.
+    heads = property(attrgetter("model.heads"))
+    kv_heads = property(attrgetter("model.kv_heads"))
+    head_dim = property(attrgetter("model.head_dim"))
 
     @property
     def model_key(self) -> str:
@@ -221,26 +211,22 @@ class StepCell(_KernelCell):
 
 @dataclass(frozen=True, kw_only=True)
 class _StreamingCell(_Cell):
-    """The cells of one kernel that reads and writes each byte once.
-
-    Attributes
-    ----------
-    operation
-        Kind of its operation.
-    """
-
-    operation: ClassVar[OperationKind]
+    """The cells of one kernel that reads and writes each byte once."""
 
     @property
     def moved(self) -> tuple[float, float]:
         """Bytes read and written."""
         raise NotImplementedError
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What its operation has besides bytes."""
+        raise NotImplementedError
+
     def operations(self, resident_blocks: int) -> list[Operation]:
         """Return the kernel."""
         del resident_blocks
-        read, written = self.moved
-        return [streamed(self.kind, read, written, kind=self.operation)]
+        return [streamed(self.kind, *self.moved, **self.counts)]
 
     def call_bytes(self) -> tuple[float, float]:
         """Return the bytes of one set of inputs, and the bytes that a call allocates."""
@@ -256,7 +242,6 @@ class GemmCell(_StreamingCell):
     k: int
     kind: ClassVar[Kind] = "gemm"
     text: ClassVar[str] = "gemm m{0.m} n{0.n} k{0.k} {0.dtype} {0.l2}"
-    operation: ClassVar[OperationKind] = "gemm"
 
     @property
     def moved(self) -> tuple[float, float]:
@@ -264,10 +249,10 @@ class GemmCell(_StreamingCell):
         element = DTYPE_BYTES[self.dtype]
         return (self.m + self.n) * self.k * element, self.m * self.n * element
 
-    def operations(self, resident_blocks: int) -> list[Operation]:
-        """Return the product."""
-        (product,) = super().operations(resident_blocks)
-        return [replace(product, flops=2 * self.m * self.n * self.k, dtype=self.dtype)]
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What its operation has besides bytes."""
+        return {"kind": "gemm", "flops": 2 * self.m * self.n * self.k, "dtype": self.dtype}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +268,6 @@ class ElementwiseCell(_StreamingCell):
     kind: ClassVar[Kind] = "elementwise"
     name: ClassVar[str] = "{0.op} "
     text: ClassVar[str] = "elementwise r{0.rows} w{0.width} {0.dtype} {0.l2}"
-    operation: ClassVar[OperationKind] = "elementwise"
 
     @property
     def moved(self) -> tuple[float, float]:
@@ -298,10 +282,10 @@ class ElementwiseCell(_StreamingCell):
             "embedding": (vectors + 8 * self.rows, vectors),
         }.get(self.op, (vectors, vectors))
 
-    def operations(self, resident_blocks: int) -> list[Operation]:
-        """Return the kernel."""
-        (kernel,) = super().operations(resident_blocks)
-        return [replace(kernel, kind="gather") if self.op == "embedding" else kernel]
+    @property
+    def counts(self) -> dict[str, Any]:
+        """What its operation has besides bytes."""
+        return {"kind": "gather" if self.op == "embedding" else "elementwise"}
 
     def call_bytes(self) -> tuple[float, float]:
         """Return the bytes of one set of inputs, and the bytes that a call allocates."""
@@ -319,7 +303,7 @@ class MemoryCell(_StreamingCell):
     kind: ClassVar[Kind] = "memory"
     name: ClassVar[str] = "{0.test} "
     text: ClassVar[str] = "memory {0.working_set_bytes} B"
-    operation: ClassVar[OperationKind] = "copy"
+    counts: ClassVar[dict[str, Any]] = {"kind": "copy"}
 
     @property
     def moved(self) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from typing import Any
 from simulator.counts.operation import total
 from simulator.errors import MeasurementError
 from simulator.evidence.measure.cells import AttentionCell, Selection
-from simulator.evidence.measure.rows import Machine, filled, kernel_columns
+from simulator.evidence.measure.rows import Machine, filled
 from simulator.timing.limits import BLOCKS_PER_SM
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
@@ -220,7 +220,6 @@ def _row(
     """Return a row: the counted bytes next to those of the account."""
     account = total(cell.operations(BLOCKS_PER_SM * sm_count))
     known = {
-        **kernel_columns(cell),
         "launches": seen.launches,
         "bytes_read": f"{seen.bytes_read:.0f}",
         "bytes_written": f"{seen.bytes_written:.0f}",

@@ -280,11 +280,10 @@ def open_device(name: str, *, memory_limit: int | None = None) -> Device:
     MeasurementError
         If there is no such device.
     """
-    if name == "cuda":
-        return CudaDevice(memory_limit=memory_limit)
-    if name == "cpu":
-        return CpuDevice(memory_limit=memory_limit)
-    raise MeasurementError(f"unknown device {name!r}; it can be cuda or cpu")
+    devices: dict[str, type[Device]] = {"cuda": CudaDevice, "cpu": CpuDevice}
+    if name not in devices:
+        raise MeasurementError(f"unknown device {name!r}; it can be cuda or cpu")
+    return devices[name](memory_limit=memory_limit)
 
 
 def is_out_of_memory(problem: BaseException) -> bool:

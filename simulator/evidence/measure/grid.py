@@ -5,9 +5,11 @@ settles, one stored context read again for every sample against copies; then mem
 paper's centre (8K of context), the shortest and longest contexts, and the others.
 """
 
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from simulator.counts.attention.registry import find_way
@@ -23,6 +25,7 @@ from simulator.evidence.measure.cells import (
     Cell,
     ElementwiseCell,
     GemmCell,
+    KernelCell,
     Kind,
     L2State,
     MemoryCell,
@@ -39,67 +42,35 @@ from simulator.inputs.setup import Setup, ask
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 
-DEFAULT_MODEL = "llama-2-7b"
-DEFAULT_KV_HEADS = (32, 8, 1)
-DEFAULT_CONTEXTS = (1024, 2048, 4096, 8192, 16384, 32768)
-DEFAULT_SAMPLES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-DEFAULT_DECODED = 64
-# Stage by context, and later stages for some samples: 1, 4, 16, 64 and 256 already show the curve.
-_CONTEXT_STAGE = {8192: 1, 32768: 3, 1024: 3, 2048: 5, 16384: 5, 4096: 6}
-_SAMPLES_LATER = {2: 6, 8: 4, 32: 1, 128: 4}
+# Sizes and stages of a run without a scenario, whole steps and streams included.
+_GRID = tomllib.loads(Path(__file__).with_name("grid.toml").read_text(encoding="utf-8"))
+_CONTEXT_STAGE, _SAMPLES_LATER = dict(_GRID["context_stages"]), dict(_GRID["samples_later"])
 _GEMM_STAGE, _FLEX_STAGE = 2, 4
-
-# Flash over one stored context (expanded keys) against copies: minutes, before everything else.
-_STORED_STAGE = -1
-_STORED_KERNELS = ("standard_flash", "standard_flash_expanded")
-_STORED = set(product(_STORED_KERNELS, (8, 32), (8192, 16384, 32768), (4, 16, 64)))
-
-# Whole steps are timed with these; every other kernel is close to one of them.
-STEP_KERNELS = (
-    "standard_flash",
-    "standard_flash_expanded",
-    "standard_rebuilt",
-    "bifurcated_einsum",
-    "bifurcated_flash",
-)
-_STEP_CONTEXTS, _STEP_SAMPLES = (1024, 8192, 16384, 32768), (1, 4, 16, 32, 64, 128, 256)
-# torch.compile takes seconds for every new shape, so only a few are timed.
+# Flash over one stored context (expanded keys) against copies: minutes, before everything else. By
+# kernel, KV heads, context and samples.
+_STORED_STAGE, _STORED = -1, set(product(*_GRID["stored"].values()))
 _FLEX = "bifurcated_flex"
-_FLEX_CONTEXTS, _FLEX_SAMPLES = (8192,), (16, 64)
-
 # Kernels of other libraries run wherever this one does.
 _LIKE_OTHER_LIBRARIES = "bifurcated_flash"
-
 _MIB = 2**20
 _WORKING_SETS = tuple(_MIB * 4**power for power in range(7))  # 1 MiB to 4 GiB
-
-_TINY = ModelShape(
-    name="tiny",
-    layers=2,
-    hidden_size=64,
-    heads=4,
-    kv_heads=4,
-    head_dim=16,
-    intermediate_size=96,
-    vocab_size=128,
-    source="made up, to try the harness",
-)
+_TINY = ModelShape(**_GRID["tiny"])
 
 
 def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Selection:
     """Return the paper's regime on 7B shapes; it takes less than 25 minutes on one GPU."""
-    model = load_model(DEFAULT_MODEL)
+    model, step, few = load_model(_GRID["model"]), _GRID["step"], _GRID["flex"]
     cells: list[Cell] = list(_memory_cells(_WORKING_SETS))
-    for kv_heads in DEFAULT_KV_HEADS:
+    for kv_heads in _GRID["kv_heads"]:
         shape = model.with_kv_heads(kv_heads)
-        for context, samples in product(DEFAULT_CONTEXTS, DEFAULT_SAMPLES):
+        for context, samples in product(sorted(_CONTEXT_STAGE), _GRID["samples"]):
             stage = max(_CONTEXT_STAGE[context], _SAMPLES_LATER.get(samples, 0))
             work = _workload(context, samples)
-            flex = context in _FLEX_CONTEXTS and samples in _FLEX_SAMPLES
+            flex = context in few["contexts"] and samples in few["samples"]
             cells += _attention_cells(shape, work, stage, flex=flex, dtype=dtype, l2=l2)
-            if context in _STEP_CONTEXTS and samples in _STEP_SAMPLES:
+            if context in step["contexts"] and samples in step["samples"]:
                 cells += _step_cells(shape, work, dtype, stage)
-        cells += _layer_cells(shape, DEFAULT_SAMPLES, _GEMM_STAGE, dtype=dtype, l2=l2)
+        cells += _layer_cells(shape, _GRID["samples"], _GEMM_STAGE, dtype=dtype, l2=l2)
     return Selection(name="default", cells=_ordered(map(_stored_first, cells)))
 
 
@@ -142,16 +113,18 @@ def scenario_grid(
     """
     cells: dict[str, Cell] = {}
     skipped: dict[str, None] = {}
-    middle = _middle(scenario)
+    # The values of each axis that are measured first: both ends and the middle.
+    middle = {
+        axis: (values[0], values[len(values) // 2], values[-1])
+        for axis, values in scenario.axes.items()
+    }
     for point in scenario.cells():
         settings: dict[str, Any] = {
             key: value for key, value in point.items() if key not in ("model", "gpu", "kv_heads")
         }
-        kv_heads = point.get("kv_heads")
+        kv_heads: Any = point.get("kv_heads")
         try:
-            model = load_model(
-                str(point["model"]), kv_heads=kv_heads if isinstance(kv_heads, int) else None
-            )
+            model = load_model(str(point["model"]), kv_heads=kv_heads)
             setup, work = ask(model, **settings)
             find_way(setup.kernel)
         except SimulatorError as error:
@@ -202,15 +175,13 @@ def select(
         for cell in _with_other_libraries(plan, kernels)
         if cell.kind in kinds
         and cell.mode in modes
-        and (
-            not kernels or not isinstance(cell, AttentionCell | StepCell) or cell.kernel in kernels
-        )
+        and (not kernels or not isinstance(cell, KernelCell) or cell.kernel in kernels)
     ]
     skipped = dict.fromkeys(plan.skipped)
     if query_tokens:
         several: list[Cell] = []
         for cell, tokens in product(kept, query_tokens):
-            if not isinstance(cell, AttentionCell | StepCell):
+            if not isinstance(cell, KernelCell):
                 several.append(cell)
             elif reason := _unsupported_tokens(cell.implementation, tokens, cell.decoded_tokens):
                 skipped[reason] = None
@@ -231,12 +202,9 @@ def _with_other_libraries(plan: Selection, kernels: Sequence[str]) -> tuple[Cell
         for cell in plan.cells
         if wanted and isinstance(cell, AttentionCell) and cell.kernel == _LIKE_OTHER_LIBRARIES
     ]
-    for cell in points:
-        if cell.dtype not in LIBRARY_DTYPES:
-            raise MeasurementError(
-                f"{wanted[0]} takes {' or '.join(LIBRARY_DTYPES)}, not {cell.dtype}: "
-                "--dtype chooses"
-            )
+    for dtype in {cell.dtype for cell in points} - {*LIBRARY_DTYPES}:
+        known = " or ".join(LIBRARY_DTYPES)
+        raise MeasurementError(f"{wanted[0]} takes {known}, not {dtype}: --dtype chooses")
     others = (replace(cell, kernel=kernel) for cell in points for kernel in wanted)
     return (*plan.cells, *others)
 
@@ -264,7 +232,7 @@ def unsupported_step(model: ModelShape) -> str | None:
     return None
 
 
-def _workload(context: int, samples: int, *, decoded: int = DEFAULT_DECODED) -> Workload:
+def _workload(context: int, samples: int, *, decoded: int = _GRID["decoded_tokens"]) -> Workload:
     """Return the workload of one point of a grid."""
     return Workload(context_tokens=context, samples=samples, decoded_tokens=decoded)
 
@@ -296,7 +264,7 @@ def _attention_cells(
 
 def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> Iterable[StepCell]:
     """Yield whole steps in both modes at one point."""
-    for kernel, mode in product(STEP_KERNELS, MODES):
+    for kernel, mode in product(_GRID["step"]["kernels"], MODES):
         yield StepCell(
             model=model, kernel=kernel, dtype=dtype, mode=mode, stage=stage, **sizes_of(work)
         )
@@ -334,13 +302,10 @@ def _scenario_cells(
     cells += _layer_cells(model, (tokens,), max(stage, _GEMM_STAGE), **how)
     flex = _unsupported_tokens(KERNELS[_FLEX], work.query_tokens, work.decoded_tokens)
     reasons = [flex] if flex and first else []
+    reason = unsupported_step(model)
     if ranks > 1:
-        reason = (
-            f"{model.name} at tensor_parallel = {ranks} needs more than one GPU; "
-            "its kernels run with one rank's heads"
-        )
-    else:
-        reason = unsupported_step(model)
+        many = f"{model.name} at tensor_parallel = {ranks} needs more than one GPU"
+        reason = f"{many}; its kernels run with one rank's heads"
     if reason:
         return cells, [*reasons, f"whole steps: {reason}"]
     return [*cells, *_step_cells(model, work, how["dtype"], stage)], reasons
@@ -361,15 +326,6 @@ def _unsupported_kernels(model: ModelShape, work: Workload, ranks: int) -> str |
     if model.heads % ranks:
         return f"tensor_parallel = {ranks} does not divide {model.name}'s heads"
     return None
-
-
-def _middle(scenario: Scenario) -> dict[str, tuple[Any, ...]]:
-    """Return the values of each axis that are measured first: both ends and the middle."""
-    chosen = {}
-    for axis, values in scenario.axes.items():
-        picks = {0, len(values) // 2, len(values) - 1}
-        chosen[axis] = tuple(values[index] for index in sorted(picks))
-    return chosen
 
 
 def _ordered(cells: Iterable[Cell]) -> tuple[Cell, ...]:

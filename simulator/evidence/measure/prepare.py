@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from simulator.evidence.kernels import Layout, find_kernel
 from simulator.evidence.kernels.layout import attention_inputs
+from simulator.evidence.measure import correctness
 from simulator.evidence.measure.cells import (
     AttentionCell,
     Cell,
@@ -21,12 +22,6 @@ from simulator.evidence.measure.cells import (
     L2State,
     MemoryCell,
     StepCell,
-)
-from simulator.evidence.measure.correctness import (
-    TOLERANCES,
-    attention_error,
-    gemm_error,
-    relative_error,
 )
 from simulator.evidence.measure.device import TORCH_DTYPES, Device
 from simulator.evidence.measure.predict import LARGEST_ROTATION, rotation
@@ -115,7 +110,7 @@ class _Preparer:
                 sets[layout] = self._sets(one_set, cell.l2)
             inputs = sets[layout]
             ready = find_kernel(cell.kernel).ready(inputs[0], graph=cell.graph)
-            check = _check_of(ready.attend, inputs[0], attention_error)
+            check = _check_of(ready.attend, inputs[0], correctness.attention_error)
             arrange, note = ready.arrange, ready.note
             prepared.append(
                 self._prepared(cell, ready.run, inputs, check, arrange=arrange, note=note)
@@ -143,7 +138,7 @@ class _Preparer:
         cell = cells[0]
         sets = self._sets(self._vectors(cell, (cell.m, cell.k), (cell.n, cell.k)), cell.l2)
         function = functional.linear
-        check = _check_of(function, sets[0], lambda out, given: gemm_error(out, *given))
+        check = _check_of(function, sets[0], lambda out, given: correctness.gemm_error(out, *given))
         return [self._prepared(each, function, sets, check) for each in cells]
 
     def elementwise(self, cells: Sequence[ElementwiseCell]) -> list[Prepared]:
@@ -229,7 +224,7 @@ class _Preparer:
             one_pass=rotated(function, [arrange(given) for given in sets], calls),
             calls=calls,
             check=check,
-            tolerance=TOLERANCES[TORCH_DTYPES[cell.dtype]],
+            tolerance=correctness.TOLERANCES[TORCH_DTYPES[cell.dtype]],
             l2_state="warm" if cell.l2 == "warm" else reached,
             note=note,
         )
@@ -258,7 +253,7 @@ def rotated(function: Callable[..., Any], sets: Sequence[Any], calls: int) -> Ca
 
 def _error_beside(exact: Callable[..., Tensor], output: Tensor, given: Sequence[Tensor]) -> float:
     """Return the relative error of a result beside a float64 reference of the same inputs."""
-    return relative_error(output, exact(*given))
+    return correctness.relative_error(output, exact(*given))
 
 
 def stream_function(
@@ -268,7 +263,7 @@ def stream_function(
     third, half = (buffer.numel() // n // _ALIGNMENT * _ALIGNMENT for n in (3, 2))
     first, second = buffer[:half], buffer[half : 2 * half]
     parts = [buffer[index * third : (index + 1) * third] for index in range(3)]
-    function: Callable[[], object] = {
+    function: Callable[[], Tensor] = {
         "stream_init": lambda: buffer.fill_(_FACTOR),
         "stream_read": lambda: torch.sum(buffer),
         "stream_copy": lambda: second.copy_(first),
@@ -280,7 +275,7 @@ def stream_function(
         # Another stream's check may have filled the buffer.
         buffer.normal_()
         result = function()
-        if isinstance(result, Tensor) and cell.test == "stream_read":
+        if cell.test == "stream_read":
             # A sum of random signs cancels, so its error is relative to the size of its terms.
             # In pieces: in float64 the whole buffer would take three times its memory.
             exact = torch.zeros(2, dtype=torch.float64, device=buffer.device)
@@ -289,17 +284,13 @@ def stream_function(
                 exact += torch.stack([wide.sum(), wide.square().sum()])
             return float((result.double() - exact[0]).abs() / exact[1].sqrt())
         head = slice(0, _CHECKED_VALUES)
-        pairs = {
-            "stream_init": lambda: (buffer[head], torch.full_like(buffer[head], _FACTOR)),
-            "stream_copy": lambda: (second[head], first[head]),
-            "stream_scale": lambda: (second[head], first[head].double() * _FACTOR),
-            "stream_triad": lambda: (
-                parts[2][head],
-                parts[0][head].double() + _FACTOR * parts[1][head].double(),
-            ),
+        wanted = {
+            "stream_init": torch.full_like(buffer[head], _FACTOR),
+            "stream_copy": first[head],
+            "stream_scale": first[head].double() * _FACTOR,
+            "stream_triad": parts[0][head].double() + _FACTOR * parts[1][head].double(),
         }
-        found, wanted = pairs[cell.test]()
-        return relative_error(found, wanted)
+        return correctness.relative_error(result[head], wanted[cell.test])
 
     return function, check
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from simulator._version import __version__
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
 from simulator.evidence.measure.cells import (
     AttentionCell,
     Cell,
@@ -97,12 +96,14 @@ def row_of(cell: Cell, card: Machine, outcome: Outcome) -> dict[str, Any]:
         The result.
     """
     seconds = statistics.median(outcome.seconds) if outcome.seconds else None
-    known = {**_sizes(cell, seconds, outcome.l2_state), **_how(cell, outcome, seconds)}
+    known = {**_how(cell, outcome, seconds), **_own(cell, seconds, outcome.l2_state)}
     return filled(cell.kind, cell, card, known)
 
 
 def filled(kind: RowKind, cell: Cell, card: Machine, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row: what is known by other names, else the attribute of the cell, else nothing.
+    """Return a row: what is known, else what the column says of the cell, else nothing.
+
+    A kernel of another library has the framework and version of that.
 
     Parameters
     ----------
@@ -111,35 +112,34 @@ def filled(kind: RowKind, cell: Cell, card: Machine, known: Mapping[str, Any]) -
     cell, card
         The cell and the device.
     known
-        Columns that are no attributes of the cell.
+        Columns that the cell does not tell.
     """
     told = {"source": SOURCE, **asdict(card), **known}
-    return {name: told[name] if name in told else getattr(cell, name, "") for name in COLUMNS[kind]}
+    if isinstance(cell, KernelCell) and (library := cell.implementation.library):
+        told |= {"framework": library.framework, "version": library.version}
+    of = _TABLES[kind].get("of", {})
+    return {
+        name: told[name] if name in told else _attribute(cell, of.get(name, name))
+        for name in COLUMNS[kind]
+    }
 
 
-def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str, Any]:
+def _attribute(cell: Cell, path: str) -> Any:
+    """Return what a path of attributes leads to, nothing where the cell has none."""
+    found: Any = cell
+    for name in path.split("."):
+        found = getattr(found, name, "")
+    return int(found) if isinstance(found, bool) else found
+
+
+def _own(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str, Any]:
     """Return the columns that only this kind of row has and that are no attributes of the cell."""
     if isinstance(cell, AttentionCell):
-        standard = cell.implementation.attention == "standard"
-        return kernel_columns(cell) | {
-            "mode": "standard" if standard else "shared",
-            "kv_dtype": cell.dtype,
-            "batch": cell.sequences,
-            "prefix_len": cell.context_tokens,
-            "suffix_len": cell.decoded_tokens,
-        }
+        return {"mode": "standard" if cell.implementation.attention == "standard" else "shared"}
     if isinstance(cell, StepCell):
-        return kernel_columns(cell) | {
-            "model": cell.model.name,
-            "weights_dtype": cell.dtype,
-            "tensor_parallel": 1,
-            "execution": cell.mode,
-            # One kernel per operation, even in a graph: nothing is fused.
-            "operations": "plain",
-            "layers": cell.model.layers,
-            "hidden_size": cell.model.hidden_size,
-            "step_ms": _time(seconds, MILLISECOND),
-        }
+        # One kernel per operation, even in a graph: nothing is fused.
+        plain = {"operations": "plain", "tensor_parallel": 1}
+        return {**plain, "step_ms": _time(seconds, MILLISECOND)}
     if isinstance(cell, GemmCell):
         return {"kernel": "torch_linear"}
     if isinstance(cell, ElementwiseCell):
@@ -147,21 +147,6 @@ def _sizes(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str,
     return {
         "test": cell.test if l2_state == "cold" else _L2_TESTS.get(cell.test, f"l2_{cell.test}"),
         "gb_per_s": f"{sum(cell.moved) / seconds / GIGA:.5g}" if seconds else "",
-    }
-
-
-def kernel_columns(cell: KernelCell) -> dict[str, Any]:
-    """Return the columns of the kernel, with its library's framework and version if it has one."""
-    known = cell.implementation
-    library = OTHER_LIBRARIES.get(cell.kernel)
-    own = {} if library is None else {"framework": library.framework, "version": library.version}
-    return own | {
-        "attention": known.attention,
-        "kernel": known.kernel,
-        "implementation": cell.kernel,
-        "kv_layout": known.kv_layout,
-        "expand_kv": int(known.expand_kv),
-        "q_heads": cell.heads,
     }
 
 

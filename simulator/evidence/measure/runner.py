@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from simulator.errors import MeasurementError, SimulatorError
-from simulator.evidence.measure.cells import AttentionCell, Cell, Selection, StepCell
+from simulator.evidence.measure.cells import Cell, KernelCell, Selection, StepCell
 from simulator.evidence.measure.device import Device, Stopwatch, is_out_of_memory
 from simulator.evidence.measure.predict import Prediction, Repeats, predict, wall_s
 from simulator.evidence.measure.prepare import Prepared, prepare
@@ -214,36 +214,36 @@ class _Worker:
         prepared = prepare(
             [cell for cell, _ in batch], self._device, self._steps, least_pass_s=timing.least_pass_s
         )
-        memory = {cell.key: prediction.memory_bytes for cell, prediction in batch}
-        errors = {}
+        checked: list[tuple[Prepared, Planned, float]] = []
         for each, planned in zip(prepared, batch, strict=True):
             self._at = planned
-            errors[each.cell.key] = each.check()
-        right = [each for each in prepared if errors[each.cell.key] <= each.tolerance]
-        watches = [self._watched(each, batch) for each in right]
-        taken = time_interleaved(watches, timing)
+            checked.append((each, planned, each.check()))
+        right = [(each, planned) for each, planned, error in checked if error <= each.tolerance]
+        taken = iter(time_interleaved([self._watched(*pair) for pair in right], timing))
         self._at = None
         self._reading = self._device.reading()
-        shared = Outcome(status="ok", before=before, after=self._reading, measured_at=now())
-        for each in prepared:
-            outcome = replace(
-                shared,
-                relative_error=errors[each.cell.key],
-                predicted_memory_bytes=memory[each.cell.key],
+        at = now()
+        for each, (cell, prediction), error in checked:
+            outcome = Outcome(
+                status="ok",
+                before=before,
+                after=self._reading,
+                measured_at=at,
+                relative_error=error,
+                predicted_memory_bytes=prediction.memory_bytes,
                 l2_state=each.l2_state,
                 note=each.note,
             )
-            if each in right:
-                seconds = [value / each.calls for value in taken[right.index(each)]]
+            if error <= each.tolerance:
+                seconds = [value / each.calls for value in next(taken)]
                 outcome = replace(outcome, seconds=seconds, calls_per_repeat=each.calls)
             else:
                 note = f"not timed: relative error above {each.tolerance:g}"
                 outcome = replace(outcome, status="wrong", note=note)
-            self._store.append(each.cell.kind, row_of(each.cell, self._device.card, outcome))
+            self._store.append(cell.kind, row_of(cell, self._device.card, outcome))
 
-    def _watched(self, prepared: Prepared, batch: Sequence[Planned]) -> Stopwatch:
+    def _watched(self, prepared: Prepared, planned: Planned) -> Stopwatch:
         """Return a cell's stopwatch, which also records that the cell is running."""
-        (planned,) = (each for each in batch if each[0] is prepared.cell)
         self._at = planned
         watch = self._device.stopwatch(prepared.one_pass, prepared.cell.mode)
 
@@ -317,7 +317,7 @@ def inputs_bytes(planned: Sequence[Planned]) -> float:
     weights = 0.0
     for cell, prediction in planned:
         layout, own = "one", 0.0
-        if isinstance(cell, AttentionCell | StepCell):
+        if isinstance(cell, KernelCell):
             layout = cell.implementation.layout
         if isinstance(cell, StepCell):
             own = cell.weights_bytes

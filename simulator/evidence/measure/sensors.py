@@ -1,20 +1,17 @@
 """Clock, temperature and limits of a card, read from the driver and never set.
 
-NVML answers in microseconds if its Python package (``nvidia-ml-py``) is installed; otherwise
-``nvidia-smi`` is called, which takes up to a second.
+PyTorch asks NVML, which answers in microseconds, if its Python package (``nvidia-ml-py``) is
+installed; otherwise ``nvidia-smi`` is called, which takes up to a second.
 """
 
 import shutil
 import subprocess
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any
+
+import torch
 
 from simulator.evidence.measure.rows import SensorReading
 
 _FACTS = ("driver_version", "power.limit", "clocks.max.sm", "clocks.max.mem")
-# NVML_CLOCK_SM and NVML_TEMPERATURE_GPU of nvml.h
-_NVML_SM, _NVML_GPU = 1, 0
 # After this many consecutive failures, nvidia-smi is not called again.
 _PATIENCE = 3
 
@@ -30,16 +27,19 @@ class Sensors:
 
     def __init__(self, uuid: str | None) -> None:
         self._uuid = uuid
-        self._nvml = _nvml(uuid)
+        self._nvml = True
         self._failures = 0
 
     def reading(self) -> SensorReading:
         """Return clock and temperature, None if they cannot be read."""
-        if self._nvml is not None:
+        if self._nvml:
             try:
-                return self._nvml()
-            except Exception:  # noqa: BLE001  (NVML's errors have no common base to import)
-                self._nvml = None
+                return SensorReading(
+                    sm_clock_mhz=float(torch.cuda.clock_rate()),
+                    temperature_c=float(torch.cuda.temperature()),
+                )
+            except Exception:  # noqa: BLE001  (not installed, no driver: no common base)
+                self._nvml = False
         values = self._ask("clocks.sm", "temperature.gpu") or ["", ""]
         clock, temperature = (float(value) if _is_number(value) else None for value in values)
         return SensorReading(sm_clock_mhz=clock, temperature_c=temperature)
@@ -74,26 +74,6 @@ class Sensors:
         lines = answer.stdout.strip().splitlines()
         values = [value.strip() for value in lines[0].split(",")] if lines else []
         return values if len(values) == len(fields) else None
-
-
-def _nvml(uuid: str | None) -> Callable[[], SensorReading] | None:
-    """Return a function that reads NVML, None if it is not available."""
-    if uuid is None:
-        return None
-    try:
-        nvml: Any = import_module("pynvml")
-        nvml.nvmlInit()
-        card = nvml.nvmlDeviceGetHandleByUUID(uuid)
-    except Exception:  # noqa: BLE001  (not installed, no driver, or a card it does not know)
-        return None
-
-    def read() -> SensorReading:
-        return SensorReading(
-            sm_clock_mhz=float(nvml.nvmlDeviceGetClockInfo(card, _NVML_SM)),
-            temperature_c=float(nvml.nvmlDeviceGetTemperature(card, _NVML_GPU)),
-        )
-
-    return read
 
 
 def _is_number(text: str) -> bool:

@@ -24,6 +24,7 @@ from simulator.evidence.predict.groups import (
 from simulator.evidence.rows.kinds import (
     DIFFERENCE,
     DYNAMIC,
+    VALUES,
     WINDOW,
     RowKind,
     attended_pairs,
@@ -36,40 +37,23 @@ from simulator.numeric import Numeric
 from simulator.timing.constants import ATTENTION_KERNELS, Key, Variant, variants_of
 from simulator.timing.limits import resident_blocks, runs_trtllmgen
 
-# Columns besides the GPU, the kernel and the format that rows of a group have in common, if they
-# have them.
-_SHARED = (
-    *("kv_dtype", "impl", "collective", "num_gpus", "mode", "l2_state"),
-    *("scope", "form", "phase", "gemm_dtype", "causal"),
-    *("family", "op", "product_dtype", "routing"),
-    *("kind", "model", "score_mode"),
-)
 # The GEMM rows' harness cycles through copies of the weights: L2 holds all of them or, because it
 # evicts lines in order, none. With six, rows turn cold between 4 and 8 MB on A100 and H100 (40 and
 # 50 MiB of L2) and between 12.6 and 16.8 MB on L40S (96 MiB): as if there were one more, for the
 # other operands.
 OTHER_OPERANDS = 1
 _SERIES = ("gpu_id", "framework", "kernel", "dtype")
-# The kinds of elementwise kernels by the names in rows; others are plain ones.
-OPS: dict[str, Kind] = {
-    "embedding": "gather",
-    "rmsnorm": "norm",
-    "layernorm": "norm",
-    "silu_mul": "activation",
-    "rope": "rotary",
-    "quant_fp8": "quantise",
-    "static_quantize": "quantise",
-    DYNAMIC: "quantise",
-}
 # SGLang's static quantisation is four plain operations of PyTorch: to fp32, times the scale, clamp,
 # to fp8. They move 27 bytes a value where one kernel moves 3.
 PLAIN_QUANTISE_LAUNCHES, PLAIN_QUANTISE_BYTES = 4, 27 / 3
 # Time of a thread block that knows the scale, over that of one that finds it first: on H100 16,384
 # rows of 256 values take vLLM's static kernel 12 us and its dynamic one 27 us.
 STATIC_BLOCK_TIME = 0.4
-# The same of a block that shares one scale with all others: vLLM's fp8 products of 16,384 rows and
-# next to no columns take 110 to 123 us on H200 and B200, 7 ns a row.
-ONE_SCALE_BLOCK_TIME = 5.0
+# One scale for a whole tensor (vLLM's fp8 products): a block finds the largest of its row in steps
+# of so many values, and tells it to all others, in as long as so many steps more. Then a second
+# kernel reads the row again. 16,384 rows take 110 to 123 us up to 2,048 values, 63 to 76 us more
+# for each further 2,048 (H200 and B200, products of next to no columns).
+ONE_SCALE_STEP, ONE_SCALE_START = 2048, 0.77
 # TensorRT-LLM's rows find the scales of a dynamic quantisation in four plain operations.
 SCALES, SCALES_LAUNCHES = "absmax_scale", 4
 # Compute capabilities with 100 KiB of shared memory per SM, where FlashAttention-2 takes 64 query
@@ -94,7 +78,9 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     rows = rows.drop(index=list(skipped))
     if kind == "sparse_attention":
         rows = sparse.as_read(rows)
-    keys = [rows[name].astype(str) for name in (*_SERIES, "timing", *_SHARED) if name in rows]
+    keys = [
+        rows[name].astype(str) for name in (*_SERIES, "timing", *VALUES["shared"]) if name in rows
+    ]
     for (gpu_id, *_), part in rows.groupby(keys, sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if why := _unknown(first, gpu, kind):
@@ -320,8 +306,8 @@ def _cache_write(shape: AttentionShape) -> Operation:
     """Return the write of the new token's keys and values, which the rows include."""
     values = shape.sequences * shape.cache_width
     read, written = values * shape.activation_bytes, values * shape.kv_bytes
-    copied = streamed("kv_write", read, written, kind="copy")
-    return replace(copied, low_precision_cache=is_low_precision(shape.kv_bytes))
+    low = is_low_precision(shape.kv_bytes)
+    return streamed("kv_write", read, written, kind="copy", low_precision_cache=low)
 
 
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -399,11 +385,11 @@ def _casts(new_values: Numeric, query_values: Numeric) -> list[Operation]:
     if np.any(query_values):
         casts = [("query_cast", query_values, 1), ("kv_write", new_values, 3)]
     read, written = DTYPE_BYTES["bf16"], DTYPE_BYTES["fp8"]
-    kernels = [
-        streamed(name, values * read, values * written, launches=launches, kind="quantise")
+    how: dict[str, Any] = {"kind": "quantise", "dtype": "fp8"}
+    return [
+        streamed(name, values * read, values * written, launches=launches, **how)
         for name, values, launches in casts
     ]
-    return [replace(kernel, dtype="fp8") for kernel in kernels]
 
 
 def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
@@ -434,7 +420,8 @@ def _gemm(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     quantised = replayed(quantise("quantise", m, k, element=DTYPE_BYTES["bf16"], dtype=dtype))
     first = rows.iloc[0]
     if dtype == "fp8" and library_of(str(first["framework"])) == "vllm":
-        quantised = replace(quantised, thread_blocks=m * ONE_SCALE_BLOCK_TIME)
+        steps = np.ceil(k / ONE_SCALE_STEP) + ONE_SCALE_START
+        quantised = replace(quantised, serial_steps=steps)
     return [quantised, product]
 
 
@@ -452,7 +439,7 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
     """Return the kernels of one elementwise call."""
     moved, first = numbers(rows, "bytes"), rows.iloc[0]
     op, library = str(first["op"]), library_of(str(first["framework"]))
-    kind: Kind = OPS.get(op, "elementwise")
+    kind: Kind = VALUES["elementwise_kinds"].get(op, "elementwise")
     if kind != "quantise":
         launches = SCALES_LAUNCHES if op == SCALES else 1
         return [streamed(op, moved, 0.0, launches=launches, kind=kind)]

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 
 from simulator.counts.experts import RoutedExperts, visited_experts
-from simulator.counts.operation import Operation
+from simulator.counts.operation import Operation, Tile
 from simulator.evidence.predict.groups import library_of, numbers, profile
 from simulator.inputs.formats import NAMED_FORMATS
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Routing
+from simulator.numeric import maximum, minimum
 from simulator.timing.constants import EXPERT_KERNELS, Variant, variants_of
 
 # The rows' names of routings.
@@ -22,8 +23,14 @@ _ROUTINGS: dict[str, Routing] = {
     "power_law": "skewed",
 }
 DEFAULT_EXPONENT = 1.2
-# The version of SGLang from which its Triton kernels skip choices on other GPUs.
-_SKIPS_OTHERS = (0, 5, 14)
+# The first versions of today's code. Before, Triton's kernels of vLLM took SGLang's tiles and those
+# of SGLang multiplied choices on other GPUs; rows of both without a gate were timed with one, and
+# rows of SGLang have only tokens that chose an expert of the GPU. (Rows are of vLLM 0.14 and 0.24,
+# SGLang 0.5.10 and 0.5.14, TensorRT-LLM 1.0 and 1.3.)
+_TODAYS = {"vllm": (0, 15), "sglang": (0, 5, 14), "trtllm": (1, 1)}
+# In skewed rows before, the first GPU held all choices of some token up to so many tokens: these
+# take as long as if they read that many experts.
+_ALL_ON_FIRST = {"vllm": 8, "trtllm": 2}
 # The kernels of 4-bit experts that engines choose by default on an architecture, for activations of
 # 16 bits as in questions; on others Marlin (vLLM's choice, recalled). Rows under load agree:
 # CUTLASS takes twice as long as DeepSeek's steps on B200 allow, Marlin longer than gpt-oss's on
@@ -51,7 +58,7 @@ def expert_kernel(row: "pd.Series[Any]") -> str:
     if row["dtype"] == "mxfp4" and row["product_dtype"] == "fp8":
         lowered = f"{library}_w4a8"
     elif "triton" in lowered or "fused_moe" in lowered:
-        lowered = f"{library}_triton"
+        lowered = "sglang_triton" if _is_old(row) else f"{library}_triton"
     return next((name for name in EXPERT_KERNELS if name in lowered), "")
 
 
@@ -83,35 +90,49 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     kernel = expert_kernel(first)
     # SGLang's Triton kernels read 4-bit weights in 16 bits: they were expanded when loaded.
     expanded = kernel == "sglang_triton" and first["dtype"] in ("mxfp4", "nvfp4")
+    wide = first["product_dtype"] in ("bf16", "fp16")
     tokens, count, per_token = (numbers(rows, name) for name in ("tokens", "experts", "top_k"))
     ranks, alpha = numbers(rows, "expert_parallel"), numbers(rows, "alpha")
     exponent = np.where(np.isfinite(alpha), alpha, DEFAULT_EXPONENT)
     visited = visited_experts(count, per_token, tokens, routing=routing, exponent=exponent)
     told, pairs = numbers(rows, "distinct_experts"), numbers(rows, "rank_pairs")
     pairs = np.where(np.isfinite(pairs), pairs, tokens * per_token / ranks)
-    sglang = library_of(str(first["framework"])) == "sglang"
+    visited, held = np.where(np.isfinite(told), told, visited / ranks), count / ranks
+    library, old = library_of(str(first["framework"])), _is_old(first)
+    present = tokens
+    if old and routing != "balanced":
+        few = tokens <= _ALL_ON_FIRST.get(library, 0)
+        visited = np.where(few, maximum(visited, minimum(per_token, held)), visited)
+    if old and library == "sglang":
+        share = minimum(pairs / (tokens * per_token), 1.0)
+        chosen = tokens * (1 - (1 - share) ** per_token)
+        present = minimum(tokens, pairs) if routing == "balanced" else chosen
     # Buffers of Triton and Marlin have a row for each of a token's choices, also of experts on
-    # other GPUs. SGLang's rows have only tokens that chose an expert of this GPU.
-    slots = np.minimum(tokens, pairs) * per_token if sglang else tokens * per_token
+    # other GPUs.
+    slots = present * per_token
+    multiplies_all = kernel == "marlin" or (old and library == "sglang" and "triton" in kernel)
     routed = RoutedExperts(
         tokens=tokens,
         count=count,
-        pairs=slots if _multiplies_all(first, kernel) else pairs,
-        visited=np.where(np.isfinite(told), told, visited / ranks),
-        held=count / ranks,
+        pairs=slots if multiplies_all else pairs,
+        visited=visited,
+        held=held,
         even=routing == "balanced",
         hidden=numbers(rows, "hidden_size"),
         inner=numbers(rows, "intermediate") / numbers(rows, "tensor_parallel"),
-        ups=1 + numbers(rows, "gated"),
+        ups=2 if old else 1 + numbers(rows, "gated"),
         activations="bf16",
         stored=NAMED_FORMATS["bf16" if expanded else first["dtype"]],
         multiplied=first["product_dtype"],
+        tile=_default_tile(present, held) if kernel == "sglang_triton" and wide else None,
     )
     listed = routed.operations()
     if "flashinfer_trtllm" in str(first["kernel"]):
         listed = [item for item in listed if item.name not in _FUSED]
-    if kernel.endswith("_triton"):
+    # TensorRT-LLM multiplies 4-bit weights with 16-bit activations in Triton too (recalled).
+    if kernel.endswith("_triton") or (library == "trtllm" and first["dtype"] == "mxfp4" and wide):
         # These gather rows as they load them.
+        sglang = library == "sglang"
         without = ("expert_choice", "expert_gather") if sglang else ("expert_gather",)
         listed = [
             _scaled(item, slots / routed.pairs)
@@ -129,10 +150,20 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     ]
 
 
-def _multiplies_all(row: "pd.Series[Any]", kernel: str) -> bool:
-    """Return whether a kernel also multiplies the rows of choices on other GPUs."""
+def _is_old(row: "pd.Series[Any]") -> bool:
+    """Return whether a row is of code before ``_TODAYS``; rows without a version are of today's."""
     version = tuple(map(int, re.findall(r"\d+", str(row["version"]))[:3]))
-    return kernel == "marlin" or (kernel == "sglang_triton" and () < version < _SKIPS_OTHERS)
+    return () < version < _TODAYS.get(library_of(str(row["framework"])), ())
+
+
+def _default_tile(tokens: Any, held: Any) -> Tile:
+    """Return the tile of Triton's kernels for 16 bits where no file for the shape says otherwise.
+
+    SGLang's default (recalled). Rows jump where tokens exceed the experts of the GPU: on A100,
+    eight experts of 600 MB take 2.8 ms for 8 tokens and 4.2 ms for 16.
+    """
+    few = tokens <= held
+    return Tile(np.where(few, 16, 64), np.where(few, 32, 64), np.where(few, 64, 32))
 
 
 def _scaled(operation: Operation, factor: Any) -> Operation:

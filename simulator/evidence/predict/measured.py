@@ -15,8 +15,7 @@ import pandas as pd
 
 from simulator.counts.operation import Operation
 from simulator.errors import SimulatorError
-from simulator.evidence.kernels import ALL_KERNELS, KERNELS
-from simulator.evidence.kernels.other_libraries import OTHER_LIBRARIES
+from simulator.evidence.kernels import ALL_KERNELS, EXTERNAL_KERNELS, KERNELS
 from simulator.evidence.measure.cells import MODES, AttentionCell, KernelCell, StepCell
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.predict import groups
@@ -43,7 +42,7 @@ def is_own(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
 
 def of_other_libraries(rows: pd.DataFrame) -> "pd.Series[bool]":
     """Return which rows are of other libraries' kernels, which say nothing about PyTorch's."""
-    return _names(rows, OTHER_LIBRARIES)
+    return _names(rows, EXTERNAL_KERNELS)
 
 
 def _names(rows: pd.DataFrame, kernels: Iterable[str]) -> "pd.Series[bool]":
@@ -97,7 +96,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
 
 def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
     """Return the variants of another library's kernel, none for ours."""
-    library = OTHER_LIBRARIES.get(implementation)
+    library = ALL_KERNELS[implementation].library
     if library is None:
         return ()
     # vLLM's kernel is the FlashAttention that its other rows name.

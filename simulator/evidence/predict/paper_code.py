@@ -13,9 +13,11 @@ one rate per kind of operation, and the peculiarities of its harness:
 * A compiled run holds two sets of caches: the graph keeps those of the first run.
 """
 
+import tomllib
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,26 +61,10 @@ USABLE_MEMORY = 0.97
 # A context within this share of L2 is read from memory once for all samples' plain copies.
 L2_SHARE = 0.6
 
-# Fitted to the 8K tables of bifurcated-attn-icml-2024/gpt-fast-parallel-sampling @ 2e10003: shares
-# of the published bandwidth, and for the last five times [us] and [ns], and GB/s.
-CONSTANTS: dict[str, tuple[float, float, float]] = {
-    # Name: value, least, most.
-    "harness_weights_fraction": (0.733, 0.5, 1),
-    "harness_flash_fraction": (0.825, 0.3, 1),
-    "harness_repeat_fraction": (0.360, 0.1, 1),
-    "harness_strided_cat_fraction": (0.206, 0.03, 1),
-    "harness_cat_fraction": (0.573, 0.1, 1),
-    "harness_pass_fraction": (0.868, 0.3, 1),
-    "harness_product_fraction": (0.983, 0.3, 1),
-    "harness_fused_read_fraction": (1.30, 0.2, 4),
-    "harness_fused_copy_fraction": (0.749, 0.3, 1),
-    "harness_fused_pass_fraction": (0.999, 0.2, 1),
-    "harness_host_us": (14.6, 8, 20),
-    "harness_kernel_us": (3.60, 1, 6),
-    "harness_graph_kernel_us": (0.5, 0.3, 4),
-    "harness_sampling_ns": (0.52, 0.02, 3),
-    "harness_block_gb_per_s": (13.2, 8, 200),
-}
+# Value, least and most of each constant.
+CONSTANTS: dict[str, tuple[float, float, float]] = tomllib.loads(
+    Path(__file__).with_name("paper_code.toml").read_text(encoding="utf-8")
+)
 # Traffic that streams through memory, at its constant's share of the bandwidth.
 STREAMED = (
     *("flash", "repeat", "strided_cat", "cat", "pass", "product"),

@@ -28,18 +28,10 @@ import pandas as pd
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.errors import SimulatorError
-from simulator.evidence.predict.groups import (
-    Ends,
-    Group,
-    Prepared,
-    constants_of_gpu,
-    library_of,
-    model,
-    numbers,
-    profile,
-)
+from simulator.evidence.predict import groups
 from simulator.evidence.predict.steps import check_ranks
-from simulator.evidence.rows.refusals import CLOCK_HEADROOM, IMPOSSIBLE_SHARE, LEAST_IMPOSSIBLE
+from simulator.evidence.rows.kinds import VALUES
+from simulator.evidence.rows.refusals import CLOCK_HEADROOM, of_bad_series
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
@@ -57,13 +49,6 @@ _ALIKE = [
     *("gpu_id", "framework", "model", "weights_dtype", "kv_dtype"),
     *("tensor_parallel", "expert_parallel"),
 ]
-# Columns of what is not predicted, with the largest value that is, and what it says.
-_OTHERWISE = {
-    "speculative": (0, "speculative decoding"),
-    "disaggregated": (0, "prefill and decode on separate GPUs"),
-    "nodes": (1, "several nodes"),
-    "attention_dp": (1, "data-parallel attention"),
-}
 _BITS = 8
 # Engines that decode nothing while prompts wait, unless told to (SGLang: --enable-mixed-chunk).
 _PREFILL_FIRST = ("sglang",)
@@ -77,7 +62,7 @@ IMPOSSIBLE = (
 )
 
 
-def prepare(rows: pd.DataFrame) -> Prepared:
+def prepare(rows: pd.DataFrame) -> groups.Prepared:
     """Turn serving rows into a group for each GPU, engine, model, format and parallelism.
 
     Rows that contradict what they say are skipped, with their series: see ``IMPOSSIBLE``.
@@ -86,37 +71,33 @@ def prepare(rows: pd.DataFrame) -> Prepared:
     told = rows["expert_parallel"] if "expert_parallel" in rows else pd.Series(1, rows.index)
     parts = pd.to_numeric(told, errors="coerce").fillna(1).clip(lower=1)  # 0: not told
     rows = rows.assign(expert_parallel=parts.astype(int))
-    for name, (most, what) in _OTHERWISE.items():
+    for name, (most, what) in VALUES["served_otherwise"].items():
         if name in rows:
             beyond = pd.to_numeric(rows[name], errors="coerce") > most
             skipped.update(dict.fromkeys(rows.index[beyond], f"{what} is not predicted"))
-    groups: list[ServingGroup] = []
+    found: list[ServingGroup] = []
     for _, part in rows.drop(index=list(skipped)).groupby(_ALIKE, sort=True):
         try:
-            groups.append(_group(part))
+            found.append(_group(part))
         except SimulatorError as problem:
             skipped.update(dict.fromkeys(part.index, str(problem)))
-    if len(doubtful := _contradictory(rows, groups)):
+    if len(doubtful := _contradictory(rows, found)):
         skipped = {**dict.fromkeys(doubtful, IMPOSSIBLE), **skipped}
-        left = [rows.loc[group.index.difference(doubtful, sort=False)] for group in groups]
-        groups = [_group(part) for part in left if len(part)]
-    return Prepared([*groups], skipped)
+        left = [rows.loc[group.index.difference(doubtful, sort=False)] for group in found]
+        found = [_group(part) for part in left if len(part)]
+    return groups.Prepared([*found], skipped)
 
 
-def _contradictory(rows: pd.DataFrame, groups: "list[ServingGroup]") -> pd.Index:
+def _contradictory(rows: pd.DataFrame, found: "list[ServingGroup]") -> pd.Index:
     """Return the labels of rows faster than published peaks allow, and of series with many."""
     bound = pd.Series(0.0, rows.index)
-    for group in groups:
+    for group in found:
         # Those that may run in lockstep have less to wait for.
         queued_s = np.where(group.queued_s == 0, 0, np.inf)
         locked = replace(group, queued_s=queued_s, _known={})
-        bound[group.index] = locked.predict(profile(group.gpu_id), "peak")
+        bound[group.index] = locked.predict(groups.profile(group.gpu_id), "peak")
     fast = rows["time_s"] < bound / CLOCK_HEADROOM
-    series = fast.astype(float).groupby([rows[name] for name in _SERIES])
-    many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
-        series.transform("mean") >= IMPOSSIBLE_SHARE
-    )
-    return rows.index[fast | many]
+    return rows.index[fast | of_bad_series(fast, [rows[name] for name in _SERIES])]
 
 
 def weights_asked(shape: ModelShape, dtype: str) -> str:
@@ -145,22 +126,23 @@ def _width(dtype: str) -> int:
 def _group(rows: pd.DataFrame) -> "ServingGroup":
     """Return rows that differ only in lengths and concurrency as a group."""
     first = rows.iloc[0]
-    shape, ranks = model(str(first["model"])), int(first["tensor_parallel"])
-    gpu = profile(str(first["gpu_id"]))
+    shape, ranks = groups.model(str(first["model"])), int(first["tensor_parallel"])
+    gpu = groups.profile(str(first["gpu_id"]))
     check_ranks(shape, gpu.id, ranks)
     setup = Setup(
         weight_dtype=weights_asked(shape, str(first["weights_dtype"])),
         kv_dtype=str(first["kv_dtype"]),
         tensor_parallel=ranks,
         expert_parallel=int(first["expert_parallel"]) if shape.experts else 1,
-        engine=library_of(str(first["framework"])) or "vllm",
+        engine=groups.library_of(str(first["framework"])) or "vllm",
     ).of(shape)
-    ratio = numbers(rows, "length_ratio")
-    context, output = ratio * numbers(rows, "input_len"), ratio * numbers(rows, "output_len")
-    users = numbers(rows, "concurrency")
-    ttft_ms = numbers(rows, "ttft_ms") if "ttft_ms" in rows else np.nan
-    together = (ratio == 1) & (numbers(rows, "lengths_vary") == 0)
-    together &= library_of(str(first["framework"])) in _PREFILL_FIRST
+    ratio = groups.numbers(rows, "length_ratio")
+    context = ratio * groups.numbers(rows, "input_len")
+    output = ratio * groups.numbers(rows, "output_len")
+    users = groups.numbers(rows, "concurrency")
+    ttft_ms = groups.numbers(rows, "ttft_ms") if "ttft_ms" in rows else np.nan
+    together = (ratio == 1) & (groups.numbers(rows, "lengths_vary") == 0)
+    together &= groups.library_of(str(first["framework"])) in _PREFILL_FIRST
     work = Workload.grid(
         prompts=users, samples=1, context_tokens=context, decoded_tokens=output / 2
     )
@@ -179,7 +161,7 @@ def _group(rows: pd.DataFrame) -> "ServingGroup":
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServingGroup(Group):
+class ServingGroup(groups.Group):
     """Users of one deployment: a decode step, and its share of other requests' prefill.
 
     Attributes
@@ -235,7 +217,7 @@ class ServingGroup(Group):
         self, gpu: HardwareProfile, choice: ConstantsChoice
     ) -> "tuple[np.ndarray, np.ndarray]":
         """Return the times of a step and of one prompt's prefill on the GPU alone. [s]."""
-        used = constants_of_gpu(gpu, choice)
+        used = groups.constants_of_gpu(gpu, choice)
         if used not in self._known:
             gpu_rates = rates(gpu, choice)
             prefill_s = step_time(self.prefill, gpu_rates, self.execution).total_s
@@ -261,7 +243,7 @@ class ServingGroup(Group):
 
     def interval(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto", *, served: bool = True
-    ) -> Ends | None:
+    ) -> groups.Ends | None:
         """Return the interval of each time, None where no rows tell it. [s].
 
         The errors of step and prefill add up: both are of the same kernels and the same engine,

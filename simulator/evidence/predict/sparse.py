@@ -13,7 +13,7 @@ from simulator.counts.pieces import Shard
 from simulator.counts.transformer import attention_input, attention_output
 from simulator.evidence.predict.groups import library_of, model, numbers, replayed
 from simulator.evidence.predict.latent import OUTSIDE
-from simulator.evidence.rows.kinds import SPARSE_KINDS
+from simulator.evidence.rows.kinds import VALUES
 from simulator.inputs.dtypes import DTYPE_BYTES, Precision, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import Indexer, LatentAttention, ModelShape
@@ -71,11 +71,11 @@ def _model(row: "pd.Series[Any]") -> ModelShape | None:
 
 def unknown(row: "pd.Series[Any]") -> str:
     """Return why rows like this cannot be predicted; empty if they can."""
-    kind = str(row["kind"])
-    if kind.removesuffix(f"_{REUSES}").removesuffix("_module") not in SPARSE_KINDS:
+    kind, known = str(row["kind"]), VALUES["sparse_kinds"]
+    if kind.removesuffix(f"_{REUSES}").removesuffix("_module") not in known:
         if kind.startswith("dsv4"):
             return "the sizes of DeepSeek-V4's compressed caches are not known"
-        return f"kind {kind!r} is not one of {', '.join(SPARSE_KINDS)}"
+        return f"kind {kind!r} is not one of {', '.join(known)}"
     if _model(row) is None:
         return f"model {row['model']!r} is not one of {', '.join(_models())}"
     if TIES in str(row["score_mode"]):

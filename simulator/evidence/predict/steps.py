@@ -14,16 +14,7 @@ import pandas as pd
 from simulator.counts.memory import kv_cache_bytes, memory, weights_bytes
 from simulator.counts.transformer import check_split, decode_operations
 from simulator.errors import WorkloadError
-from simulator.evidence.predict.groups import (
-    Ends,
-    Group,
-    Prepared,
-    constants_of_gpu,
-    library_of,
-    model,
-    profile,
-    read_each,
-)
+from simulator.evidence.predict import groups
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup, ask
@@ -41,10 +32,10 @@ DECODED_TOKENS = 64
 _UNFUSED: Mapping[str, str] = {"einsum": "einsum", "math": "sdpa_math", "ideal": "ideal"}
 
 
-def prepare_steps(rows: pd.DataFrame) -> Prepared:
+def prepare_steps(rows: pd.DataFrame) -> groups.Prepared:
     """Turn rows of whole decode steps into groups of one row each."""
-    found, skipped = read_each(rows, _step_group)
-    return Prepared(list(found.values()), skipped)
+    found, skipped = groups.read_each(rows, _step_group)
+    return groups.Prepared(list(found.values()), skipped)
 
 
 def out_of_memory(row: "pd.Series[Any]") -> bool:
@@ -55,7 +46,7 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     SimulatorError
         If the row is not one that can be predicted.
     """
-    gpu = profile(str(row["gpu_id"]))
+    gpu = groups.profile(str(row["gpu_id"]))
     shape, setup, work = _step(row)
     whole = setup.but(gpu_memory_utilization=1.0)
     blocks = resident_blocks(gpu)
@@ -63,24 +54,24 @@ def out_of_memory(row: "pd.Series[Any]") -> bool:
     return not needs.fits
 
 
-def _step_group(row: "pd.Series[Any]") -> Group:
+def _step_group(row: "pd.Series[Any]") -> groups.Group:
     """Return one row's step as a group."""
     shape, setup, work = _step(row)
-    gpu = profile(str(row["gpu_id"]))
-    return Group(
+    gpu = groups.profile(str(row["gpu_id"]))
+    return groups.Group(
         kind="decode_step",
         gpu_id=gpu.id,
         index=pd.Index([row.name]),
         operations=decode_operations(shape, setup, work, resident_blocks=resident_blocks(gpu)),
         execution=setup.execution,
-        variants=variants_of([library_of(str(row["framework"]))]),
+        variants=variants_of([groups.library_of(str(row["framework"]))]),
         setup=setup,
     )
 
 
 def _step(row: "pd.Series[Any]") -> tuple[ModelShape, Setup, Workload]:
     """Read a row of a step as a model, a setup and a workload."""
-    shape = model(str(row["model"]))
+    shape = groups.model(str(row["model"]))
     if int(row["expand_kv"]) == 1:
         shape = shape.with_kv_heads(shape.heads)
     ranks = int(row["tensor_parallel"])
@@ -118,7 +109,7 @@ def check_ranks(shape: ModelShape, gpu_id: str, ranks: int) -> None:
         If heads do not divide, or the GPU has no link.
     """
     check_split(shape, ranks)
-    if ranks > 1 and profile(gpu_id).link_bytes_per_s(ranks) is None:
+    if ranks > 1 and groups.profile(gpu_id).link_bytes_per_s(ranks) is None:
         raise WorkloadError(f"{gpu_id} has no link in its profile for {ranks} GPUs")
 
 
@@ -134,7 +125,7 @@ _Batch = tuple[ModelShape, Setup, Workload]
 
 def batch(row: "pd.Series[Any]") -> _Batch:
     """Read an end-to-end row, if its batch fits the card."""
-    shape = model(str(row["model"]))
+    shape = groups.model(str(row["model"]))
     setup, work = ask(
         shape,
         prompts=int(row["batch"]),
@@ -147,13 +138,13 @@ def batch(row: "pd.Series[Any]") -> _Batch:
     )
     check_ranks(shape, str(row["gpu_id"]), setup.tensor_parallel)
     needed = float(weights_bytes(shape, setup)) + float(kv_cache_bytes(shape, setup, work))
-    if needed > profile(str(row["gpu_id"])).peak.memory_gb.value * GIGA:
+    if needed > groups.profile(str(row["gpu_id"])).peak.memory_gb.value * GIGA:
         raise ValueError("the batch does not fit the card at once: it was run in parts")
     return shape, setup, work
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchGroup(Group):
+class BatchGroup(groups.Group):
     """Batches of one GPU and engine: the model's time of a request, and the engine's per step."""
 
     read: tuple[_Batch, ...]
@@ -167,13 +158,15 @@ class BatchGroup(Group):
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times of a step. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        used = constants_of_gpu(gpu, choice)
+        used = groups.constants_of_gpu(gpu, choice)
         if used not in self._known:
             times = [_generation(batch, gpu_rates).total_s for batch in self.read]
             self._known[used] = np.array(times)
         return np.asarray(self._known[used] / self._tokens + gpu_rates.step_s)
 
-    def interval(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> Ends | None:
+    def interval(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
+    ) -> groups.Ends | None:
         """Return the interval of the GPU's time, plus the engine's fitted overhead. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
         found = [_generation_ends_s(batch, gpu_rates) for batch in self.read]

@@ -9,6 +9,7 @@ or how many serve: keys ``gpu``, ``model``, ``engine``, ``tensor_parallel``, ``w
 
 import json
 import reprlib
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,9 @@ from simulator.errors import MeasurementError
 from simulator.inputs.files import LARGEST_FILE, read_text
 from simulator.inputs.workload import LARGEST_TOKENS
 
-# Fields of a result that are columns by another name.
-_COLUMNS = {
-    "mean_tpot_ms": "tpot_ms",
-    "mean_ttft_ms": "ttft_ms",
-    "max_concurrency": "concurrency",
-    "model_id": "model",
-    "backend": "engine",
-}
-# What genai-perf and aiperf export with an average, and vLLM's names: an inter-token latency is the
-# mean over requests of a time per output token. Settings may be nested in their ``input_config``.
-_AVERAGES = {
-    "inter_token_latency": "mean_tpot_ms",
-    "time_to_first_token": "mean_ttft_ms",
-    "input_sequence_length": "total_input_tokens",
-    "output_sequence_length": "total_output_tokens",
-}
-_SETTINGS = {
-    **dict.fromkeys(("model", "model_names"), "model_id"),
-    "concurrency": "max_concurrency",
-    "backend": "backend",
-}
+# Names of fields, settings and keys.
+_TABLES = tomllib.loads(Path(__file__).with_name("benchmarks.toml").read_text(encoding="utf-8"))
+_COLUMNS, _AVERAGES, _SETTINGS = (_TABLES[name] for name in ("columns", "averages", "settings"))
 # What a user adds of these comes before what the client knows: a path, an interface.
 _NAMES = ("model", "engine")
 _NEEDS = ("mean_tpot_ms", "completed", "total_input_tokens", "total_output_tokens")

@@ -8,33 +8,25 @@ from typing import Any
 
 import pandas as pd
 
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
+from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.timing.interval import Family
 from simulator.units import MICROSECOND
 
 # A key of ``KINDS``.
 RowKind = str
 
-# Optional columns of numbers, with the least and what they count. A sliding window may be infinite.
+# A column: a sliding window, which may be infinite.
 WINDOW = "window"
-NUMBERS: dict[str, tuple[float, str]] = {
-    "num_gpus": (2, "a number of GPUs"),
-    **dict.fromkeys(("tensor_parallel", "expert_parallel", "tp"), (1, "a number of GPUs")),
-    **dict.fromkeys(("latent_dim", "rope_dim", "past_len"), (0, "a size")),
-    "compress_ratio": (1, "a number of tokens"),
-    WINDOW: (1, "a number of tokens"),
-    "weights_rotated": (1, "a number of copies"),
-    "length_ratio": (0.01, "a ratio of lengths from 0.01"),
-}
-# Optional columns of 0 or 1, of visits to experts where they are known, and of formats.
-SWITCHES = (
-    *("causal", "expand_kv", "host_bound", "gated", "lengths_vary"),
-    *("fits_l2", "plausible", "series_plausible"),
-)
-VISITS = ("alpha", "distinct_experts", "rank_pairs")
-DTYPE_COLUMNS = (
-    *("dtype", "kv_dtype", "gemm_dtype", "weight_dtype", "weights_dtype", "product_dtype"),
-)
+
+
+def _described(name: str) -> Any:
+    """Read a file that describes columns."""
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+# What columns hold: numbers, switches, visits, formats, and names of schemes and of kernels.
+VALUES = _described("values.toml")
+
 # DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
 EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
 
@@ -44,19 +36,6 @@ INDEX_KEY_BYTES = 132
 # Names of quantise kernels: a dynamic one, which finds its scales, may be given as what it takes
 # longer than a static one.
 STATIC, DIFFERENCE, DYNAMIC = "static_quantize", "dynamic_minus_static", "dynamic_quantize"
-# Names of quantisation schemes: the stored format of the weights, and that of the products.
-SCHEMES: dict[str, tuple[Dtype, Dtype]] = {
-    "int4_wo": ("int4", "bf16"),
-    "w4afp8": ("int4", "fp8"),
-    "w4a16_mxfp4": ("mxfp4", "bf16"),
-    "w4a8_mxfp4_mxfp8": ("mxfp4", "fp8"),
-}
-
-# Kinds of rows of sparse attention: whole modules, and kernels of the indexer and of attention.
-SPARSE_KINDS = (
-    *("dsa_generation", "dsa_context"),
-    *("glm5_mqa_logits", "dsv4_paged_mqa_logits", "glm5_topk", "glm5_dsa_attn"),
-)
 
 # The share of a mean over drawn routings that any draw has (aiconfigurator rows: 10 to 25 % off).
 DRAWN_SHARE = 0.75
@@ -248,9 +227,7 @@ KINDS: dict[RowKind, KindOfRow] = {
     kind: KindOfRow(
         least_bytes=_LEAST_BYTES.get(kind), least_flops=_LEAST_FLOPS.get(kind), **columns
     )
-    for kind, columns in tomllib.loads(
-        Path(__file__).with_name("kinds.toml").read_text(encoding="utf-8")
-    ).items()
+    for kind, columns in _described("kinds.toml").items()
 }
 
 

@@ -17,17 +17,7 @@ import pandas as pd
 
 from simulator.errors import MeasurementError, ProfileError
 from simulator.evidence.rows import benchmarks
-from simulator.evidence.rows.kinds import (
-    DTYPE_COLUMNS,
-    KINDS,
-    NUMBERS,
-    SCHEMES,
-    SWITCHES,
-    VISITS,
-    RowKind,
-    added_differences,
-    recognise,
-)
+from simulator.evidence.rows.kinds import KINDS, VALUES, RowKind, added_differences, recognise
 from simulator.evidence.rows.refusals import distrusted, impossible, unusable
 from simulator.inputs.dtypes import DTYPE_ALIASES
 from simulator.inputs.files import or_near
@@ -42,6 +32,8 @@ SAMPLES = {Path("sample"): "", Path("sample-runs"): "synthetic_l4_runs.jsonl"}
 MOST_NAMED = 3
 # Suffixes of files of serving clients' results, which come with their lines.
 _RESULTS = {".json", ".jsonl"}
+# What is wrong with a file, where pandas says it in words of its own.
+_UNREADABLE = {UnicodeDecodeError: "it is not a text file", pd.errors.EmptyDataError: "it is empty"}
 # What a client calls an engine that it does not know: nothing, or its interface.
 UNTOLD = r"\s*$|openai"
 _COMMON = {"gpu": None, "framework": "", "version": "", "kernel": "", "source": ""}
@@ -171,7 +163,7 @@ def _files(paths: Sequence[Path | str]) -> list[tuple[Path, bool]]:
             files.append((item, True))
     if not files:
         folders = ", ".join(map(str, paths)) or "no folder"
-        raise MeasurementError(f"no .csv or .parquet in {folders}; name each .json of a client")
+        raise MeasurementError(f"no .csv or .parquet is in {folders}; name each .json of a client")
     return files
 
 
@@ -196,7 +188,8 @@ def _read(path: Path) -> pd.DataFrame:
             "pip install 'bifurcated-attention-simulator[parquet]'"
         ) from None
     except (OSError, ValueError, RecursionError, pd.errors.ParserError) as problem:
-        raise MeasurementError(f"cannot read {path}: {str(problem).splitlines()[0]}") from None
+        why = _UNREADABLE.get(type(problem)) or str(problem).splitlines()[0]
+        raise MeasurementError(f"cannot read {path}: {why}") from None
     frame.columns = [str(column).strip() for column in frame.columns]
     # Copied, because pandas warns when a column is added to many others. Line 1 is the header.
     frame = frame.reset_index(drop=True).copy()
@@ -226,8 +219,14 @@ def _no_kind(path: Path, columns: Iterable[str]) -> str:
         asked = (*KINDS[kind].sizes, *KINDS[kind].words, KINDS[kind].result)
         return [name for name in asked if name not in present]
 
-    # A kind of several columns that lacks only one comes before those that are alike in words.
-    nearly = [k for k in KINDS if len(missing_of(k)) == 1 and len(KINDS[k].sizes) > 1]
+    # A kind of several columns that lacks only one, and knows every word, comes before those that
+    # are alike in words.
+    nearly = [
+        kind
+        for kind, known in KINDS.items()
+        if len(missing_of(kind)) == 1 and len(known.sizes) > 1
+        if taken[kind] >= given & common.keys()
+    ]
     kind = max(nearly or KINDS, key=likeness)
     if likeness(kind) < LEAST_LIKENESS:
         known = ", ".join(KINDS)
@@ -276,15 +275,14 @@ def _prepare(frame: pd.DataFrame, kind: RowKind, path: Path, wanted: str | None)
             frame[name] = frame[name].astype(object).where(frame[name].notna(), default)
     for name in columns.sizes:
         frame[name] = _numbers(frame[name])
-    for name in (*NUMBERS, *SWITCHES, *VISITS):
+    for name in (*VALUES["numbers"], *VALUES["switches"], *VALUES["visits"]):
         if name in columns.optional:
             frame[name] = _numbers(frame[name])
     _fill_dtypes(frame, kind)
-    time = _numbers(frame[columns.result])
-    frame[columns.result] = time
+    frame[columns.result] = _numbers(frame[columns.result])
     if kind == "elementwise":
         frame = added_differences(frame, columns.result)
-        time = frame[columns.result]
+    time = frame[columns.result]
     frame["time_s"] = (
         time.where(time.between(0, float("inf"), inclusive="neither")) * columns.unit_s
     )
@@ -305,12 +303,12 @@ def _fill_dtypes(frame: pd.DataFrame, kind: RowKind) -> None:
     if "dtype" not in frame:
         frame["dtype"] = "bf16"
     if kind == "moe":
-        known = [SCHEMES.get(name, (name, name)) for name in frame["dtype"]]
+        known = [VALUES["schemes"].get(name, (name, name)) for name in frame["dtype"]]
         frame["dtype"] = [stored for stored, _ in known]
         frame["product_dtype"] = [multiplied for _, multiplied in known]
     if ("mla" in kind or kind.endswith("attention")) and "kv_dtype" not in frame:
         frame["kv_dtype"] = frame["dtype"]
-    for name in DTYPE_COLUMNS:
+    for name in VALUES["formats"]:
         if name in frame:
             text = frame[name].astype(object).where(frame[name].notna(), "bf16").astype(str)
             frame[name] = text.str.strip().str.lower().replace(dict(DTYPE_ALIASES))

@@ -9,15 +9,7 @@ from typing import Any
 import pandas as pd
 
 from simulator.errors import SimulatorError
-from simulator.evidence.rows.kinds import (
-    DTYPE_COLUMNS,
-    KINDS,
-    NUMBERS,
-    SWITCHES,
-    WINDOW,
-    KindOfRow,
-    RowKind,
-)
+from simulator.evidence.rows.kinds import KINDS, VALUES, WINDOW, KindOfRow, RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.formats import WEIGHT_NAMES
 from simulator.inputs.hardware import HardwareProfile, load_hardware
@@ -86,14 +78,17 @@ def distrusted(frame: pd.DataFrame, kind: RowKind, refused: "pd.Series[bool]") -
         Which rows are impossible.
     """
     shared = ("gpu", "framework", "kernel", *KINDS[kind].series)
-    names = [frame[name].astype(str) for name in shared if name in frame]
-    series = refused.astype(float).groupby(names)
-    many = (series.transform("sum") >= LEAST_IMPOSSIBLE) & (
-        series.transform("mean") >= IMPOSSIBLE_SHARE
-    )
+    many = of_bad_series(refused, [frame[name].astype(str) for name in shared if name in frame])
     if "series_plausible" in frame:
         many |= pd.to_numeric(frame["series_plausible"], errors="coerce") == 0
     return many & ~refused
+
+
+def of_bad_series(bad: "pd.Series[bool]", names: "list[pd.Series[Any]]") -> "pd.Series[bool]":
+    """Return which rows belong to a series, of equal names, with many bad rows."""
+    series = bad.astype(float).groupby(names)
+    several = series.transform("sum") >= LEAST_IMPOSSIBLE
+    return several & (series.transform("mean") >= IMPOSSIBLE_SHARE)
 
 
 def is_oom(frame: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
@@ -119,14 +114,14 @@ def _missing(frame: pd.DataFrame, kind: RowKind) -> Iterator[_Flaw]:
     for name in columns.sizes:
         yield ~frame[name].between(1, LARGEST_SIZE), f"{name} is not a size"
     given = {*columns.sizes, *columns.optional}
-    for name in filter(given.__contains__, NUMBERS):
-        (least, what), most = NUMBERS[name], inf if name == WINDOW else LARGEST_SIZE
+    for name in filter(given.__contains__, VALUES["numbers"]):
+        (least, what), most = VALUES["numbers"][name], inf if name == WINDOW else LARGEST_SIZE
         yield ~frame[name].between(least, most), f"{name} is not {what}"
-    for name in filter(given.__contains__, SWITCHES):
+    for name in filter(given.__contains__, VALUES["switches"]):
         yield ~frame[name].isin((0, 1)), f"{name} is not 0 or 1"
     for name in columns.words:
         yield frame[name].isna(), f"{name} is missing"
-    for name in DTYPE_COLUMNS:
+    for name in VALUES["formats"]:
         if name in frame:
             known = WEIGHT_NAMES if name == "weights_dtype" else DTYPES
             yield ~frame[name].isin(known), f"{name} is not one of {', '.join(known)}"

@@ -102,9 +102,9 @@ def _attention(
         and query.dtype in (*HALF, torch.float32)
         and (repeats == 1 or not enable_gqa)
     ):
-        bias = None if attn_mask is None else _bias(attn_mask, query.dtype)
-        if bias is not None:
-            bias = bias.expand(*query.shape[:3], key.shape[2])
+        bias = None
+        if attn_mask is not None:
+            bias = _bias(attn_mask, query.dtype).expand(*query.shape[:3], key.shape[2])
         return torch.ops.aten._scaled_dot_product_efficient_attention(  # noqa: SLF001
             query,
             key,

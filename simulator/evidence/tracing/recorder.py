@@ -20,15 +20,8 @@ from torch.utils.module_tracker import ModuleTracker
 
 from simulator.errors import SimulatorError, TraceError
 from simulator.evidence.kernels.layout import storage_of
+from simulator.evidence.tracing import costs
 from simulator.evidence.tracing.choices import CudaChoices
-from simulator.evidence.tracing.costs import (
-    FUSED_ATTENTION,
-    Call,
-    costs_of,
-    describe,
-    is_free,
-    refuse_masks,
-)
 
 T = TypeVar("T")
 
@@ -214,13 +207,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kernel = _composite_kernel(func)
         if kernel is not None:
             return self._run_parts(func, kernel, args, named)
-        refuse_masks(func.overloadpacket.__name__, args)
+        costs.refuse_masks(func.overloadpacket.__name__, args)
         result = func(*args, **named)
-        call = describe(func, args, named, result)
+        call = costs.describe(func, args, named, result)
         tensors = [leaf for leaf in tree_leaves((args, named, result)) if isinstance(leaf, Tensor)]
         if all(tensor.device != _META for tensor in tensors):
             return result  # numbers on the host
-        if is_free(call):
+        if costs.is_free(call):
             self.views += 1
         else:
             self.record(call, _flops(func, args, named, result))
@@ -237,15 +230,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             self._callers.pop()
 
-    def record(self, call: Call, flops: int = 0) -> None:
+    def record(self, call: costs.Call, flops: int = 0) -> None:
         """Record the kernels of one operator; the last is the operator itself."""
-        costs = costs_of(call, _META)
+        kernels = costs.costs_of(call, _META)
         caller = self._callers[0] if self._callers else call.name
-        for place, (name, read, written) in enumerate(costs, start=1):
+        for place, (name, read, written) in enumerate(kernels, start=1):
             self.operations.append(
                 TracedOperation(
                     name=name,
-                    flops=flops if place == len(costs) else 0,
+                    flops=flops if place == len(kernels) else 0,
                     bytes_read=read,
                     bytes_written=written,
                     launches=1,
@@ -265,7 +258,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         log_sum_exp = query.new_empty(query.shape[:3], dtype=dtype)
         written = [output, log_sum_exp] if options.get("OUTPUT_LOGSUMEXP") else [output]
         read = [query, keys, values]
-        call = Call(name="flex_attention", args={}, read=read, written=[], fresh=written)
+        call = costs.Call(name="flex_attention", args={}, read=read, written=[], fresh=written)
         widths = query.shape[-1] + values.shape[-1]
         flops = 2 * query.shape[0] * query.shape[1] * visited_area(mask) * widths
         self.record(call, flops)
@@ -322,7 +315,7 @@ def _composite_kernel(func: Any) -> Any:
 def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
     """Count matrix-product FLOPs as ``torch.utils.flop_counter`` does."""
     packet = func.overloadpacket
-    if packet.__name__ in FUSED_ATTENTION:
+    if packet.__name__ in costs.FUSED_ATTENTION:
         # Older versions of the counter refuse grouped queries, and all versions the CPU's operator.
         query, keys, values = args[:3]
         batch, heads, rows, _ = query.shape
@@ -331,7 +324,7 @@ def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     return int(formula(*args, **kwargs, out_val=result)) if formula else 0
 
 
-def _shapes(call: Call) -> str:
+def _shapes(call: costs.Call) -> str:
     """Describe an operator's tensors for people, by shape and type."""
     before, after = (
         ", ".join(f"{list(each.shape)} {_type(each)}" for each in side)

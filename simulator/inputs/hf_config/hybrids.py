@@ -7,14 +7,23 @@ Each type has a rule for its keys, which returns what a file says by the common 
 Source: configuration and modelling classes of transformers 5.24.0.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeAlias
 
 from simulator.inputs.hf_config.layers import HEADS, kind_of, kinds_of
-from simulator.inputs.hf_config.reading import FULL, LINEAR, NAMES, WINDOWED, ConfigReader, listed
-from simulator.inputs.hf_config.rules import head_dim_of
+from simulator.inputs.hf_config.reading import (
+    FULL,
+    LINEAR,
+    NAMES,
+    WINDOWED,
+    ConfigReader,
+    Flag,
+    listed,
+)
+from simulator.inputs.hf_config.rules import head_dim_of, product
 
 MLP, MOE, HYBRID, CONVOLUTION = "mlp", "moe", "hybrid", "conv"
+Width: TypeAlias = Callable[[ConfigReader], int]
 
 
 def is_moe(reader: ConfigReader, layer: int) -> bool:
@@ -46,10 +55,13 @@ def nemotron_h(reader: ConfigReader, layer: int) -> dict[str, Any]:
         return {"attends": False}
     if kind == FULL:
         return {"mlp": "none"}
-    bias = reader.flag("use_bias")
-    inner = reader.size("mamba_heads", 128) * reader.size("mamba_head_dim", 64)
-    state = _mamba2(reader, inner=inner, groups=8, width=128, chunk=128, biases=(bias, bias))
+    state = mamba2(reader, inner=_width_of_heads, groups=8, width=128, chunk=128)
     return {"attends": False, "mlp": "none", "state": state}
+
+
+def _width_of_heads(reader: ConfigReader) -> int:
+    """Return the width of Mamba-2's values from its heads (Nemotron-H)."""
+    return reader.size("mamba_heads", 128) * reader.size("mamba_head_dim", 64)
 
 
 def nemotron_experts(reader: ConfigReader) -> dict[str, Any]:
@@ -62,60 +74,26 @@ def bamba_layers(reader: ConfigReader, layer: int) -> bool:
     return layer not in (reader.items("attn_layer_indices") or ())
 
 
-def granite_hybrid_keys(reader: ConfigReader) -> dict[str, Any]:
-    """Granite 4: a dense MLP, beside the experts if there are any."""
-    return {"shared_intermediate_size": reader.size("shared_intermediate_size", 1024)}
-
-
 def granite_hybrid_special(reader: ConfigReader) -> dict[str, Any]:
     """Granite 4: rotary encoding only where the file says so."""
     return {"rotary": reader.data.get("position_embedding_type") == "rope"}
 
 
-def bamba(reader: ConfigReader) -> dict[str, Any]:
-    """Bamba and Granite 4: Mamba-2 in place of attention."""
-    bias = reader.flag("mamba_proj_bias")
-    return _mamba2(reader, inner=_expanded(reader), groups=1, width=256, biases=(bias, bias))
+def falcon_h1_width(reader: ConfigReader) -> int:
+    """Falcon-H1: the width of Mamba-2's values has a key of its own."""
+    return reader.optional("mamba_d_ssm", 1024, minimum=1) or expanded(reader)
 
 
-def falcon_h1(reader: ConfigReader, _layer: int) -> dict[str, Any]:
-    """Falcon-H1: Mamba-2 beside attention in every layer, by default without a norm after it."""
-    state = _mamba2(
-        reader,
-        inner=reader.optional("mamba_d_ssm", 1024, minimum=1) or _expanded(reader),
-        groups=1,
-        width=256,
-        biases=(reader.flag("mamba_proj_bias"), reader.flag("projectors_bias")),
-        normed=reader.flag("mamba_rms_norm"),
-    )
-    return {"state": state}
-
-
-def mamba2_keys(reader: ConfigReader) -> dict[str, Any]:
-    """Mamba-2: no attention and no MLP; the heads are those of the states."""
-    return {
-        "num_attention_heads": reader.size("mamba_heads", 128),
-        "head_dim": reader.size("head_dim", 64),
-    }
-
-
-def mamba2(reader: ConfigReader, _layer: int) -> dict[str, Any]:
-    """Mamba-2: one state in every layer."""
-    bias = reader.flag("use_bias")
-    state = _mamba2(reader, inner=_expanded(reader), groups=8, width=128, biases=(bias, bias))
-    return {"attends": False, "mlp": "none", "state": state}
-
-
-def _mamba2(
+def mamba2(
     reader: ConfigReader,
     *,
-    inner: int,
+    inner: Width | None = None,
     groups: int,
     width: int,
     heads: int = 128,
     chunk: int = 256,
-    biases: tuple[bool, bool],
-    normed: bool = True,
+    biases: tuple[str, str] = ("use_bias", "use_bias"),
+    normed: Flag = True,
     convolution_bias: bool | None = None,
 ) -> dict[str, Any]:
     """Return a Mamba-2 layer: gates, values, keys and queries of each group, and time steps.
@@ -123,39 +101,40 @@ def _mamba2(
     Parameters
     ----------
     inner
-        Width of the values of all heads.
+        Gives the width of the values of all heads; by default a multiple of the hidden size.
     groups, width, heads, chunk
         Class defaults: heads of keys, their width, heads of values, and tokens of a chunk.
     biases
-        Whether the input and the output projection have biases.
+        Keys that say whether the input and the output projection have biases.
     normed
         Whether a norm follows.
     convolution_bias
         Whether the convolution has biases, if no key decides.
     """
-    hidden = reader.hidden
+    bias, output_bias = map(reader.flag, biases)
+    hidden, values = reader.hidden, (inner or expanded)(reader)
     heads, groups = reader.size("mamba_heads", heads), reader.size("mamba_groups", groups)
     width = reader.size("mamba_state_size", width)
-    if inner % heads:
-        reader.fail(f"the width {inner} of Mamba's values is not a multiple of its {heads} heads")
+    if values % heads:
+        reader.fail(f"the width {values} of Mamba's values is not a multiple of its {heads} heads")
     if convolution_bias is None:
         convolution_bias = _convolution_bias(reader)
-    channels = inner + 2 * groups * width
-    columns = inner + channels + heads
+    channels = values + 2 * groups * width
+    columns = values + channels + heads
     # Decays, skips and biases of time steps for each head.
-    vectors = 3 * heads + inner * normed + channels * convolution_bias
+    vectors = 3 * heads + values * reader.choice(normed) + channels * convolution_bias
     return {
         "rule": "decay",
-        **dict(zip(HEADS, (groups, width, heads, inner // heads), strict=True)),
+        **dict(zip(HEADS, (groups, width, heads, values // heads), strict=True)),
         "columns": columns,
         "channels": channels,
         "taps": reader.size("conv_kernel", 4),
         "chunk": reader.size("chunk_size", chunk),
-        "vectors": vectors + columns * biases[0] + hidden * biases[1],
+        "vectors": vectors + columns * bias + hidden * output_bias,
     }
 
 
-def _expanded(reader: ConfigReader) -> int:
+def expanded(reader: ConfigReader) -> int:
     """Return the width of Mamba's values, a multiple of the hidden size."""
     return reader.size("expand", 2) * reader.hidden
 
@@ -180,59 +159,51 @@ def jamba_experts(reader: ConfigReader, layer: int) -> bool:
     return layer % period == offset and reader.size("num_experts", 16) > 1
 
 
-def jamba(reader: ConfigReader) -> dict[str, Any]:
-    """Jamba: Mamba in place of attention, with norms on time steps, keys and queries."""
-    bias = reader.flag("mamba_proj_bias")
-    return _mamba(reader, inner=_expanded(reader), bias=bias, normed=True)
+def mamba_width(reader: ConfigReader) -> int:
+    """Mamba: Falcon-Mamba-7B's file has an expand of 16 beside the true width."""
+    return reader.size("intermediate_size", expanded(reader))
 
 
-def mamba_keys(_reader: ConfigReader) -> dict[str, Any]:
-    """Mamba: no attention and no MLP."""
-    return {"num_attention_heads": 1}
-
-
-def mamba(reader: ConfigReader, _layer: int) -> dict[str, Any]:
-    """Mamba and Falcon-Mamba: one state in every layer."""
-    # Falcon-Mamba-7B's file has an expand of 16 beside the true width.
-    inner = reader.size("intermediate_size", _expanded(reader))
-    state = _mamba(reader, inner=inner, bias=reader.flag("use_bias"))
-    return {"attends": False, "mlp": "none", "state": state}
-
-
-def _mamba(
-    reader: ConfigReader, *, inner: int, bias: bool, heads: int = 1, normed: bool = False
+def mamba(
+    reader: ConfigReader,
+    *,
+    inner: Width | None = None,
+    bias: str = "mamba_proj_bias",
+    heads: int = 1,
+    normed: bool = False,
 ) -> dict[str, Any]:
     """Return a Mamba layer: each channel has a state; time steps, keys and queries follow from it.
 
     Parameters
     ----------
     inner
-        Number of channels.
+        Gives the number of channels; by default a multiple of the hidden size.
     bias
-        Whether the input and the output projection have biases.
+        Key that says whether the input and the output projection have biases.
     heads
         Heads of keys (Zamba).
     normed
         Whether norms follow on time steps, keys and queries.
     """
+    biased, channels = reader.flag(bias), (inner or expanded)(reader)
     hidden, width = reader.hidden, reader.size("mamba_state_size", 16)
     rank = -(-hidden // 16)
     if reader.lookup("time_step_rank")[1] != "auto":
         rank = reader.size("time_step_rank", rank)
     selected = rank + 2 * width
     # Biases of time steps, decays and skips.
-    vectors = inner * (1 + width + 1) + inner * _convolution_bias(reader)
+    vectors = channels * (1 + width + 1) + channels * _convolution_bias(reader)
     return {
         "rule": "scan",
-        **dict(zip(HEADS, (heads, width, inner, 1), strict=True)),
-        "columns": 2 * inner,
-        "channels": inner,
+        **dict(zip(HEADS, (heads, width, channels, 1), strict=True)),
+        "columns": 2 * channels,
+        "channels": channels,
         "taps": reader.size("conv_kernel", 4),
         "products": [
-            {"name": "selection", "inner": inner, "columns": selected, "split": "rows"},
-            {"name": "time_step_projection", "inner": rank, "columns": inner},
+            product("selection", channels, selected, "rows"),
+            product("time_step_projection", rank, channels),
         ],
-        "vectors": vectors + selected * normed + (2 * inner + hidden) * bias,
+        "vectors": vectors + selected * normed + (2 * channels + hidden) * biased,
     }
 
 
@@ -241,30 +212,28 @@ def zamba_keys(reader: ConfigReader) -> dict[str, Any]:
     period = reader.size("attn_layer_period", 6)
     offset = reader.optional("attn_layer_offset", 4) or 0
     shared = {2, *range(offset + 3, reader.layers, period)}
-    kinds = kinds_of(
-        reader,
-        lambda layer: HYBRID if layer in shared else LINEAR,
-        "layers_block_type",
-        "layer_types",
-    )
-    return {
-        **_zamba_heads(reader, kinds),
-        "num_key_value_heads": reader.optional("num_key_value_heads", 16),
-    }
+    kv_heads = reader.optional("num_key_value_heads", 16)
+    return {**_zamba_layers(reader, shared, reader.layers), "num_key_value_heads": kv_heads}
 
 
 def zamba2_keys(reader: ConfigReader) -> dict[str, Any]:
     """Zamba2: attention over twice the hidden size, in the layers of a list."""
+    inner = reader.optional("intermediate_size", None) or 4 * reader.hidden
+    shared = {*range(6, 43, 6), 47, 51}
+    return {**_zamba_layers(reader, shared, 54), "intermediate_size": inner}
+
+
+def _zamba_layers(reader: ConfigReader, shared: Collection[int], layers: int) -> dict[str, Any]:
+    """Return the kinds of layers, and the width of heads that read twice the hidden size.
+
+    Parameters
+    ----------
+    shared, layers
+        Layers with a shared block, and how many there are, if the file does not list the kinds.
+    """
     kinds = listed(reader, "layers_block_type", "layer_types")
     if kinds is None:
-        shared = {*range(6, 43, 6), 47, 51}
-        kinds = [HYBRID if layer in shared else LINEAR for layer in range(54)]
-    inner = reader.optional("intermediate_size", None) or 4 * reader.hidden
-    return {**_zamba_heads(reader, kinds), "intermediate_size": inner}
-
-
-def _zamba_heads(reader: ConfigReader, kinds: Sequence[str]) -> dict[str, Any]:
-    """Return the kinds of layers, and the width of heads that read twice the hidden size."""
+        kinds = [HYBRID if layer in shared else LINEAR for layer in range(layers)]
     width = 2 * reader.hidden // reader.heads
     return {
         "num_hidden_layers": len(kinds),
@@ -281,28 +250,14 @@ def zamba_special(reader: ConfigReader) -> dict[str, Any]:
 
 def zamba(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Zamba: Mamba, and before it in some layers one block of attention and an MLP."""
-    state = _mamba(
-        reader,
-        inner=_expanded(reader),
-        bias=reader.flag("mamba_proj_bias"),
-        heads=reader.size("mamba_heads", 2),
-    )
+    state = mamba(reader, heads=reader.size("mamba_heads", 2))
     return _zamba_layer(reader, layer, state, distinct=1, adapters=[])
 
 
 def zamba2(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Zamba2: Mamba-2, and before it in some layers one of a few blocks, with adapters."""
-    hidden = reader.hidden
-    bias = reader.flag("add_bias_linear")
-    state = _mamba2(
-        reader,
-        inner=_expanded(reader),
-        groups=1,
-        width=64,
-        heads=8,
-        biases=(bias, bias),
-        convolution_bias=True,
-    )
+    hidden, biases = reader.hidden, ("add_bias_linear", "add_bias_linear")
+    state = mamba2(reader, groups=1, width=64, heads=8, biases=biases, convolution_bias=True)
     rank, up = reader.size("adapter_rank", 128), 2 * reader.size("intermediate_size")
     adapters = [("mlp_adapter", hidden, rank, up)]
     if reader.flag("use_shared_attention_adapter"):
@@ -333,10 +288,10 @@ def _zamba_layer(
         return {"attends": False, "mlp": "none", "state": state}
     hidden = reader.hidden
     hybrids = [kind == HYBRID for kind in reader.items("layer_types") or ()]
-    products = [{"name": "block_output", "inner": hidden, "columns": hidden, "split": "none"}]
+    products = [product("block_output", hidden, hidden, "none")]
     for name, inner, rank, columns in adapters:
-        products.append({"name": f"{name}_down", "inner": inner, "columns": rank, "split": "none"})
-        products.append({"name": f"{name}_up", "inner": rank, "columns": columns})
+        products.append(product(f"{name}_down", inner, rank, "none"))
+        products.append(product(f"{name}_up", rank, columns))
     return {
         "state": state,
         "distinct": min(distinct, sum(hybrids)),
@@ -425,7 +380,7 @@ def recurrent_gemma(reader: ConfigReader) -> dict[str, Any]:
         "channels": width,
         "taps": reader.size("conv1d_width", 4),
         # Two gates, with a matrix for each head.
-        "products": [{"name": "recurrent_gates", "inner": width // heads, "columns": 2 * width}],
+        "products": [product("recurrent_gates", width // heads, 2 * width)],
         # Biases of the projections, the convolution and the gates; the decays.
         "vectors": 2 * width + hidden + width + 2 * width + width,
     }
@@ -444,11 +399,7 @@ def zaya(reader: ConfigReader, layer: int) -> dict[str, Any]:
     kv_heads = reader.size("num_key_value_heads", 2)
     channels = (reader.heads + kv_heads) * width
     taps = reader.size("cca_time0", 2)
-    grouped = {
-        "name": "grouped_convolution",
-        "inner": width * reader.size("cca_time1", 2),
-        "columns": channels,
-    }
+    grouped = product("grouped_convolution", width * reader.size("cca_time1", 2), channels)
     router = reader.size("router_hidden_size", 256)
     # Taps and biases of the convolutions, a scale for each head of keys, scaled residuals, and the
     # router's biases, norm and, after the first layer, scales of the layer before.
@@ -460,15 +411,11 @@ def zaya_router(reader: ConfigReader) -> dict[str, Any]:
     """ZAYA1: a router of four matrices, which may also choose no expert."""
     width = reader.size("router_hidden_size", 256)
     classes = reader.size("num_experts", 16) + 1
-    sizes = {
-        "router_down": (reader.hidden, width),
-        "router_hidden": (width, width),
-        "router_hidden_2": (width, width),
-        "router": (width, classes),
-    }
     return {
         "router": [
-            {"name": name, "inner": inner, "columns": columns, "split": "none"}
-            for name, (inner, columns) in sizes.items()
+            product("router_down", reader.hidden, width, "none"),
+            product("router_hidden", width, width, "none"),
+            product("router_hidden_2", width, width, "none"),
+            product("router", width, classes, "none"),
         ]
     }

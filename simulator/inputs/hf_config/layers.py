@@ -9,7 +9,8 @@ Source: configuration and modelling classes of transformers 5.24.0.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from simulator.inputs.hf_config.reading import FULL, WINDOWED, ConfigReader, listed
+from simulator.inputs.hf_config.reading import FULL, WINDOWED, ByLayer, ConfigReader, listed
+from simulator.inputs.hf_config.rules import product
 
 # Heads of keys and of values of a state, and their widths.
 HEADS = ("k_heads", "k_dim", "v_heads", "v_dim")
@@ -88,10 +89,7 @@ def kimi_delta(reader: ConfigReader) -> dict[str, Any]:
     taps = own.size("short_conv_kernel_size", reader.size("linear_conv_kernel_dim", 4))
     values = heads * width
     # Decays and the output gate come from a narrow product each, then one to all channels.
-    narrow = [
-        {"name": f"{name}_up_projection", "inner": width, "columns": values}
-        for name in ("decay", "gate")
-    ]
+    narrow = [product(f"{name}_up_projection", width, values) for name in ("decay", "gate")]
     return {
         "rule": "channel_delta",
         **dict(zip(HEADS, (heads, width, heads, width), strict=True)),
@@ -186,14 +184,13 @@ def gemma3n(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """Gemma 3n: shared caches, and the products that mix several residual streams (AltUp)."""
     d, rank = reader.hidden, reader.size("laurel_rank", 64)
     streams = reader.size("altup_num_inputs", 4)
-    sizes = reader.items("intermediate_sizes")
     return {
         "kv": "earlier" if _shares(reader, layer, 15) else "own",
-        "intermediate_size": None if sizes is None else sizes[layer],
+        "intermediate_size": reader.choice(ByLayer("intermediate_sizes"), layer),
         "products": [
-            {"name": "stream_router", "inner": d, "columns": streams},
-            {"name": "residual_down", "inner": d, "columns": rank},
-            {"name": "residual_up", "inner": rank, "columns": d},
+            product("stream_router", d, streams),
+            product("residual_down", d, rank),
+            product("residual_up", rank, d),
         ],
         "vectors": d + streams**2 + streams**3,
     }
@@ -202,14 +199,10 @@ def gemma3n(reader: ConfigReader, layer: int) -> dict[str, Any]:
 def gemma3n_special(reader: ConfigReader) -> dict[str, Any]:
     """Gemma 3n: per-layer inputs, and the products into and out of the residual streams."""
     d, others = reader.hidden, reader.size("altup_num_inputs", 4) - 1
-    streams = [
-        {"name": f"stream_{number}_{way}", "inner": d, "columns": d}
-        for way in ("in", "out")
-        for number in range(1, others + 1)
-    ]
+    streams = [(number, way) for way in ("in", "out") for number in range(1, others + 1)]
     return {
         **layer_inputs(reader, 256),
-        "products": streams,
+        "products": [product(f"stream_{number}_{way}", d, d) for number, way in streams],
         "notes": ["the sums over AltUp's residual streams are not timed"],
     }
 
@@ -249,14 +242,10 @@ def gemma4(reader: ConfigReader, layer: int) -> dict[str, Any]:
     }
 
 
-def gemma4_special(width: int) -> Callable[[ConfigReader], dict[str, Any]]:
+def gemma4_special(reader: ConfigReader, *, width: int = 256) -> dict[str, Any]:
     """Gemma 4: per-layer inputs, and three more norms around experts beside a dense MLP."""
-
-    def rule(reader: ConfigReader) -> dict[str, Any]:
-        norms = {"norms_per_layer": 7} if reader.data.get("num_experts") else {}
-        return {**layer_inputs(reader, width), **norms}
-
-    return rule
+    norms = {"norms_per_layer": 7} if reader.data.get("num_experts") else {}
+    return {**layer_inputs(reader, width), **norms}
 
 
 def mimo_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -291,38 +280,36 @@ def mimo(reader: ConfigReader, layer: int) -> dict[str, Any]:
     }
 
 
-def step_keys(first: int, **defaults: int) -> Callable[[ConfigReader], dict[str, Any]]:
+def step_keys(reader: ConfigReader, *, first: int, **defaults: int) -> dict[str, Any]:
     """Step-3: names of its own for KV heads and experts.
 
     Parameters
     ----------
+    reader
+        The file.
     first
         The first layer with experts, by default all after it have them.
     defaults
         Class defaults of KV heads and experts.
     """
-
-    def rule(reader: ConfigReader) -> dict[str, Any]:
-        listed = reader.data.get("moe_layers_enum")
-        listed = listed.split(",") if isinstance(listed, str) else listed
-        sparse = None if listed is None else {int(layer) for layer in listed if str(layer).strip()}
-        names = {
-            "num_key_value_heads": ("num_attention_groups",),
-            "num_experts": ("moe_num_experts", "n_routed_experts"),
-            "num_experts_per_tok": ("moe_top_k",),
-        }
-        keys: dict[str, Any] = {
-            "layer_types": _types(reader, lambda _layer: True),
-            "mlp_layer_types": _mlp_types(
-                reader, lambda layer: layer >= first if sparse is None else layer in sparse
-            ),
-        }
-        for name, others in names.items():
-            stated = [reader.data[other] for other in (*others, name) if reader.data.get(other)]
-            keys[name] = stated[0] if stated else defaults[name]
-        return keys
-
-    return rule
+    listed = reader.data.get("moe_layers_enum")
+    listed = listed.split(",") if isinstance(listed, str) else listed
+    sparse = None if listed is None else {int(layer) for layer in listed if str(layer).strip()}
+    names = {
+        "num_key_value_heads": ("num_attention_groups",),
+        "num_experts": ("moe_num_experts", "n_routed_experts"),
+        "num_experts_per_tok": ("moe_top_k",),
+    }
+    keys: dict[str, Any] = {
+        "layer_types": _types(reader, lambda _layer: True),
+        "mlp_layer_types": _mlp_types(
+            reader, lambda layer: layer >= first if sparse is None else layer in sparse
+        ),
+    }
+    for name, others in names.items():
+        stated = [reader.data[other] for other in (*others, name) if reader.data.get(other)]
+        keys[name] = stated[0] if stated else defaults[name]
+    return keys
 
 
 def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
@@ -336,14 +323,10 @@ def step3p5(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"heads": (own or {}).get("num_attention_heads")}
 
 
-def step_shared(default: int) -> Callable[[ConfigReader], int]:
+def step_shared(reader: ConfigReader, *, default: int) -> int:
     """Step-3: one shared expert with a width of its own."""
-
-    def rule(reader: ConfigReader) -> int:
-        width = reader.optional("share_expert_dims", default) or 0
-        return reader.optional("share_expert_dim", width) or 0
-
-    return rule
+    width = reader.optional("share_expert_dims", default) or 0
+    return reader.optional("share_expert_dim", width) or 0
 
 
 def longcat_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -434,16 +417,10 @@ def nas_block(reader: ConfigReader, layer: int) -> dict[str, Any] | None:
         fields["mlp"] = "none"
     for name, part in (("attention_linear", attention), ("mlp_linear", mlp)):
         if part.get("replace_with_linear"):
-            fields["products"].append({"name": name, "inner": d, "columns": d})
+            fields["products"].append(product(name, d, d))
             fields["vectors"] += d  # the norm before it
     idle = fields.get("attends") is False and fields.get("mlp") and not fields["products"]
     return None if idle else fields
-
-
-def deci_kv_heads(reader: ConfigReader, layer: int) -> dict[str, Any]:
-    """DeciLM: KV heads are given layer by layer."""
-    listed = reader.items("num_key_value_heads_per_layer", length=reader.layers)
-    return {} if listed is None else {"kv_heads": listed[layer]}
 
 
 def openelm_keys(reader: ConfigReader) -> dict[str, Any]:
@@ -451,15 +428,11 @@ def openelm_keys(reader: ConfigReader) -> dict[str, Any]:
     data = reader.data
     heads, kv_heads = reader.items("num_query_heads") or [0], reader.items("num_kv_heads") or [0]
     divisor, d = reader.size("ffn_dim_divisor", 256), reader.size("model_dim")
-    widths = [
+    widths = []
+    for mult in reader.items("ffn_multipliers") or ():
         # The nearest multiple, unless that is under 90 %.
-        max(divisor, int(mult * d + divisor / 2) // divisor * divisor)
-        for mult in reader.items("ffn_multipliers") or ()
-    ]
-    widths = [
-        width + divisor if width < 0.9 * mult * d else width
-        for width, mult in zip(widths, data.get("ffn_multipliers") or (), strict=True)
-    ]
+        width = max(divisor, int(mult * d + divisor / 2) // divisor * divisor)
+        widths.append(width + divisor if width < 0.9 * mult * d else width)
     return {
         "num_hidden_layers": data.get("num_transformer_layers"),
         "hidden_size": d,
@@ -469,20 +442,6 @@ def openelm_keys(reader: ConfigReader) -> dict[str, Any]:
         "intermediate_sizes": widths,
         "max_position_embeddings": data.get("max_context_length"),
         "tie_word_embeddings": data.get("share_input_output_layers", True),
-    }
-
-
-def openelm(reader: ConfigReader, layer: int) -> dict[str, Any]:
-    """OpenELM: heads and the width of the MLP differ by layer."""
-    layers = reader.layers
-    names = {
-        "heads": "num_query_heads",
-        "kv_heads": "num_kv_heads",
-        "intermediate_size": "intermediate_sizes",
-    }
-    return {
-        field: (reader.items(key, length=layers) or (None,) * layers)[layer]
-        for field, key in names.items()
     }
 
 

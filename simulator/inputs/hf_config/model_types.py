@@ -12,6 +12,7 @@ those with states in ``hybrids``. Here are the table and the function that reads
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from simulator.errors import ModelError, unknown
@@ -21,6 +22,7 @@ from simulator.inputs.hf_config.reading import (
     BIASED,
     CHUNK_KEY,
     LINEAR,
+    ByLayer,
     ConfigReader,
     Key,
     Kinds,
@@ -118,7 +120,7 @@ _GEMMA3 = replace(BIASED, kv_heads=4, head_dim=256, tied_embeddings=True, norms_
 
 _GEMMA4 = replace(_GEMMA3, kinds=Kinds(512),
     experts=Mixture(0, None, shared_size=Size("intermediate_size")), keys=layers.gemma4_keys,
-    layer=layers.gemma4, special=layers.gemma4_special(256),
+    layer=layers.gemma4, special=layers.gemma4_special,
     sizes=sizes_of(30, 2304, 8, 9216, 262_144))
 
 _MIMO_V2 = ModelType(kv_heads=4, head_dim=192, qkv_bias=_ATTENTION_BIAS, kinds=Kinds(129),
@@ -127,9 +129,9 @@ _MIMO_V2 = ModelType(kv_heads=4, head_dim=192, qkv_bias=_ATTENTION_BIAS, kinds=K
 
 _STEP3P5 = replace(BIASED, head_dim=128, qk_norm="head", attention_gate="head",
     mlp_bias=_MLP_BIAS, experts=Mixture(288, 8, 1280, sparse=rules.after_first_dense(3),
-    shared_size=layers.step_shared(1280)),
-    keys=layers.step_keys(3, num_key_value_heads=8, num_experts=288, num_experts_per_tok=8),
-    layer=layers.step3p5, special={"dense_drafts": True},
+    shared_size=partial(layers.step_shared, default=1280)),
+    keys=partial(layers.step_keys, first=3, num_key_value_heads=8, num_experts=288,
+    num_experts_per_tok=8), layer=layers.step3p5, special={"dense_drafts": True},
     sizes=sizes_of(45, 4096, 64, 11264, 128_815))
 
 _STATES = Kinds(key="", others=(LINEAR,))
@@ -145,8 +147,13 @@ _LFM2 = ModelType(keys=hybrids.lfm2_keys, kv_heads=8, tied_embeddings=True, qk_n
 _MINIMAX = ModelType(kv_heads=8, kinds=replace(_STATES, apart=hybrids.minimax_layers),
     experts=Mixture(8, 2, size_key="intermediate_size"), state=hybrids.minimax)
 
-_MAMBA = ModelType(keys=hybrids.mamba_keys, tied_embeddings=True, norms_per_layer=1,
-    layer=hybrids.mamba)
+# Neither attention nor MLP; below, the heads of Mamba-2 are those of its states.
+_STATE_ALONE = {"attends": False, "mlp": "none"}
+_MAMBA = ModelType(keys={"num_attention_heads": 1}, tied_embeddings=True, norms_per_layer=1,
+    layer={**_STATE_ALONE,
+    "state": partial(hybrids.mamba, inner=hybrids.mamba_width, bias="use_bias")})
+
+_BAMBA = partial(hybrids.mamba2, groups=1, width=256, biases=("mamba_proj_bias",) * 2)
 
 MODEL_TYPES: dict[str, ModelType] = {
     "llama": replace(_LLAMA, sizes=sizes_of(32, 4096, 32, 11008, 32_000)),
@@ -269,7 +276,8 @@ MODEL_TYPES: dict[str, ModelType] = {
         tied_embeddings=True, mlp_bias=_MLP_BIAS),
     "youtu": replace(BIASED, latent=Latent(), tied_embeddings=True),
     "arcee": replace(_LLAMA, gated_mlp=False),
-    "apertus": replace(BIASED, qk_norm="head", gated_mlp=False, layer=rules.apertus_slopes),
+    # Two learned slopes of each layer's activation.
+    "apertus": replace(BIASED, qk_norm="head", gated_mlp=False, layer={"vectors": 2}),
     "helium": ModelType(kv_heads=20, head_dim=128, qkv_bias=_ATTENTION_BIAS, mlp_bias=_MLP_BIAS),
     "cwm": ModelType(kv_heads=8, head_dim=128, mlp_bias=_MLP_BIAS,
         kinds=Kinds(8192, apart=rules.after_every(4))),
@@ -282,7 +290,7 @@ MODEL_TYPES: dict[str, ModelType] = {
     "nanochat": replace(BIASED, gated_mlp=False, norm_weight=False),
     "vaultgemma": replace(_GEMMA2, norms_per_layer=2),
     "mellum": replace(BIASED, kv_heads=4, head_dim=128, qk_norm="head",
-        kinds=Kinds(1024, apart=rules.no_layer),
+        kinds=Kinds(1024, apart=rules.all_but_every(1)),
         experts=Mixture(64, 8, 896, sparse=rules.after_first_dense(0))),
     "afmoe": replace(BIASED, head_dim=128, norms_per_layer=4, qk_norm="head",
         kinds=Kinds(1024, apart=rules.all_but_every(4, "global_attn_every_n_layers")),
@@ -290,7 +298,7 @@ MODEL_TYPES: dict[str, ModelType] = {
         shared_size=rules.shared_experts(count=2, size=1408), correction_bias=True),
         layer=rules.afmoe_gate),
     "laguna": replace(BIASED, kv_heads=8, head_dim=128, qk_norm="head",
-        kinds=Kinds(512, apart=rules.no_layer),
+        kinds=Kinds(512, apart=rules.all_but_every(1)),
         experts=Mixture(256, 8, 512, sparse=rules.after_first_dense(1),
         shared_size=rules.shared_expert_of(512), correction_bias=True), layer=rules.laguna_layer),
     "solar_open": ModelType(kv_heads=8, head_dim=128, qkv_bias=_ATTENTION_BIAS,
@@ -324,7 +332,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "xglm": replace(_OPT, attention_bias=True, mlp_bias=True, positions=None, max_positions=None,
         special={}),
     "biogpt": replace(_OPT, attention_bias=True, mlp_bias=True, max_positions=1024, special={}),
-    "bitnet": replace(BIASED, kv_heads=5, layer=rules.bitnet_norms),
+    # Norms before the output projection and, of the inner width, the down projection.
+    "bitnet": replace(BIASED, kv_heads=5,
+        layer={"norms_per_layer": 3, "vectors": Size("intermediate_size")}),
     "diffllama": replace(BIASED, layer=rules.diffllama_lambdas),
     "doge": replace(_LLAMA, qk_norm="head", layer=rules.doge_vectors),
     # From here on: types that transformers does not have, or not under this name.
@@ -361,17 +371,21 @@ MODEL_TYPES: dict[str, ModelType] = {
         more=hybrids.nemotron_experts), layer=hybrids.nemotron_h,
         sizes=sizes_of(4, 4096, 32, 21504, 131_072)),
     "bamba": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS,
-        kinds=replace(_STATES, apart=hybrids.bamba_layers), state=hybrids.bamba),
-    "falcon_h1": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS, layer=hybrids.falcon_h1),
-    "granitemoehybrid": replace(BIASED, keys=hybrids.granite_hybrid_keys,
-        inner_key="shared_intermediate_size",
+        kinds=replace(_STATES, apart=hybrids.bamba_layers), state=_BAMBA),
+    # Beside attention in every layer, by default without a norm after it.
+    "falcon_h1": replace(BIASED, kv_heads=8, mlp_bias=_MLP_BIAS, layer={"state": partial(_BAMBA,
+        inner=hybrids.falcon_h1_width, biases=("mamba_proj_bias", "projectors_bias"),
+        normed=Key("mamba_rms_norm"))}),
+    # A dense MLP, beside the experts if there are any.
+    "granitemoehybrid": replace(BIASED, inner_key="shared_intermediate_size",
+        keys={"shared_intermediate_size": Size("shared_intermediate_size", 1024)},
         kinds=replace(_STATES, lists=("layer_types", "layers_block_type")),
         experts=Mixture(8, 2, size_key="intermediate_size",
-        shared_size=Size("shared_intermediate_size")), state=hybrids.bamba,
+        shared_size=Size("shared_intermediate_size")), state=_BAMBA,
         special=hybrids.granite_hybrid_special),
     "jamba": ModelType(kv_heads=8, rotary=False, kinds=replace(_STATES, apart=hybrids.jamba_layers),
         experts=Mixture(16, 2, size_key="intermediate_size", sparse=hybrids.jamba_experts),
-        state=hybrids.jamba),
+        state=partial(hybrids.mamba, normed=True)),
     "zamba": ModelType(keys=hybrids.zamba_keys, tied_embeddings=True, rotary=False,
         kinds=Kinds(key="", others=(LINEAR, hybrids.HYBRID)), layer=hybrids.zamba,
         special=hybrids.zamba_special),
@@ -389,8 +403,9 @@ MODEL_TYPES: dict[str, ModelType] = {
     "minimax_m1": _MINIMAX,
     "mamba": _MAMBA,
     "falcon_mamba": _MAMBA,
-    "mamba2": ModelType(keys=hybrids.mamba2_keys, kv_heads=rules.multi_head, norms_per_layer=1,
-        layer=hybrids.mamba2),
+    "mamba2": ModelType(kv_heads=rules.multi_head, norms_per_layer=1,
+        layer={**_STATE_ALONE, "state": partial(hybrids.mamba2, groups=8, width=128)},
+        keys={"num_attention_heads": Size("mamba_heads", 128), "head_dim": Size("head_dim", 64)}),
     "recurrent_gemma": ModelType(keys=hybrids.recurrent_gemma_keys, tied_embeddings=True,
         qkv_bias=_ATTENTION_BIAS, output_bias=True, mlp_bias=True,
         kinds=Kinds(2048, key="attention_window_size", others=(LINEAR,)),
@@ -406,15 +421,15 @@ MODEL_TYPES: dict[str, ModelType] = {
         sizes=sizes_of(35, 2048, 8, 16384, 262_400)),
     "gemma4_text": _GEMMA4,
     "gemma4_unified_text": replace(_GEMMA4, kinds=Kinds(1024),
-        special=layers.gemma4_special(0)),
+        special=partial(layers.gemma4_special, width=0)),
     "mimo_v2_flash": _MIMO_V2,
     "mimo_v2": _MIMO_V2,
     "step3p5": _STEP3P5,
     "step3_text": ModelType(head_dim=256,
         experts=Mixture(48, 3, 5120, sparse=rules.after_first_dense(4),
-        shared_size=layers.step_shared(5120)),
-        keys=layers.step_keys(4, num_key_value_heads=1, num_experts=48, num_experts_per_tok=3),
-        special={"query_rank": Size("share_q_dim", 2048)},
+        shared_size=partial(layers.step_shared, default=5120)),
+        keys=partial(layers.step_keys, first=4, num_key_value_heads=1, num_experts=48,
+        num_experts_per_tok=3), special={"query_rank": Size("share_q_dim", 2048)},
         sizes=sizes_of(61, 7168, 64, 18432, 128_815)),
     "longcat_flash": replace(BIASED, latent=Latent(), keys=layers.longcat_keys,
         special=layers.longcat_special),
@@ -428,8 +443,10 @@ MODEL_TYPES: dict[str, ModelType] = {
         sizes={**sizes_of(60, 6144, 64, 3072, 200_064), "dense_intermediate_size": 12288}),
     "nemotron-nas": replace(BIASED, mlp_bias=_MLP_BIAS, keys=layers.nas_keys,
         layer=layers.nas_block),
-    "deci": ModelType(layer=layers.deci_kv_heads),
-    "openelm": ModelType(tied_embeddings=True, keys=layers.openelm_keys, layer=layers.openelm,
+    "deci": ModelType(layer={"kv_heads": ByLayer("num_key_value_heads_per_layer")}),
+    "openelm": ModelType(tied_embeddings=True, keys=layers.openelm_keys,
+        layer={"heads": ByLayer("num_query_heads"), "kv_heads": ByLayer("num_kv_heads"),
+        "intermediate_size": ByLayer("intermediate_sizes")},
         qk_norm=Key("normalize_qk_projections", "head", "none", default=True),
         gated_mlp=Key("ffn_with_glu", default=True)),
 }

@@ -7,7 +7,7 @@ name. Each group of tensors then has the format of most of its weights and the m
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property
@@ -308,13 +308,12 @@ _Rule = tuple[Modules, WeightFormat]
 
 def _named(stated: Mapping[str, Any]) -> Iterator[_Rule]:
     """Yield the formats of listed modules, that of all others with ``_ALL``."""
-    readers = {
-        "quantized_layers": _by_layer,
-        "config_groups": _by_group,
-        "global_quant_config": _by_pattern,
-    }
-    key = next((key for key in readers if _mapping(stated, key)), None)
-    yield from readers[key](stated) if key else ()
+    if _mapping(stated, "quantized_layers"):
+        yield from _by_layer(stated)
+    elif _mapping(stated, "config_groups"):
+        yield from _by_group(stated)
+    elif _mapping(stated, "global_quant_config"):
+        yield from _by_pattern(stated)
 
 
 def _by_layer(stated: Mapping[str, Any]) -> Iterator[_Rule]:
@@ -344,10 +343,8 @@ def _by_group(stated: Mapping[str, Any]) -> Iterator[_Rule]:
 
 def _by_pattern(stated: Mapping[str, Any]) -> Iterator[_Rule]:
     """Yield the formats of quark."""
-    rules = [
-        (listed_modules([key]), each)
-        for key, each in _mapping(stated, "layer_quant_config").items()
-    ]
+    by_name = _mapping(stated, "layer_quant_config").items()
+    rules = [(listed_modules([key]), each) for key, each in by_name]
     for modules, rule in [*rules, (_ALL, _mapping(stated, "global_quant_config"))]:
         weights = rule.get("weight") if isinstance(rule, Mapping) else None
         weights = weights[0] if isinstance(weights, list) and weights else weights
@@ -446,8 +443,9 @@ def _single(method: str, algorithm: str, stated: Mapping[str, Any]) -> WeightFor
     """Return the format of a file that has one for all matrices, or None if it is not known."""
     if algorithm:
         return _algorithm(algorithm, stated)
-    if method in _READERS:
-        return _READERS[method](stated)
+    read = {"bitsandbytes": _bitsandbytes, "torchao": _torchao}.get(method)
+    if read is not None:
+        return read(stated)
     if method in _AS_16_BITS:
         values = _stated_bytes(method, stated)
         return WeightFormat(dtype="bf16", bytes=values) if values else None
@@ -488,12 +486,6 @@ def _torchao(stated: Mapping[str, Any]) -> WeightFormat | None:
     return NAMED_FORMATS["int8"].but(multiplied=wide) if "int8" in name else None
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any]], WeightFormat | None]] = {
-    "bitsandbytes": _bitsandbytes,
-    "torchao": _torchao,
-}
-
-
 def _stated_bytes(method: str, stated: Mapping[str, Any]) -> float | None:
     """Return the bytes per weight of a method without kernels in the timing model."""
     if method == "bitnet":  # -1, 0 and 1 in two bits each
@@ -530,11 +522,11 @@ def kv_format(stated: Mapping[str, Any]) -> KvDtype | None:
             for dtype in KV_DTYPES:
                 if dtype in found.lower() and is_low_precision(DTYPE_BYTES[dtype]):
                     return dtype
-        elif isinstance(found, Mapping) and isinstance(found.get("num_bits"), int):
-            real = _word(found, "type") == "float"
-            if found["num_bits"] == _EIGHT:
+        elif isinstance(found, Mapping):
+            real, bits = _word(found, "type") == "float", found.get("num_bits")
+            if bits == _EIGHT:
                 return "fp8" if real else "int8"
-            if found["num_bits"] == _FOUR:
+            if bits == _FOUR:
                 return "nvfp4" if real else "int4"
     return None
 

@@ -64,6 +64,12 @@ class Size(NamedTuple):
     default: int | None = None
 
 
+class ByLayer(NamedTuple):
+    """A list in the file with a value for each layer; None for all if there is none."""
+
+    name: str
+
+
 Flag = bool | Key
 
 
@@ -171,12 +177,24 @@ class ConfigReader:
             return default
         return None if value is None else self._whole(name, value, minimum, LARGEST_SIZE)
 
-    def choice(self, stated: Any) -> Any:
-        """Return what the class fixes, or what a switch or a size of the file stands for."""
+    def choice(self, stated: Any, layer: int = 0) -> Any:
+        """Return what the class fixes, or what a key of the file stands for.
+
+        Parameters
+        ----------
+        stated
+            A value that the class fixes; a switch, a size or a list of the file; a rule; or a table
+            of these.
+        layer
+            The layer whose value of a list counts.
+        """
         if isinstance(stated, Mapping):
-            return {name: self.choice(each) for name, each in stated.items()}
+            return {name: self.choice(each, layer) for name, each in stated.items()}
         if isinstance(stated, Size):
             return self.size(*stated)
+        if isinstance(stated, ByLayer):
+            listed = self.items(stated.name, length=self.layers)
+            return None if listed is None else listed[layer]
         if not isinstance(stated, Key):
             return stated(self) if callable(stated) else stated
         value = self.data.get(stated.name)
@@ -376,8 +394,8 @@ class ModelType:
     Attributes
     ----------
     keys
-        Rule for keys that the model type has in place of the common ones, or that follow from
-        others: it returns them by their common names.
+        Keys that the model type has in place of the common ones, or that follow from others, by
+        their common names; or a rule for them.
     kv_heads
         Class default, None for one per head, or a rule.
     head_dim
@@ -395,15 +413,15 @@ class ModelType:
     state
         Rule for the state that layers of other kinds have in place of attention.
     layer
-        Rule for the fields of a layer's group that this model type decides layer by layer; None
-        for a layer that does nothing.
+        The fields of a layer's group that this model type decides; or a rule for them, which
+        returns None for a layer that does nothing.
     special
         Features of only this model type, or a rule for them, and notes on them.
     sizes
         Class defaults of the sizes, for a ``text_config`` that holds only differences.
     """
 
-    keys: Callable[[ConfigReader], Mapping[str, Any]] | None = None
+    keys: Further = field(default_factory=dict)
     kv_heads: KvRule | int | None = None
     head_dim: int | None = None
     uneven_heads: bool = False
@@ -431,7 +449,7 @@ class ModelType:
     experts: Mixture | None = None
     latent: Latent | None = None
     state: Further | None = None
-    layer: LayerFields | None = None
+    layer: LayerFields | Mapping[str, Any] = field(default_factory=dict)
     special: Further = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
 
@@ -461,8 +479,8 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     ModelError
         If a size is missing or is not a whole number above zero.
     """
-    if kind.keys is not None:
-        reader = reader.with_keys(kind.keys(reader))
+    if kind.keys:
+        reader = reader.with_keys(reader.choice(kind.keys))
     count, hidden, heads = reader.layers, reader.hidden, reader.heads
     experts, sparse = None, [False] * count
     if kind.experts is not None:
@@ -476,6 +494,9 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
     if kind.inner_factor:
         inner_default = kind.inner_factor * hidden
     positions = reader.optional("max_position_embeddings", kind.max_positions, minimum=1)
+    rows = 0  # of a learned position table
+    if kind.positions is not None:
+        rows = reader.size("max_position_embeddings", kind.max_positions) + kind.positions
     drafting = reader.optional("draft_layers", 0) or 0
     fields: dict[str, Any] = {
         "layers": sum(layer.count for layer in layers),
@@ -488,7 +509,7 @@ def read_fields(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
         **{name: reader.choice(getattr(kind, name)) for name in _CHOSEN},
         "qkv_bias": reader.choice(kind.attention_bias) or reader.choice(kind.qkv_bias),
         "output_bias": reader.choice(kind.attention_bias) or reader.choice(kind.output_bias),
-        "position_embeddings": _position_rows(kind, reader),
+        "position_embeddings": rows,
         "max_context_tokens": positions,
         "layer_groups": _merge(layers),
         "draft_layers": drafting,
@@ -511,13 +532,6 @@ def _is_draft(reader: ConfigReader) -> bool:
     return any(word in named for word in _DRAFT_CLASSES) or any(
         key in reader.data for key in _DRAFT_KEYS
     )
-
-
-def _position_rows(kind: ModelType, reader: ConfigReader) -> int:
-    """Return the rows of the learned position table, 0 for none."""
-    if kind.positions is None:
-        return 0
-    return reader.size("max_position_embeddings", kind.max_positions) + kind.positions
 
 
 def _head_sizes(kind: ModelType, reader: ConfigReader) -> dict[str, Any]:
@@ -593,11 +607,11 @@ def _layers(
             fields[limit] = window
         elif kind.state is not None and what != FULL:
             fields |= {"attends": False, "state": reader.choice(kind.state)}
-        if kind.layer is not None:
-            own = kind.layer(reader, number)
-            if own is None:
-                continue
-            fields |= own
+        rule = kind.layer
+        own = rule(reader, number) if callable(rule) else reader.choice(rule, number)
+        if own is None:
+            continue
+        fields |= own
         layers.append(
             validate(LayerGroup, {"count": 1, **fields}, where=reader.where, error=ModelError)
         )

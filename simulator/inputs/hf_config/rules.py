@@ -45,11 +45,6 @@ def mpt_kv_heads(reader: ConfigReader) -> int:
     return 1 if kind == "multiquery_attention" else reader.heads
 
 
-def no_layer(_reader: ConfigReader, _layer: int) -> bool:
-    """Hold for no layer."""
-    return False
-
-
 def after_every(step: int) -> LayerRule:
     """Select all layers but the first of every ``step``."""
     return lambda _reader, layer: layer % step != 0
@@ -233,6 +228,19 @@ def last_layer_bias(reader: ConfigReader, layer: int) -> dict[str, Any]:
     return {"vectors": reader.hidden} if last else {}
 
 
+def product(name: str, inner: int, columns: int, split: str = "columns") -> dict[str, Any]:
+    """Return the fields of a further :class:`~simulator.inputs.model.Product`.
+
+    Parameters
+    ----------
+    name, inner, columns
+        What it is called, and its sizes.
+    split
+        How GPUs split it: by ``columns``, by ``rows``, or ``none``.
+    """
+    return {"name": name, "inner": inner, "columns": columns, "split": split}
+
+
 def head_dim_of(reader: ConfigReader, default: int | None = None) -> int:
     """Return the width of a head: stated, a class default, or an equal share."""
     return reader.optional("head_dim", default, minimum=1) or reader.hidden // reader.heads
@@ -254,23 +262,12 @@ def laguna_layer(reader: ConfigReader, layer: int) -> dict[str, Any]:
 
 def _gate(reader: ConfigReader, columns: int) -> dict[str, Any]:
     """Return the matrix of a gate on the attention's output."""
-    gate = {"name": "attention_gate", "inner": reader.hidden, "columns": columns}
-    return {"products": (gate,)}
+    return {"products": (product("attention_gate", reader.hidden, columns),)}
 
 
 def axk1_norms(reader: ConfigReader, layer: int) -> dict[str, Any]:
     """A.X K1: layers with experts have a third norm, after these."""
     return {"norms_per_layer": 3} if after_first_dense(1)(reader, layer) else {}
-
-
-def bitnet_norms(reader: ConfigReader, _layer: int) -> dict[str, Any]:
-    """BitNet: norms before the output projection and, of the inner width, the down projection."""
-    return {"norms_per_layer": 3, "vectors": reader.size("intermediate_size")}
-
-
-def apertus_slopes(_reader: ConfigReader, _layer: int) -> dict[str, Any]:
-    """Apertus: two learned slopes of each layer's activation."""
-    return {"vectors": 2}
 
 
 def diffllama_lambdas(reader: ConfigReader, _layer: int) -> dict[str, Any]:
@@ -284,6 +281,6 @@ def doge_vectors(reader: ConfigReader, _layer: int) -> dict[str, Any]:
         reader.fail("is_moe = true: the experts of a Doge model are not modelled")
     kv_heads = stated_kv_heads(reader)
     width = kv_heads * head_dim_of(reader)
-    mask = {"name": "dynamic_mask", "inner": width, "columns": kv_heads}
+    mask = product("dynamic_mask", width, kv_heads)
     bias = kv_heads * reader.flag("attention_bias")
     return {"vectors": 2 * reader.hidden + kv_heads + bias, "products": (mask,)}

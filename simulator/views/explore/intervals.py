@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count
 from typing import Any
 
 from simulator.inputs.dtypes import Dtype
@@ -11,13 +11,13 @@ from simulator.timing.interval import (
     FAMILIES,
     Deviation,
     Family,
+    FamilyTime,
     Spread,
     StepSums,
     Uncertainty,
     speedup_interval,
     uncertainty_of,
 )
-from simulator.timing.step import KindTime
 from simulator.views.explore.symbol import Recorder
 from simulator.views.explore.tape import Tapes, Unique
 
@@ -59,19 +59,16 @@ class Interval:
         step: dict[str, Any] = dict(zip(STEP_SPENT, variables, strict=False))
         if not self.stored:
             step |= dict.fromkeys(STORED, 0.0)
-        families: dict[Family, KindTime] = {}
-        launches: dict[Family, Any] = {}
-        cached: dict[Family, Any] = {}
+        families: dict[Family, FamilyTime] = {}
         spreads: dict[Family, Spread] = {}
         for family in self.families:
-            total, fixed, squares, launched, cached_s = islice(variables, len(SPENT))
-            families[family] = KindTime(total_s=total, fixed_s=fixed, squares_s2=squares)
-            launches[family] = launched
-            if family in self.cached:
-                cached[family] = cached_s
+            spent: dict[str, Any] = dict(zip(SPENT, variables, strict=False))
+            if family not in self.cached:
+                del spent["cached_s"]
+            families[family] = FamilyTime(**spent)
             spread: dict[str, Any] = dict(zip(SPREAD, variables, strict=False))
             spreads[family] = Spread(**spread)
-        sums = StepSums(**step, families=families, launches=launches, cached_s=cached)
+        sums = StepSums(**step, families=families)
         setup = Setup().but(**dict(zip(_HOW, self.how, strict=True)))
         return uncertainty_of(sums, spreads, setup, peak=self.peak)
 

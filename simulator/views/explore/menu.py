@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulator.answers.estimate import check_workload, latent_forms
+from simulator.answers.estimate import Question
 from simulator.counts.attention.registry import algorithms, find_way
 from simulator.counts.transformer import check_split
 from simulator.errors import ScenarioError, SimulatorError
@@ -107,20 +107,6 @@ class Menu:
         setup, work = ask(model, gpu_memory_utilization=share, **self.kept, **formats)
         return setup if model.latent else setup.but(latent_form="auto"), work
 
-    def forms(self, model: ModelShape, setup: Setup, work: Workload) -> list[Setup]:
-        """Return the forms among which an answer chooses: several of latent attention, or one.
-
-        There are none of what cannot run.
-
-        Parameters
-        ----------
-        model, setup, work
-            The question.
-        """
-        if find_way(setup.kernel).refusal(model, work):
-            return []
-        return latent_forms(model, setup)
-
 
 def menu(
     scenario: Scenario,
@@ -164,7 +150,7 @@ def menu(
     entries = _entries((*models,) or (*scenario.models, *presets()), asked)
     runnable = [gpu for gpu in profiles if _runs(entries[0].model, gpu, kept, skipped)]
     if not runnable:
-        raise ScenarioError(f"scenario {scenario.id}: no GPU can run it: {skipped[-1]}")
+        raise ScenarioError(f"no GPU can run what is asked: {skipped[-1]}")
     try:
         check_split(entries[0].model, int(axes.get("tensor_parallel", (1,))[0]))
     except SimulatorError as error:  # the page starts with fewer GPUs
@@ -244,7 +230,7 @@ def _runs(
 ) -> bool:
     """Return whether a GPU can run the scenario, and report why not."""
     try:
-        check_workload(model, gpu, *ask(model, **kept))
+        Question(model, gpu, *ask(model, **kept)).check()
     except SimulatorError as error:
         skipped.append(str(error))
         return False

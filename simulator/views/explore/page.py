@@ -3,6 +3,7 @@
 import html
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from itertools import chain, product
 from string import Template
@@ -11,10 +12,11 @@ from typing import Any
 from simulator import __version__
 from simulator.answers.advice import WORTH, no_shared_kernel
 from simulator.answers.compare import LONGEST_CONTEXT, MOST_SAMPLES
-from simulator.answers.estimate import constants_note, model_notes
+from simulator.answers.estimate import constants_note, latent_forms, model_notes
 from simulator.answers.search import PER_OCTAVE, SAFE_RATIO
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
+from simulator.counts.attention.registry import find_way
 from simulator.inputs.dtypes import Dtype, is_low_precision
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
@@ -23,7 +25,6 @@ from simulator.timing.constants import Rates
 from simulator.timing.interval import (
     FAMILIES,
     FAMILY,
-    Family,
     format_of,
     shipped_spreads,
     spread_of,
@@ -31,7 +32,6 @@ from simulator.timing.interval import (
 )
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
 from simulator.timing.roofline import ROOFS
-from simulator.views.explore.intervals import SPREAD
 from simulator.views.explore.menu import Menu, ModelEntry
 from simulator.views.explore.programs import (
     MEMORY,
@@ -48,18 +48,10 @@ from simulator.views.explore.tape import Unique
 from simulator.views.plots import palette
 from simulator.views.text import POLICY, model_phrase, origin_phrase
 
-# One script, in this order.
+# One script, in this order: what the first one says of strictness holds for all.
 SCRIPTS = (
-    "model.js",
-    "drawing.js",
-    "curves.js",
-    "bars.js",
-    "heat_map.js",
-    "state.js",
-    "controls.js",
-    "answer.js",
-    "figures.js",
-    "page.js",
+    *("model.js", "drawing.js", "curves.js", "bars.js", "heat_map.js", "state.js"),
+    *("controls.js", "answer.js", "figures.js", "page.js"),
 )
 
 # A model's question under every format of weights, and of the cache.
@@ -97,20 +89,15 @@ def page_data(offer: Menu) -> dict[str, Any]:
     )
     # The programs know all models before anything is recorded.
     met = [[programs.meet(variant) for variant in entry.variants] for entry in offer.models]
-    plans: dict[Any, Any] = {}
-    models = [
-        _model(programs, plans, offer, entry, question, known)
-        for entry, question, known in zip(offer.models, asked, met, strict=True)
-    ]
+    recorded = _Recorded(offer, programs)
+    models = list(map(recorded.model, offer.models, asked, met))
     times = programs.times(offer.gpus)
     texts: Unique[str] = Unique()
-    spreads = programs.intervals.spreads
     gpus = [
-        _gpu(spreads, texts, offer, gpu_rates, each)
+        _gpu(recorded, texts, gpu_rates, each)
         for gpu_rates, each in zip(offer.gpus, times, strict=True)
     ]
-    intervals = programs.intervals
-    scenario = offer.scenario
+    intervals, scenario = programs.intervals, offer.scenario
     return {
         "version": __version__,
         "scenario": {
@@ -172,133 +159,125 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "calls": programs.operations.items,
         "parts": palette.PART_COLOURS,
         "recordings": programs.recordings,
-        "plans": list(plans.values()),
+        "plans": list(recorded.plans.values()),
         "structures": programs.tapes.structures.items,
         "columns": programs.tapes.columns.items,
         "tapes": programs.tapes.tapes.items,
     }
 
 
-def _model(
-    programs: Programs,
-    plans: dict[Any, Any],
-    offer: Menu,
-    entry: ModelEntry,
-    asked: _Asked,
-    met: list[Met],
-) -> dict[str, Any]:
-    """Return a model of the menu, and add to ``plans`` how its architectures are computed."""
-    model, formats = entry.model, programs.intervals.formats
-    setups = [setup for setup, _ in asked[0]]
-    weights = [row[0][0].weights for row in asked]
-    studied = model.name in offer.studied
-    places = []
-    for variant, known in zip(entry.variants, met, strict=True):
-        key = id(known.architecture), *map(stored_as, weights), studied
-        if key not in plans:
-            ways = _plan(programs, offer, variant, asked, known.architecture, studied=studied)
-            plans[key] = {"places": known.architecture.places[2:], "ways": ways}
-        places.append(list(plans).index(key))
-    return {
-        "name": model.name,
-        "asked": offer.asked.get(model.name, model.name),
-        "kv_heads": model.kv_heads,
-        "choices": [variant.kv_heads for variant in entry.variants],
-        "phrases": [model_phrase(variant) for variant in entry.variants],
-        "most_tokens": model.max_context_tokens,
-        "notes": model_notes(model),
-        "dtypes": [str(each) for each in weights],
-        "kv_dtypes": [setup.kv_dtype for setup in setups],
-        "kv_bytes": [setup.kv_bytes for setup in setups],
-        "kv_low": [is_low_precision(setup.kv_bytes) for setup in setups],
-        "splits": [known.splits for known in met],
-        "numbers": [known.numbers for known in met],
-        "group_bytes": [group_bytes(each) for each in weights],
-        # By format of weights and of the cache: the format of each kind of kernel, for its spread.
-        "formats": [
+@dataclass
+class _Recorded:
+    """What is recorded of the models of a page.
+
+    ``plans`` is how their architectures are computed, each once.
+    """
+
+    offer: Menu
+    programs: Programs
+    plans: dict[Any, Any] = field(default_factory=dict)
+
+    def model(self, entry: ModelEntry, asked: _Asked, met: list[Met]) -> dict[str, Any]:
+        """Return a model of the menu, and add its architectures to ``plans``.
+
+        Parameters
+        ----------
+        entry, asked, met
+            The model, its questions, and its variants as the programs know them.
+        """
+        model, formats = entry.model, self.programs.intervals.formats
+        setups = [setup for setup, _ in asked[0]]
+        weights = [row[0][0].weights for row in asked]
+        studied = model.name in self.offer.studied
+        places = []
+        for variant, known in zip(entry.variants, met, strict=True):
+            key = id(known.architecture), *map(stored_as, weights), studied
+            if key not in self.plans:
+                ways = self._plan(variant, known.architecture, asked, studied=studied)
+                self.plans[key] = {"places": known.architecture.places[2:], "ways": ways}
+            places.append(list(self.plans).index(key))
+        return {
+            "name": model.name,
+            "asked": self.offer.asked.get(model.name, model.name),
+            "kv_heads": model.kv_heads,
+            "choices": [variant.kv_heads for variant in entry.variants],
+            "phrases": [model_phrase(variant) for variant in entry.variants],
+            "most_tokens": model.max_context_tokens,
+            "notes": model_notes(model),
+            "dtypes": [str(each) for each in weights],
+            "kv_dtypes": [setup.kv_dtype for setup in setups],
+            "kv_bytes": [setup.kv_bytes for setup in setups],
+            "kv_low": [is_low_precision(setup.kv_bytes) for setup in setups],
+            "splits": [known.splits for known in met],
+            "numbers": [known.numbers for known in met],
+            "group_bytes": [group_bytes(each) for each in weights],
+            # By format of weights and of the cache: the format of each kind of kernel, for its
+            # spread.
+            "formats": [
+                [
+                    formats.place(tuple(format_of(family, setup) for family in FAMILIES))
+                    for setup, _ in row
+                ]
+                for row in asked
+            ],
+            "plans": places,
+        }
+
+    def _plan(
+        self, model: ModelShape, architecture: Architecture, asked: _Asked, *, studied: bool
+    ) -> list[list[list[_Ways | None]]]:
+        """Record a model, by format of weights, kernel and execution; None is not offered."""
+        offer = self.offer
+        start = tuple(offer.start[name] for name in ("kernel", "execution"))
+        at_start = offer.choices["weight_dtype"].index(offer.start["weight_dtype"])
+
+        def ways(weight: int, *how: str) -> _Ways | None:
+            if how != start and not (studied and weight == at_start):
+                return None
+            setup, work = asked[weight][0]
+            setup = setup.but(kernel=how[0], execution=how[1])
+            return self._ways(model, architecture, setup, work)
+
+        return [
             [
-                formats.place(tuple(format_of(family, setup) for family in FAMILIES))
-                for setup, _ in row
+                [ways(weight, kernel, execution) for execution in offer.choices["execution"]]
+                for kernel in offer.choices["kernel"]
             ]
-            for row in asked
-        ],
-        "plans": places,
-    }
-
-
-def _plan(
-    programs: Programs,
-    offer: Menu,
-    model: ModelShape,
-    asked: _Asked,
-    architecture: Architecture,
-    *,
-    studied: bool,
-) -> list[list[list[_Ways | None]]]:
-    """Record a model, by format of weights, kernel and execution; what is not offered is None."""
-    start = tuple(offer.start[name] for name in ("kernel", "execution"))
-    at_start = offer.choices["weight_dtype"].index(offer.start["weight_dtype"])
-
-    def ways(weight: int, *how: str) -> _Ways | None:
-        if how != start and not (studied and weight == at_start):
-            return None
-        setup, work = asked[weight][0]
-        setup = setup.but(kernel=how[0], execution=how[1])
-        return _ways(programs, offer, model, architecture, setup, work)
-
-    return [
-        [
-            [ways(weight, kernel, execution) for execution in offer.choices["execution"]]
-            for kernel in offer.choices["kernel"]
+            for weight in range(len(asked))
         ]
-        for weight in range(len(asked))
-    ]
 
-
-def _ways(
-    programs: Programs,
-    offer: Menu,
-    model: ModelShape,
-    architecture: Architecture,
-    setup: Setup,
-    work: Workload,
-) -> _Ways | None:
-    """Record every way to keep and read the context; None if it cannot run."""
-    ways: _Ways = []
-    for attention, layout in [*(("standard", each) for each in offer.layouts), ("bifurcated", "")]:
-        forms = []
-        asked = setup.but(kv_layout=layout or "shared", attention=attention)
-        for form in offer.forms(model, asked, work):
-            # Around attention, only the projections of a latent cache depend on how it is read.
-            rest = (
-                form
-                if model.latent
-                else form.but(attention="standard", kv_layout="shared", kernel="flash")
-            )
-            around = programs.record("around", architecture, rest)
-            attends = programs.record("attention", architecture, form)
-            held = programs.record("memory", architecture, form)
-            interval = programs.intervals.add(
-                form, programs.kinds_of(around, attends), peak=offer.gpus[0].choice == "peak"
-            )
-            forms.append((around, attends, held, interval))
-        if not forms:
+    def _ways(
+        self, model: ModelShape, architecture: Architecture, setup: Setup, work: Workload
+    ) -> _Ways | None:
+        """Record every way to keep and read the context; None if it cannot run."""
+        ways: _Ways = []
+        if find_way(setup.kernel).refusal(model, work):
             return None
-        ways.append(forms)
-    *standard, bifurcated = ways
-    for first, second in product(chain.from_iterable(standard), bifurcated):
-        programs.intervals.add_ratio(first[-1], second[-1])
-    return ways
+        layouts = [("standard", each) for each in self.offer.layouts]
+        for attention, layout in [*layouts, ("bifurcated", "shared")]:
+            asked = setup.but(kv_layout=layout, attention=attention)
+            ways.append([self._way(architecture, form) for form in latent_forms(model, asked)])
+        *standard, bifurcated = ways
+        for first, second in product(chain.from_iterable(standard), bifurcated):
+            self.programs.intervals.add_ratio(first[-1], second[-1])
+        return ways
+
+    def _way(self, architecture: Architecture, form: Setup) -> tuple[int, int, int, int]:
+        """Record one way to read the context: around it, attention, memory and interval."""
+        # Around attention, only the projections of a latent cache depend on how it is read.
+        plain = form.but(attention="standard", kv_layout="shared", kernel="flash")
+        rest = form if architecture.model.latent else plain
+        around = self.programs.record("around", architecture, rest)
+        attends = self.programs.record("attention", architecture, form)
+        held = self.programs.record("memory", architecture, form)
+        kinds = self.programs.kinds_of(around, attends)
+        peak = self.offer.gpus[0].choice == "peak"
+        return around, attends, held, self.programs.intervals.add(form, kinds, peak=peak)
 
 
-def _gpu(
-    wanted: Mapping[Family, list[Dtype]],
-    texts: Unique[str],
-    offer: Menu,
-    gpu_rates: Rates,
-    times: Any,
-) -> dict[str, Any]:
+def _gpu(recorded: _Recorded, texts: Unique[str], gpu_rates: Rates, times: Any) -> dict[str, Any]:
     """Return one GPU: its memory, its roofs, and the tapes of its times."""
+    offer, spreads = recorded.offer, recorded.programs.intervals.spreads
     gpu = gpu_rates.gpu
     price = gpu.price_usd_per_hour
     sixteen_bit: tuple[Dtype, ...] = ("bf16", "fp16")
@@ -325,7 +304,10 @@ def _gpu(
             for dtype in sixteen_bit
         },
         "times": times,
-        "spreads": _spreads(wanted, gpu_rates),
+        "spreads": {
+            family: {dtype: list(spread_of(gpu_rates, family, dtype)) for dtype in dtypes}
+            for family, dtypes in spreads.items()
+        },
         # By model: why no engine's kernel reads a shared context once.
         "barred": [texts.place(no_shared_kernel(entry.model, gpu)) for entry in offer.models],
         # By model: whether no rows tell how far a time on one node may be off, in whatever way.
@@ -333,19 +315,6 @@ def _gpu(
             int(bool(unknown_regime(entry.model, gpu_rates, Setup()))) for entry in offer.models
         ],
     }
-
-
-def _spreads(
-    wanted: Mapping[Family, list[Dtype]], gpu_rates: Rates
-) -> dict[Family, dict[Dtype, list[float]]]:
-    """Return a GPU's spreads by kind of kernel and format."""
-    found: dict[Family, dict[Dtype, list[float]]] = {}
-    for family, dtypes in wanted.items():
-        spreads = {dtype: spread_of(gpu_rates, family, dtype) for dtype in dtypes}
-        found[family] = {
-            dtype: [getattr(spread, name) for name in SPREAD] for dtype, spread in spreads.items()
-        }
-    return found
 
 
 def _embedded(data: Mapping[str, Any]) -> str:

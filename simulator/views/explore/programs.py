@@ -38,35 +38,18 @@ from simulator.views.explore.tape import Tapes, Unique
 # Variables from the page's sliders and from its GPU. Then come the GPUs of the group, bytes of a
 # cached value and of a weight of each group of tensors, and the numbers of models by their paths.
 VARIABLES = (
-    "samples",
-    "context_tokens",
-    "decoded_tokens",
-    "prompts",
-    "query_tokens",
-    "resident_blocks",
-    "card_bytes",
+    *("samples", "context_tokens", "decoded_tokens", "prompts", "query_tokens"),
+    *("resident_blocks", "card_bytes"),
 )
 _RANKS = len(VARIABLES)
 _CACHED, _GROUPS = _RANKS + 1, _RANKS + 2
 MEMORY = (
-    "weights_bytes",
-    "kv_bytes",
-    "workspace_bytes",
-    "reserve_bytes",
-    "total_bytes",
-    "low_bytes",
-    "high_bytes",
-    "capacity_bytes",
+    *("weights_bytes", "kv_bytes", "workspace_bytes", "reserve_bytes"),
+    *("total_bytes", "low_bytes", "high_bytes", "capacity_bytes"),
 )
 TIMES = (
-    "device_s",
-    "host_s",
-    "collective_s",
-    *(f"{roof}_s" for roof in ROOFS),
-    "cached_s",
-    *STORED,
-    "peak_memory_s",
-    "peak_compute_s",
+    *("device_s", "host_s", "collective_s", *(f"{roof}_s" for roof in ROOFS)),
+    *("cached_s", *STORED, "peak_memory_s", "peak_compute_s"),
 )
 
 # Format of what is not quantised, then of each group of weights, and that of its products if it is

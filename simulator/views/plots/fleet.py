@@ -240,9 +240,8 @@ def load_frame(study: Study) -> Frame:
         If the question cannot run.
     """
     request = Request.of(study.workload, study.output_tokens)
-    asked = (study.model, study.gpu, study.setup, request)
-    curve = serve(*asked, attentions=ATTENTIONS, usd_per_hour=study.usd_per_hour)
-    return _points(curve)
+    price = study.usd_per_hour
+    return _points(serve(study.question, request, attentions=ATTENTIONS, usd_per_hour=price))
 
 
 def _points(curve: Curve) -> Frame:

@@ -364,6 +364,5 @@ def equal_quality_frame(study: Study) -> Frame:
     """
     import pandas as pd
 
-    asked = (study.model, study.gpu, study.setup, study.workload)
-    result = tradeoff(*asked, usd_per_hour=study.usd_per_hour)
+    result = tradeoff(study.question, usd_per_hour=study.usd_per_hour)
     return pd.DataFrame(tradeoff_map_rows(result))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.answers.decision import Choice, Decision
+from simulator.answers.estimate import Question
 from simulator.answers.frames import parts_of
 from simulator.answers.study import Study
-from simulator.answers.sweep import Grid, compare_on
+from simulator.answers.sweep import compare_on
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import MILLISECOND, format_gib, format_time, format_tokens
 from simulator.views import text
@@ -68,9 +69,7 @@ def drawings(study: Study, decisions: Sequence[Decision]) -> list[Drawing]:
 def _points(decision: Decision, **varied: Sequence[int]) -> Mapping[str, Any]:
     """Compare both kinds of attention around a case, at every point of a grid."""
     case, setup = decision.case, decision.case.setup.under("standard")
-    gpu, work = decision.first.gpu, case.workload
-    grid = Grid(model=case.model, gpu=gpu, setup=setup, workload=work, axes={})
-    return compare_on(grid, **varied)
+    return compare_on(Question(case.model, decision.first.gpu, setup, case.workload), **varied)
 
 
 def _powers(low: int, high: int, most: int) -> list[int]:
@@ -203,7 +202,7 @@ def _parts(choice: Choice) -> Drawing:
 def _cost(decision: Decision) -> Iterator[Drawing]:
     """Draw the cost of a million tokens on every GPU that will do and whose price is known."""
     costs = sorted(
-        (each.usd_per_million_tokens(each.best.setup.attention) or 0.0, at, each.best)
+        (each.usd_per_million_tokens(each.best.attention) or 0.0, at, each.best)
         for at, each in enumerate(decision.choices)
         if each.will_do and each.comparable
     )
@@ -211,7 +210,7 @@ def _cost(decision: Decision) -> Iterator[Drawing]:
         return
     bars = []
     for cost, _, step in costs:
-        best = step.setup.attention
+        best = step.attention
         parts = [(best, COLOURS[best], cost)]
         label, value = f"{words.group_name(step)}, {best}", f"{text.money(cost, 3)} USD"
         bars.append(svg.Bar(label, parts, value))

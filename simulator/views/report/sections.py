@@ -101,7 +101,7 @@ def short_table(decision: Decision) -> Html:
             [
                 *_gpu_heads(decision),
                 *heads_each(ATTENTIONS, _step_that_fits, MS),
-                Head(USD_PER_MILLION, lambda choice: _cost(choice, choice.best.setup.attention)),
+                Head(USD_PER_MILLION, lambda choice: _cost(choice, choice.best.attention)),
             ],
             kept,
             class_of=_row_class,
@@ -230,8 +230,8 @@ def tiles(decision: Decision) -> Html:
     ]
     if cheapest is not None:
         best = cheapest.best
-        cost = text.money(cheapest.usd_per_million_tokens(best.setup.attention), 3)
-        where = f"{words.group_name(best)}, {best.setup.attention}"
+        cost = text.money(cheapest.usd_per_million_tokens(best.attention), 3)
+        where = f"{words.group_name(best)}, {best.attention}"
         price = f"{text.money(cheapest.usd_per_hour, 2)} USD/h"
         facts.append(("Cheapest per hour", price, f"{where}; {cost} USD per million tokens"))
     return tag(

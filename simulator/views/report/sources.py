@@ -50,7 +50,7 @@ def accuracy_section(decisions: Sequence[Decision]) -> Html:
             tag("strong", "carried"),
             " over from GPUs that were measured, or the published ",
             tag("strong", "peak"),
-            ", a bound and no prediction. Intervals hold ",
+            ", a bound and no prediction. Intervals are meant to hold ",
             f"{shipped_spreads().coverage:.0%} of the times measured on shapes, or on whole GPUs, "
             "that no fit had seen.",
         ),

@@ -1,5 +1,3 @@
-"use strict";
-
 /* The answer in words, as a table and as CSV, and the footer. */
 
 const WAYS = ["standard", "bifurcated"];
@@ -15,14 +13,13 @@ function showAnswer(result, breakEven) {
   const { name: model } = data.models[state.model];
   const place = `${gpus > 1 ? `${gpus} x ` : ""}${data.gpus[state.gpu].name}`;
   const title = `${model} on ${place}: ${plural(state.samples, "sample")} of ${sizeText(state.context_tokens)} shared tokens`;
-  setText("title", title);
+  setText(byId("title"), title);
   document.title = title;
-  setText("headline", headline(result));
+  setText(byId("headline"), headline(result));
   const most = WAYS.map((way) => [lineOf(way).name, engine.mostThatFits(state, layoutOf(way))]);
   const base = comparable(result);
   const sure = engine.ratioInterval(base, result.bifurcated);
   const over = base === result.standard ? "" : " over one stored context";
-  const count = (found) => (found === null ? "none" : wholeText(found));
   const remarks = [
     sure.high === Infinity
       ? `Between which values the speed-up${over} lies is not known.`
@@ -32,20 +29,24 @@ function showAnswer(result, breakEven) {
       ? `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`
       : "Both read the same KV bytes.",
     breakEvenText(breakEven, result.speedup > 1),
-    `Most samples that fit: ${most.map(([name, found]) => `${count(found)} (${name})`).join(", ")}.`,
+    `Most samples that fit: ${most.map(([name, found]) => `${countText(found)} (${name})`).join(", ")}.`,
     againstPinned(result),
     tooLong(),
   ];
-  const list = document.getElementById("remarks");
+  const list = byId("remarks");
   list.replaceChildren(...remarks.filter(Boolean).map((remark) => element("li", {}, remark)));
   showTable("ways", result, "Now");
-  document.getElementById("pinned").hidden = !pinned;
+  byId("pinned").hidden = !pinned;
   if (pinned) {
     const now = wordsOf(state).split("&");
     const differs = wordsOf(pinned).split("&").filter((word) => !now.includes(word));
     const caption = `Pinned: ${differs.join(", ") || "the same"}`;
     inState(pinned, () => showTable("pinned-ways", engine.compare(state), caption));
   }
+}
+
+function countText(found) {
+  return found === null ? "none" : wholeText(found);
 }
 
 function plural(count, noun) {
@@ -183,7 +184,6 @@ function answerRows(result) {
   const price = state.price || data.gpus[state.gpu].usd_per_hour;
   const gpus = data.choices.tensor_parallel[state.tensor_parallel];
   const target = state.target_step_ms;
-  const inTime = ({ way }) => engine.mostInTime(state, way, target / 1e3);
   return [
     ["Step", (step) => timeText(step.seconds)],
     ["Between", (step) => betweenText(step.interval)],
@@ -195,15 +195,12 @@ function answerRows(result) {
     [`Fits in ${gibText(result.standard.memory.capacity_bytes)}`, fitsText],
     target && [
       `Most samples in ${significant(target)} ms`,
-      (step) => {
-        const most = inTime(step);
-        return most === null ? "none" : wholeText(most);
-      },
+      ({ way }) => countText(engine.mostInTime(state, way, target / 1e3)),
     ],
     price && [
       "USD per million tokens",
-      (step) =>
-        step.memory.fits ? significant((price * gpus * 1e6) / (step.tokens_per_s * 3600)) : "–",
+      ({ memory, tokens_per_s: rate }) =>
+        memory.fits ? significant((price * gpus * 1e6) / (rate * 3600)) : "–",
     ],
   ].filter(Boolean);
 }
@@ -229,7 +226,7 @@ function showTable(id, result, caption) {
     }),
   ]);
   const parts = tableParts([[""], ...heads], body);
-  document.getElementById(id).replaceChildren(element("caption", {}, caption), ...parts);
+  byId(id).replaceChildren(element("caption", {}, caption), ...parts);
 }
 
 /* The head and the body of a table: what stands in each column's head; each row's name and cells. */
@@ -238,28 +235,15 @@ function tableParts(heads, rows) {
   const body = rows.map(([name, ...cells]) =>
     element("tr", {}, element("th", { scope: "row" }, name), ...cells),
   );
-  return [
-    element("thead", {}, element("tr", {}, ...head)),
-    element("tbody", {}, ...body),
-  ];
-}
-
-function setText(id, text) {
-  const place = document.getElementById(id);
-  if (place.textContent !== text) place.textContent = text;
+  return [element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body)];
 }
 
 function command() {
   const own = data.models[state.model];
   const quoted = (text) =>
     /^[\w./,=+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
-  const words = [
-    "bifurcate compare",
-    "-m",
-    quoted(own.asked),
-    "-g",
-    quoted(data.gpus[state.gpu].asked),
-  ];
+  const words = ["bifurcate compare"];
+  words.push("-m", quoted(own.asked), "-g", quoted(data.gpus[state.gpu].asked));
   if (state.kv_heads !== own.kv_heads) words.push("--kv-heads", state.kv_heads);
   for (const { field, flag } of SIZES) {
     const unsaid = ["prompts", "query_tokens"].includes(field) && state[field] === 1;
@@ -317,26 +301,18 @@ function showFooter(ignored) {
   const kept = Object.entries(data.kept)
     .map(([field, value]) => `${field} = ${value}`)
     .join(", ");
-  const paragraph = (...children) => element("p", {}, ...children);
-  document
-    .getElementById("footer")
-    .replaceChildren(
-      ...(ignored.length
-        ? [element("p", { class: "warning" }, `This page has no ${ignored.join(", ")}: left out.`)]
-        : []),
-      paragraph(
-        "The same from the command line: ",
-        element("code", { class: "command" }, command()),
-      ),
-      paragraph(
-        `${own.name}: ${own.phrases[own.choices.indexOf(state.kv_heads)]}, ${own.dtypes[state.weight_dtype]} weights. ${gpu.name}: profile ${gpu.hash}. ${gpu.note}`,
-      ),
-      ...own.notes.map((note) => paragraph(note)),
-      paragraph(
-        `Scenario ${data.scenario.id} (${data.scenario.title}); of its whole grid it expects: ${data.scenario.expected}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
-      ),
-      paragraph(
-        `Computed here, offline, by the simulator's own equations, written down by version ${data.version} when the page was made: the same as bifurcate compare, to rounding.`,
-      ),
-    );
+  const { id, title, expected } = data.scenario;
+  const warning = `This page has no ${ignored.join(", ")}: left out.`;
+  const typed = element("code", { class: "command" }, command());
+  const texts = [
+    `${own.name}: ${own.phrases[own.choices.indexOf(state.kv_heads)]}, ${own.dtypes[state.weight_dtype]} weights. ${gpu.name}: profile ${gpu.hash}. ${gpu.note}`,
+    ...own.notes,
+    `Scenario ${id} (${title}); of its whole grid it expects: ${expected}.${kept ? ` Kept as it has them: ${kept}.` : ""} Tokens per second count all samples. The address of this page holds the view.`,
+    `Computed here, offline, by the simulator's own equations, written down by version ${data.version} when the page was made: the same as bifurcate compare, to rounding.`,
+  ];
+  byId("footer").replaceChildren(
+    ...(ignored.length ? [element("p", { class: "warning" }, warning)] : []),
+    element("p", {}, "The same from the command line: ", typed),
+    ...texts.map((text) => element("p", {}, text)),
+  );
 }

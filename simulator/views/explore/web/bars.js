@@ -1,8 +1,6 @@
-"use strict";
-
 /* Stacked bars, one for each way to keep and read the context. */
 
-function barChart(box, { rows, unit, limit }) {
+function barChart(box, { rows, text, limit }) {
   const { style, width } = box;
   const rowHeight = 46;
   const height = rows.length * rowHeight + (limit ? 26 : 4);
@@ -13,27 +11,15 @@ function barChart(box, { rows, unit, limit }) {
   const svg = canvas(box, height);
   rows.forEach((row, index) => {
     const top = index * rowHeight;
-    const said = `${row.line.name}: ${unit.text(totalOf(row))}${row.remark || ""}`;
-    svg.append(
-      lineSwatch(row.line, inner.left, top + 9),
-      element("text", { x: inner.left + 32, y: top + 13 }, said),
-    );
+    const said = `${row.line.name}: ${text(totalOf(row))}${row.remark || ""}`;
+    svg.append(lineSwatch(row.line, inner.left, top + 9));
+    svg.append(element("text", { x: inner.left + 32, y: top + 13 }, said));
     let start = 0;
     for (const part of row.parts) {
       if (part.value <= 0) continue;
-      svg.append(
-        element(
-          "rect",
-          {
-            x: across(start),
-            width: Math.max(0.5, across(start + part.value) - across(start)),
-            y: top + 18,
-            height: 16,
-            fill: part.colour,
-          },
-          element("title", {}, `${part.name}: ${unit.text(part.value)}`),
-        ),
-      );
+      const long = Math.max(0.5, across(start + part.value) - across(start));
+      const title = element("title", {}, `${part.name}: ${text(part.value)}`);
+      svg.append(rect(across(start), top + 18, long, 16, { fill: part.colour }, title));
       start += part.value;
     }
   });
@@ -41,25 +27,14 @@ function barChart(box, { rows, unit, limit }) {
     const at = across(limit.value);
     /* Over the bars alone: the texts between them stay clear of it. */
     const strokes = rows.map((_, index) => `M${at} ${index * rowHeight + 16}v20`).join("");
-    svg.append(
-      element("path", {
-        d: `${strokes}M${at} ${inner.bottom - 8}v10`,
-        stroke: style.ink,
-        "stroke-width": 2,
-        class: "limit",
-      }),
-      textAt(at, inner.bottom + 16, limit.text, at > width * 0.6 ? "end" : "start"),
-    );
+    const d = `${strokes}M${at} ${inner.bottom - 8}v10`;
+    svg.append(element("path", { d, stroke: style.ink, "stroke-width": 2 }));
+    svg.append(textAt(at, inner.bottom + 16, limit.text, at > width * 0.6 ? "end" : "start"));
   }
   const used = rows[0].parts.filter((_, at) => rows.some((row) => row.parts[at].value > 0));
   box.draw(
     svg,
-    legend(
-      used.map(({ name, colour }) => ({
-        name,
-        draw: [element("rect", { x: 6, y: 0, width: 14, height: 12, fill: colour })],
-      })),
-    ),
+    used.map(({ name, colour }) => ({ name, draw: [rect(6, 0, 14, 12, { fill: colour })] })),
     false,
   );
 }

@@ -1,5 +1,3 @@
-"use strict";
-
 /* Sliders, boxes and menus. */
 
 /* Positions of a slider: every whole number at first, then four to an octave. */
@@ -16,10 +14,7 @@ function positions([low, high]) {
 
 function nearestPosition(values, value) {
   const distance = (other) => Math.abs(Math.log((other + 0.5) / (value + 0.5)));
-  return values.reduce(
-    (best, other, at) => (distance(other) < distance(values[best]) ? at : best),
-    0,
-  );
+  return closest(values, distance);
 }
 
 function buildControls() {
@@ -35,12 +30,8 @@ function buildControls() {
     return element("div", { class: "control" }, labelOf(menu), select);
   });
   const limits = LIMITS.map((limit) => {
-    const { box, problem } = boxOf(limit);
+    const { box, problem } = boxOf(limit, limitProblem, (text) => Number(text) || null);
     box.setAttribute("inputmode", "decimal");
-    listen(box, problem, limitProblem, (text) => {
-      change({ ...state, [limit.field]: Number(text) || null }, limit.field);
-    });
-    controls[limit.field] = { box, problem };
     return controlOf(labelOf({ ...limit, key: `${limit.key}-text` }), box, problem);
   });
   const sizes = SIZES.map((size) => {
@@ -53,25 +44,21 @@ function buildControls() {
       step: 1,
       "aria-describedby": `${size.key}-hint`,
     });
-    const { box, problem } = boxOf(size);
-    box.setAttribute("aria-label", `${size.label}, exact`);
     slider.addEventListener("input", () =>
       change({ ...state, [size.field]: values[slider.value] }),
     );
     const wrong = (text) => sizeProblem(size.field, parseSize(text));
-    listen(box, problem, wrong, (text) =>
-      change({ ...state, [size.field]: parseSize(text) }, size.field),
-    );
-    controls[size.field] = { slider, box, problem, values };
+    const { box, problem } = boxOf(size, wrong, parseSize, { slider, values });
+    box.setAttribute("aria-label", `${size.label}, exact`);
     return controlOf(labelOf(size), box, slider, problem);
   });
-  const form = document.getElementById("controls");
+  const form = byId("controls");
   form.addEventListener("submit", (event) => event.preventDefault());
   form.append(
     element("div", { class: "sizes" }, ...sizes),
     element("div", { class: "menus" }, ...menus, ...limits),
   );
-  if (window.innerWidth <= NARROW_PX) document.getElementById("settings").open = false;
+  if (window.innerWidth <= NARROW_PX) byId("settings").open = false;
   buildActions();
 }
 
@@ -94,8 +81,8 @@ function labelOf({ key, label, hint }) {
   );
 }
 
-/* A box to type in, and a place to say what is wrong with it. */
-function boxOf({ key }) {
+/* A box to type in, and a place to say what is wrong with it: what is typed counts if nothing is. */
+function boxOf({ key, field }, wrongWith, read, others = {}) {
   const box = element("input", {
     type: "text",
     id: `${key}-text`,
@@ -103,21 +90,16 @@ function boxOf({ key }) {
     spellcheck: "false",
     "aria-describedby": `${key}-problem`,
   });
+  const problem = element("div", { class: "problem", id: `${key}-problem`, role: "alert" });
   box.addEventListener("blur", () => showControls());
-  return {
-    box,
-    problem: element("div", { class: "problem", id: `${key}-problem`, role: "alert" }),
-  };
-}
-
-/* Take what is typed as long as nothing is wrong with it. */
-function listen(box, problem, wrongWith, take) {
   box.addEventListener("input", () => {
     const wrong = wrongWith(box.value);
     problem.textContent = wrong;
     box.setAttribute("aria-invalid", String(wrong !== ""));
-    if (wrong === "") take(box.value);
+    if (wrong === "") change({ ...state, [field]: read(box.value) }, field);
   });
+  controls[field] = { box, problem, ...others };
+  return controls[field];
 }
 
 function buildActions() {
@@ -131,7 +113,7 @@ function buildActions() {
     csv: ["Download CSV", () => download(csv(), "bifurcate.csv")],
     reset: ["Back to the scenario", () => change(start)],
   };
-  document.getElementById("actions").append(
+  byId("actions").append(
     ...Object.entries(actions).map(([id, [text, act]]) => {
       const button = element("button", { type: "button", id }, text);
       button.addEventListener("click", act);
@@ -143,8 +125,8 @@ function buildActions() {
 
 /* Put a text on the clipboard; where a browser refuses, show it to be copied by hand. */
 function copy(text, what) {
-  const done = () => setText("done", `Copied the ${what}.`);
-  const refused = () => setText("done", text);
+  const done = () => setText(byId("done"), `Copied the ${what}.`);
+  const refused = () => setText(byId("done"), text);
   if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, refused);
   else refused();
 }
@@ -211,6 +193,6 @@ function showControls(typing) {
     box.setAttribute("aria-invalid", "false");
     problem.textContent = "";
   }
-  setText("pin", pinned ? "Unpin" : "Pin to compare");
-  setText("done", "");
+  setText(byId("pin"), pinned ? "Unpin" : "Pin to compare");
+  setText(byId("done"), "");
 }

@@ -1,9 +1,9 @@
-"use strict";
-
 /* What all figures are drawn with: SVG elements, texts, axes, markers, legends. They know nothing of the model. */
 
 const SVG = "http://www.w3.org/2000/svg";
 const DASHES = { solid: "", dash: "9 5", dot: "2 4" };
+
+const byId = (id) => document.getElementById(id);
 
 /* Make an element; a child that is a text becomes text, never markup. */
 function element(name, attributes = {}, ...children) {
@@ -21,13 +21,20 @@ const SVG_NAMES = new Set(
   "svg g line path rect circle polyline polygon text title clipPath defs pattern".split(" "),
 );
 
+/* Change a text that differs: a change lays the page out anew. */
+function setText(place, text) {
+  if (place.textContent !== text) place.textContent = text;
+}
+
 function significant(value, digits = 3) {
   if (value === 0) return "0";
   const decimals = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
-  return value.toLocaleString("en-US", {
-    minimumFractionDigits: decimals,
-    maximumFractionDigits: decimals,
-  });
+  return fixed(value, decimals);
+}
+
+function fixed(value, digits) {
+  const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return value.toLocaleString("en-US", options);
 }
 
 function siText(value, unit) {
@@ -45,7 +52,7 @@ function timeText(seconds) {
 function gibText(bytes) {
   const gib = bytes / 2 ** 30;
   if (gib > 0 && gib < 0.1) return `${wholeText(Math.ceil(bytes / 2 ** 20))} MiB`;
-  return `${gib.toLocaleString("en-US", { minimumFractionDigits: 1, maximumFractionDigits: 1 })} GiB`;
+  return `${fixed(gib, 1)} GiB`;
 }
 
 function wholeText(value) {
@@ -62,6 +69,12 @@ function sizeText(value) {
 function timesText(ratio) {
   if (ratio < 9.95) return `${ratio.toFixed(ratio < 1.495 ? 2 : 1)}x`;
   return `${wholeText(ratio)}x`;
+}
+
+/* Which of some items is the least far away. */
+function closest(items, distance) {
+  const far = items.map(distance);
+  return far.indexOf(Math.min(...far));
 }
 
 /* ---- axes ---- */
@@ -97,29 +110,34 @@ function frame(box, { height, x, y }) {
   const svg = canvas(box, height);
   const across = logScale(x.domain, [inner.left, inner.right]);
   const up = logScale(y.domain, [inner.bottom, inner.top]);
+  const pale = { stroke: box.style.pale };
   for (const tick of y.ticks) {
     const at = up(tick);
-    svg.append(
-      element("line", { x1: inner.left, x2: inner.right, y1: at, y2: at, stroke: box.style.pale }),
-      textAt(inner.left - 6, at + 4, y.text(tick), "end"),
-    );
+    svg.append(segment([inner.left, at], [inner.right, at], pale));
+    svg.append(textAt(inner.left - 6, at + 4, y.text(tick), "end"));
   }
   for (const tick of x.ticks) {
     const at = across(tick);
-    svg.append(
-      element("line", { x1: at, x2: at, y1: inner.top, y2: inner.bottom, stroke: box.style.pale }),
-      textAt(at, inner.bottom + 16, x.text(tick)),
-    );
+    svg.append(segment([at, inner.top], [at, inner.bottom], pale));
+    svg.append(textAt(at, inner.bottom + 16, x.text(tick)));
   }
-  svg.append(
-    element("path", {
-      d: `M${inner.left} ${inner.top}V${inner.bottom}H${inner.right}`,
-      fill: "none",
-      stroke: box.style.grey,
-    }),
-    ...axisTitles(inner, height, x.title, y.title),
-  );
+  const sides = `M${inner.left} ${inner.top}V${inner.bottom}H${inner.right}`;
+  svg.append(element("path", { d: sides, fill: "none", stroke: box.style.grey }));
+  svg.append(...axisTitles(inner, height, x.title, y.title));
   return { svg, across, up, inner };
+}
+
+function segment(from, to, look) {
+  return element("path", { d: `M${from}L${to}`, ...look });
+}
+
+function curve(places, look) {
+  const points = places.map((place) => place.map((at) => at.toFixed(1))).join(" ");
+  return element("polyline", { points, fill: "none", ...look });
+}
+
+function rect(x, y, width, height, look, ...children) {
+  return element("rect", { x, y, width, height, ...look }, ...children);
 }
 
 function textAt(x, y, text, anchor = "middle", more = {}) {
@@ -172,6 +190,6 @@ function strokeOf({ colour, dash }, width = 2.5) {
   return { stroke: colour, "stroke-width": width, "stroke-dasharray": DASHES[dash] };
 }
 
-function lineSwatch(line, x = 0, y = 6) {
-  return element("line", { x1: x, x2: x + 26, y1: y, y2: y, ...strokeOf(line) });
+function lineSwatch(look, x = 0, y = 6) {
+  return segment([x, y], [x + 26, y], strokeOf(look));
 }

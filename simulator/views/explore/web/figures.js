@@ -1,45 +1,24 @@
-"use strict";
-
 /* The figures: what each shows, and its title, which says the finding. */
 
 function buildFigures() {
-  const section = document.getElementById("charts");
-  const along = data.moved.includes("context_tokens") ? "context_tokens" : "decoded_tokens";
-  const map = along === "context_tokens" ? [["speedup", "wide"]] : [];
-  const load = data.moved.includes("prompts") ? [["users", "wide"]] : [];
-  for (const [id, wide] of [
-    ["samples"],
-    [along],
-    ["operations"],
-    ["memory"],
-    ...map,
-    ...load,
-    ["roofs", "wide"],
-  ]) {
-    const title = element("h2");
-    const subtitle = element("span");
-    const body = element("div");
+  const section = byId("charts");
+  const moves = (field) => data.moved.includes(field);
+  const half = ["samples", moves("context_tokens") ? "context_tokens" : "decoded_tokens"];
+  half.push("operations", "memory");
+  const wide = [moves("context_tokens") && "speedup", moves("prompts") && "users", "roofs"];
+  for (const id of [...half, ...wide.filter(Boolean)]) {
+    const [title, subtitle, body] = ["h2", "span", "div"].map((name) => element(name));
     const said = element("div", { class: "readout" });
-    section.append(
-      element(
-        "figure",
-        { id: `figure-${id}`, class: wide },
-        element("figcaption", {}, title, subtitle),
-        body,
-        said,
-      ),
-    );
+    const caption = element("figcaption", {}, title, subtitle);
+    const look = { id: `figure-${id}`, class: wide.includes(id) ? "wide" : null };
+    section.append(element("figure", look, caption, body, said));
     boxes[id] = { title, subtitle, body, said };
   }
-  section.append(
-    element(
-      "details",
-      { class: "wide", id: "details" },
-      element("summary", {}, "Every operation"),
-      element("div", { class: "scroll" }, element("table", { id: "operations" })),
-    ),
-  );
-  document.getElementById("details").addEventListener("toggle", showOperations);
+  const summary = element("summary", {}, "Every operation");
+  const table = element("div", { class: "scroll" }, element("table", { id: "operations" }));
+  const details = element("details", { class: "wide", id: "details" }, summary, table);
+  details.addEventListener("toggle", showOperations);
+  section.append(details);
 }
 
 /* Ask for all widths at once, and seldom: after a change, asking lays the page out anew. */
@@ -50,20 +29,19 @@ function measureFigures() {
 /* A place to draw: its width, its texts, and how to put the drawing in. */
 function boxFor(id, title, subtitle) {
   const box = boxes[id];
-  if (box.title.textContent !== title) box.title.textContent = title;
-  if (box.subtitle.textContent !== subtitle) box.subtitle.textContent = subtitle;
-  box.said.textContent = "";
+  setText(box.title, title);
+  setText(box.subtitle, subtitle);
+  setText(box.said, "");
   return {
     style,
     label: `${title}. ${subtitle}`,
     width: box.width,
-    draw: (svg, key, speaks) => {
-      box.body.replaceChildren(svg, key);
+    draw: (svg, keys, speaks = true) => {
+      svg.addEventListener("pointerleave", () => setText(box.said, ""));
+      box.body.replaceChildren(svg, legend(keys));
       box.said.hidden = !speaks;
     },
-    say: (text) => {
-      box.said.textContent = text;
-    },
+    say: (text) => setText(box.said, text),
   };
 }
 
@@ -75,23 +53,11 @@ function drawCurve(field, result, breakEven) {
   const size = SIZES.find((item) => item.field === field);
   const [low, high] = data.ranges[field];
   const xs = positions([Math.max(1, low), Math.max(high, state[field])]);
-  const series = WAYS.map((way) => ({
-    line: lineOf(way),
-    points: xs.map((x) => {
-      const { seconds, bound, fits } = engine.brief({ ...state, [field]: x }, layoutOf(way));
-      const mark = Number.isInteger(Math.log2(x));
-      return { x, y: seconds * 1e3, text: timeText(seconds), value: x, bound, fits, mark };
-    }),
-  }));
-  const others =
-    field === "samples"
-      ? `at ${sizeText(state.context_tokens)} context tokens`
-      : `at ${plural(state.samples, "sample")}`;
-  const box = boxFor(
-    field,
-    findingAlong(size, breakEven),
-    `Decode step against ${size.label.toLowerCase()}, ${others}`,
-  );
+  const series = seriesAlong(field, xs, (seconds, x) => ({ x, y: seconds * 1e3, text: timeText(seconds) }));
+  const context = `${sizeText(state.context_tokens)} context tokens`;
+  const others = field === "samples" ? context : plural(state.samples, "sample");
+  const about = `Decode step against ${size.label.toLowerCase()}, at ${others}`;
+  const box = boxFor(field, findingAlong(size, breakEven), about);
   lineChart(box, {
     series,
     now: Math.max(1, state[field]),
@@ -103,27 +69,28 @@ function drawCurve(field, result, breakEven) {
   });
 }
 
+/* The steps of each way along a size; what of them is drawn, `of` says. */
+function seriesAlong(field, values, of) {
+  return WAYS.map((way) => ({
+    line: lineOf(way),
+    points: values.map((value) => {
+      const { seconds, bound, fits } = engine.brief({ ...state, [field]: value }, layoutOf(way));
+      const mark = Number.isInteger(Math.log2(value));
+      return { value, bound, fits, mark, ...of(seconds, value) };
+    }),
+  }));
+}
+
 /* What each user sees against what a GPU gives, as the batch holds more prompts. */
 function drawUsers(result) {
   const [, high] = data.ranges.prompts;
   const gpus = data.choices.tensor_parallel[state.tensor_parallel];
-  const series = WAYS.map((way) => ({
-    line: lineOf(way),
-    points: positions([1, Math.max(high, state.prompts)]).map((prompts) => {
-      const at = { ...state, prompts };
-      const { seconds, bound, fits } = engine.brief(at, layoutOf(way));
-      const each = engine.tokensAt(at, seconds);
-      return {
-        x: each / (prompts * state.samples),
-        y: each / gpus,
-        text: `${wholeText(each / gpus)} tokens/s per GPU at ${significant(each / (prompts * state.samples))} per user`,
-        value: prompts,
-        bound,
-        fits,
-        mark: Number.isInteger(Math.log2(prompts)),
-      };
-    }),
-  }));
+  const all = positions([1, Math.max(high, state.prompts)]);
+  const series = seriesAlong("prompts", all, (seconds, prompts) => {
+    const tokens = engine.tokensAt({ ...state, prompts }, seconds);
+    const [x, y] = [tokens / (prompts * state.samples), tokens / gpus];
+    return { x, y, text: `${wholeText(y)} tokens/s per GPU at ${significant(x)} per user` };
+  });
   const { tokens_per_s: total } = result.bifurcated;
   const box = boxFor(
     "users",
@@ -157,14 +124,9 @@ function drawSpeedup() {
   const cells = rows.map((context) =>
     columns.map((samples) => {
       const at = { ...state, samples, context_tokens: context };
-      const [standard, bifurcated] = WAYS.map((way) =>
-        engine.brief(at, layoutOf(way)),
-      );
-      return {
-        speedup: standard.seconds / bifurcated.seconds,
-        standardFits: standard.fits,
-        bifurcatedFits: bifurcated.fits,
-      };
+      const [standard, bifurcated] = WAYS.map((way) => engine.brief(at, layoutOf(way)));
+      const speedup = standard.seconds / bifurcated.seconds;
+      return { speedup, standardFits: standard.fits, bifurcatedFits: bifurcated.fits };
     }),
   );
   const fitting = cells.flat().filter((cell) => cell.bifurcatedFits);
@@ -215,7 +177,7 @@ function drawOperations(result) {
     `Attention takes ${standard} of a standard step and ${bifurcated} of a bifurcated one`,
     "Time of a step by what it is spent on",
   );
-  barChart(box, { rows, unit: { text: timeText } });
+  barChart(box, { rows, text: timeText });
   showOperations();
 }
 
@@ -303,7 +265,7 @@ function drawMemory(result) {
   );
   barChart(box, {
     rows,
-    unit: { text: gibText },
+    text: gibText,
     limit: { value: capacity, text: `${gibText(capacity)} may be used` },
   });
 }
@@ -311,8 +273,8 @@ function drawMemory(result) {
 let latest = null;
 
 function showOperations() {
-  const table = document.getElementById("operations");
-  if (!latest || !document.getElementById("details").open) return;
+  const table = byId("operations");
+  if (!latest || !byId("details").open) return;
   const names = new Map();
   for (const way of WAYS) {
     for (const operation of latest[way].operations) {
@@ -323,15 +285,11 @@ function showOperations() {
       names.set(operation.name, row);
     }
   }
-  const cells = (one) =>
-    one
-      ? [
-          timeText(one.total),
-          one.flops ? siText(one.flops * one.repeat, "FLOP") : "0",
-          siText(one.bytes * one.repeat, "B"),
-          one.bound,
-        ]
-      : ["–", "", "", ""];
+  const cells = (one) => {
+    if (!one) return ["–", "", "", ""];
+    const flops = one.flops ? siText(one.flops * one.repeat, "FLOP") : "0";
+    return [timeText(one.total), flops, siText(one.bytes * one.repeat, "B"), one.bound];
+  };
   const heads = ["operation", ...WAYS.flatMap((way) => [way, "FLOP", "bytes", "bound by"])];
   const rows = [...names].map(([name, row]) => [
     name,

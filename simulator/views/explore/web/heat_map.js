@@ -1,5 +1,3 @@
-"use strict";
-
 /* The speed-up over samples and context. */
 
 /* Blue where bifurcated is faster, vermillion where standard is, white between; and black or white for
@@ -33,36 +31,26 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
   const cellHeight = down(0) - down(1);
   cells.forEach((line, row) =>
     line.forEach((cell, column) => {
-      const text =
-        `${sizeText(columns[column])} samples, ${sizeText(rows[row])} context tokens: ${timesText(cell.speedup)}` +
-        (cell.standardFits && cell.bifurcatedFits
-          ? ""
-          : cell.bifurcatedFits
-            ? ", only bifurcated fits"
-            : cell.standardFits
-              ? ", only standard fits"
-              : ", neither fits");
-      const none = !cell.bifurcatedFits;
-      const colours = none
-        ? { fill: style.pale, text: style.grey }
-        : speedupColours(cell.speedup, most, style.lines);
+      const { speedup, standardFits, bifurcatedFits } = cell;
+      const fits = bifurcatedFits
+        ? `${standardFits ? "" : ", only bifurcated fits"}`
+        : `, ${standardFits ? "only standard" : "neither"} fits`;
+      const place = `${sizeText(columns[column])} samples, ${sizeText(rows[row])} context tokens`;
+      const text = `${place}: ${timesText(speedup)}${fits}`;
+      const colours = bifurcatedFits
+        ? speedupColours(speedup, most, style.lines)
+        : { fill: style.pale, text: style.grey };
+      const [x, y] = [across(column), down(row + 1)];
       const group = element(
         "g",
-        { "data-speedup": cell.speedup },
-        element("rect", {
-          x: across(column),
-          y: down(row + 1),
-          width: cellWidth - 1,
-          height: cellHeight - 1,
-          fill: colours.fill,
-        }),
+        { "data-speedup": speedup },
+        rect(x, y, cellWidth - 1, cellHeight - 1, { fill: colours.fill }),
         element("title", {}, text),
       );
       if (cellWidth > 31) {
-        const middle = { x: across(column) + cellWidth / 2, y: down(row + 1) + cellHeight / 2 + 4 };
-        const number = timesText(cell.speedup).slice(0, -1);
         const look = { style: `font-size:11px;fill:${colours.text}` };
-        group.append(textAt(middle.x, middle.y, number, "middle", look));
+        const number = timesText(speedup).slice(0, -1);
+        group.append(textAt(x + cellWidth / 2, y + cellHeight / 2 + 4, number, "middle", look));
       }
       group.addEventListener("click", () => pick(columns[column], rows[row]));
       group.addEventListener("pointerenter", () => box.say(text));
@@ -70,7 +58,6 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
     }),
   );
   svg.style.cursor = "pointer";
-  svg.addEventListener("pointerleave", () => box.say(""));
   const edges = (inside) => {
     const path = [];
     cells.forEach((line, row) =>
@@ -111,35 +98,18 @@ function heatMap(box, { columns, rows, cells, now, x, y, pick }) {
     svg.append(textAt(inner.left - 6, down(row) - cellHeight / 2 + 4, sizeText(value), "end"));
   });
   svg.append(...axisTitles(inner, height, x.title, y.title));
-  const place = (values, value) =>
-    Math.min(
-      values.length,
-      Math.max(0, Math.log2(Math.max(value, values[0] / 2) / values[0]) + 0.5),
-    );
-  const here = {
-    x: across(place(columns, now.x)) - cellWidth / 2 - 0.5,
-    y: down(place(rows, now.y)) - cellHeight / 2 - 0.5,
-    width: cellWidth,
-    height: cellHeight,
-    fill: "none",
+  const place = (values, value) => {
+    const at = Math.log2(Math.max(value, values[0] / 2) / values[0]) + 0.5;
+    return Math.min(values.length, Math.max(0, at));
   };
+  const left = across(place(columns, now.x)) - cellWidth / 2 - 0.5;
+  const top = down(place(rows, now.y)) - cellHeight / 2 - 0.5;
   const framed = { fill: "none", stroke: style.ink, "stroke-width": 3 };
-  svg.append(
-    element("rect", { ...here, stroke: "#ffffff", "stroke-width": 6 }),
-    element("rect", { ...here, ...framed, class: "now" }),
-  );
-  box.draw(
-    svg,
-    legend([
-      ...frontiers.map(({ name, look }) => ({
-        name,
-        draw: [element("line", { x1: 0, x2: 26, y1: 6, y2: 6, ...look })],
-      })),
-      {
-        name: "you are here",
-        draw: [element("rect", { x: 4, y: 1, width: 18, height: 10, ...framed })],
-      },
-    ]),
-    true,
-  );
+  for (const look of [{ stroke: "#ffffff", "stroke-width": 6 }, { class: "now" }]) {
+    svg.append(rect(left, top, cellWidth, cellHeight, { ...framed, ...look }));
+  }
+  box.draw(svg, [
+    ...frontiers.map(({ name, look }) => ({ name, draw: [segment([0, 6], [26, 6], look)] })),
+    { name: "you are here", draw: [rect(4, 1, 18, 10, framed)] },
+  ]);
 }

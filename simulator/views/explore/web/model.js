@@ -11,10 +11,8 @@
  */
 function makeModel(data) {
   const operandsOf = Object.values(data.operations);
-  const places = [
-    ...["model", "gpu", "kv_heads", "weight_dtype", "kv_dtype", "tensor_parallel"],
-    ...["kernel", "execution"],
-  ];
+  const places = ["model", "gpu", "kv_heads", "weight_dtype", "kv_dtype", "tensor_parallel"];
+  places.push("kernel", "execution");
   // "Infinity" is a text there.
   const tapes = data.tapes.map((tape) => tape.map(Number));
   const columns = data.columns.map((column) => column.map(Number));
@@ -23,31 +21,29 @@ function makeModel(data) {
   );
 
   /* The work of numpy's functions of the same names; a comparison is 1 or 0. */
-  const compute = Object.keys(data.operations).map(
-    (name) =>
-      ({
-        add: (a, b) => a + b,
-        subtract: (a, b) => a - b,
-        multiply: (a, b) => a * b,
-        divide: (a, b) => a / b,
-        floor_divide: (a, b) => Math.floor(a / b),
-        remainder: (a, b) => a - b * Math.floor(a / b),
-        rint: (a) => (Math.abs(a % 1) === 0.5 ? 2 * Math.round(a / 2) : Math.round(a)),
-        negative: (a) => -a,
-        maximum: (a, b) => (a > b ? a : b),
-        minimum: (a, b) => (a < b ? a : b),
-        power: (a, b) => a ** b,
-        sqrt: (a) => Math.sqrt(a),
-        square: (a) => a * a,
-        greater: (a, b) => (a > b ? 1 : 0),
-        greater_equal: (a, b) => (a >= b ? 1 : 0),
-        less: (a, b) => (a < b ? 1 : 0),
-        less_equal: (a, b) => (a <= b ? 1 : 0),
-        equal: (a, b) => (a === b ? 1 : 0),
-        not_equal: (a, b) => (a !== b ? 1 : 0),
-        where: (a, b, c) => (a ? b : c),
-      })[name],
-  );
+  const arithmetic = {
+    add: (a, b) => a + b,
+    subtract: (a, b) => a - b,
+    multiply: (a, b) => a * b,
+    divide: (a, b) => a / b,
+    floor_divide: (a, b) => Math.floor(a / b),
+    remainder: (a, b) => a - b * Math.floor(a / b),
+    rint: (a) => (Math.abs(a % 1) === 0.5 ? 2 * Math.round(a / 2) : Math.round(a)),
+    negative: (a) => -a,
+    maximum: (a, b) => (a > b ? a : b),
+    minimum: (a, b) => (a < b ? a : b),
+    power: (a, b) => a ** b,
+    sqrt: (a) => Math.sqrt(a),
+    square: (a) => a * a,
+    greater: (a, b) => (a > b ? 1 : 0),
+    greater_equal: (a, b) => (a >= b ? 1 : 0),
+    less: (a, b) => (a < b ? 1 : 0),
+    less_equal: (a, b) => (a <= b ? 1 : 0),
+    equal: (a, b) => (a === b ? 1 : 0),
+    not_equal: (a, b) => (a !== b ? 1 : 0),
+    where: (a, b, c) => (a ? b : c),
+  };
+  const compute = Object.keys(data.operations).map((name) => arithmetic[name]);
 
   /* Follow a tape from the values of all variables to those of its outputs; of some, on a GPU. */
   function follow(number, inputs, gpu) {
@@ -152,11 +148,8 @@ function makeModel(data) {
     const parts = follow(program.memory, variablesOf(state));
     const named = Object.fromEntries(data.memory_columns.map((name, at) => [name, parts[at]]));
     const holds = (bytes) => named.capacity_bytes >= bytes;
-    const verdict = holds(named.high_bytes)
-      ? "fits"
-      : holds(named.low_bytes)
-        ? "too close to call"
-        : "does not fit";
+    const unsure = holds(named.low_bytes) ? "too close to call" : "does not fit";
+    const verdict = holds(named.high_bytes) ? "fits" : unsure;
     return { ...named, fits: holds(named.total_bytes), verdict };
   }
 
@@ -244,25 +237,18 @@ function makeModel(data) {
       inputs.push(...(families[family] || [0, 0, 0, 0, 0]), ...spread);
     }
     const [low, high, ...errors] = follow(tape, inputs);
-    if (data.gpus[state.gpu].unknown[state.model]) {
-      return { structure, low: Math.min(spent[4], spent[0]), high: Infinity, errors };
-    }
-    return { structure, low, high, errors };
+    const known = !data.gpus[state.gpu].unknown[state.model];
+    const ends = known ? { low, high } : { low: Math.min(spent[4], spent[0]), high: Infinity };
+    return { structure, ...ends, errors };
   }
 
   /* Between which ratios the time of one step over another's lies. */
   function ratioInterval(first, second) {
-    if (Math.max(first.interval.high, second.interval.high) === Infinity) {
-      return { low: 0, high: Infinity, verdict: verdict(0, Infinity, first.memory, second.memory) };
-    }
-    const tape = data.ratios[`${first.interval.structure}:${second.interval.structure}`];
-    const inputs = [
-      first.seconds,
-      second.seconds,
-      ...first.interval.errors,
-      ...second.interval.errors,
-    ];
-    const [low, high] = follow(tape, inputs);
+    const [one, two] = [first.interval, second.interval];
+    const tape = data.ratios[`${one.structure}:${two.structure}`];
+    const inputs = [first.seconds, second.seconds, ...one.errors, ...two.errors];
+    const known = Math.max(one.high, two.high) < Infinity;
+    const [low, high] = known ? follow(tape, inputs) : [0, Infinity];
     return { low, high, verdict: verdict(low, high, first.memory, second.memory) };
   }
 

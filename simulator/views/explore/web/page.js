@@ -1,5 +1,3 @@
-"use strict";
-
 /* The page as a whole: every change goes through here. */
 
 let waiting = 0;
@@ -37,7 +35,7 @@ function drawAll(breakEven) {
 
 function begin() {
   document.body.style.fontFamily = style.font;
-  setText("question", data.scenario.question);
+  setText(byId("question"), data.scenario.question);
   buildControls();
   buildFigures();
   measureFigures();

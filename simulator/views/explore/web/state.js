@@ -1,5 +1,3 @@
-"use strict";
-
 /* What is chosen, what can be chosen, and the address that keeps it. */
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -109,17 +107,10 @@ function sizeProblem(field, value) {
   if (value === null) return "write 8192, 8K (8192) or 8k (8000)";
   if (value < least) return `at least ${least}`;
   if (value > data.limits.count) return `at most ${wholeText(data.limits.count)}`;
-  const {
-    prompts,
-    samples,
-    context_tokens: context,
-    decoded_tokens: own,
-    query_tokens: query = 1,
-  } = { ...state, [field]: value };
-  if (prompts * samples * (context + own + query) > data.limits.tokens) {
-    return "too many tokens in all";
-  }
-  return "";
+  const sizes = { query_tokens: 1, ...state, [field]: value };
+  const each = sizes.context_tokens + sizes.decoded_tokens + sizes.query_tokens;
+  const all = sizes.prompts * sizes.samples * each;
+  return all > data.limits.tokens ? "too many tokens in all" : "";
 }
 
 /* What is wrong with a target or a price, or nothing. */
@@ -157,9 +148,9 @@ function readAddress() {
 function readWords(words, ignored) {
   const wanted = { ...start };
   for (const [key, text] of words) {
-    const menu = MENUS.find((item) => item.key === key);
-    const size = SIZES.find((item) => item.key === key);
-    const limit = LIMITS.find((item) => item.key === key);
+    const [menu, size, limit] = [MENUS, SIZES, LIMITS].map((items) =>
+      items.find((item) => item.key === key),
+    );
     if (menu && menu.names && menu.names.includes(text)) {
       wanted[menu.field] = menu.names.indexOf(text);
     } else if (menu && !menu.names && Number(text) > 0) wanted[menu.field] = Number(text);
