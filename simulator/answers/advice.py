@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from simulator.answers.capacity import capacity
+from simulator.answers.capacity import capacity, longest_context
 from simulator.answers.estimate import Estimate
-from simulator.answers.rules import find_rule
+from simulator.answers.rules import common_tokens, find_rule
 from simulator.answers.verdict import Verdict
 from simulator.counts.attention.registry import find_way
 from simulator.errors import WorkloadError
@@ -35,21 +35,18 @@ _DOUBTS: dict[Verdict, str] = {
     "not known": "how far the prediction may be off is not known",
 }
 
-# What reads a shared context once today; sources and dates are on the pages.
-_SWITCHES: dict[Engine | None, str] = {
-    "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn{}, 0.32 and later nothing: "
+# What engines have today for reading a shared context once; sources and dates are on the pages.
+_SWITCHES: dict[Engine, str] = {
+    "vllm": "vLLM 0.18 to 0.31 have --no-disable-cascade-attn{}; vLLM 0.32 and later have nothing: "
     "docs/how-to/vllm.md",
     "sglang": "SGLang stores a context once, but has no switch to read it once: "
     "docs/how-to/sglang.md",
     "trtllm": "TensorRT-LLM has TRTLLM_ENABLE_CASCADE_MMHA=1, for beams alone: "
     "docs/how-to/tensorrt-llm.md",
-    "none": "copy the code of docs/how-to/pytorch.md, or call FlashInfer's: "
-    "docs/how-to/flashinfer.md",
-    None: "no engine has a switch for {vendor}'s cards (recalled); code to copy and trace: "
-    "docs/how-to/pytorch.md",
 }
-# Where bifurcated attention is to be had if the engine has no switch.
-_ELSEWHERE = {"sglang": " in another engine or in plain PyTorch", None: " in plain PyTorch"}
+# Who can where the engine cannot.
+_ELSEWHERE = "in plain PyTorch or with FlashInfer"
+_CODE = "Copy the code of docs/how-to/pytorch.md, or call FlashInfer's: docs/how-to/flashinfer.md"
 # Whose code a kernel is, if not the engine's that is asked about: "none" for a loop of one's own.
 _OWNERS: dict[str, Engine] = {
     "vllm-cascade": "vllm",
@@ -68,8 +65,7 @@ def advise(asked: "Comparison") -> str:
     if asked.nothing_shared:
         return f"Give a context, without which nothing is shared; else {next_change(standard)}."
     wins = asked.winner == "bifurcated"
-    barred = no_shared_kernel(bifurcated.model, bifurcated.gpu) if wins else ""
-    if asked.verdict in _DOUBTS and asked.winner != "tie" and not barred:
+    if asked.verdict in _DOUBTS and asked.winner != "tie" and not (wins and asked.barred):
         return (
             f"Measure both before you choose: {asked.winner} attention should be faster, but "
             f"{_DOUBTS[asked.verdict]}."
@@ -92,14 +88,15 @@ def how_to_share(asked: "Comparison") -> str:
         or asked.winner != "bifurcated"
         or not bifurcated.memory.fits
         or little
-        or no_shared_kernel(bifurcated.model, bifurcated.gpu)
+        or asked.barred
     ):
         return ""
-    setup, engine = bifurcated.setup, _engine_of(bifurcated)
-    aside = "" if setup.kernel == "vllm-cascade" else " (--kernel vllm-cascade times it)"
-    if engine == "vllm" and not find_rule(engine).reads_once(bifurcated):
-        aside = ", whose rule says no here (--rule vllm)"
-    return _SWITCHES[engine].format(aside, vendor=bifurcated.gpu.vendor)
+    engine = _engine_of(bifurcated)
+    if engine == "none":
+        return _CODE
+    does, aside = _reads_once(bifurcated)
+    switch = _SWITCHES[engine].format(aside)
+    return switch if does else f"{switch}. {_CODE}"
 
 
 def next_change(result: Estimate) -> str:
@@ -120,10 +117,12 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
 
     vLLM's rule refuses windows (``use_cascade_attention``), and kernels of shared prefixes take
     neither sinks nor soft caps; Gemma-2, which has soft caps, also has windows. None takes latent
-    caches (recalled).
+    caches, and all are CUDA's (recalled).
     """
     if gpu.without_flash:
         return gpu.without_flash
+    if gpu.vendor != "NVIDIA":
+        return f"no engine's shared-prefix kernel runs on {gpu.vendor}'s cards (recalled)"
     if model.attention_sinks:
         return f"no engine's shared-prefix kernel takes the attention sinks of {model.name}"
     if any(group.limited for group in model.layer_groups):
@@ -131,11 +130,6 @@ def no_shared_kernel(model: ModelShape, gpu: HardwareProfile) -> str:
     if model.latent is not None:
         return f"no engine's shared-prefix kernel takes the latent cache of {model.name}"
     return ""
-
-
-def has_switch(model: ModelShape, gpu: HardwareProfile) -> bool:
-    """Return whether an engine's kernel reads a shared context once here: all are CUDA's."""
-    return gpu.vendor == "NVIDIA" and not no_shared_kernel(model, gpu)
 
 
 def runnable(
@@ -162,8 +156,7 @@ def why_stored_is_enough(asked: "Comparison") -> str:
     It is where reading it once gains little more, or no engine does. Who keeps copies then stores
     the context once, as paged engines do already.
     """
-    stored, bifurcated = asked.stored, asked.bifurcated
-    barred = no_shared_kernel(bifurcated.model, bifurcated.gpu)
+    stored, bifurcated, barred = asked.stored, asked.bifurcated, asked.barred
     gain, verdict = stored.step_s / bifurcated.step_s, asked.verdict_over_stored
     if not stored.memory.fits or not (barred or gain < WORTH or verdict != "yes"):
         return ""
@@ -185,7 +178,8 @@ def _share(asked: "Comparison") -> str:
     standard, stored, bifurcated = asked.standard, asked.stored, asked.bifurcated
     if enough := why_stored_is_enough(asked):
         return f"{enough}. Then {next_change(stored)}."
-    lead = f"Switch to bifurcated attention{_ELSEWHERE.get(_engine_of(bifurcated), '')}"
+    where = "" if _reads_once(bifurcated)[0] else f" {_ELSEWHERE}"
+    lead = f"Switch to bifurcated attention{where}"
     alone = "storing the context once alone, as paged caches do,"
     if not standard.memory.fits:
         lead += ", which fits where standard does not"
@@ -196,13 +190,24 @@ def _share(asked: "Comparison") -> str:
     return f"{lead}; then {next_change(bifurcated)}."
 
 
-def _engine_of(result: Estimate) -> Engine | None:
-    """Return whose kernel reads the context once; None where no engine has one."""
+def _engine_of(result: Estimate) -> Engine:
+    """Return whose kernel reads the context once."""
     setup = result.setup
-    if not has_switch(result.model, result.gpu):
-        return None
     # An engine runs its steps as graphs; launched one by one they are a loop of the user's own.
     return "none" if setup.eager else _OWNERS.get(setup.kernel, setup.engine)
+
+
+def _reads_once(result: Estimate) -> tuple[bool, str]:
+    """Return whether the engine can read once all that is shared, and a remark on its switch."""
+    engine, work, kernel = _engine_of(result), result.workload, result.setup.kernel
+    if engine != "vllm":
+        return engine == "none" or kernel == "trtllm-cascade", ""
+    if not find_rule(engine).reads_once(result):
+        return False, ", but their rule says no here (--rule vllm)"
+    common = common_tokens(work)
+    if common < work.context_tokens:
+        return False, f", which reads once only the {common:,} tokens that all sequences share"
+    return True, "" if kernel == "vllm-cascade" else " (--kernel vllm-cascade times it)"
 
 
 def _spare_bytes(result: Estimate) -> str:
@@ -222,12 +227,17 @@ def _spare_bytes(result: Estimate) -> str:
         width = " to 4 bits" if is_low_precision(narrowest) else ""
         return f"quantise the weights{width} ({weights:.0%} of the bytes moved) or {more}"
     if float(totals.kv_bytes_read) > LARGE_SHARE * moved:
-        narrow = is_low_precision(setup.kv_bytes)
-        way = "use fewer KV heads or fewer samples" if narrow else "store the KV cache in fp8"
+        fewer = "use fewer KV heads or fewer samples"
+        way = "store the KV cache in fp8" if _takes_fp8_cache(result) else fewer
         return f"{way}, because KV reads are most of the bytes moved"
     if find_way(setup.kernel).logits_in_memory:
         return "use a flash kernel, because the logits' passes through memory bind the step"
     return "use a card with more memory bandwidth, because memory traffic binds the step"
+
+
+def _takes_fp8_cache(result: Estimate) -> bool:
+    """Return whether the cache can be narrower: kernels for that need FlashAttention (recalled)."""
+    return not is_low_precision(result.setup.kv_bytes) and not result.gpu.without_flash
 
 
 def _from_where(asked: "Comparison") -> str:
@@ -273,11 +283,12 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
         if _fits(result, weight_dtype=dtype):
             yield f"{dtype} weights"
             break
-    if not is_low_precision(setup.kv_bytes) and _fits(result, kv_dtype="fp8"):
+    if _takes_fp8_cache(result) and _fits(result, kv_dtype="fp8"):
         yield "an fp8 KV cache"
     if find_way(setup.kernel).logits_in_memory and _fits(result, kernel="flash"):
         yield "a flash kernel"
-    limits = capacity(result)
+    end = longest_context(result.model, result.workload)
+    limits = capacity(result, most_context_tokens=end)
     if limits.most_samples_surely:
         yield f"at most {limits.most_samples_surely:,} samples"
     if limits.longest_context_tokens_surely and not result.workload.tree:

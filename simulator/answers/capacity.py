@@ -92,9 +92,9 @@ def _held(
 
 
 def longest_context(model: ModelShape, work: Workload) -> int:
-    """Return the longest context worth asking about: what the model was made for.
+    """Return the longest context that the model was made for.
 
-    Each sample's decoded tokens count against it; a longer context is taken if it is the question.
+    Each sample's decoded tokens count against it.
 
     >>> from simulator.inputs.presets import load_model
     >>> longest_context(load_model("llama-2-7b"), Workload(context_tokens=1024))
@@ -102,4 +102,4 @@ def longest_context(model: ModelShape, work: Workload) -> int:
     """
     if model.max_context_tokens is None:
         return LARGEST_COUNT
-    return max(model.max_context_tokens - work.decoded_tokens, work.context_tokens)
+    return max(model.max_context_tokens - work.decoded_tokens, 0)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from simulator.answers.advice import advise, how_to_share
+from simulator.answers.advice import advise, how_to_share, no_shared_kernel, why_stored_is_enough
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, Question, estimate, latent_forms
 from simulator.answers.rules import RuleChoice, choose, find_rule, read_once
@@ -40,7 +40,7 @@ class Comparison(Answer):
     winner
         The faster one that fits; ``tie`` below 2 % difference.
     verdict
-        Whether to bifurcate: ``yes`` or ``no`` where the whole interval says so.
+        Whether bifurcated is faster: ``yes`` or ``no`` where the whole interval says so.
     forms
         The setups from which bifurcated attention takes the fastest; more than one for a latent
         cache.
@@ -74,12 +74,15 @@ class Comparison(Answer):
 
     @property
     def speedup_over_copies(self) -> float | None:
-        """The step time with these copies over bifurcated's, or None."""
-        return None if self.copies is None else self.copies.step_s / self.bifurcated.step_s
+        """The step time with these copies over bifurcated's, None unless both fit."""
+        held = self.copies
+        if held is None or not (held.memory.fits and self.bifurcated.memory.fits):
+            return None
+        return held.step_s / self.bifurcated.step_s
 
     @property
     def verdict_over_stored(self) -> Verdict:
-        """Whether to bifurcate if one context is stored already."""
+        """Whether it is faster than standard attention over one stored context."""
         return _verdict(self.stored, self.bifurcated)[0]
 
     @property
@@ -117,6 +120,16 @@ class Comparison(Answer):
     def how(self) -> str:
         """How users of the setup's engine read a context once; empty where that gains nothing."""
         return how_to_share(self)
+
+    @property
+    def barred(self) -> str:
+        """Why no engine's kernel runs bifurcated attention here; empty if some may."""
+        return no_shared_kernel(self.bifurcated.model, self.bifurcated.gpu)
+
+    @property
+    def stored_is_enough(self) -> str:
+        """Why to store the context once, and not to read it once; empty where that gains more."""
+        return why_stored_is_enough(self) if self.winner == "bifurcated" else ""
 
     @property
     def both_fit(self) -> bool:
@@ -197,7 +210,7 @@ def compare(question: Question, *, rule: str | None = None) -> Comparison:
 
 
 def _verdict(standard: Estimate, bifurcated: Estimate) -> tuple[Verdict, float, float]:
-    """Return whether to bifurcate, and the interval of the speed-up."""
+    """Return whether bifurcated is faster, and the interval of the speed-up."""
     low, high = map(float, speedup_interval(standard.uncertainty, bifurcated.uncertainty))
     needs = standard.memory, bifurcated.memory
     verdict = verdict_of(

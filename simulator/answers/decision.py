@@ -20,6 +20,7 @@ from simulator.inputs.setup import ATTENTIONS, Attention
 Standing = Literal[
     "does not fit",
     "too slow",
+    "may be too slow",
     "bifurcated only",
     "standard only",
     "bifurcated",
@@ -77,16 +78,19 @@ class Choice(Priced):
         """The kind of attention to use, or why this GPU does not qualify."""
         if not self.fitting:
             return "does not fit"
-        if self.target_step_s is not None and self.best.step_s > self.target_step_s:
-            return "too slow"
+        most = self.target_step_s or inf
+        if self.best.step_high_s > most:
+            return "too slow" if self.best.step_low_s > most else "may be too slow"
         if len(self.fitting) == 1:
             return "bifurcated only" if self.best.setup.bifurcated else "standard only"
-        return _BY_VERDICT[self.comparison.verdict]
+        found = self.comparison
+        little = found.verdict == "yes" and found.stored_is_enough
+        return "standard" if little else _BY_VERDICT[found.verdict]
 
     @property
     def will_do(self) -> bool:
-        """Whether the case fits and meets the target."""
-        return self.standing not in ("does not fit", "too slow")
+        """Whether the case fits and meets the target, at the upper end of its interval."""
+        return self.standing not in ("does not fit", "too slow", "may be too slow")
 
     @property
     def best(self) -> Estimate:

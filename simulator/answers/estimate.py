@@ -298,9 +298,7 @@ def _notes(step: Estimate) -> Iterator[str]:
     yield from model_notes(model)
     if unknown := unknown_note([step.unknown]):
         yield unknown
-    tokens, limit = work.context_tokens + work.decoded_tokens, model.max_context_tokens
-    if limit is not None and tokens > limit:
-        yield f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
+    yield from length_notes(model, work.context_tokens + work.decoded_tokens)
     yield from _format_notes(step)
     yield from _group_notes(step)
     yield from _attention_notes(step)
@@ -361,6 +359,13 @@ def memory_notes(question: Question) -> Iterator[str]:
 def model_notes(model: ModelShape) -> list[str]:
     """Say what was assumed in reading the model, one sentence each."""
     return [f"{model.name}: {note}." for note in model.notes]
+
+
+def length_notes(model: ModelShape, tokens: int) -> Iterator[str]:
+    """Warn of sequences of more tokens than the model was made for."""
+    limit = model.max_context_tokens
+    if limit is not None and tokens > limit:
+        yield f"Warning: {tokens:,} tokens exceed the {limit:,} that {model.name} was made for."
 
 
 def _attention_notes(question: Question) -> Iterator[str]:

@@ -3,8 +3,9 @@
 import shlex
 from collections.abc import Mapping
 
-from simulator.answers.advice import has_switch
+from simulator.answers.advice import no_shared_kernel
 from simulator.answers.load import Deployment
+from simulator.answers.rules import common_tokens
 from simulator.inputs.presets import find_preset
 from simulator.inputs.setup import Attention
 
@@ -19,7 +20,8 @@ VERSIONS: Mapping[Attention, str] = {
 def launch_line(deployment: Deployment) -> str:
     """Return the line that starts one replica in vLLM; empty for other engines and if none fits.
 
-    Also empty for bifurcated attention where no engine has a kernel for it.
+    Also empty for bifurcated attention where no engine has a kernel for it, or requests share
+    nothing, without which vLLM reads nothing once.
 
     Parameters
     ----------
@@ -27,7 +29,8 @@ def launch_line(deployment: Deployment) -> str:
         The model on its GPUs. Formats for which vLLM needs a checkpoint of their own have no flag.
     """
     setup, model = deployment.setup, deployment.model
-    unable = setup.bifurcated and not has_switch(model, deployment.gpu)
+    shared = common_tokens(deployment.request.together(2))
+    unable = setup.bifurcated and (no_shared_kernel(model, deployment.gpu) or not shared)
     if setup.engine != "vllm" or deployment.server is None or unable:
         return ""
     work = deployment.request.workload
@@ -37,7 +40,7 @@ def launch_line(deployment: Deployment) -> str:
         "pipeline-parallel-size": setup.pipeline_parallel if setup.pipeline_parallel > 1 else None,
         "data-parallel-size": setup.data_parallel if setup.data_parallel > 1 else None,
         "enable-expert-parallel": "" if setup.expert_parallel > 1 else None,
-        "max-model-len": work.context_tokens + deployment.request.output_tokens,
+        "max-model-len": deployment.request.length,
         "max-num-seqs": max(1, sequences),
         "max-num-batched-tokens": setup.max_batched_tokens,
         "gpu-memory-utilization": setup.gpu_memory_utilization,

@@ -87,6 +87,11 @@ class Request:
         return max(self.cached_tokens, shared)
 
     @property
+    def length(self) -> int:
+        """Tokens that a sample has in the end, those of the prompt among them."""
+        return int(self.workload.context_tokens) + self.output_tokens
+
+    @property
     def shares(self) -> bool:
         """Whether samples, or requests, share some of what they attend to."""
         return self.workload.samples > 1 or len(self.workload.tree) > 1
@@ -319,8 +324,8 @@ def deployments(
             f"most_sequences = {most_sequences} is less than the {samples} samples asked"
         )
     setup = question.setup
+    question.of(workload=request.together(2)).check()
     question = question.of(setup, request.halfway)
-    question.check()
     if not request.shares and "standard" in attentions:
         attentions = ("standard",)
     most, at_once = setup.data_parallel * (most_sequences // samples), setup.at_once

@@ -106,9 +106,9 @@ class Option(Priced):
     price
         The price of one GPU, None where unknown.
     verdict
-        Of a step, ``meets`` if it fits and is no longer than the target, else ``no``. Of a load,
         ``meets`` if the targets are met at the upper end of the interval of the times, ``no`` if
-        they are missed at the lower end, else ``maybe``.
+        they are missed at the lower end, else ``maybe``. A step has to fit too: at the upper end
+        of the interval of its memory, or ``maybe`` as far as one can say.
     missed
         What a load misses at the end that decides: the load, TTFT or TPOT, or percentiles that are
         not known; empty if it meets all.
@@ -222,7 +222,7 @@ class Plan(Answer):
         memory first. In each of these, options whose interval is not known come last.
     cheapest
         The option with the lowest comparable price per hour that meets the targets, if possible one
-        whose interval is known and that surely fits; None if there is none.
+        whose interval is known; None if there is none.
     cheapest_maybe
         The same of those that may meet them for less; None if none does.
     fewest_gpus
@@ -374,8 +374,10 @@ def layouts(model: ModelShape, setup: Setup, sizes: Sequence[int] | None = None)
 
 def _in_time(step: Estimate, targets: Targets, price: Price | None) -> Option:
     """Return a step with its verdict."""
-    in_time = targets.target_step_s is None or step.step_s <= targets.target_step_s
-    verdict: Verdict = "meets" if step.memory.fits and in_time else "no"
+    most, needs = targets.target_step_s or inf, step.memory
+    missed = not needs.surely_fits or step.step_high_s > most
+    hopeless = not needs.fits or step.step_low_s > most
+    verdict: Verdict = "no" if hopeless else "maybe" if missed else "meets"
     return Option(found=step, targets=targets, price=price, verdict=verdict)
 
 

@@ -59,7 +59,7 @@ class RuleChoice(NamedTuple):
     ours
         Our choice over one stored context: ``tie`` where the difference is too small.
     verdict
-        Whether to bifurcate there, given the uncertainty of the predictions.
+        Whether bifurcated is faster there, given the uncertainty of the predictions.
     step_s, best_step_s
         Time of the step as the rule runs it, and of the fastest way. [s]
     """

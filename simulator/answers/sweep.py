@@ -312,11 +312,12 @@ def prepare_sweep(
                 try:
                     named = dict(zip(named_axes, values, strict=True))
                     setup, work = ask(model, **named, **settings)
-                    Question(model, gpu, setup, work).check()
                     sizes = _sizes(numeric, work)
+                    most, least = max(sizes["prompts"]), min(sizes["context_tokens"])
+                    largest = work.but(prompts=most, context_tokens=least)
+                    Question(model, gpu, setup, largest).check()
                     if load is not None:
-                        most, least = max(sizes["prompts"]), min(sizes["context_tokens"])
-                        load.request(work.but(prompts=most, context_tokens=least))
+                        load.request(largest)
                 except SimulatorError as error:
                     skipped[str(error)] = None
                     continue

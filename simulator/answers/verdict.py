@@ -1,4 +1,4 @@
-"""Whether to share the reads of a context, given the uncertainty of the predictions.
+"""Whether it is faster to share the reads of a context, given the uncertainty of the predictions.
 
 Each function takes numbers, or arrays for the points of a grid, of which it returns an array.
 """
@@ -27,7 +27,7 @@ def verdict_of(
     bifurcated_fits: Numeric,
     memory_sure: Numeric = True,
 ) -> Verdict:
-    """Return whether to bifurcate, given the interval of the speed-up.
+    """Return whether bifurcated is faster, given the interval of the speed-up.
 
     No if even the best case is no gain to act on; yes if even the worst case is a gain. If only one
     kind of attention fits in memory, the answer is that one; unless that is not sure, and time says

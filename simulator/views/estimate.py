@@ -1,6 +1,7 @@
 """Answers about one step: an estimate, and standard against bifurcated attention."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from simulator.answers.verdict import OPEN, TIE_MARGIN
@@ -152,10 +153,17 @@ RULE = (
     Column("cost_ms", "ms", "cost_s"),
     Column("cost_share"),
 )
+
+
+def _of_both(column: Column) -> Column:
+    """Return a column of a comparison that is empty unless both kinds of attention fit."""
+    return replace(column, value=lambda result: column.raw(result) if result.both_fit else None)
+
+
 COMPARE = (
     SCHEMA,
-    *columns.named("standard", "copies", "bifurcated", "speedup"),
-    *columns.SPEEDUP_ENDS,
+    *columns.named("standard", "copies", "bifurcated"),
+    *map(_of_both, (Column("speedup"), *columns.SPEEDUP_ENDS)),
     *columns.named("speedup_over_copies", "kv_io_ratio", "winner", "verdict"),
     *columns.named("break_even_samples", "break_even_context_tokens", "advice", "how"),
 )
@@ -169,6 +177,12 @@ class Compared(NamedTuple):
     result: "Estimate"
     standard: "Estimate"
 
+    @property
+    def speedup(self) -> float | None:
+        """Standard's step time over this one's, None unless both fit."""
+        fit = self.standard.memory.fits and self.result.memory.fits
+        return self.standard.step_s / self.result.step_s if fit else None
+
 
 LAYOUTS = {
     "shared": "one stored context",
@@ -176,10 +190,7 @@ LAYOUTS = {
     "rebuilt": "rebuilt on every step",
 }
 OVER_STANDARD = Column(
-    "speedup_over_standard",
-    value=lambda item: item.standard.step_s / item.result.step_s,
-    heading="speed-up",
-    cell="{:.2f}x",
+    "speedup_over_standard", value=lambda item: item.speedup, heading="speed-up", cell="{:.2f}x"
 )
 VARIANT = (
     Column("variant"),
@@ -299,10 +310,13 @@ def compare_list(sizes: Sequence[Mapping[str, int]], results: "Sequence[Comparis
 
     wanted = (
         Column("verdict", "text", heading="faster?"),
-        Column(unit="ratio", heading="speed-up", value="speedup"),
-        Column(
-            heading="80 % within",
-            cell=lambda result: text.between(result.speedup_low, result.speedup_high),
+        _of_both(Column(unit="ratio", heading="speed-up", value="speedup")),
+        _of_both(
+            Column(
+                unit="text",
+                heading="80 % within",
+                value=lambda result: text.between(result.speedup_low, result.speedup_high),
+            )
         ),
         Column("standard", "ms", "standard.step_s", "standard"),
         Column("bifurcated", "ms", "bifurcated.step_s", "bifurcated"),
@@ -495,22 +509,25 @@ def _lead(result: "Comparison") -> str:
     ratio, low, high = result.speedup, result.speedup_low, result.speedup_high
     both = {"standard": result.standard.memory, "bifurcated": result.bifurcated.memory}
     unfit = [name for name, needs in both.items() if not needs.fits]
-    if len(unfit) == 1 and result.verdict not in OPEN:
-        short = text.shortage(both[unfit[0]])
-        return f"[bold]{result.winner.capitalize()} wins[/]: {unfit[0]} is {short} short of memory"
+    if unfit:
+        short = f"{unfit[-1]} is {text.shortage(both[unfit[-1]])} short of memory"
+        if len(unfit) > 1:
+            return f"[bold]Neither fits[/]: {short}"
+        sure = "" if result.verdict not in OPEN else f", {result.verdict}"
+        return f"[bold]Only {result.winner} fits[/]{sure}: {short}"
     if result.winner == "tie" and result.verdict not in OPEN:
         likely = f"(speed-up {text.between(low, high)})"
         return f"[bold]No difference to act on[/]: bifurcated is {ratio:.2f} times as fast {likely}"
     said = f"{text.times_as(ratio)} end to end{text.likely(ratio, low, high)}"
-    if len(unfit) == 2:  # noqa: PLR2004
-        return f"[bold]Neither fits in memory[/]: with more of it bifurcated is {said}"
     if result.verdict in OPEN:
         lead, why = f"[bold]{result.verdict.capitalize()}[/]", result.bifurcated.unknown
         lead += f", as {why}" if why and result.verdict == "not known" else ""
         return f"{lead}: bifurcated is {said}"
-    if result.winner == "bifurcated":
-        return f"[bold]Bifurcated wins[/]: {said}"
-    return f"[bold]Standard wins[/]: bifurcated is {said}"
+    if result.winner == "standard":
+        return f"[bold]Standard wins[/]: bifurcated is {said}"
+    little = "is faster" if result.stored_is_enough else "wins"
+    lead = "would be faster, but no kernel runs it here" if result.barred else little
+    return f"[bold]Bifurcated {lead}[/]: {said}"
 
 
 def over_stored(result: "Comparison") -> str:

@@ -83,7 +83,8 @@ def generate_object(results: Mapping[Attention, Generation]) -> Row:
         **{attention: columns.as_object(REQUEST, result) for attention, result in results.items()},
     }
     if len(results) > 1:
-        answer["speedup"] = _speedup(results)
+        fit = all(result.memory.fits for result in results.values())
+        answer["speedup"] = _speedup(results) if fit else None
     return answer
 
 

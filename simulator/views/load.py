@@ -7,6 +7,7 @@ from simulator.answers.estimate import (
     ENGINE_NAMES,
     Question,
     fitted_alone,
+    length_notes,
     memory_notes,
     model_notes,
     unknown_note,
@@ -76,7 +77,8 @@ INPUTS = columns.without(
 MEANS = (
     "TTFT and TPOT are means, unless a percentile is named; percentiles are not known where "
     "requests queue for memory, or above 80 % load. Memory bounds what is held on average; engines "
-    "preempt requests beyond it."
+    "preempt requests beyond it. TTFT's interval leaves out how requests meet: public clients who "
+    "began all at once waited 3 to 4 times as long (docs/serving.md)."
 )
 _AS_IT_IS = "No engine: steps are taken as they are, without what engines add or vary."
 _GROUPS = "Data-parallel groups are taken to prefill at the same time, the best that engines do."
@@ -224,8 +226,9 @@ def sizes(request: Request) -> Row:
 def question(deployment: Deployment, *, gpu: bool) -> Line:
     """Return the question as it was understood."""
     request = deployment.request
-    tokens, stored = request.output_tokens, request.stored_tokens
-    asked = estimate.question(deployment.asked, attention=False, gpu=gpu, output_tokens=tokens)
+    stored = request.stored_tokens
+    one = f"each request: {text.samples_phrase(request.workload, request.output_tokens)}"
+    asked = estimate.question(deployment.asked, attention=False, gpu=gpu, sizes=one)
     cached = f"\n{stored:,} tokens of each prompt are cached" if stored else ""
     return columns.line(*asked.pieces, cached)
 
@@ -271,6 +274,11 @@ def engine_notes(deployed: Iterable[Deployment]) -> list[str]:
 
 def common_notes(deployed: Sequence[Question]) -> list[str]:
     """Say what answers rest on, each thing once."""
+    first = deployed[0]
+    if isinstance(first, Deployment):
+        length = first.request.length
+    else:
+        length = first.workload.context_tokens + first.workload.decoded_tokens
     said = {
         "fitted": "fitted to rows measured on",
         "carried": "carried over from other GPUs for",
@@ -289,6 +297,7 @@ def common_notes(deployed: Sequence[Question]) -> list[str]:
     return [
         f"Constants {'; '.join(parts)}.",
         *([unknown] if unknown else []),
-        *model_notes(deployed[0].model),
+        *model_notes(first.model),
+        *length_notes(first.model, length),
         *dict.fromkeys(note for item in deployed for note in memory_notes(item)),
     ]

@@ -4,19 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from simulator.answers.capacity import longest_context
-from simulator.answers.estimate import Estimate, fitted_alone
+from simulator.answers.estimate import Estimate
 from simulator.answers.launch import VERSIONS, launch_line
 from simulator.answers.load import Deployment
-from simulator.answers.plan import UNFIT, Option, Plan
+from simulator.answers.plan import UNFIT, VERDICTS, Option, Plan
 from simulator.inputs.parallelism import Parallelism
 from simulator.timing.batching import closed_loop
-from simulator.timing.constants import Rates
 from simulator.units import format_time
 from simulator.views import columns, estimate, load, text
 from simulator.views.columns import Column, Line, Row, View
 
 # The options that a table shows, and the width that it keeps for what is said of each.
 MOST_OPTIONS_SHOWN, NARROW = 16, 20
+# More cards that need equally many GPUs are counted, not named.
+MOST_NAMED = 4
 
 
 def _most(surely: int | None, in_time: int | None) -> str:
@@ -24,11 +25,6 @@ def _most(surely: int | None, in_time: int | None) -> str:
     if in_time is None or (surely is not None and surely >= in_time):
         return text.limit(in_time)
     return f"{text.limit(surely)} to {text.limit(in_time)}"
-
-
-def _origin(rates: Rates) -> str:
-    """Say where constants come from, and whether all of them do."""
-    return f"{rates.origin} in part" if fitted_alone(rates) else rates.origin
 
 
 LIMITS = (
@@ -56,7 +52,7 @@ PRICE = (
 )
 BEATEN = (Column("pareto", "bool"), Column("dominated", "bool"))
 (CONSTANTS,) = columns.within(
-    "deployed.rates", [Column("constants", "text", "origin", "constants", _origin)]
+    "deployed.rates", [Column("constants", "text", "origin", "constants", text.origin_phrase)]
 )
 GPU = Column("gpu", "text", heading="GPU")
 LAID = columns.within("deployed", (*estimate.PARALLELISM, estimate.GROUP))
@@ -70,6 +66,7 @@ OPTION = (
         columns.pick(estimate.STEP, "step", "step_ms_low", "step_ms_high", "tokens/s", "bound by"),
     ),
     *columns.pick(estimate.MEMORY, "fits", part="result.memory"),
+    Column("verdict", "text"),
     Column("meets_target", "bool"),
     *BEATEN,
     columns.USD_PER_HOUR,
@@ -138,9 +135,7 @@ def plan_object(result: Plan) -> Row:
         layouts = (o.result.setup.kv_layout for o in result.options if o.attention == "standard")
         inputs["kv_layout"] = next(layouts, "shared")
         asked = columns.as_object([Column("target_step_ms", "ms", "target_step_s")], result.targets)
-    named = {"cheapest": result.cheapest}
-    if request is not None:
-        named["cheapest_maybe"] = result.cheapest_maybe
+    named = {"cheapest": result.cheapest, "cheapest_maybe": result.cheapest_maybe}
     return {
         "schema_version": columns.SCHEMA_VERSION,
         "inputs": inputs,
@@ -255,19 +250,32 @@ def _answers(result: Plan) -> Iterator[Line]:
         yield columns.line((f"No option {does}{asked}.", "bold red"))
         yield _nearest(result.options[0])
         return
-    fastest = min(good, key=lambda option: option.times_s)
+    fastest = min(good, key=lambda option: (VERDICTS.index(option.verdict), option.times_s))
     if sure is not None:
-        yield _sentence(f"Cheapest that {does}{asked}", sure)
+        yield _sentence(f"Cheapest per hour that {does}{asked}", sure)
     elif maybe is None:
-        yield _sentence(f"Fastest that {does}{asked}", fastest)
+        what = does if fastest.meets_target else may
+        yield _sentence(f"Fastest that {what}{asked}", fastest)
         yield columns.line("No comparable price is known; give --prices or --price-per-hour.")
     if maybe is not None:
-        yield _sentence(f"Cheapest that {may}{asked}", maybe)
+        yield _sentence(f"Cheapest per hour that {may}{asked}", maybe)
+    if sure is not None and (least := result.options[0]) is not sure and least.comparable:
+        cost = text.money(least.usd_per_million_tokens, 3)
+        hour = text.money(least.usd_per_hour, 2)
+        yield columns.line(
+            ("Least per token: ", "bold"), f"{_where(least)}, {hour} USD/h, {cost} USD per million."
+        )
     chosen = (sure or maybe or fastest).found
-    if not isinstance(chosen, Estimate) and (line := launch_line(chosen.deployment)):
+    if isinstance(chosen, Estimate):
+        return
+    if line := launch_line(chosen.deployment):
         servers = f"each of {chosen.replicas} servers" if chosen.replicas > 1 else "it"
         version = VERSIONS[chosen.deployment.attention]
         yield columns.line((f"To start {servers} ({version}): ", "bold"), line)
+    elif chosen.deployment.setup.bifurcated:
+        yield columns.line(
+            "No engine has a flag that reads each prompt once: docs/how-to/flashinfer.md"
+        )
 
 
 def _asked(result: Plan) -> tuple[str, str, str]:
@@ -336,11 +344,18 @@ def _nearest(option: Option) -> Line:
 
 def _fewest_sentence(result: Plan) -> Line:
     """Say how many GPUs of each kind are needed, and which kinds never suffice."""
-    enough = [f"{size} x {gpu}" for gpu, size in result.fewest_gpus.items() if size is not None]
     may = {option.gpu for option in result.options if option.verdict == "maybe"}
     short = [gpu for gpu, size in result.fewest_gpus.items() if size is None]
+    counted: dict[int, list[str]] = {}
+    for gpu, size in result.fewest_gpus.items():
+        if size is not None:
+            counted.setdefault(size, []).append(gpu)
     said = {
-        "Fewest GPUs needed": enough,
+        "Fewest GPUs needed": [
+            f"{size} x "
+            + (" or ".join(gpus) if len(gpus) <= MOST_NAMED else f"any of {len(gpus)} cards")
+            for size, gpus in sorted(counted.items())
+        ],
         "Perhaps, but not surely": [gpu for gpu in short if gpu in may],
         "Not with the groups tried": [gpu for gpu in short if gpu not in may],
     }
@@ -366,10 +381,13 @@ def _step_marks(option: Option) -> Iterator[str]:
         yield (
             "may not fit" if option.result.memory.verdict == "too close to call" else "does not fit"
         )
-    if not unfit and not option.meets_target:
-        yield "too slow"
-    if unknown and option.meets_target:
+    if option.verdict == "no":
+        if not unfit:
+            yield "too slow"
+    elif unknown:
         yield "interval not known"
+    elif option.verdict == "maybe" and not unsure:
+        yield "may be too slow"
 
 
 def _load_marks(option: Option) -> Iterator[str]:
@@ -412,23 +430,20 @@ def _notes(result: Plan, options: Sequence[Option]) -> Iterator[str]:
     if result.request is not None:
         yield from load.prefill_notes([each.setup for each in deployed])
         yield from load.engine_notes(option.point.deployment for option in options)
-    yield from _price_sentences(options)
+    yield from _price_sentences(result, options)
     yield from load.common_notes(deployed)
     if result.request is None:
         yield from _end_sentence(options)
 
 
-def _price_sentences(options: Sequence[Option]) -> Iterator[str]:
-    """Say who asks each price, and which prices rank apart."""
-    prices = {item.gpu: item.price for item in options if item.price is not None}
+def _price_sentences(result: Plan, options: Sequence[Option]) -> Iterator[str]:
+    """Say who asks each price that is shown, and which ones rank apart, shown or not."""
+    apart = (each for each in result.options if each.verdict != "no" and not each.comparable)
+    prices = {each.gpu: each.price for each in (*options, *apart) if each.price is not None}
     for kind, said in (True, "USD per GPU hour"), (False, "Ranked apart, and never cheapest"):
-        told = [
-            f"{gpu} {text.money(price.value, 2)} ({price.told})"
-            for gpu, price in prices.items()
-            if price.comparable == kind
-        ]
-        if told:
-            yield f"{said}: {'; '.join(told)}."
+        of_kind = {gpu: price for gpu, price in prices.items() if price.comparable == kind}
+        if of_kind:
+            yield f"{said}: {text.prices_phrase(of_kind)}."
 
 
 def _end_sentence(options: Sequence[Option]) -> Iterator[str]:

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
-from simulator.answers.estimate import NOT_SURE_TO_FIT
+from simulator.answers.estimate import NOT_SURE_TO_FIT, fitted_alone
 from simulator.counts.memory import Memory, MemoryVerdict
+from simulator.inputs.hardware import Price
 from simulator.inputs.model import ModelShape, count_parameters
 from simulator.inputs.setup import ATTENTIONS, Setup
 from simulator.inputs.workload import Workload
+from simulator.timing.constants import Rates
 from simulator.timing.interval import Family
 from simulator.units import GIGA, MEGA, format_gib, format_time, format_tokens
 
@@ -260,6 +262,11 @@ def likely(ratio: float, low: float, high: float) -> str:
     return f" (speed-up {between(low, high)})"
 
 
+def origin_phrase(rates: Rates) -> str:
+    """Say where constants come from, and whether all of them do."""
+    return f"{rates.origin} in part" if fitted_alone(rates) else rates.origin
+
+
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun.
 
@@ -327,6 +334,14 @@ def money(value: float | None, digits: int) -> str:
     ('1,234.57', 'unknown')
     """
     return "unknown" if value is None else f"{value:,.{digits}f}"
+
+
+def prices_phrase(prices: Mapping[str, Price]) -> str:
+    """Write prices of a GPU hour by card, those of one kind together. [USD]."""
+    told: dict[str, list[str]] = {}
+    for name, price in prices.items():
+        told.setdefault(price.told, []).append(f"{name} {money(price.value, 2)}")
+    return "; ".join(f"{', '.join(each)} ({who})" for who, each in told.items())
 
 
 def limit(value: int | None) -> str:

@@ -352,9 +352,10 @@ def _verdict(other: Candidate, base: Candidate) -> str:
     said = []
     for attention in ATTENTIONS:
         both = {each.model.name: each.variants[attention] for each in (base, other)}
-        unfit = [name for name, variant in both.items() if not variant.result.memory.fits]
-        if unfit:
-            said.append(f"{' and '.join(unfit)} does not fit with {attention} attention")
+        fits = [name for name, variant in both.items() if variant.result.memory.fits]
+        if len(fits) < len(both):
+            which = f"only {fits[0]}" if fits else "neither"
+            said.append(f"{which} fits with {attention} attention")
             continue
         pair = both[other.model.name]
         times = text.times_as(pair.speedup)

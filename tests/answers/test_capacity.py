@@ -117,11 +117,12 @@ def test_no_limit_lies_beyond_where_the_search_ends() -> None:
 
 
 def test_the_longest_context_of_a_model() -> None:
-    """Llama-2 was made for 4096 tokens, 64 of them decoded; asked about 8192, those count."""
+    """Llama-2 was made for 4096 tokens, 64 of them decoded, also where 8192 are asked about."""
     ended = llama_2_7b().model_copy(update={"max_context_tokens": 4096})
     setup = Setup(attention="bifurcated", kv_layout="shared")
-    for asked_tokens, longest in ((1024, 4096 - 64), (8192, 8192)):
-        work = Workload(context_tokens=asked_tokens)
+    for asked_tokens, decoded in ((1024, 64), (8192, 64), (8192, 5000)):
+        work = Workload(context_tokens=asked_tokens, decoded_tokens=decoded)
+        longest = max(0, 4096 - decoded)
         assert longest_context(ended, work) == longest
         limits = capacity(
             estimate(Question(ended, gpu(), setup, work)), most_context_tokens=longest

@@ -51,12 +51,14 @@ def test_other_engines_have_no_line() -> None:
 
 
 def test_what_reads_a_context_once_is_switched_on() -> None:
-    """vLLM has a flag for it, and no kernel for it on AMD's cards or with sliding windows."""
-    asked = {"context_tokens": 2048, "output_tokens": 64, "samples": 8}
+    """vLLM's flag needs what all requests share; AMD's cards and windows have no kernel."""
+    asked = {"output_tokens": 64, "samples": 8}
+    own = simulator.serve("llama-3.1-8b", **asked, context_tokens=2048)
+    assert [bool(launch_line(found)) for found in own.deployments] == [True, False]
+    asked |= {"tree": "system=2K,own=512"}
     curve = simulator.serve("llama-3.1-8b", **asked)
     lines = {found.attention: launch_line(found) for found in curve.deployments}
     assert lines["bifurcated"] == f"{lines['standard']} --no-disable-cascade-attn"
-    curve = simulator.serve("llama-3.1-8b", "mi300x", **asked)
-    assert ["vllm" in launch_line(found) for found in curve.deployments] == [True, False]
-    curve = simulator.serve("gpt-oss-20b", attentions="bifurcated", **asked)
-    assert launch_line(curve.deployments[0]) == ""
+    for model, card in (("llama-3.1-8b", "mi300x"), ("gpt-oss-20b", "h100-sxm")):
+        (found,) = simulator.serve(model, card, attentions="bifurcated", **asked).deployments
+        assert launch_line(found) == ""

@@ -121,6 +121,15 @@ def test_what_cannot_be_run_is_skipped_and_said_once() -> None:
     assert "caches a latent vector" in reason
 
 
+def test_a_kernel_that_cannot_take_the_prompts_is_skipped() -> None:
+    """vLLM's cascade attention shares one prefix of all prompts: two of the grid's have none."""
+    sweep = prepare_sweep(_scenario("llama-2-7b", kernel=["flash", "vllm-cascade"], prompts=[1, 2]))
+    assert [grid.setup.kernel for grid in sweep.grids] == ["flash"]
+    assert sweep.skipped == (
+        "kernel 'vllm-cascade' shares one prefix of all prompts; use flashinfer",
+    )
+
+
 def test_nothing_left_is_an_error_that_says_why() -> None:
     """One line: how many reasons, and the first."""
     with pytest.raises(

@@ -70,7 +70,7 @@ def test_the_commands_give_the_numbers_of_the_page(
 ) -> None:
     """What compare answers to the page's command is what the page says."""
     monkeypatch.chdir(tmp_path)
-    bifurcate("report", "kv-heads-what-if", "-g", "l40s", "-o", "p.html")
+    bifurcate("report", "kv-heads-what-if", "-g", "h100-sxm", "-o", "p.html")
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     compares = [line for line in commands(page) if line.startswith("bifurcate compare")]
     assert len(compares) == 3

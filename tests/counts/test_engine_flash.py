@@ -1,5 +1,7 @@
 """Shared-prefix kernels of engines: what each does otherwise than folded flash decoding."""
 
+from typing import Any
+
 import pytest
 from builders import attention_only, deepseek_v3, llama_2_7b, windowed
 
@@ -81,17 +83,23 @@ def test_work_is_that_of_folded_flash(kernel: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "model", "tree", "words"),
+    ("kernel", "model", "sizes", "words"),
     [
-        ("vllm-cascade", "windows", False, "sliding window"),
-        ("trtllm-cascade", "full", True, "one prefix"),
-        ("flashinfer", "windows", True, ""),
-        ("vllm-cascade", "full", False, ""),
+        ("vllm-cascade", "windows", {}, "sliding window"),
+        ("trtllm-cascade", "full", {"tree": "1K, 512*4"}, "one prefix, not a tree"),
+        ("flashinfer", "windows", {"tree": "1K, 512*4"}, ""),
+        ("vllm-cascade", "full", {}, ""),
+        ("vllm-cascade", "full", {"prompts": 8}, "one prefix of all prompts"),
+        ("vllm-cascade", "full", {"tree": "512*4"}, "one prefix of all prompts"),
+        ("flashinfer", "full", {"prompts": 8}, ""),
+        ("trtllm-cascade", "full", {"prompts": 8}, ""),
     ],
 )
-def test_what_an_engine_does_not_share(kernel: str, model: str, tree: bool, words: str) -> None:
-    """vLLM and TensorRT-LLM share one prefix in layers of full attention."""
-    work = Workload(tree="1K, 512*4") if tree else Workload()
+def test_what_an_engine_does_not_share(
+    kernel: str, model: str, sizes: dict[str, Any], words: str
+) -> None:
+    """vLLM and TensorRT-LLM share one prefix in layers of full attention, vLLM of all requests."""
+    work = Workload(**sizes)
     refusal = find_way(kernel).refusal(windowed() if model == "windows" else llama_2_7b(), work)
     assert words in refusal
     assert bool(words) == bool(refusal)

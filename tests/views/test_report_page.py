@@ -129,6 +129,20 @@ def test_the_page_asks_for_nothing() -> None:
     assert "url(" not in page()
 
 
+def test_prices_that_do_not_rank_are_named_beside_the_cheapest() -> None:
+    """A card of low trust costs less by the hour than the cheapest, which the page explains."""
+    profiles = {gpu: load_hardware(gpu) for gpu in ("h200-sxm", "mi300x")}
+    case, *_ = central_cases(load_scenario("one-sample"))
+    decision = decide(case, profiles, asked=1, output_tokens=128)
+    assert decision.cheapest is decision.choices[0]
+    assert words.unranked(decision) == (
+        "Ranked apart, and never cheapest, in USD per hour: "
+        "Instinct MI300X 1.85 (Vultr, on demand, low trust)."
+    )
+    alone = decide(case, {"h200-sxm": profiles["h200-sxm"]}, asked=1, output_tokens=128)
+    assert words.unranked(alone) == ""
+
+
 def test_the_numbers_are_those_of_the_api() -> None:
     """Times, speed-up, limits and costs of the table are what the functions answer."""
     read = Page(page())

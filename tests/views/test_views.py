@@ -20,6 +20,7 @@ from simulator.views.estimate import (
     estimate_view,
     verdict,
 )
+from simulator.views.forms import form_of
 from simulator.views.generate import generate_view
 from simulator.views.plan import MOST_OPTIONS_SHOWN, plan_view
 from simulator.views.text import fits_between, interval_phrase, samples_phrase
@@ -77,7 +78,8 @@ def test_a_comparison_shows_its_own_numbers() -> None:
     for name, item in variants.items():
         row = rows[name]
         assert format_time(item.step_s) in row
-        assert f"{result.standard.step_s / item.step_s:.2f}x" in row
+        times = f"{result.standard.step_s / item.step_s:.2f}x"
+        assert (times in row) == bool(item.memory.fits)
         assert format_si(float(item.totals.kv_bytes_read), "B") in row
         assert format_gib(float(item.memory.total_bytes)) in row
         assert ("no, " in row) == (not item.memory.fits)
@@ -103,10 +105,33 @@ def test_no_gain_is_told_over_what_does_not_fit() -> None:
     assert result.stored.memory.fits
     assert not result.standard.memory.fits
     assert f"{result.speedup:.2f} times" not in text
-    assert text.startswith("Bifurcated wins: standard is ")
+    assert text.startswith("Only bifurcated fits: standard is ")
     assert f"as paged caches keep it, bifurcated is {over:.2f} times as fast" in text
     neither = simulator.compare("llama-2-7b", "l4", samples=64, context_tokens="64K")
-    assert told(neither).startswith("Neither fits in memory: with more of it bifurcated is ")
+    assert told(neither).startswith("Neither fits: bifurcated is ")
+    for answer in (result, neither):
+        said = compare_object(answer)
+        assert said["speedup"] is said["speedup_low"] is said["speedup_high"] is None
+        assert said["speedup_over_copies"] is None
+        assert not re.search(r"\d\.\d\dx", shown(compare_view(answer)))
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "samples", "lead"),
+    [
+        ("llama-3.1-8b", "h100", 32, "Bifurcated wins: "),
+        ("llama-3.1-8b", "l40s", 4, "Bifurcated is faster: 1.02 times "),
+        ("llama-3.2-3b", "t4", 32, "Bifurcated would be faster, but no kernel runs it here: "),
+    ],
+)
+def test_bifurcated_wins_only_where_switching_is_the_advice(
+    name: str, card: str, samples: int, lead: str
+) -> None:
+    """A gain too small to act on is no win, nor is one that no kernel brings."""
+    result = simulator.compare(name, card, samples=samples, context_tokens="8K")
+    assert result.verdict == "yes"
+    assert told(result).startswith(lead)
+    assert ("wins" in lead) == result.advice.startswith("Switch")
 
 
 def test_the_ratio_of_bytes_is_never_sold_as_the_speed_up() -> None:
@@ -312,7 +337,7 @@ def test_a_plan_shows_its_own_numbers() -> None:
     text = shown(plan_view(result))
     best = result.cheapest
     assert best is not None
-    assert f"Cheapest that meets 15.0 ms: {best.gpus} x {best.result.gpu.id}" in text
+    assert f"Cheapest per hour that meets 15.0 ms: {best.gpus} x {best.result.gpu.id}" in text
     rows = text.split("longest context")[1].splitlines()[1:]
     worth = [option for option in result.options if not option.dominated]
     assert f"Not shown: {len(result.options) - len(worth)} that another of the same card" in text
@@ -322,9 +347,54 @@ def test_a_plan_shows_its_own_numbers() -> None:
         assert format_time(option.result.step_s) in row
         if limits.most_samples_in_time is not None:
             assert f" {format_tokens(limits.most_samples_in_time)} " in row
-        assert ("cheapest" in row) == (option is best)
+        assert ("cheapest" in row) == (option in (best, result.cheapest_maybe))
         assert ("Pareto" in row) == option.pareto
         assert ("too slow" in row) == (bool(option.result.memory.fits) and not option.meets_target)
+
+
+def test_a_plan_says_what_it_does_not_rank_and_what_is_least_per_token() -> None:
+    """Cards that would do at prices of low trust are named, shown or not."""
+    result = simulator.plan("llama-3.1-8b", samples=4, context_tokens="8K")
+    text = shown(plan_view(result))
+    assert result.cheapest is not None
+    apart = text.split("Ranked apart, and never cheapest: ")[1]
+    assert "rtx-3090 0.39" in apart
+    assert "mi300x 1.85 (Vultr, on demand, low trust)" in apart
+    assert "any of 15 cards" in text
+    least = result.options[0]
+    assert least is not result.cheapest
+    assert f"Least per token: {least.gpus} x {least.gpu}, " in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "loaded", "tokens"),
+    [("plan", {}, 204_864), ("plan", {"requests_per_s": 0.1}, 205_056), ("serve", {}, 205_056)],
+)
+def test_contexts_beyond_the_model_are_warned_of(
+    answer: str, loaded: dict[str, float], tokens: int
+) -> None:
+    """200K of context and 64 own tokens, or 256 of a request; the model ends at 128K."""
+    result = getattr(simulator, answer)("llama-3.1-8b", "h100", context_tokens="200K", **loaded)
+    warning = f"Warning: {tokens:,} tokens exceed the 131,072 that llama-3.1-8b was made for."
+    assert warning in shown(form_of(result, "view")(result))
+    if answer == "plan" and not loaded:
+        limits = [option.limits.longest_context_tokens for option in result.options]
+        assert set(limits) == {131_072 - 64}
+
+
+def test_a_load_names_the_sequences_of_each_request() -> None:
+    """64 users are not the one sequence of a request."""
+    curve = simulator.serve("llama-3.1-8b", users=64)
+    assert "\neach request: 1 sequence from an 8K-token context" in shown(
+        form_of(curve, "view")(curve)
+    )
+
+
+def test_a_tradeoff_that_does_not_fit_has_a_verdict() -> None:
+    """Neither model fits a T4: that is said, not how fast it would be."""
+    result = simulator.tradeoff("llama-3.1-8b", "t4")
+    text = shown(form_of(result, "view")(result))
+    assert ": neither fits with standard attention; neither fits with bifurcated" in text
 
 
 def test_a_plan_without_an_answer_says_so() -> None:

@@ -16,7 +16,7 @@ from simulator.counts.operation import Operation, streamed
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, ceil_div, floor_div, maximum, minimum, where
+from simulator.numeric import Numeric, ceil_div, floor_div, maximum, minimum, surely_positive, where
 
 # Query rows that one thread block of a flash kernel holds (FlashAttention-2, split path).
 ROWS_PER_BLOCK = 64
@@ -151,10 +151,10 @@ class EngineFlash(Flash):
     Attributes
     ----------
     limits
-        What it cannot serve: a sliding window, several levels of a tree.
+        What it cannot serve: a sliding window, several levels of a tree, several prompts.
     """
 
-    limits: tuple[Literal["windows", "trees"], ...] = ()
+    limits: tuple[Literal["windows", "trees", "prompts"], ...] = ()
 
     def plain(self, shape: AttentionShape, setup: Setup) -> list[Operation]:
         """Return the fused operations: an engine's kernels are no PyTorch code."""
@@ -168,6 +168,8 @@ class EngineFlash(Flash):
             return f"kernel {self.name!r} shares no layers with a sliding window; use flash"
         if "trees" in self.limits and len(work.tree) > 1:
             return f"kernel {self.name!r} shares one prefix, not a tree of several; use flash"
+        if "prompts" in self.limits and surely_positive(work.prompts - 1):
+            return f"kernel {self.name!r} shares one prefix of all prompts; use flashinfer"
         return ""
 
 
@@ -177,7 +179,7 @@ class EngineFlash(Flash):
 VLLM_CASCADE = EngineFlash(
     name="vllm-cascade",
     shared=SharedKernel(folds=False, splits=False),
-    limits=("windows", "trees"),
+    limits=("windows", "trees", "prompts"),
     caution="vLLM switched cascade attention off by default in March 2026 and removed it in 0.32; "
     "over prefixes of 512 tokens it was measured slower than this model says (vllm#44397).",
 )

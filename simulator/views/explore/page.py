@@ -46,7 +46,7 @@ from simulator.views.explore.programs import (
 from simulator.views.explore.symbol import OPERATIONS
 from simulator.views.explore.tape import Unique
 from simulator.views.plots import palette
-from simulator.views.text import POLICY, model_phrase
+from simulator.views.text import POLICY, model_phrase, origin_phrase
 
 # One script, in this order: what the first one says of strictness holds for all.
 SCRIPTS = (
@@ -287,7 +287,7 @@ def _gpu(recorded: _Recorded, texts: Unique[str], gpu_rates: Rates, times: Any) 
         "name": gpu.name,
         "hash": gpu.content_hash,
         "note": constants_note(gpu_rates),
-        "origin": gpu_rates.origin,
+        "origin": origin_phrase(gpu_rates),
         "linked": gpu.link_bytes_per_s(2) is not None,
         "memory_bytes": gpu.memory_bytes,
         "resident_blocks": resident_blocks(gpu),

@@ -1,10 +1,11 @@
 """The parts of a report that answer: the decision over GPUs, the step, the request, the grid."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from simulator.answers.advice import WORTH
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
 from simulator.answers.sweep import GridSummary
@@ -13,7 +14,14 @@ from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.timing.interval import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
 from simulator.views import generate, text
-from simulator.views.estimate import LAYOUTS, break_even, storage_phrase, variants
+from simulator.views.estimate import (
+    LAYOUTS,
+    OVER_STANDARD,
+    Compared,
+    break_even,
+    storage_phrase,
+    variants,
+)
 from simulator.views.report import words
 from simulator.views.report.html import (
     Child,
@@ -98,6 +106,7 @@ def short_table(decision: Decision) -> Html:
             kept,
             class_of=_row_class,
         ),
+        tag("p", apart, class_="note") if (apart := words.unranked(decision)) else None,
         tag("p", tag("a", f"All {every} GPUs", href="#decision"), class_="note")
         if every > len(kept)
         else None,
@@ -153,6 +162,9 @@ def _reading(decision: Decision) -> list[str]:
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
     layout = LAYOUTS[decision.case.setup.kv_layout]
+    if "standard" in standings:
+        little = f"gains less than {WORTH:g} times over one stored context, or has no kernel"
+        every.append(f"Standard: also where bifurcated attention {little}.")
     if "bifurcated only" in standings:
         every.append(f"Bifurcated only: standard attention, with {layout}, does not fit.")
     if "too close to call" in standings:
@@ -161,6 +173,8 @@ def _reading(decision: Decision) -> list[str]:
         every.append("Not known: no rows tell how far the speed-up may be off.")
     if "too slow" in standings and target is not None:
         every.append(f"Too slow: longer than {format_time(target)}.")
+    if "may be too slow" in standings and target is not None:
+        every.append(f"May be too slow: {format_time(target)} lies in the interval.")
     return every
 
 
@@ -181,6 +195,12 @@ def _speedup_that_fits(choice: Choice) -> Child:
     """Write a speed-up with its interval, where both kinds of attention fit."""
     found = choice.comparison
     return _speedup(*(getattr(found, name) for name in SPEEDUP)) if found.both_fit else "-"
+
+
+def _speedup_of_row(row: Mapping[str, Any]) -> Child:
+    """Write the speed-up of a point with its interval, where both kinds of attention fit."""
+    fit = all(row[f"{name}_fits"] for name in ATTENTIONS)
+    return _speedup(*(row[name] for name in SPEEDUP)) if fit else "-"
 
 
 def _cost(choice: Choice, attention: Attention) -> str:
@@ -241,11 +261,12 @@ def step_section(decision: Decision) -> Html:
     standard, items = found.standard, list(variants(found).values())
     variant = words_head("variant", storage_phrase)
     place = words.group_name(standard) + (" (of each GPU)" if standard.setup.gpus > 1 else "")
+
     steps = [
         variant,
         Head("step", step_cell, "ms"),
         Head("tokens/s", lambda item: f"{item.tokens_per_s:,.0f}"),
-        Head("speed-up", lambda item: f"{standard.step_s / item.step_s:.2f}"),
+        Head("speed-up", lambda item: OVER_STANDARD.text(Compared("", item, standard)) or "-"),
         Head("KV read", lambda item: format_si(item.totals.kv_bytes_read, "B"), "per step"),
         Head("all bytes moved", _bytes_moved, "per step"),
         words_head("bound by", lambda item: item.bound),
@@ -343,10 +364,10 @@ def _grid_table(scenario: Scenario, grid: GridSummary) -> Html:
         *heads_each(
             ATTENTIONS, lambda row, name: milliseconds(row[f"{name}_step_ms"] * MILLISECOND), MS
         ),
-        Head("speed-up", lambda row: _speedup(*(row[name] for name in SPEEDUP)), "times"),
+        Head("speed-up", _speedup_of_row, "times"),
         _both("fits", lambda row, name: text.FITS_WORDS[row[f"{name}_memory_verdict"]]),
         _both("bound by", lambda row, name: row[f"{name}_bound"]),
-        words_head("bifurcate?", lambda row: str(row["verdict"]), short=True),
+        words_head("faster?", lambda row: str(row["verdict"]), short=True),
     ]
     caption = f"Every point of the grid; a gain is a speed-up of at least {GAIN_SPEEDUP:g}"
     return table(caption, heads, grid.rows)

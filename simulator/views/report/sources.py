@@ -11,7 +11,7 @@ from simulator.timing.interval import FAMILY, format_of, shipped_spreads, spread
 from simulator.views.columns import as_object, without
 from simulator.views.estimate import INPUTS, variants
 from simulator.views.report.html import Head, Html, bullets, heads_each, table, tag, words_head
-from simulator.views.text import KERNELS, setting, without_shortage
+from simulator.views.text import KERNELS, origin_phrase, setting, without_shortage
 
 # What all answers of this package leave out.
 NOT_MODELLED = (
@@ -131,7 +131,7 @@ def _origin_words(rates: Rates) -> str:
     kinds = {constant.origin for constant in rates.constants.values()}
     if rates.origin == "carried" and "measured" in kinds:
         return "carried, large transfers and products measured"
-    return rates.origin
+    return origin_phrase(rates)
 
 
 def _constants_table(*estimates: Estimate) -> Html:

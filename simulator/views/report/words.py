@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from simulator.answers.advice import why_stored_is_enough
 from simulator.answers.compare import Comparison
 from simulator.answers.decision import Choice, Decision
 from simulator.answers.estimate import Estimate
@@ -13,7 +12,7 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.setup import ATTENTIONS
 from simulator.units import format_time, format_tokens
 from simulator.views.estimate import LAYOUTS, over_stored
-from simulator.views.text import between, plural, samples_phrase, shortage
+from simulator.views.text import between, plural, prices_phrase, samples_phrase, shortage
 
 USE, KEEP, DEPENDS = (
     "Use bifurcated attention",
@@ -35,7 +34,7 @@ def lead(grid: GridSummary, decision: Decision) -> str:
     first = decision.first.comparison
     sure = first.verdict
     if grid.points == 1:
-        use = (sure == "yes" and why_stored_is_enough(first)) or USE
+        use = (sure == "yes" and first.stored_is_enough) or USE
         return {"yes": use, "no": KEEP}.get(sure, sure.capitalize())
     if grid.verdict == "gain" and sure == "yes":
         return USE
@@ -141,14 +140,15 @@ def _of_all(points: int, grid: GridSummary) -> str:
 def grid_line(grid: GridSummary) -> str:
     """Say at how many points of the grid to share, in short."""
     decided = _deciding(grid).rpartition(": ")[2]
-    return f"Over the scenario's {plural(grid.points, 'point')}, whether to share: {decided}"
+    points = plural(grid.points, "point")
+    return f"Over the scenario's {points}, whether bifurcated is faster: {decided}"
 
 
 def _deciding(grid: GridSummary) -> str:
     """Say at how many points the prediction's interval decides."""
     decided = grid.decided.items()
     parts = [f"{verdict} at {_of_all(points, grid)}" for verdict, points in decided if points]
-    return f"Whether to share, with the predictions' errors: {', '.join(parts)}."
+    return f"Whether it is faster, with the predictions' errors: {', '.join(parts)}."
 
 
 def _fitting(grid: GridSummary) -> str:
@@ -182,6 +182,17 @@ def expectation(scenario: Scenario, grid: GridSummary) -> str:
     agrees = "agrees" if scenario.verdict == grid.verdict else f"says “{grid.verdict}”"
     expected = f"“{scenario.verdict}” ({scenario.verdict_basis})"
     return f"The scenario expects {expected}; the model {agrees}."
+
+
+def unranked(decision: Decision) -> str:
+    """Say which cards would do, but have prices that do not rank; empty if none are."""
+    apart = {
+        choice.gpu.name: choice.price
+        for choice in decision.choices
+        if choice.will_do and choice.price is not None and not choice.comparable
+    }
+    said = "Ranked apart, and never cheapest, in USD per hour"
+    return f"{said}: {prices_phrase(apart)}." if apart else ""
 
 
 def standing(choice: Choice) -> str:

@@ -29,6 +29,7 @@ const LAYOUTS = {
 };
 const ORIGINS = {
   fitted: "Fitted to times measured on it",
+  "fitted in part": "Fitted in part to times measured on it",
   carried: "Carried over from measured GPUs",
   peak: "Published peaks",
 };
