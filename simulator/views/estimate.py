@@ -587,4 +587,5 @@ def break_even(result: "Comparison") -> str:
         stays = "it does not stay faster with a longer context"
         alone = "a longer context does not make it faster for good"
         rest = f"; {at_samples} {stays if wins else alone}"
-    return f"Bifurcated is faster {', and '.join(found)}{rest}."
+    copies = " than context copies" if result.standard.setup.copies else ""
+    return f"Bifurcated is faster{copies} {', and '.join(found)}{rest}."

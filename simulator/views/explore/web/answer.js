@@ -138,6 +138,11 @@ function short(step) {
   return gibText(step.memory.total_bytes - step.memory.capacity_bytes);
 }
 
+/* What is compared with, where standard attention keeps no single context. */
+function copied(word) {
+  return data.layouts[state.kv_layout] === "copies" ? ` ${word} context copies` : "";
+}
+
 /* As `bifurcate compare` says it; a tree has no context to look along. */
 function breakEvenText({ samples, context_tokens: context }, wins) {
   const here = plural(state.samples, "sample");
@@ -160,7 +165,7 @@ function breakEvenText({ samples, context_tokens: context }, wins) {
       ? `; at ${here} it does not stay faster with a longer context`
       : `; at ${here} a longer context does not make it faster for good`;
   }
-  return `Bifurcated is faster ${found.join(", and ")}${rest}.`;
+  return `Bifurcated is faster${copied("than")} ${found.join(", and ")}${rest}.`;
 }
 
 /* 11.9 to 13.3 ms. */

@@ -111,8 +111,8 @@ function findingAlong({ field, unit }, breakEven) {
   const from = breakEven[field];
   if (from === undefined) return "The gain shrinks as each sample decodes more tokens";
   if (from === null) return `Bifurcated does not stay faster at any ${any}`;
-  if (from <= 1) return `Bifurcated is faster at any ${any}`;
-  return `Bifurcated is faster with ${field === "samples" ? wholeText(from) : sizeText(from)} or more ${unit}`;
+  if (from <= 1) return `Bifurcated is faster${copied("than")} at any ${any}`;
+  return `Bifurcated is faster${copied("than")} with ${field === "samples" ? wholeText(from) : sizeText(from)} or more ${unit}`;
 }
 
 function drawSpeedup() {
@@ -143,7 +143,7 @@ function drawSpeedup() {
   const box = boxFor(
     "speedup",
     finding,
-    `Speed-up at ${wholeText(state.decoded_tokens)} own tokens: blue where bifurcated is faster, red where standard is, grey where bifurcated does not fit`,
+    `Speed-up${copied("over")} at ${wholeText(state.decoded_tokens)} own tokens: blue where bifurcated is faster, red where standard is, grey where bifurcated does not fit`,
   );
   heatMap(box, {
     columns,
@@ -225,10 +225,12 @@ function drawRoofs(result) {
       });
     }
   }
+  const inL2 = data.layouts[state.kv_layout] === "shared";
+  const above = inL2 ? "; standard may lie above them, by bytes that it reads again from L2" : "";
   const box = boxFor(
     "roofs",
     `Standard attention does ${significant(intensity.standard, 2)} FLOP per byte, bifurcated ${significant(intensity.bifurcated, 2)}; its roofs meet at ${wholeText(roofs[0].flops / roofs[0].bandwidth)}`,
-    `${gpu.name}: operations under its ${dtype} roofs`,
+    `${gpu.name}: operations under its ${dtype} roofs${above}`,
   );
   roofChart(box, { roofs, points });
 }
