@@ -526,7 +526,7 @@ def _lead(result: "Comparison") -> str:
     if result.winner == "standard":
         return f"[bold]Standard wins[/]: bifurcated is {said}"
     little = "is faster" if result.stored_is_enough else "wins"
-    lead = "would be faster, but no kernel runs it here" if result.barred else little
+    lead = "would be faster, but no engine's kernel runs it here" if result.barred else little
     return f"[bold]Bifurcated {lead}[/]: {said}"
 
 

@@ -121,7 +121,12 @@ def test_no_gain_is_told_over_what_does_not_fit() -> None:
     [
         ("llama-3.1-8b", "h100", 32, "Bifurcated wins: "),
         ("llama-3.1-8b", "l40s", 4, "Bifurcated is faster: 1.02 times "),
-        ("llama-3.2-3b", "t4", 32, "Bifurcated would be faster, but no kernel runs it here: "),
+        (
+            "llama-3.2-3b",
+            "t4",
+            32,
+            "Bifurcated would be faster, but no engine's kernel runs it here: ",
+        ),
     ],
 )
 def test_bifurcated_wins_only_where_switching_is_the_advice(
