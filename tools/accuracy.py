@@ -287,7 +287,7 @@ def main() -> None:
         .format(
             date=date,
             rows=measurements.rows,
-            remarks=(DOCS / "accuracy_remarks.md").read_text(encoding="utf-8").rstrip("\n"),
+            remarks=(PAGES / "accuracy_remarks.md").read_text(encoding="utf-8").rstrip("\n"),
             cold=COLD,
             coverage=100 * spread.COVERAGE,
             **{name: "\n".join(lines) for name, lines in sections.items()},

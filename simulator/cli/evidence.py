@@ -114,9 +114,11 @@ def _known_card(name: str | Path, of: "HardwareProfile | None" = None) -> "Hardw
 
 
 def _say_refused(measurements: "Measurements") -> None:
-    """List the rows that are left out, refused, or kept although they are impossible."""
+    """List the rows that are made up, left out, refused, or kept although they are impossible."""
     from simulator.views.text import plural
 
+    if any("synthetic" in set(rows["source"]) for rows in measurements.tables.values()):
+        say("note: rows whose source is synthetic are made up, not measured")
     others = measurements.of_others
     if others:
         named = [f"{name} ({count:,})" for name, count in others.items()]
