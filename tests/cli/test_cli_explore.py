@@ -47,7 +47,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         ((*SMALL, "-o", "nowhere/page.html"), "cannot write nowhere/page.html: No such file"),
         (
             (*SMALL, "--gpu-memory-utilization", "2"),
-            "gpu_memory_utilization = 2.0 is not in (0, 1]",
+            "--gpu-memory-utilization = 2.0 is not in (0, 1]",
         ),
         (("explore", "gqa-small-batch-tp8", "-g", "l4x"), "unknown GPU 'l4x'"),
     ],

@@ -146,7 +146,7 @@ def test_gpus_given_are_the_ones_compared(tmp_path: Path) -> None:
         (("memory", "no-such-scenario"), 1, "scenario"),
         (("memory",), 2, "or a model and its sizes"),
         (("memory", "code-sampling-8k", "--layers", "3"), 2, "--layers"),
-        (("memory", "code-sampling-8k", "--kv-heads", "7"), 1, "kv_heads"),
+        (("memory", "code-sampling-8k", "--kv-heads", "7"), 1, "--kv-heads"),
         (("memory", *QUESTION, "--width", "5"), 2, "width"),
         (("memory", *QUESTION, "--prompts", "0"), 1, "prompts"),
         (("latency-context", "-m", "llama-2-7b", "--kernel", "flas"), 2, "flash"),

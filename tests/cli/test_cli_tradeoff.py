@@ -188,7 +188,7 @@ def test_quality_gives_what_the_function_gives(counts: str) -> None:
         (("tradeoff", *MODEL, "--rows", "mapp"), 2, ("did you mean 'map'?",)),
         (("tradeoff", *MODEL, "--figure", "x"), 1, (".html",)),
         (("tradeoff", "-m", "deepseek-v3"), 1, ("latent",)),
-        (("tradeoff", "-m", "starcoder"), 1, ("kv_heads = 48 makes it multi-head",)),
+        (("tradeoff", "-m", "starcoder"), 1, ("--kv-heads = 48 makes it multi-head",)),
         (("scaling",), 2, ("RUNS",)),
         (("scaling", "nowhere.csv"), 1, ("cannot read nowhere.csv",)),
     ],

@@ -56,7 +56,8 @@ def up(group: Group) -> Operation:
 def made(path: Path, constants: dict[str, float]) -> Measurements:
     """Return rows that the timing model made with these constants, and 2 % noise."""
     rows = [
-        row(2**i, shape, tensor_parallel=ranks)
+        # Of a library without constants of its own, around the products too.
+        row(2**i, shape, tensor_parallel=ranks, framework="mine")
         for shape in SHAPES
         for ranks in (1, 4)
         for i in range(15)
@@ -68,7 +69,7 @@ def made(path: Path, constants: dict[str, float]) -> Measurements:
         factor = np.exp(0.02 * noise.standard_normal(len(group.index)))
         table.loc[group.index, "latency_us"] = group.predict(card) * factor * 1e6
     kept = ["tokens", "hidden_size", "intermediate", "experts", "top_k", "latency_us"]
-    return load([written(path, table[[*kept, "tensor_parallel"]])])
+    return load([written(path, table[[*kept, "tensor_parallel", "framework"]])])
 
 
 def test_the_constants_that_made_the_rows_are_found(tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ def test_the_fit_recovers_the_constants_of_its_rows(tmp_path) -> None:  # noqa: 
         rows.loc[group.index, "time_s"] = group.predict(with_constants(gpu, truth))
     (stage,) = [stage for stage in STAGES if stage.kind == "linear_attention"]
     start = with_constants(gpu, {name: value * 1.3 for name, value in truth.items()})
-    (found,) = _stage(stage, rows, start.model_copy(update={"fitted": {}}), [])
+    groups = prepare(rows, stage.kind).groups
+    (found,) = _stage(stage, rows, groups, start.model_copy(update={"fitted": {}}))
     for name, value in truth.items():
         assert found.fitted.constants[name] == pytest.approx(value, rel=0.05), name
     assert np.median(np.abs(found.fitted.residuals)) < 0.01

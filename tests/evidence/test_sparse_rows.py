@@ -195,7 +195,7 @@ def test_the_fit_recovers_the_constants_of_its_rows(tmp_path) -> None:  # noqa: 
     kernels = next(
         stage for stage in STAGES if stage.kind == "sparse_attention" and stage.rows == "graph"
     )
-    (found,) = _stage(kernels, rows, gpu, [])
+    (found,) = _stage(kernels, rows, prepare(rows, kernels.kind).groups, gpu)
     for name, value in truth.items():
         assert found.fitted.constants[name] == pytest.approx(value, rel=0.05), name
     assert np.median(np.abs(found.fitted.residuals)) < 0.01

@@ -231,6 +231,7 @@ def test_costs_are_those_of_plan(question: Study) -> None:
         **question.workload.model_dump(),
         "tensor_parallel": 1,
     }
+    del settings["attention"]  # of both
     answer = api.plan(question.model, list(question.gpus), tensor_parallel_sizes=[1], **settings)
     labels = dict(zip(made.layout.yaxis.tickvals, made.layout.yaxis.ticktext, strict=True))
     drawn = {
