@@ -44,7 +44,7 @@ _SWITCHES: dict[Engine, str] = {
     "trtllm": "TensorRT-LLM has TRTLLM_ENABLE_CASCADE_MMHA=1, for beams alone: "
     "docs/how-to/tensorrt-llm.md",
 }
-# Who can where the engine cannot.
+# What reads a shared context once where the engine does not.
 _ELSEWHERE = "in plain PyTorch or with FlashInfer"
 _CODE = "Copy the code of docs/how-to/pytorch.md, or call FlashInfer's: docs/how-to/flashinfer.md"
 # Whose code a kernel is, if not the engine's that is asked about: "none" for a loop of one's own.

@@ -74,6 +74,8 @@ class Request:
                 f"prompts = {work.prompts}: a request has one prompt, and the load decides how "
                 f"many are decoded together; {f'write --tree {one}' if one else 'leave it out'}"
             )
+        if work.context_tokens < 1:
+            raise WorkloadError("context_tokens = 0: a request has at least 1 token")
         if self.cached_tokens < 0 or self.stored_tokens >= work.context_tokens:
             raise WorkloadError(
                 f"cached_tokens = {self.cached_tokens or self.stored_tokens:,} is not between 0 "
@@ -132,11 +134,11 @@ class Request:
         return work.but(prompts=requests, tree=(*work.tree[:-1], last))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Deployment(Question):
     """One model on one group of GPUs, as a server of equal requests.
 
-    Its workload is the step of a single one, at its mean context.
+    Its workload is the step of a single request, at its mean context.
 
     Attributes
     ----------

@@ -5,7 +5,7 @@ code gives one answer or a map.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from simulator.counts.transformer import rank_geometry
 from simulator.errors import WorkloadError, unknown
@@ -165,7 +165,15 @@ def _tokens_of_all(work: "Workload") -> Iterator[Numeric]:
         yield where(nodes > 1, 0, level.tokens)
 
 
-def vllm_cascade(*, query_tokens: Numeric, **sizes: Any) -> Numeric:
+def vllm_cascade(
+    *,
+    requests: Numeric,
+    query_tokens: Numeric,
+    prefix_tokens: Numeric,
+    heads: int,
+    kv_heads: int,
+    sm_count: float,
+) -> Numeric:
     """Return whether vLLM would use cascade attention for a decode step.
 
     No below 256 tokens or 8 requests; yes without grouped queries, or with several query tokens.
@@ -174,10 +182,10 @@ def vllm_cascade(*, query_tokens: Numeric, **sizes: Any) -> Numeric:
 
     Parameters
     ----------
+    requests, prefix_tokens, heads, kv_heads, sm_count
+        As for :func:`vllm_waves`, the prefix in whole cache blocks.
     query_tokens
         Tokens of each request in one step.
-    sizes
-        As for :func:`vllm_waves`, the prefix in whole cache blocks.
 
     References
     ----------
@@ -192,10 +200,15 @@ def vllm_cascade(*, query_tokens: Numeric, **sizes: Any) -> Numeric:
     >>> vllm_cascade(prefix_tokens=8192, requests=32, **sizes)
     True
     """
-    cascade, flash = vllm_waves(**sizes)
-    shared, requests = sizes["prefix_tokens"], sizes["requests"]
-    enough = (shared >= LEAST_PREFIX_TOKENS) & (requests >= LEAST_REQUESTS)
-    ungrouped = (sizes["heads"] == sizes["kv_heads"]) | (query_tokens > 1)
+    cascade, flash = vllm_waves(
+        prefix_tokens=prefix_tokens,
+        requests=requests,
+        heads=heads,
+        kv_heads=kv_heads,
+        sm_count=sm_count,
+    )
+    enough = (prefix_tokens >= LEAST_PREFIX_TOKENS) & (requests >= LEAST_REQUESTS)
+    ungrouped = (heads == kv_heads) | (query_tokens > 1)
     return enough & (ungrouped | (cascade < flash))
 
 

@@ -68,7 +68,7 @@ SEEN = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Grid(Question):
     """The numeric grid under one combination of model, GPU and named settings.
 

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from simulator.errors import ModelError, nearest, unknown
+from simulator.errors import ModelError, unknown
 from simulator.inputs.files import file_version, name_or_path, read_if_changed, read_json, validate
 from simulator.inputs.hf_config.model_types import shape_from_config
 from simulator.inputs.hub import cached_config, hub_cache, is_hub_id, model_name
@@ -272,12 +272,8 @@ def _unknown_model(text: str) -> str:
             "ones, such as gpt-oss-120b or deepseek-v3"
         )
     way_out = "see 'bifurcate models', or give the path of a config.json"
-    _, distilled, base = text.lower().rpartition("distill-")
-    if distilled and (near := nearest(base, presets())):
-        return (
-            f"unknown model {text!r}: a distilled model has the shape of its base; did you mean "
-            f"{near!r}? ({way_out})"
-        )
+    if "distill" in text.lower():
+        return f"unknown model {text!r}: it has the shape of its base; name that ({way_out})"
     if is_hub_id(text):
         way_out = f"'hf download {text} config.json' puts its file into {hub_cache()}"
     aliases = [alias for preset in presets().values() for alias in preset.aliases]

@@ -303,7 +303,7 @@ CONSTANTS: dict[str, Definition] = {
         needs=("held",), fit={None: (1e-4, 2, 0.02)}, rows="few tokens over many experts"),
     "visit_us": _time(
         "time of each choice of an expert by a token, beside its bytes and FLOPs",
-        needs=("groups",), fit={None: (1e-5, 0.1, 0.002)}, rows="many tokens over narrow experts"),
+        needs=("held",), fit={None: (1e-5, 0.1, 0.002)}, rows="many tokens over narrow experts"),
     "split_us": _time(
         "time of each partial result that a combine adds up", needs=("splits",),
         fit={None: (1e-4, 1)}, rows="decode attention of one long sequence with few KV heads"),

@@ -542,7 +542,8 @@ def _tiled(operation: Operation, gpu: Rates, memory_s: Numeric) -> tuple[Numeric
         tiles.append((down, across, operation.launches * tile_s, above))
 
     def all_tiles_s(splits: int) -> Numeric:
-        shortest: Numeric = inf
+        # A product of no rows takes no time.
+        shortest: Numeric = 0.0 if unsplit else inf
         # Half the steps of K, because waves are counted twice.
         half_steps = (operation.k / splits + start_k) / 2
         for down, across, cost, above in tiles:

@@ -588,4 +588,5 @@ def break_even(result: "Comparison") -> str:
         alone = "a longer context does not make it faster for good"
         rest = f"; {at_samples} {stays if wins else alone}"
     copies = " than context copies" if result.standard.setup.copies else ""
-    return f"Bifurcated is faster{copies} {', and '.join(found)}{rest}."
+    verb = "would be" if result.barred else "is"
+    return f"Bifurcated {verb} faster{copies} {', and '.join(found)}{rest}."

@@ -387,3 +387,20 @@ def test_what_an_engine_adds_is_in_every_step() -> None:
     # Carried constants are of no engine.
     bare = _deploy(mistral_7b(), slow, setup.but(engine="sglang", constants="peak"), request)
     assert Point(deployment=bare, concurrency=1).served.tpot_s < plain.served.tpot_s
+
+
+def test_a_deployment_equals_only_itself() -> None:
+    """So that comparing two compares no arrays, and its text is short."""
+    one, other = (
+        simulator.serve("gpt2", "l4", users=[1], output_tokens=8).points[0].deployment
+        for _ in range(2)
+    )
+    assert one == one != other
+    assert len({one, other}) == 2
+    assert len(repr(one)) < 200
+
+
+def test_a_request_has_a_context() -> None:
+    """Nobody asked about cached tokens: the message is about the context."""
+    with pytest.raises(WorkloadError, match="context_tokens = 0: a request has at least 1"):
+        simulator.serve("gpt2", "l4", users=[1], context_tokens=0)

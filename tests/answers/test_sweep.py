@@ -126,7 +126,7 @@ def test_a_kernel_that_cannot_take_the_prompts_is_skipped() -> None:
     sweep = prepare_sweep(_scenario("llama-2-7b", kernel=["flash", "vllm-cascade"], prompts=[1, 2]))
     assert [grid.setup.kernel for grid in sweep.grids] == ["flash"]
     assert sweep.skipped == (
-        "kernel 'vllm-cascade' shares one prefix of all prompts; use flashinfer",
+        "kernel 'vllm-cascade' reads once what all prompts share, here nothing; use flashinfer",
     )
 
 

@@ -319,7 +319,7 @@ HINTED: list[tuple[tuple[str, ...], str]] = [
     (("llama-3.1-8b", "--max-model-len", "8K"), "--context is the length"),
     (("llama-3.1-8b", "--max-num-seqs", "8"), "-n is the samples of one prompt"),
     (("llama-3.1-8b", "--enforce-eager"), "--execution eager"),
-    (("llama-3.1-8b", "--users", "8"), "a load, which 'serve', 'sweep' and 'generate'"),
+    (("llama-3.1-8b", "--users", "8"), "a load, which 'serve', 'sweep', 'generate' and 'tradeoff'"),
     (("llama-3.1-8b", "--qps", "8"), "a load, which 'serve', 'sweep' and 'plan'"),
     (("llama-3.1-8b", "--num-gpus", "2"), "--tp is the number of GPUs"),
     (("deepseek-v3", "--enable-expert-parallel"), "--ep is the number of parts"),
@@ -327,7 +327,7 @@ HINTED: list[tuple[tuple[str, ...], str]] = [
     (("llama-3.1-8b", "--gpu-memory-utilization", "90%"), "write 0.9"),
     (("llama-3.1-8b", "--context", "8KB"), "write 8192, 8K (8192) or 8k (8000)"),
     (("llama-3.1-8b", "--dtpye", "fp8"), "or --dtype"),
-    (("deepseek-r1-distill-qwen-7b",), "the shape of its base"),
+    (("deepseek-r1-distill-qwen-7b",), "it has the shape of its base"),
     (("llama-3.1-8b", "--attention", "cascade"), "times both kinds of attention"),
     (("llama-3.1-8b", "-g", "h100", "-g", "l4"), "plan -g A,B"),
 ]

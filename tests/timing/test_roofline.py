@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulator.counts.operation import Operation, Tile
+from simulator.counts.transformer import prefill_operations
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ask
+from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates, rates
 from simulator.timing.roofline import (
     ROOFS,
@@ -23,7 +25,7 @@ from simulator.timing.roofline import (
     overlap_power,
     overlapped,
 )
-from simulator.timing.step import decode_time
+from simulator.timing.step import decode_time, step_time
 
 ROUND = rates(round_gpu())
 MIB = 2**20
@@ -616,3 +618,14 @@ def test_the_fullest_part_of_the_experts_is_what_draws_give(parts: int, tokens: 
     assert of_fullest_part(replace(mean, even=True)) == replace(mean, even=True)
     assert fullest.flops == pytest.approx(fullest.m / mean.m)
     assert fullest.weight_bytes_read == pytest.approx(fullest.groups / mean.groups)
+
+
+def test_an_empty_prompt_in_8_bits_is_no_endless_prefill() -> None:
+    """Products of no rows have no tile: among the points of a grid they take no time."""
+    model = load_model("llama-3.1-8b")
+    setup, _ = ask(model, weight_dtype="fp8")
+    grid = Workload.grid(context_tokens=np.array([0.0, 1024.0]), samples=1, prompts=1)
+    operations = prefill_operations(model, setup, grid)
+    found = step_time(operations, rates(load_hardware("h100-sxm")), "graph")
+    empty, long = np.asarray(found.total_s)
+    assert 0 < empty < long < 0.1

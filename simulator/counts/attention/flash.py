@@ -169,7 +169,10 @@ class EngineFlash(Flash):
         if "trees" in self.limits and len(work.tree) > 1:
             return f"kernel {self.name!r} shares one prefix, not a tree of several; use flash"
         if "prompts" in self.limits and surely_positive(work.prompts - 1):
-            return f"kernel {self.name!r} shares one prefix of all prompts; use flashinfer"
+            return (
+                f"kernel {self.name!r} reads once what all prompts share, here nothing; "
+                "use flashinfer"
+            )
         return ""
 
 

@@ -146,7 +146,3 @@ def context_store(shard: Shard, latent: LatentAttention, tokens: Numeric) -> Ope
 def value_projection(shard: Shard, latent: LatentAttention) -> Operation:
     """Return the product that moves the absorbed form's outputs out of the latent space."""
     return per_head(shard, "latent_value", latent.kv_rank, latent.value_dim)
-
-
-# In plain PyTorch, for one query token: from the queries of each head to its output. Shapes are of
-# the absorbed form, and ``expanded`` has the widths of a head.

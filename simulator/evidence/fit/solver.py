@@ -19,6 +19,8 @@ LEAST_SENSITIVITY = 0.01
 LARGEST_ERROR = 0.5
 # Logarithms nearer to the edge of a range are at it.
 NEAR_EDGE = 1e-3
+# Residuals that add up to nothing in each of a few shapes tell no error. [share of a constant].
+LEAST_ERROR = 1e-6
 # A carried constant this near to the lower edge of its range was fitted to be at it.
 EDGE_FACTOR = 2
 # The rows do without a constant if the fit is no worse than by this share.
@@ -145,15 +147,14 @@ def fit(
     ]
     values = {name: float(np.exp(value)) for name, value in zip(names, best, strict=True)}
     constants = {**values, **edges}
+    shares = dict(zip(names, map(float, errors), strict=True))
     stderr = {
-        name: values[name] * float(error)
-        for name, error in zip(names, errors, strict=True)
-        if np.isfinite(error)
+        name: values[name] * share for name, share in shares.items() if LEAST_ERROR < share < np.inf
     }
     return Fitted(
         constants=constants,
         stderr=stderr,
-        bounded=tuple(name for name in constants if name not in stderr),
+        bounded=tuple(name for name in constants if shares.get(name, np.inf) == np.inf),
         unidentified=tuple(item.key for item in free if str(item.key.of(variant)) not in constants),
         correlated=tuple(pairs),
         residuals=problem.residuals(best),

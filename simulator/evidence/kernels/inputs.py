@@ -75,8 +75,18 @@ def kernel(function: Callable[..., Tensor]) -> Attend:
     on the function's options.
     """
 
-    def _attend(*inputs: Tensor, scale: float | None = None, **options: Any) -> Tensor:
-        return function(call_of(*inputs, scale=scale), **options).reshape(inputs[0].shape)
+    def _attend(
+        query: Tensor,
+        context_keys: Tensor,
+        context_values: Tensor,
+        decoded_keys: Tensor,
+        decoded_values: Tensor,
+        *,
+        scale: float | None = None,
+        **options: Any,
+    ) -> Tensor:
+        caches = (context_keys, context_values, decoded_keys, decoded_values)
+        return function(call_of(query, *caches, scale=scale), **options).reshape(query.shape)
 
     _attend.__name__ = _attend.__qualname__ = function.__name__
     _attend.__doc__ = function.__doc__
@@ -138,8 +148,8 @@ def with_tokens(query: Tensor) -> Tensor:
 def check_query(query: Tensor, context_keys: Tensor) -> int:
     """Refuse a query that no kernel can read, and return the number of KV heads."""
     if query.dim() not in (_QUERY_DIMS - 1, _QUERY_DIMS) or query.numel() == 0:
-        with_tokens = "[prompts, samples, query_tokens, heads, head_dim]"
-        wanted = f"[prompts, samples, heads, head_dim] or {with_tokens}"
+        many_tokens = "[prompts, samples, query_tokens, heads, head_dim]"
+        wanted = f"[prompts, samples, heads, head_dim] or {many_tokens}"
         raise KernelError(f"query is {_text(query)}, not {wanted}")
     if context_keys.dim() != _CONTEXT_DIMS:
         wanted = "[prompts, kv_heads, context_tokens, head_dim]"

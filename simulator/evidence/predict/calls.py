@@ -51,7 +51,7 @@ PLAIN_QUANTISE_LAUNCHES, PLAIN_QUANTISE_BYTES = 4, 27 / 3
 STATIC_BLOCK_TIME = 0.4
 # One scale for a whole tensor (vLLM's fp8 products): a block finds the largest of its row in steps
 # of so many values, and tells it to all others, in as long as so many steps more. Then a second
-# kernel reads the row again. 16,384 rows take 110 to 123 us up to 2,048 values, 63 to 76 us more
+# kernel reads the row again. 16,384 rows take 110 to 123 us up to 2,048 values, 64 to 76 us more
 # for each further 2,048 (H200 and B200, products of next to no columns).
 ONE_SCALE_STEP, ONE_SCALE_START = 2048, 0.77
 # TensorRT-LLM's rows find the scales of a dynamic quantisation in four plain operations.

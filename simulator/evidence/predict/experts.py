@@ -24,12 +24,12 @@ _ROUTINGS: dict[str, Routing] = {
 }
 DEFAULT_EXPONENT = 1.2
 # The first versions of today's code. Before, Triton's kernels of vLLM took SGLang's tiles and those
-# of SGLang multiplied choices on other GPUs; rows of both without a gate were timed with one, and
+# of SGLang multiplied choices on other GPUs; rows without a gate were timed with one, and
 # rows of SGLang have only tokens that chose an expert of the GPU. (Rows are of vLLM 0.14 and 0.24,
 # SGLang 0.5.10 and 0.5.14, TensorRT-LLM 1.0 and 1.3.)
 _TODAYS = {"vllm": (0, 15), "sglang": (0, 5, 14), "trtllm": (1, 1)}
-# In skewed rows before, the first GPU held all choices of some token up to so many tokens: these
-# take as long as if they read that many experts.
+# Skewed rows of older code, up to so many tokens, put all choices of some token on the first GPU:
+# these take as long as if that many experts were read.
 _ALL_ON_FIRST = {"vllm": 8, "trtllm": 2}
 # The kernels of 4-bit experts that engines choose by default on an architecture, for activations of
 # 16 bits as in questions; on others Marlin (vLLM's choice, recalled). Rows under load agree:

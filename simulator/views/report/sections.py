@@ -261,7 +261,6 @@ def step_section(decision: Decision) -> Html:
     standard, items = found.standard, list(variants(found).values())
     variant = words_head("variant", storage_phrase)
     place = words.group_name(standard) + (" (of each GPU)" if standard.setup.gpus > 1 else "")
-
     steps = [
         variant,
         Head("step", step_cell, "ms"),

@@ -165,7 +165,8 @@ function breakEvenText({ samples, context_tokens: context }, wins) {
       ? `; at ${here} it does not stay faster with a longer context`
       : `; at ${here} a longer context does not make it faster for good`;
   }
-  return `Bifurcated is faster${copied("than")} ${found.join(", and ")}${rest}.`;
+  const is = data.texts[data.gpus[state.gpu].barred[state.model]] ? "would be" : "is";
+  return `Bifurcated ${is} faster${copied("than")} ${found.join(", and ")}${rest}.`;
 }
 
 /* 11.9 to 13.3 ms. */
