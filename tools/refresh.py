@@ -56,7 +56,7 @@ def output_of(command: str, *, width: int) -> str:
             text=True,
             check=False,
         )
-    return done.stdout + done.stderr
+    return done.stderr + done.stdout
 
 
 def refreshed(text: str, *, width: int = WIDE) -> str:

@@ -247,7 +247,8 @@ def test_shown_outputs_are_up_to_date(name: str, monkeypatch: pytest.MonkeyPatch
             shown = "".join(lines[start + 1 : end])
             done = bifurcate(*words[1:])
             assert done.err in ("", MADE_UP)
-            assert shown.rstrip("\n") == done.out.rstrip("\n"), "run python tools/refresh.py"
+            printed = done.err + done.out
+            assert shown.rstrip("\n") == printed.rstrip("\n"), "run python tools/refresh.py"
 
 
 def shell_lines() -> list[str]:
