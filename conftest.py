@@ -3,5 +3,6 @@
 from importlib.util import find_spec
 
 # Ignored here by name: pytest's own way to skip on import errors hides broken tests too.
-NEED_TORCH = ["simulator/evidence/*", "tests/fake_cuda.py", "tests/library_stand_ins.py"]
+_HELPERS = ("fake_cuda", "latent_kernels", "layouts", "library_stand_ins", "recurrent_kernels")
+NEED_TORCH = ["simulator/evidence/*", *(f"tests/{name}.py" for name in _HELPERS)]
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
