@@ -78,7 +78,7 @@ def named(names: Sequence[Name], places: Numeric) -> Name:
     if numpy is None:
         return names[places]
     # As references: an array of texts would hold each of them anew.
-    found: Name = numpy.array(names, dtype=object)[places]
+    found: Name = numpy.array(names, dtype=object).take(places)
     return found
 
 
