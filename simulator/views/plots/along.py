@@ -118,14 +118,15 @@ def latency_kernels(frame: Frame, caption: Caption) -> Figure:
 
 def _kernels_finding(frame: Frame) -> str:
     """Say in which setting bifurcated attention gains most and least at the samples asked for."""
-    asked = lines.comparable(frame[frame["asked"]])
+    every = frame[frame["asked"]]
+    samples = plural(int(every["samples"].iloc[0]), "sample")
+    asked = lines.comparable(every)
     if not len(asked):
-        return "No kernel fits both kinds of attention in memory"
+        return f"At {samples} no kernel fits both kinds of attention in memory"
     most, least = (
         f"{texts.faster(point['speedup'])} with {point['kernel']} ({point['execution']})"
         for point in (asked.loc[asked["speedup"].idxmax()], asked.loc[asked["speedup"].idxmin()])
     )
-    samples = plural(int(asked["samples"].iloc[0]), "sample")
     return f"At {samples} bifurcated is {most}, {least}"
 
 
