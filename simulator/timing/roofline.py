@@ -599,7 +599,8 @@ def _grouped_s(operation: Operation, gpu: Rates) -> tuple[Numeric, Numeric]:
         tile_s = maximum(rows * columns * flops_each / rate, load_s)
         tiles = blocks(rows, columns)
         waits = maximum(tiles / (RESIDENT * sms), 1.0) * wait_s * (STEP_K / depth)
-        return maximum(_twice_waves(tiles, sms) / 2 * tile_s, waits), waits
+        tiles_s = _twice_waves(tiles, sms) / 2 * tile_s
+        return maximum(tiles_s, waits), where(waits > tiles_s, waits, 0.0)
     shortest: Numeric = inf
     waiting: Numeric = 0.0
     for rows, columns in GROUPED_TILES:
