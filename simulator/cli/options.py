@@ -163,7 +163,7 @@ def option(
         Its type, by default that of ``default``, or text. What is read by a function has its
         result's.
     """
-    names = spelt.split() if spelt else _spelt(name)
+    names = spelt.split() if spelt else spellings_of(name)
     described = typer.Option(
         *names, help=HELP.get(text, text) or HELP[name], rich_help_panel=panel, **reads
     )
@@ -171,8 +171,12 @@ def option(
     return parameter(name, Annotated[kind or usual, described], default)
 
 
-def _spelt(name: str) -> list[str]:
-    """Return the spellings of an option."""
+def spellings_of(name: str) -> list[str]:
+    """Return the spellings of an option, by the name of its value, the first as messages have it.
+
+    >>> spellings_of("users"), spellings_of("hidden_size")
+    (['--users', '--concurrency'], ['--hidden-size'])
+    """
     return SPELT.get(name, f"--{name.replace('_', '-')}").split()
 
 
@@ -280,7 +284,7 @@ def as_typed(message: str, names: Iterable[str]) -> str:
     for name in names:
         # Names of one word are words of English too.
         argument = name if "_" in name else f"{name}(?= = )"
-        message = re.sub(rf"(?<![-\w.'\"]){argument}\b", _spelt(name)[0], message)
+        message = re.sub(rf"(?<![-\w.'\"]){argument}\b", spellings_of(name)[0], message)
     return message.removeprefix("workload: ")
 
 

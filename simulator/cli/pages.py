@@ -185,7 +185,7 @@ def _explore(question: Named, *, output: Path, gpu: Sequence[str] | None) -> Non
     offered_models = () if name is None else opt.names_in(found.pop("model", ()))
     start, settings = scenario_of(name, found, gpus=gpus if name is None else ())
     for unknown in settings.keys() - {"constants", "gpu_memory_utilization"}:
-        raise typer.BadParameter(f"--{unknown.replace('_', '-')}: the page has no such setting")
+        raise typer.BadParameter(f"{opt.spellings_of(unknown)[0]}: the page has no such setting")
     offer = menu(start, models=offered_models, gpus=gpus, **settings)
     for reason in offer.skipped:
         out.say(f"skipped: {reason}")

@@ -151,8 +151,8 @@ def _model(
             )
         return model_from_flags(kv_heads=kv_heads, **given)
     if given:
-        first = next(iter(given)).replace("_", "-")
-        raise typer.BadParameter(f"--{first} describes a model without --model; give only one")
+        first, *_ = opt.spellings_of(next(iter(given)))
+        raise typer.BadParameter(f"{first} describes a model without --model; give only one")
     if assume is not None and find_preset(name) is not None:
         raise typer.BadParameter(f"--assume is for a config.json, and {name!r} is known by name")
     return load_model(name, kv_heads=kv_heads, assume=assume)
@@ -296,8 +296,8 @@ def scenario_of(
     for option in options:
         if option in OWN_MODEL:
             raise typer.BadParameter(
-                f"--{option.replace('_', '-')}: pages and grids name their models; give --model, a "
-                "preset or a config.json"
+                f"{opt.spellings_of(option)[0]}: pages and grids name their models; give --model, "
+                "a preset or a config.json"
             )
     given_values = dict(options)
     settings = {key: given_values.pop(key) for key in PROCESS if key in given_values}

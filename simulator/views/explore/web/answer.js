@@ -104,12 +104,17 @@ function headline(result) {
   return `${lead}: ${faster}`;
 }
 
+/* Why no engine's kernel reads the context once here; empty if some may. */
+function whyBarred() {
+  return data.texts[data.gpus[state.gpu].barred[state.model]];
+}
+
 /* That one stored context is enough: where reading it once is not sure to gain more, gains little, or has
    no kernel. */
 function storedOnce({ standard, stored, bifurcated }) {
   const { verdict } = engine.ratioInterval(stored, bifurcated);
   const gain = stored.seconds / bifurcated.seconds;
-  const barred = data.texts[data.gpus[state.gpu].barred[state.model]];
+  const barred = whyBarred();
   if (!stored.memory.fits || (verdict === "yes" && gain >= data.limits.worth && !barred)) return "";
   const reading = stored === standard ? "reading the context once" : "reading it once as well";
   const moreBy = (verb) => `${reading} ${verb} ${gain.toFixed(2)} times as fast`;
@@ -165,7 +170,7 @@ function breakEvenText({ samples, context_tokens: context }, wins) {
       ? `; at ${here} it does not stay faster with a longer context`
       : `; at ${here} a longer context does not make it faster for good`;
   }
-  const is = data.texts[data.gpus[state.gpu].barred[state.model]] ? "would be" : "is";
+  const is = whyBarred() ? "would be" : "is";
   return `Bifurcated ${is} faster${copied("than")} ${found.join(", and ")}${rest}.`;
 }
 
