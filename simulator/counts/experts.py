@@ -102,7 +102,7 @@ class RoutedExperts:
     activations, stored, multiplied
         Formats of activations, of stored weights, and of the products.
     tile
-        The tile that the kernel takes; None if the fastest.
+        The tile that the kernel takes; None if it takes the fastest.
     """
 
     tokens: Numeric

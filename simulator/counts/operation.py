@@ -103,7 +103,7 @@ class Operation:
         weights (visited experts), those that there are (the GPU's experts), and whether groups have
         equally many rows; 0 if it is a plain one.
     tile
-        Of a grouped product: the tile that its kernel takes; None if the fastest.
+        Of a grouped product: the tile that its kernel takes; None if it takes the fastest.
     parts
         Of a grouped product: the parts of equal size into which all groups are dealt out over GPUs.
         The counts are the mean of the parts; the time is that of the fullest.

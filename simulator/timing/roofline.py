@@ -73,9 +73,10 @@ GROUPED_TILES = ((16, 128), *TILES)
 LEAST_ROWS = 64
 # Where the kernel's tile is known: blocks that an SM runs at once, so that they wait together; the
 # share of L2's bandwidth that their loads reach; the share of the memory's that loads of weights
-# shorter than a line reach; and the step of K that ``block_us`` is for. (On A100, L40S and H100
-# Triton's tile of 64 x 64 x 32 reaches 0.6, 0.7 and 0.8 of L2's bandwidth, and 0.62, 0.68 and 0.68
-# of the memory's that its tile of 16 x 32 x 64 reaches: aiconfigurator rows.)
+# shorter than a line reach; and the step of K that ``block_us`` is for. One value serves all cards:
+# by itself, Triton's tile of 64 x 64 x 32 reaches 0.6, 0.7 and 0.8 of L2's bandwidth on A100, L40S
+# and H100, and 0.62, 0.68 and 0.68 of the memory bandwidth that its tile of 16 x 32 x 64 reaches
+# (aiconfigurator rows).
 RESIDENT, L2_SHARE, SHORT_SHARE, LINE_BYTES, STEP_K = 4, 0.75, 0.67, 128, 64
 # Numbers of blocks that may share the inner dimension of a tile.
 SPLITS = (2, 8)

@@ -92,7 +92,7 @@ class Stage:
         Which rows: kernels replayed from a CUDA graph, modules of several kernels, kernels launched
         from the host one by one, or whole programs with their own timing.
     besides
-        Constants that rows in some formats determine besides, by format.
+        Further constants that rows in some formats determine, by format.
     """
 
     kind: RowKind

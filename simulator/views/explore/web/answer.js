@@ -143,7 +143,7 @@ function short(step) {
   return gibText(step.memory.total_bytes - step.memory.capacity_bytes);
 }
 
-/* What is compared with, where standard attention keeps no single context. */
+/* What bifurcated attention is compared with, where standard keeps no single context. */
 function copied(word) {
   return data.layouts[state.kv_layout] === "copies" ? ` ${word} context copies` : "";
 }
