@@ -145,9 +145,8 @@ class PublishedCell:
                 for keys in [item.kv_bytes_read]
             ]
         card_rates = rates(card)
-        return uncertainty(
-            operations, step_time(operations, card_rates, setup.execution), card_rates, setup
-        )
+        step = step_time(operations, card_rates, setup.execution)
+        return uncertainty(step, card_rates, setup)
 
     def _time_s(self, attention: Attention) -> float:
         """Return one side's time, with what every measured call contains. [s]."""

@@ -13,7 +13,7 @@ from simulator.answers.verdict import Verdict, Winner, kv_io_ratio, verdict_of, 
 from simulator.counts.attention.flash import TOKENS_PER_SPLIT
 from simulator.inputs.setup import KvLayout, Setup
 from simulator.timing.interval import speedup_interval
-from simulator.timing.step import Spent
+from simulator.timing.step import StepTime, time_of
 
 # How far the search for break-even points goes.
 MOST_SAMPLES, LONGEST_CONTEXT = 2**16, 2**22
@@ -152,14 +152,14 @@ class Comparison(Answer):
 
     def _gain(self, field: str) -> Callable[[int], float]:
         """Return the speed-up as a function of one size, all else equal."""
-        around = dict[int, Spent]()
+        around = dict[int, StepTime]()
 
         def seconds(asked: Question) -> float:
             tokens = int(asked.workload.tokens)
             if tokens not in around:  # the same for both, and for every length of the context
                 before, after = asked.around()
-                around[tokens] = (before + after).spent
-            return float((around[tokens] + asked.attending().spent).total_s)
+                around[tokens] = before + after
+            return float(time_of([around[tokens], asked.attending()]))
 
         def gain(size: int) -> float:
             asked = self.standard.but(**{field: size})

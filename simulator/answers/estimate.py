@@ -10,7 +10,7 @@ from simulator.answers.answer import Answer
 from simulator.counts.attention.flash import Flash
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
-from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals, total
+from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals
 from simulator.counts.transformer import around_attention, check_parallelism
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, is_low_precision
@@ -23,16 +23,7 @@ from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof
-from simulator.timing.step import (
-    StepTime,
-    Timed,
-    decode_time,
-    memory_traffic,
-    running,
-    summed,
-    timed,
-    timed_attention,
-)
+from simulator.timing.step import StepTime, attention_time, decode_time, memory_traffic, step_time
 from simulator.units import format_gib, format_time
 
 ENGINE_NAMES: Mapping[str, str] = {
@@ -100,26 +91,25 @@ class Question:
         """Return the same question about a kind of attention and the layout that it uses."""
         return self.of(self.setup.under(attention))
 
-    def around(self) -> tuple[Timed, Timed]:
+    def around(self) -> tuple[StepTime, StepTime]:
         """Time what comes before and after attention, the same for either kind of it."""
         parts = around_attention(self.model, self.setup, self.workload)
-        before, after = (timed(part, self.rates, self.setup.execution) for part in parts)
+        before, after = (step_time(part, self.rates, self.setup.execution) for part in parts)
         return before, after
 
-    def attending(self) -> Timed:
+    def attending(self) -> StepTime:
         """Time the attention of all layers."""
-        return timed_attention(self.model, self.setup, self.workload, self.rates)
+        return attention_time(self.model, self.setup, self.workload, self.rates)
 
     def step_time_s(self) -> Numeric:
         """Return the time of the step. [s]."""
         return decode_time(self.model, self.setup, self.workload, self.rates).total_s
 
-    def answered(self, step: Timed) -> "Estimate":
-        """Return the answer, given the times of all operations."""
+    def answered(self, time: StepTime) -> "Estimate":
+        """Return the answer, given the time of the step."""
         return Estimate(
             *(self.model, self.gpu, self.setup, self.workload),
-            operations=step.operations,
-            time=summed(step),
+            time=time,
             memory=self.memory_needs(),
         )
 
@@ -171,9 +161,13 @@ class Estimate(Question, Answer):
     is one too, whose sizes are arrays: then no property that is a plain number has a value.
     """
 
-    operations: tuple[Operation, ...]
     time: StepTime
     memory: Memory
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations of the step, in its order."""
+        return self.time.operations
 
     @property
     def step_s(self) -> float:
@@ -183,14 +177,7 @@ class Estimate(Question, Answer):
     @cached_property
     def uncertainty(self) -> Uncertainty:
         """The interval of the step's time, and the errors behind it."""
-        return uncertainty(
-            self.operations,
-            self.time,
-            self.rates,
-            self.setup,
-            self.totals,
-            known=self.interval_known,
-        )
+        return uncertainty(self.time, self.rates, self.setup, known=self.interval_known)
 
     @property
     def step_low_s(self) -> float:
@@ -222,10 +209,10 @@ class Estimate(Question, Answer):
         """What memory serves at the lower end of the step's interval. [bytes]."""
         return memory_traffic(self.operations, self.rates, self.totals, least=True)
 
-    @cached_property
+    @property
     def totals(self) -> Totals:
         """Sums over the operations that the GPU runs."""
-        return total(running(self.operations, self.time))
+        return self.time.totals
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -264,7 +251,7 @@ def latent_forms(model: ModelShape, setup: Setup) -> list[Setup]:
     return [setup.but(latent_form=form) for form in forms]
 
 
-def forms_to_try(question: Question) -> Sequence[tuple[Question, Timed]]:
+def forms_to_try(question: Question) -> Sequence[tuple[Question, StepTime]]:
     """Return those of :func:`latent_forms` that may be the fastest that fits somewhere.
 
     Each has its attention, in which alone they differ, so most points and blocks of a grid need
@@ -274,7 +261,7 @@ def forms_to_try(question: Question) -> Sequence[tuple[Question, Timed]]:
     tried = [(form, form.attending()) for form in forms]
     if len(forms) == 1:
         return tried
-    absorbed_s, mixed_s = (attending.spent.device_s for _, attending in tried)
+    absorbed_s, mixed_s = (attending.device_s for _, attending in tried)
     gained_s = absorbed_s - mixed_s
     if surely_positive(-gained_s):
         return tried[:1]
@@ -331,7 +318,7 @@ def _state_notes(step: Estimate) -> Iterator[str]:
     if layers:
         spent = sum(
             operation.repeat * float(of_one.device_s)
-            for operation, of_one in zip(step.operations, step.time.operations, strict=True)
+            for operation, of_one in step.time.calls
             if operation.kind in STATE_KINDS or operation.name.startswith("state_")
         )
         yield (

@@ -320,7 +320,7 @@ def at_question(study: Study) -> Frame:
 def parts_of(step: Estimate) -> dict[str, float]:
     """Return the time that each of ``PARTS`` takes of a step. [s]."""
     spent = dict.fromkeys(PARTS, 0.0)
-    for operation, each in zip(step.operations, step.time.operations, strict=True):
+    for operation, each in step.time.calls:
         part = part_of(operation.name, operation.kind)
         spent[part] += float(operation.repeat * each.device_s)
     time = step.time
@@ -355,7 +355,7 @@ def _rows(result: Estimate) -> list[dict[str, Any]]:
     step = {"variant": result.attention, "step_ms": result.step_s / MILLISECOND}
     step["fits"] = bool(result.memory.fits)
     rows = []
-    for operation, seconds in zip(result.operations, time.operations, strict=True):
+    for operation, seconds in time.calls:
         if not operation.launches:
             continue
         gpu = result.rates.of(operation)

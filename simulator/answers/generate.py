@@ -10,8 +10,7 @@ from simulator.counts.memory import Memory, prefill_tokens_at_once
 from simulator.counts.request import last_own_tokens
 from simulator.errors import WorkloadError, check_between
 from simulator.inputs.setup import Attention
-from simulator.timing.interval import request_interval
-from simulator.timing.request import GenerationTime, generation_time
+from simulator.timing.request import GenerationTime, generation_time, request_interval
 from simulator.units import format_gib
 
 MOST_OUTPUT_TOKENS = 10**7
@@ -140,7 +139,7 @@ def generate(
     setup = last_step.setup
     asked = last_step.model, setup, work, last_step.rates
     time = generation_time(*asked, output_tokens=output_tokens)
-    low_s, high_s = request_interval(*asked, time, last_step.uncertainty)
+    low_s, high_s = request_interval(time, last_step.rates, setup, last_step.uncertainty)
     request = None if users is None else Request(workload=work, output_tokens=output_tokens)
     return Generation(
         attention=setup.attention,

@@ -10,7 +10,6 @@ from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
 from simulator.answers.estimate import Estimate, Question, estimate, latent_forms
 from simulator.answers.price import HOURS_PER_MONTH, Priced, cost_per_million_tokens, price_of
-from simulator.counts.operation import Operation
 from simulator.counts.request import decode_steps
 from simulator.counts.transformer import mixed_operations, prefill_operations
 from simulator.errors import WorkloadError
@@ -22,7 +21,7 @@ from simulator.numeric import Numeric
 from simulator.timing.batching import Served, Server, closed_loop, open_loop
 from simulator.timing.interval import Uncertainty, uncertainty, with_engine
 from simulator.timing.limits import resident_blocks
-from simulator.timing.step import StepTime, step_time, summed
+from simulator.timing.step import StepTime, step_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -374,18 +373,16 @@ def _timer(
     before, after = many.around()
     prompt, stored = request.workload.but(tree=(), decoded_tokens=0), request.stored_tokens
 
-    def interval(operations: Sequence[Operation], time: StepTime, way: Setup) -> Uncertainty:
-        served = way.engine != "none"
-        return uncertainty(operations, time, gpu_rates, way, known=known, served=served)
+    def interval(step: StepTime, way: Setup) -> Uncertainty:
+        return uncertainty(step, gpu_rates, way, known=known, served=way.engine != "none")
 
     @cache
     def prefill(way: Setup) -> Uncertainty:
         operations = _prompt_operations(model, way, prompt, cached_tokens=stored)
-        return interval(operations, step_time(operations, gpu_rates, execution), way)
+        return interval(step_time(operations, gpu_rates, execution), way)
 
     def servers(way: Setup, held: int, surely: int) -> dict[str, Any]:
-        step = before + many.of(way).attending() + after
-        alone = interval(step.operations, summed(step), way)
+        alone = interval(before + many.of(way).attending() + after, way)
         steps = with_engine(alone, gpu_rates, way.engine, way.passing(work).sequences)
         # Prompts are computed alike, unless their caches are copied or kept in two forms.
         differs = way.copies or way.rebuilds or way.mixed

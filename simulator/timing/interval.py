@@ -33,12 +33,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from simulator.counts.attention.registry import find_way
 from simulator.counts.operation import KIN, STATE_KINDS, Kind, Operation, Totals, total
-from simulator.counts.transformer import prefill_operations
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, HardwareProfile
 from simulator.inputs.model import ModelShape, Rule
 from simulator.inputs.setup import Engine, Setup
-from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
 from simulator.timing.constants import (
     LOW_PRECISION,
@@ -51,9 +49,8 @@ from simulator.timing.constants import (
     Rates,
     served_s,
 )
-from simulator.timing.request import GenerationTime
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
-from simulator.timing.step import KindTime, StepTime, memory_traffic, running
+from simulator.timing.step import KindTime, StepTime, memory_traffic
 from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot separate: a call of decode attention also writes the new keys
@@ -221,34 +218,21 @@ class Uncertainty(NamedTuple):
 
 
 def uncertainty(
-    operations: Sequence[Operation],
-    step: StepTime,
-    gpu_rates: Rates,
-    setup: Setup,
-    totals: Totals | None = None,
-    *,
-    known: bool = True,
-    served: bool = False,
+    step: StepTime, gpu_rates: Rates, setup: Setup, *, known: bool = True, served: bool = False
 ) -> Uncertainty:
     """Return the interval of a step's time, and its errors.
 
     Parameters
     ----------
-    operations, step
-        The step's operations and its time.
-    gpu_rates
-        The rates it was timed with.
-    setup
-        How it is run.
-    totals
-        Sums over the operations, if they are known already.
+    step, gpu_rates, setup
+        The step, the rates it was timed with, and how it is run.
     known
         Whether rows tell how far such times may be off (:func:`unknown_regime`); if not, the
         interval begins at the published peaks and has no upper end.
     served
         Whether it is a step of an engine under load, with the spread of these.
     """
-    sums = step_sums(operations, step, gpu_rates, totals)
+    sums = step_sums(step, gpu_rates)
     spreads = {
         family: spread_of(gpu_rates, family, format_of(family, setup)) for family in sums.families
     }
@@ -376,39 +360,6 @@ def uncertainty_of(
     )
 
 
-def request_interval(
-    model: ModelShape,
-    setup: Setup,
-    work: Workload,
-    gpu: Rates,
-    time: GenerationTime,
-    last_step: Uncertainty,
-) -> tuple[float, float]:
-    """Return the interval of a request's time. [s].
-
-    All steps and the prefill have the relative errors of the last step.
-
-    Parameters
-    ----------
-    model, setup, work, gpu
-        What is generated, how, its sizes, and the GPU's rates.
-    time
-        The request's time.
-    last_step
-        The interval of its last decode step.
-    """
-    counted = prefill_operations(model, setup, work)
-    prefill = uncertainty(counted, time.prefill, gpu, setup, known=last_step.known)
-    low, high = (
-        float(prefill_s) + time.decode_s * float(step_s) / float(last_step.total_s)
-        for prefill_s, step_s in (
-            (prefill.low_s, last_step.low_s),
-            (prefill.high_s, last_step.high_s),
-        )
-    )
-    return low, high
-
-
 def speedup_interval(first: Uncertainty, second: Uncertainty) -> tuple[Numeric, Numeric]:
     """Return the interval of the ratio of the first step's time to the second's.
 
@@ -505,20 +456,8 @@ def _root_of_squares(first: Numeric, second: Numeric) -> Numeric:
     return square_root(first * first + second * second)
 
 
-def step_sums(
-    operations: Sequence[Operation], step: StepTime, gpu_rates: Rates, totals: Totals | None = None
-) -> StepSums:
-    """Return the sums over a step's operations that determine its interval.
-
-    Parameters
-    ----------
-    operations, step
-        The step's operations and its time.
-    gpu_rates
-        The rates it was timed with.
-    totals
-        Sums over the operations, if they are known already.
-    """
+def step_sums(step: StepTime, gpu_rates: Rates) -> StepSums:
+    """Return the sums over a step's operations that determine its interval."""
     families: dict[Family, FamilyTime] = {}
     for kind, time in step.by_kind.items():
         whole = families.setdefault(FAMILY[kind], FamilyTime())
@@ -527,7 +466,7 @@ def step_sums(
         whole.squares_s2 = whole.squares_s2 + time.squares_s2
     stored_below_s: Numeric = 0.0
     stored_above_s: Numeric = 0.0
-    for operation, time_of_one in zip(operations, step.operations, strict=True):
+    for operation, time_of_one in step.calls:
         if not time_of_one.runs:
             continue  # a kernel that this card does not run
         whole = families[FAMILY[operation.kind]]
@@ -544,7 +483,7 @@ def step_sums(
         device_s=step.device_s,
         host_s=step.host_s,
         collective_s=step.collective_s,
-        bound_s=peak_bound_s(operations, gpu_rates, totals or total(running(operations, step))),
+        bound_s=peak_bound_s(step.operations, gpu_rates, step.totals),
         families=families,
         stored_below_s=stored_below_s,
         stored_above_s=stored_above_s,

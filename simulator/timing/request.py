@@ -8,6 +8,7 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
+from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.step import StepTime, decode_time, step_time
 
 if TYPE_CHECKING:
@@ -72,6 +73,26 @@ def generation_time(
     return GenerationTime(
         prefill=prefill, decode_s=seconds, steps=steps, first_step_s=first, last_step_s=last
     )
+
+
+def request_interval(
+    time: GenerationTime, gpu: Rates, setup: Setup, last_step: Uncertainty
+) -> tuple[float, float]:
+    """Return the interval of a request's time. [s].
+
+    All steps have the relative errors of the last one.
+
+    Parameters
+    ----------
+    time, gpu, setup
+        The request's time, the rates it was timed with, and how it is run.
+    last_step
+        The interval of its last decode step.
+    """
+    prefill = uncertainty(time.prefill, gpu, setup, known=last_step.known)
+    decode_s = time.decode_s / float(last_step.total_s)
+    low_s = float(prefill.low_s) + decode_s * float(last_step.low_s)
+    return low_s, float(prefill.high_s) + decode_s * float(last_step.high_s)
 
 
 def request_times(

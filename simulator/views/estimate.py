@@ -97,11 +97,10 @@ class TimedOperation(NamedTuple):
 
 def calls(result: "Estimate") -> list[TimedOperation]:
     """Return the operations of a step that this workload has and the GPU runs."""
-    pairs = zip(result.operations, result.time.operations, strict=True)
     # Parts that this workload does not have (no decoded tokens, a single split) are not shown.
     return [
         TimedOperation(each, time, each.bytes_moved - cached_bytes(each, result.rates))
-        for each, time in pairs
+        for each, time in result.time.calls
         if each.launches and time.device_s
     ]
 

@@ -55,14 +55,13 @@ class Step(NamedTuple):
 
 def explain(result: Estimate) -> list[Step]:
     """Return the derivation of an estimate: KV traffic, FLOPs, each roof, memory."""
-    pairs = zip(result.operations, result.time.operations, strict=True)
-    largest = sorted(pairs, key=lambda pair: -pair[0].repeat * float(pair[1].device_s))[:4]
+    longest = sorted(result.time.calls, key=lambda call: -call[0].repeat * float(call[1].device_s))
     return [
         _kv_read(result),
         _weights_read(result),
         _attention_flops(result),
         *_mixing(result),
-        *(_operation(result, *pair) for pair in largest),
+        *(_operation(result, *call) for call in longest[:4]),
         _step_time(result),
         _interval(result),
         _memory(result),

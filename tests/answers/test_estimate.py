@@ -51,13 +51,10 @@ def test_tokens_per_second_are_the_whole_batch_s() -> None:
 def test_the_parts_are_of_the_same_step() -> None:
     """Each operation has its time; totals are sums of what is listed."""
     result = _estimate(attention="bifurcated")
-    assert len(result.operations) == len(result.time.operations)
+    assert len(result.operations) == len(result.time.times)
     flops = sum(operation.flops * operation.repeat for operation in result.operations)
     assert result.totals.flops == flops
-    device = sum(
-        operation.repeat * time.device_s
-        for operation, time in zip(result.operations, result.time.operations, strict=True)
-    )
+    device = sum(operation.repeat * time.device_s for operation, time in result.time.calls)
     assert result.step_s == pytest.approx(device)
 
 

@@ -30,7 +30,7 @@ def _attention_s(shape: ModelShape, gpu: str, attention: Attention, **work: Any)
     result = estimate(Question(shape, load_hardware(gpu), *question))
     return sum(
         float(time.device_s)
-        for operation, time in zip(result.operations, result.time.operations, strict=True)
+        for operation, time in result.time.calls
         if operation.name.startswith("attention") and operation.name not in AROUND
     )
 

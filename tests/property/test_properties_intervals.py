@@ -6,7 +6,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from simulator.counts.memory import kv_cache_bytes
-from simulator.counts.operation import total
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.dtypes import DTYPES
 from simulator.inputs.hardware import HardwareProfile
@@ -16,7 +15,7 @@ from simulator.inputs.workload import Workload
 from simulator.timing.constants import rates
 from simulator.timing.interval import Uncertainty, speedup_interval, uncertainty
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
-from simulator.timing.step import memory_traffic, running, step_time
+from simulator.timing.step import memory_traffic, step_time
 
 ROUNDING = 1 + 1e-12
 CONSTANTS = st.sampled_from(CONSTANTS_CHOICES)
@@ -28,7 +27,7 @@ def _uncertainty(
     gpu_rates = rates(card, setup.constants)
     operations = decode_operations(shape, setup, work, resident_blocks=resident_blocks(card))
     step = step_time(operations, gpu_rates, setup.execution)
-    return uncertainty(operations, step, gpu_rates, setup)
+    return uncertainty(step, gpu_rates, setup)
 
 
 @given(model_shapes(), gpus(), setups(constants=CONSTANTS), workloads())
@@ -45,7 +44,7 @@ def test_a_prediction_lies_in_its_interval_above_every_bound(
     assert found.total_s <= found.high_s * ROUNDING
     gpu_rates = rates(card, setup.constants)
     operations = decode_operations(shape, setup, work, resident_blocks=resident_blocks(card))
-    totals = total(running(operations, step_time(operations, gpu_rates, setup.execution)))
+    totals = step_time(operations, gpu_rates, setup.execution).totals
     traffic = memory_traffic(operations, gpu_rates, totals)
     least = memory_traffic(operations, gpu_rates, totals, least=True)
     once = totals.weight_bytes_read + kv_cache_bytes(shape, setup.but(attention="bifurcated"), work)

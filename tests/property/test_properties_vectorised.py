@@ -68,7 +68,7 @@ def _same_times(
     for name in STEP_FIELDS:
         at_index = _value(getattr(together, name), index, shape)
         assert at_index == pytest.approx(getattr(alone, name), **CLOSE), name
-    for grid, point in zip(together.operations, alone.operations, strict=True):
+    for grid, point in zip(together.times, alone.times, strict=True):
         for name in TIME_FIELDS:
             at_index = _value(getattr(grid, name), index, shape)
             assert at_index == pytest.approx(getattr(point, name), **CLOSE), name

@@ -61,7 +61,7 @@ def _interval(
     setup = Setup(**how)
     gpu_rates = rates(card)
     step = step_time(operations, gpu_rates, setup.execution)
-    unsure = uncertainty(operations, step, gpu_rates, setup)
+    unsure = uncertainty(step, gpu_rates, setup)
     low, high = float(unsure.low_s), float(unsure.high_s)
     return low * 1e6, float(step.total_s) * 1e6, high * 1e6, unsure
 
@@ -216,7 +216,7 @@ def _widths(card: HardwareProfile, constants: Any, **work: Any) -> tuple[float, 
     resident = resident_blocks(card)
     operations = decode_operations(mistral_7b(), setup, Workload(**work), resident_blocks=resident)
     step = step_time(operations, gpu_rates, setup.execution)
-    unsure = uncertainty(operations, step, gpu_rates, setup)
+    unsure = uncertainty(step, gpu_rates, setup)
     return 1 - unsure.low_s / step.total_s, unsure.high_s / step.total_s - 1
 
 
@@ -249,7 +249,7 @@ def test_a_single_sample_reads_nothing_again_in_an_array_either(samples: int) ->
     cached = []
     for each in (work, work.but(samples=np.array([float(samples)]))):
         operations = decode_operations(llama_2_7b(), setup, each, resident_blocks=SLOTS)
-        sums = step_sums(operations, step_time(operations, gpu_rates, "eager"), gpu_rates)
+        sums = step_sums(step_time(operations, gpu_rates, "eager"), gpu_rates)
         cached.append(float(np.sum(sums.families["attention"].cached_s)))
     assert cached[0] == pytest.approx(cached[1], rel=1e-12)
     assert (cached[0] > 0) == (samples > 1)
@@ -367,10 +367,10 @@ def test_a_bound_may_be_exceeded_by_a_share_and_by_each_launch(spreads: dict[str
     spreads["gemm"] = Spread(streaming_above=1, launch_above_us=3)
     peak, operations = rates(CARD, "peak"), [replace(PRODUCT, launches=2)]
     step = step_time(operations, peak, "graph")
-    unsure = uncertainty(operations, step, peak, Setup())
+    unsure = uncertainty(step, peak, Setup())
     assert (unsure.low_s, unsure.high_s) == pytest.approx((4e-6, 4e-6 + 4e-6 + 6e-6))
     spreads["gemm"] = Spread()
-    assert uncertainty(operations, step, peak, Setup()).high_s == pytest.approx(4e-6)
+    assert uncertainty(step, peak, Setup()).high_s == pytest.approx(4e-6)
 
 
 def test_bytes_from_l2_have_a_spread_of_their_own(spreads: dict[str, Spread]) -> None:

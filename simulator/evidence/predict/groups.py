@@ -103,7 +103,7 @@ class Group:
         if self.setup is None:
             return None
         gpu_rates, step = self._timed(gpu, choice)
-        found = uncertainty(self.operations, step, gpu_rates, self.setup)
+        found = uncertainty(step, gpu_rates, self.setup)
         around_s = self._around_s(gpu_rates)
         return self.column(found.low_s + around_s), self.column(found.high_s + around_s)
 

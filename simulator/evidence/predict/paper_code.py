@@ -36,7 +36,7 @@ from simulator.inputs.setup import ConstantsChoice, Execution, Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Key, Variant, rates
 from simulator.timing.limits import peak_flops_per_s
-from simulator.timing.step import step_time, timed
+from simulator.timing.step import step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
 
 # Kernels and executions of the paper's tables.
@@ -434,7 +434,7 @@ def _link_s(cell: PaperCell, gpu: HardwareProfile, choice: ConstantsChoice) -> f
         for rows in (1, cell.samples)
         for reduce in all_reduce("reduce", message_bytes=rows * row, ranks=cell.ranks)
     ]
-    return cell.model.layers * float(timed(reduces, nccl, "graph").spent.total_s)
+    return cell.model.layers * float(step_time(reduces, nccl, "graph").total_s)
 
 
 def _prefill_leak_s(

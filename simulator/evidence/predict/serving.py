@@ -256,7 +256,7 @@ class ServingGroup(groups.Group):
         _, _, after = self.prefills(gpu, choice)
         for operations, times in ((self.operations, 1.0), (self.prefill, after)):
             step = step_time(operations, gpu_rates, self.execution)
-            found = uncertainty(operations, step, gpu_rates, self.setup, served=served)
+            found = uncertainty(step, gpu_rates, self.setup, served=served)
             if served and operations is self.operations:
                 found = with_engine(found, gpu_rates, self.engine, self.users)
             low, high = low + times * found.low_s, high + times * found.high_s

@@ -20,10 +20,10 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup, ask
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates, rates, variants_of
-from simulator.timing.interval import request_interval, uncertainty
+from simulator.timing.interval import uncertainty
 from simulator.timing.limits import resident_blocks
-from simulator.timing.request import GenerationTime, generation_time
-from simulator.timing.step import step_time
+from simulator.timing.request import GenerationTime, generation_time, request_interval
+from simulator.timing.step import decode_time
 from simulator.units import GIGA
 
 # Decoded tokens of rows that do not state them: half of 128 new ones.
@@ -186,7 +186,5 @@ def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
 def _generation_ends_s(batch: _Batch, gpu_rates: Rates) -> tuple[float, float]:
     """Return the interval of a whole batch's time on the GPU. [s]."""
     _, setup, _ = batch
-    operations = decode_operations(*batch, resident_blocks=resident_blocks(gpu_rates.gpu))
-    step = step_time(operations, gpu_rates, setup.execution)
-    last = uncertainty(operations, step, gpu_rates, setup)
-    return request_interval(*batch, gpu_rates, _generation(batch, gpu_rates), last)
+    last = uncertainty(decode_time(*batch, gpu_rates), gpu_rates, setup)
+    return request_interval(_generation(batch, gpu_rates), gpu_rates, setup, last)

@@ -165,7 +165,7 @@ def summarise(
         request=request,
         traced=traced,
         time=time,
-        within=uncertainty(operations, time, gpu, _setup(request, execution)),
+        within=uncertainty(time, gpu, _setup(request, execution)),
         execution=execution,
         gpu=gpu,
         lines=_lines(traced.operations, gpu, execution, resident),

@@ -195,11 +195,9 @@ class Timing(NamedTuple):
             step.host_s,
             step.collective_s,
             *step.by_roof_s.values(),
-            cached_stream_s(operation, step.operations[0], gpus)
-            if "reused_bytes" in self.used
-            else 0.0,
+            cached_stream_s(operation, step.times[0], gpus) if "reused_bytes" in self.used else 0.0,
             *(
-                stored_ends_s(operation, step.operations[0], gpus)
+                stored_ends_s(operation, step.times[0], gpus)
                 if "together_bytes" in self.used
                 else (0.0, 0.0)
             ),
