@@ -124,7 +124,7 @@ def predicted_rows(
     step = step_time(group.operations, gpu_rates, group.execution)
     column = group.column
     predicted = column(step.total_s)
-    fixed = column(sum(time.fixed_s for time in step.by_kind.values()))
+    fixed = column(sum(item.repeat * time.launch_s for item, time in step.calls))
     launches = column(sum(item.repeat * item.launches for item in group.operations))
     keys = [name for name in ("framework", *size) if name in part]
     return pd.DataFrame(

@@ -11,7 +11,7 @@ from simulator.counts.attention.flash import Flash
 from simulator.counts.attention.registry import find_way
 from simulator.counts.memory import Memory, memory
 from simulator.counts.operation import STATE_KINDS, Kind, Operation, Totals
-from simulator.counts.transformer import around_attention, check_parallelism
+from simulator.counts.transformer import around_attention, attention_operations, check_parallelism
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import DTYPE_BYTES, EXPANDED, Dtype, is_low_precision
 from simulator.inputs.hardware import REPORTED_SHARE, HardwareProfile
@@ -23,7 +23,7 @@ from simulator.timing.constants import LOW_PRECISION, Key, Rates, rates
 from simulator.timing.interval import Uncertainty, uncertainty, unknown_regime
 from simulator.timing.limits import peak_flops_per_s, resident_blocks, runs_trtllmgen
 from simulator.timing.roofline import Roof
-from simulator.timing.step import StepTime, attention_time, decode_time, memory_traffic, step_time
+from simulator.timing.step import StepTime, decode_time, memory_traffic, step_time
 from simulator.units import format_gib, format_time
 
 ENGINE_NAMES: Mapping[str, str] = {
@@ -99,7 +99,9 @@ class Question:
 
     def attending(self) -> StepTime:
         """Time the attention of all layers."""
-        return attention_time(self.model, self.setup, self.workload, self.rates)
+        resident = resident_blocks(self.gpu)
+        operations = attention_operations(self.model, self.setup, self.workload, resident)
+        return step_time(operations, self.rates, self.setup.execution)
 
     def step_time_s(self) -> Numeric:
         """Return the time of the step. [s]."""

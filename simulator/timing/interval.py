@@ -32,7 +32,7 @@ from math import inf
 from typing import Any, Literal, NamedTuple, get_args
 
 from simulator.counts.attention.registry import find_way
-from simulator.counts.operation import KIN, STATE_KINDS, Kind, Operation, Totals, total
+from simulator.counts.operation import KIN, ONE_KERNEL, STATE_KINDS, Kind, Operation, Totals, total
 from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, HardwareProfile
 from simulator.inputs.model import ModelShape, Rule
@@ -50,7 +50,7 @@ from simulator.timing.constants import (
     served_s,
 )
 from simulator.timing.roofline import OperationTime, cached_bytes, is_used, stored_ends_s
-from simulator.timing.step import KindTime, StepTime, memory_traffic
+from simulator.timing.step import StepTime, memory_traffic
 from simulator.units import MICROSECOND
 
 # Kinds of operation that rows cannot separate: a call of decode attention also writes the new keys
@@ -146,17 +146,25 @@ class Spreads(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class FamilyTime(KindTime):
+class FamilyTime:
     """Time of all operations of a kind of kernel in a step.
 
     Attributes
     ----------
+    total_s, fixed_s
+        All of it, and the fixed part: launches and items processed one by one.
+    squares_s2
+        Sum of the squares of each operation's part of ``total_s``, large if few operations dominate
+        the time; 0 if their errors count as one. [s^2]
     launches
         Kernels launched.
     cached_s
         Streaming time of bytes that L2 serves, of kernels that read data repeatedly.
     """
 
+    total_s: Numeric = 0.0
+    fixed_s: Numeric = 0.0
+    squares_s2: Numeric = 0.0
     launches: Numeric = 0.0
     cached_s: Numeric = 0.0
 
@@ -459,23 +467,23 @@ def _root_of_squares(first: Numeric, second: Numeric) -> Numeric:
 def step_sums(step: StepTime, gpu_rates: Rates) -> StepSums:
     """Return the sums over a step's operations that determine its interval."""
     families: dict[Family, FamilyTime] = {}
-    for kind, time in step.by_kind.items():
-        whole = families.setdefault(FAMILY[kind], FamilyTime())
-        whole.total_s = whole.total_s + time.total_s
-        whole.fixed_s = whole.fixed_s + time.fixed_s
-        whole.squares_s2 = whole.squares_s2 + time.squares_s2
     stored_below_s: Numeric = 0.0
     stored_above_s: Numeric = 0.0
-    for operation, time_of_one in step.calls:
-        if not time_of_one.runs:
+    for operation, time in step.calls:
+        whole = families.setdefault(FAMILY[operation.kind], FamilyTime())
+        if not time.runs:
             continue  # a kernel that this card does not run
-        whole = families[FAMILY[operation.kind]]
+        spent = operation.repeat * time.device_s
+        whole.total_s = whole.total_s + spent
+        whole.fixed_s = whole.fixed_s + operation.repeat * time.launch_s
+        if operation.kind not in ONE_KERNEL:
+            whole.squares_s2 = whole.squares_s2 + spent * spent
         whole.launches = whole.launches + operation.repeat * operation.launches
         if is_used(operation.reused_bytes):
-            spent = operation.repeat * cached_stream_s(operation, time_of_one, gpu_rates)
-            whole.cached_s = whole.cached_s + spent
+            cached = operation.repeat * cached_stream_s(operation, time, gpu_rates)
+            whole.cached_s = whole.cached_s + cached
             if operation.together_bytes is not None:
-                below, above = stored_ends_s(operation, time_of_one, gpu_rates)
+                below, above = stored_ends_s(operation, time, gpu_rates)
                 stored_below_s = stored_below_s + operation.repeat * below
                 stored_above_s = stored_above_s + operation.repeat * above
     return StepSums(

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from simulator.counts.operation import ONE_KERNEL, Kind, Operation, Totals, total
-from simulator.counts.transformer import attention_operations, decode_operations
+from simulator.counts.operation import ONE_KERNEL, Operation, Totals, total
+from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
@@ -22,24 +22,6 @@ from simulator.timing.roofline import (
 )
 
 _STREAMED: tuple[Roof, ...] = ("memory", "compute", "link")
-
-
-@dataclass(slots=True, kw_only=True)
-class KindTime:
-    """Time of all operations of one kind in a step.
-
-    Attributes
-    ----------
-    total_s, fixed_s
-        All of it, and the fixed part: launches and items processed one by one.
-    squares_s2
-        Sum of the squares of each operation's part of ``total_s``, large if few operations dominate
-        the time; 0 if their errors count as one. [s^2]
-    """
-
-    total_s: Numeric = 0.0
-    fixed_s: Numeric = 0.0
-    squares_s2: Numeric = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,34 +52,24 @@ class StepTime:
         return zip(self.operations, self.times, strict=True)
 
     @cached_property
-    def by_kind(self) -> dict[Kind, KindTime]:
-        """Device and collective time by kind of operation."""
-        kinds = {operation.kind: KindTime() for operation in self.operations}
-        for operation, time in self.calls:
-            kind, spent = kinds[operation.kind], operation.repeat * time.device_s
-            kind.total_s = kind.total_s + spent
-            kind.fixed_s = kind.fixed_s + operation.repeat * time.launch_s
-            if operation.kind not in ONE_KERNEL:
-                kind.squares_s2 = kind.squares_s2 + spent * spent
-        return kinds
+    def device_s(self) -> Numeric:
+        """Time of the GPU's own operations, attention added last: see ``ONE_KERNEL``. [s]."""
+        own = [call for call in self.calls if call[0].kind != "collective"]
+        own.sort(key=lambda call: call[0].kind in ONE_KERNEL)
+        return sum(operation.repeat * time.device_s for operation, time in own)
 
     @cached_property
-    def device_s(self) -> Numeric:
-        """Time of the GPU's own operations; attention is added last. [s]."""
-        kinds = sorted(self.by_kind, key=lambda kind: kind in ONE_KERNEL)
-        return sum(self.by_kind[kind].total_s for kind in kinds if kind != "collective")
-
-    @property
     def collective_s(self) -> Numeric:
         """Time of the traffic between GPUs. [s]."""
-        return self.by_kind["collective"].total_s if "collective" in self.by_kind else 0.0
+        across = (call for call in self.calls if call[0].kind == "collective")
+        return sum(operation.repeat * time.device_s for operation, time in across)
 
     @cached_property
     def host_s(self) -> Numeric:
         """Time of the host's launches. [s]."""
         return sum(operation.repeat * time.host_s for operation, time in self.calls)
 
-    @property
+    @cached_property
     def total_s(self) -> Numeric:
         """The step's time. [s]."""
         return time_of([self])
@@ -175,20 +147,6 @@ def decode_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> 
     resident = resident_blocks(gpu.gpu)
     operations = decode_operations(model, setup, work, resident_blocks=resident)
     return step_time(operations, gpu, setup.execution)
-
-
-def attention_time(model: ModelShape, setup: Setup, work: Workload, gpu: Rates) -> StepTime:
-    """Time a decode step's attention, all layers together.
-
-    Parameters
-    ----------
-    model, setup, work
-        What is decoded, how, and its sizes, numbers or arrays.
-    gpu
-        The GPU's rates.
-    """
-    attending = attention_operations(model, setup, work, resident_blocks(gpu.gpu))
-    return step_time(attending, gpu, setup.execution)
 
 
 def memory_traffic(
