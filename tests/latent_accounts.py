@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from simulator.counts.attention.einsum import bifurcated_products, product, standard_products
 from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
-from simulator.counts.attention.shape import AttentionShape, several
-from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.shape import AttentionShape, CachePart, several
 from simulator.counts.operation import Operation
 from simulator.numeric import Numeric
 

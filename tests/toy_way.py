@@ -12,8 +12,7 @@ import pytest
 from simulator.counts.attention import registry
 from simulator.counts.attention.einsum import product
 from simulator.counts.attention.plain import merges_by_copy, moved, query_fold
-from simulator.counts.attention.shape import AttentionShape, present
-from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.shape import AttentionShape, CachePart, present
 from simulator.counts.attention.way import PlainKernel, Way
 from simulator.counts.operation import Operation
 from simulator.inputs.setup import Setup

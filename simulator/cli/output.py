@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from rich.progress import Progress, ProgressColumn
 
-    from simulator.views.columns import View
-    from simulator.views.lines import Stack
+    from simulator.views.columns import Stack, View
 
 Answer = TypeVar("Answer")
 Format = Literal["table", "json", "csv"]

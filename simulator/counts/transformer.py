@@ -13,11 +13,13 @@ from typing import Any
 from simulator.counts.attention import latent, linear, sparse
 from simulator.counts.attention.plain import rebuild
 from simulator.counts.attention.registry import find_way
-from simulator.counts.attention.shape import AttentionShape, causal_pairs, present
-from simulator.counts.attention.tree import (
+from simulator.counts.attention.shape import (
+    AttentionShape,
     SharedLevel,
+    causal_pairs,
     computed_levels,
     computed_tokens,
+    present,
     shared_tokens,
     visible_levels,
 )

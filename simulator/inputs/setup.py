@@ -78,13 +78,13 @@ class Setup(Parallelism):
     gpu_memory_utilization
         Share of the card's memory that the process may use, in (0, 1]; 0.9 is vLLM's default.
     engine
-        Whose meaning that share has: see :func:`simulator.counts.reserve.usable_bytes`; and whether
+        Whose meaning that share has: see :func:`simulator.counts.memory.usable_bytes`; and whether
         kernels of their own quantise activations, see :attr:`quantises_apart`; and how its users
         read a shared context once. ``none`` is a loop of one's own with vLLM's memory and kernels:
         the step as it is, in whose interval under load nothing is of engines.
     max_batched_tokens
         Tokens of the largest prefill batch that an engine allows, for which it keeps memory. None
-        takes the engine's default: see :func:`simulator.counts.reserve.batched_tokens`.
+        takes the engine's default: see :func:`simulator.counts.memory.batched_tokens`.
     """
 
     attention: Attention = "standard"

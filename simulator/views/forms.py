@@ -9,8 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.answer import Answer
-from simulator.views.columns import stack
-from simulator.views.lines import Stack
+from simulator.views.columns import Stack, stack
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from simulator.answers.estimate import Question
-from simulator.counts.reserve import PROCESS
+from simulator.counts.memory import PROCESS
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
 from simulator.inputs.setup import ask

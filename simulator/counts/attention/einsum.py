@@ -9,8 +9,7 @@ from typing import Literal
 
 from simulator.counts.attention.flash import together_bytes
 from simulator.counts.attention.plain import copied, merges_by_copy, moved, query_fold
-from simulator.counts.attention.shape import AttentionShape, present, several
-from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.shape import AttentionShape, CachePart, present, several
 from simulator.counts.attention.way import PlainKernel, Way
 from simulator.counts.operation import Operation
 from simulator.inputs.model import ModelShape

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from simulator.counts.attention import plain
-from simulator.counts.attention.shape import AttentionShape, present, several
-from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.shape import AttentionShape, CachePart, present, several
 from simulator.counts.attention.way import PARTIAL_BYTES, PlainKernel, Way
 from simulator.counts.operation import Operation, streamed
 from simulator.inputs.model import ModelShape

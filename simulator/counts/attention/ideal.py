@@ -1,7 +1,6 @@
 """The ideal kernel: it reads every key it needs once, and nothing else."""
 
-from simulator.counts.attention.shape import AttentionShape
-from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.shape import AttentionShape, CachePart
 from simulator.counts.attention.way import Way
 from simulator.counts.operation import Operation
 

@@ -23,7 +23,7 @@ Z. Qin et al., "Lightning Attention-2", 2024.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from simulator.counts.attention.tree import SharedLevel, computed_levels
+from simulator.counts.attention.shape import SharedLevel, computed_levels
 from simulator.counts.operation import Operation, repeated, streamed
 from simulator.counts.pieces import Shard
 from simulator.inputs.model import Rule, State

@@ -21,8 +21,7 @@ its published inference code, and DeepGEMM's and FlashMLA's kernels.
 from dataclasses import replace
 
 from simulator.counts.attention.flash import together_bytes
-from simulator.counts.attention.shape import AttentionShape, causal_pairs, present
-from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.shape import AttentionShape, CachePart, causal_pairs, present
 from simulator.counts.operation import Kind, Operation, streamed
 from simulator.counts.pieces import FLOAT_BYTES, Shard, gemm, quantise, rotary, vector_norm
 from simulator.inputs.dtypes import Dtype, is_low_precision

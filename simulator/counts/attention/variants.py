@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from simulator.counts.attention import plain
 from simulator.counts.attention.flash import flash_part
-from simulator.counts.attention.shape import AttentionShape, present
-from simulator.counts.attention.tree import CachePart
+from simulator.counts.attention.shape import AttentionShape, CachePart, present
 from simulator.counts.attention.way import PlainKernel
 from simulator.counts.operation import Operation
 from simulator.numeric import ceil_div, maximum, minimum, where
