@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from simulator.answers.capacity import capacity, longest_context
+from simulator.answers.capacity import Capacity, longest_context
 from simulator.answers.estimate import Estimate
 from simulator.answers.rules import common_tokens, find_rule
 from simulator.answers.verdict import Verdict
@@ -288,7 +288,7 @@ def _ways_to_fit(result: Estimate) -> Iterator[str]:
     if find_way(setup.kernel).logits_in_memory and _fits(result, kernel="flash"):
         yield "a flash kernel"
     end = longest_context(result.model, result.workload)
-    limits = capacity(result, most_context_tokens=end)
+    limits = Capacity(result, most_context_tokens=end)
     if limits.most_samples_surely:
         yield f"at most {limits.most_samples_surely:,} samples"
     if limits.longest_context_tokens_surely and not result.workload.tree:

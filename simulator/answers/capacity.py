@@ -1,94 +1,86 @@
 """How much fits: the most samples and the longest context, in memory and under a latency target."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 from simulator.answers.estimate import Question
 from simulator.answers.search import largest
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import LARGEST_COUNT, Workload
 
+Size = Literal["samples", "context_tokens"]
+# The least that is searched.
+LEAST: dict[Size, int] = {"samples": 1, "context_tokens": 0}
 
-class Capacity(NamedTuple):
-    """Limits of one workload on one GPU (or group); None where not even the smallest fits.
+
+@dataclass(frozen=True, eq=False)
+class Capacity:
+    """Limits around a question, samples and context each grown alone; None where nothing fits.
+
+    Each is searched when it is first read.
 
     Attributes
     ----------
-    most_samples, longest_context_tokens
-        What fits in memory as far as one can say, all other sizes as in the workload.
-    most_samples_surely, longest_context_tokens_surely
-        What fits at the upper end of the memory's interval.
-    most_samples_in_time, longest_context_tokens_in_time
-        What fits in memory and meets the target; equal to the former without a target.
-    """
-
-    most_samples: int | None
-    longest_context_tokens: int | None
-    most_samples_surely: int | None
-    longest_context_tokens_surely: int | None
-    most_samples_in_time: int | None
-    longest_context_tokens_in_time: int | None
-
-
-def capacity(
-    question: Question,
-    *,
-    target_step_s: float | None = None,
-    most_context_tokens: int = LARGEST_COUNT,
-) -> Capacity:
-    """Find the limits around a question: samples and context are each grown alone.
-
-    Parameters
-    ----------
     target_step_s
-        Longest acceptable decode step. [s]
+        Longest acceptable decode step; None for any. [s]
     most_context_tokens
         Where the search for the longest context ends.
     """
-    samples, samples_in_time = _limits(question, "samples", 1, target_step_s)
-    end = most_context_tokens
-    context, context_in_time = _limits(question, "context_tokens", 0, target_step_s, end)
-    return Capacity(
-        most_samples=samples,
-        longest_context_tokens=context,
-        most_samples_surely=_held(question, "samples", 1, "surely_fits"),
-        longest_context_tokens_surely=_held(question, "context_tokens", 0, "surely_fits", end),
-        most_samples_in_time=samples_in_time,
-        longest_context_tokens_in_time=context_in_time,
-    )
 
+    question: Question
+    target_step_s: float | None = None
+    most_context_tokens: int = LARGEST_COUNT
 
-def most_samples(question: Question, *, target_step_s: float | None = None) -> int | None:
-    """Return ``most_samples_in_time`` of :func:`capacity` alone, which takes a quarter of its time.
+    @cached_property
+    def most_samples(self) -> int | None:
+        """The most samples that fit in memory, as far as one can say."""
+        return self._held("samples", "fits")
 
-    ``target_step_s`` is the longest acceptable decode step. [s]
-    """
-    return _limits(question, "samples", 1, target_step_s)[1]
+    @cached_property
+    def longest_context_tokens(self) -> int | None:
+        """The longest context that fits in memory, as far as one can say."""
+        return self._held("context_tokens", "fits")
 
+    @cached_property
+    def most_samples_surely(self) -> int | None:
+        """The most samples that fit at the upper end of the memory's interval."""
+        return self._held("samples", "surely_fits")
 
-def _limits(
-    question: Question, field: str, low: int, target_step_s: float | None, end: int = LARGEST_COUNT
-) -> tuple[int | None, int | None]:
-    """Return the most of a size that fits, and the most that fits and meets a target."""
+    @cached_property
+    def longest_context_tokens_surely(self) -> int | None:
+        """The longest context that fits at the upper end of the memory's interval."""
+        return self._held("context_tokens", "surely_fits")
 
-    def in_time(value: int) -> bool:
-        asked = question.but(**{field: value})
-        return target_step_s is None or float(asked.step_time_s()) <= target_step_s
+    @cached_property
+    def most_samples_in_time(self) -> int | None:
+        """The most samples that fit in memory and meet the target."""
+        return self._in_time("samples", self.most_samples)
 
-    most = _held(question, field, low, "fits", end)
-    if most is None or in_time(most):
-        return most, most
-    return most, largest(in_time, low=low, high=most)
+    @cached_property
+    def longest_context_tokens_in_time(self) -> int | None:
+        """The longest context that fits in memory and meets the target."""
+        return self._in_time("context_tokens", self.longest_context_tokens)
 
+    def _held(self, field: Size, how: str) -> int | None:
+        """Return the most of a size that memory holds, as far as ``how`` says."""
 
-def _held(
-    question: Question, field: str, low: int, how: str, end: int = LARGEST_COUNT
-) -> int | None:
-    """Return the most of a size, up to an end, that memory holds, as far as ``how`` says."""
+        def fits(value: int) -> bool:
+            return bool(getattr(self.question.but(**{field: value}).memory_needs(), how))
 
-    def fits(value: int) -> bool:
-        return bool(getattr(question.but(**{field: value}).memory_needs(), how))
+        end = LARGEST_COUNT if field == "samples" else self.most_context_tokens
+        return largest(fits, low=LEAST[field], high=end)
 
-    return largest(fits, low=low, high=end)
+    def _in_time(self, field: Size, most: int | None) -> int | None:
+        """Return the most of a size that meets the target, of what fits."""
+        target_s = self.target_step_s
+        if most is None or target_s is None:
+            return most
+
+        def meets(value: int) -> bool:
+            return float(self.question.but(**{field: value}).step_time_s()) <= target_s
+
+        return largest(meets, low=LEAST[field], high=most)
 
 
 def longest_context(model: ModelShape, work: Workload) -> int:

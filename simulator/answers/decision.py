@@ -6,7 +6,7 @@ from functools import cached_property
 from math import inf
 from typing import Literal
 
-from simulator.answers.capacity import most_samples
+from simulator.answers.capacity import Capacity
 from simulator.answers.compare import Comparison, compare
 from simulator.answers.estimate import Estimate, Question
 from simulator.answers.generate import Generation, generate
@@ -188,7 +188,7 @@ def decide(
                 name=name,
                 comparison=comparison,
                 most_samples={
-                    step.attention: most_samples(step, target_step_s=target_step_s)
+                    step.attention: Capacity(step, target_step_s).most_samples_in_time
                     for step in (comparison.standard, comparison.bifurcated)
                 },
                 price=price_of(gpu, usd_per_hour),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from simulator.answers.capacity import capacity
+from simulator.answers.capacity import Capacity
 from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of, priced_gpus
 from simulator.answers.scaled import FAMILIES, scale_model
@@ -98,7 +98,7 @@ def _with_ends(
     """Add to an axis, for each way, the last value that fits and the first that does not."""
     values = set(axis)
     for attention in ATTENTIONS:
-        limits = capacity(estimate(asked.under(attention)))
+        limits = Capacity(estimate(asked.under(attention)))
         most = limits.most_samples if field == "samples" else limits.longest_context_tokens
         ends = (most, most + 1) if most else ()
         values |= {end for end in ends if min(axis) <= end <= max(axis)}

@@ -10,7 +10,7 @@ from typing import Literal
 
 from simulator.answers.advice import runnable
 from simulator.answers.answer import Answer
-from simulator.answers.capacity import Capacity, capacity, longest_context
+from simulator.answers.capacity import Capacity, longest_context
 from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.load import MOST_SEQUENCES, Deployment, Point, Request, deployments, share_of
 from simulator.answers.price import Priced, cost_per_million_tokens, price_of
@@ -197,11 +197,8 @@ class Option(Priced):
     @cached_property
     def limits(self) -> Capacity:
         """The most samples and longest context, in memory, under the target and of the model."""
-        return capacity(
-            self.result,
-            target_step_s=self.targets.target_step_s,
-            most_context_tokens=longest_context(self.result.model, self.result.workload),
-        )
+        longest = longest_context(self.result.model, self.result.workload)
+        return Capacity(self.result, self.targets.target_step_s, longest)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.answers.answer import Answer
-from simulator.answers.capacity import Capacity, capacity, longest_context
+from simulator.answers.capacity import Capacity, longest_context
 from simulator.answers.crossover import LONGEST_CONTEXT, MOST_SAMPLES, Crossover, crossover
 from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.generate import among_users
@@ -205,7 +205,7 @@ def tradeoff(
         return Contender(
             result=result,
             prefill_s=float(prefill.total_s) if work.context_tokens else 0.0,
-            limits=capacity(result, target_step_s=target_step_s, most_context_tokens=longest),
+            limits=Capacity(result, target_step_s, longest),
             usd_per_million_tokens=cost_per_million_tokens(price, result.tokens_per_s),
             speedup=first.step_s / result.step_s,
             speedup_low=low,

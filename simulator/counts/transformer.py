@@ -6,9 +6,9 @@ the head. Operations are those of one GPU of the tensor-parallel group.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from simulator.counts.attention import latent, linear, sparse
 from simulator.counts.attention.plain import rebuild
@@ -61,6 +61,7 @@ from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric, ceil_div, maximum, minimum, surely_positive
 
+Item = TypeVar("Item")
 # Query rows that one thread block of a flash kernel holds in prefill.
 PREFILL_ROWS_PER_BLOCK = 128
 TOP_K = 200  # default of gpt-fast's sampling and of the paper
@@ -111,10 +112,8 @@ def attention_operations(
     resident_blocks
         Thread blocks the GPU runs at once.
     """
-    operations: list[Operation] = []
-    for shape, layers, mark in attention_shapes(model, setup, work, resident_blocks):
-        operations += repeated(attention(shape, setup), layers, mark=mark)
-    return operations
+    shapes = attention_shapes(model, setup, work, resident_blocks)
+    return _layers(shapes, lambda shape: attention(shape, setup))
 
 
 def around_attention(
@@ -233,13 +232,13 @@ def attending(model: ModelShape, *fields: str) -> list[tuple[LayerGroup, int, st
 
 
 def _layers(
-    found: Sequence[tuple[LayerGroup, int, str]], of: Callable[[LayerGroup], list[Operation]]
+    found: Iterable[tuple[Item, int, str]], of: Callable[[Item], list[Operation]]
 ) -> list[Operation]:
     """Return the operations that each kind of layer has, for all its layers."""
     return [
         operation
-        for group, layers, mark in found
-        for operation in repeated(of(group), layers, mark=mark)
+        for kind, layers, mark in found
+        for operation in repeated(of(kind), layers, mark=mark)
     ]
 
 

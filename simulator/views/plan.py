@@ -28,15 +28,13 @@ def _most(surely: int | None, in_time: int | None) -> str:
 
 
 LIMITS = (
-    Column("most_samples"),
-    Column("most_samples_surely"),
+    *columns.named("most_samples", "most_samples_surely"),
     Column(
         "most_samples_in_time",
         heading="most samples",
         cell=lambda limits: _most(limits.most_samples_surely, limits.most_samples_in_time),
     ),
-    Column("longest_context_tokens"),
-    Column("longest_context_tokens_surely"),
+    *columns.named("longest_context_tokens", "longest_context_tokens_surely"),
     Column(
         "longest_context_tokens_in_time",
         heading="longest context",

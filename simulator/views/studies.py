@@ -33,8 +33,7 @@ POOLED = (
 EXPONENT = (
     Column("paper"),
     Column("exponent", value="value"),
-    Column("stderr"),
-    Column("own"),
+    *columns.named("stderr", "own"),
     Column("token_exponent", value="of_tokens"),
     Column("token_exponent_stderr", value="of_tokens_stderr"),
 )

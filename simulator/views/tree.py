@@ -68,8 +68,7 @@ LEVEL = (
         "time saved",
         lambda rule: _signed(rule.gained_s, format_time),
     ),
-    Column("verdict"),
-    Column("fewer_bytes_from_tokens"),
+    *columns.named("verdict", "fewer_bytes_from_tokens"),
     Column(
         "faster_from_tokens",
         "text",

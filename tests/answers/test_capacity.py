@@ -16,7 +16,7 @@ from builders import (
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.capacity import Capacity, capacity, longest_context
+from simulator.answers.capacity import Capacity, longest_context
 from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.counts.memory import memory
 from simulator.inputs.hardware import HardwareProfile
@@ -24,6 +24,12 @@ from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.limits import resident_blocks
+
+LIMITS = tuple(
+    name + how
+    for name in ("most_samples", "longest_context_tokens")
+    for how in ("", "_surely", "_in_time")
+)
 
 
 def _at(result: Estimate, field: str, value: int) -> Estimate:
@@ -39,7 +45,7 @@ def test_limits_are_the_last_that_hold(
     """A limit fits and one more does not, in memory; in time, it is met and by one more missed."""
     assume(runs(shape, setup))
     result = estimate(Question(shape, card, setup, work))
-    limits = capacity(result, target_step_s=target_s)
+    limits = Capacity(result, target_step_s=target_s)
     for field, least, held, surely, in_time in (
         (
             "samples",
@@ -96,12 +102,12 @@ def test_samples_that_fit_by_hand() -> None:
     GiB, and room for 16,384 tokens.
     """
     setup = Setup(attention="standard", kernel="ideal", kv_layout="copies")
-    standard = capacity(estimate(Question(llama_2_7b(), gpu(), setup, Workload())))
+    standard = Capacity(estimate(Question(llama_2_7b(), gpu(), setup, Workload())))
     per_token = 2 * (2 * 4096 + 3 * 11_008)
     left = 58_523_168_768 - 1.6 * 2**30 - 8192 * per_token
     assert standard.most_samples == left // (8256 * 524_288) == 12
     shared = setup.but(attention="bifurcated", kv_layout="shared")
-    bifurcated = capacity(estimate(Question(llama_2_7b(), gpu(), shared, Workload())))
+    bifurcated = Capacity(estimate(Question(llama_2_7b(), gpu(), shared, Workload())))
     assert bifurcated.most_samples == (left - 8192 * 524_288) // (64 * 524_288) == 1544
     surely = left - 1.1 * 2**30 - 8192 * per_token
     assert bifurcated.most_samples_surely == (surely - 8192 * 524_288) // (64 * 524_288) == 1489
@@ -112,7 +118,7 @@ def test_no_limit_lies_beyond_where_the_search_ends() -> None:
     held = estimate(
         Question(mistral_7b(), gpu(), Setup(attention="bifurcated"), Workload(samples=1))
     )
-    limits = capacity(held, most_context_tokens=100_000)
+    limits = Capacity(held, most_context_tokens=100_000)
     assert limits.longest_context_tokens == limits.longest_context_tokens_surely == 100_000
 
 
@@ -124,13 +130,13 @@ def test_the_longest_context_of_a_model() -> None:
         work = Workload(context_tokens=asked_tokens, decoded_tokens=decoded)
         longest = max(0, 4096 - decoded)
         assert longest_context(ended, work) == longest
-        limits = capacity(
+        limits = Capacity(
             estimate(Question(ended, gpu(), setup, work)), most_context_tokens=longest
         )
         assert limits.longest_context_tokens == longest
         assert (
             limits.most_samples
-            == capacity(estimate(Question(ended, gpu(), setup, work))).most_samples
+            == Capacity(estimate(Question(ended, gpu(), setup, work))).most_samples
         )
     endless = ended.model_copy(update={"max_context_tokens": None})
     assert longest_context(endless, Workload()) > 10**8
@@ -139,28 +145,22 @@ def test_the_longest_context_of_a_model() -> None:
 def test_without_a_target_both_limits_are_the_same() -> None:
     """Nothing but memory limits then; with a loose target likewise."""
     result = estimate(Question(mistral_7b(), gpu(), *asked()))
-    free = capacity(result)
+    free = Capacity(result)
     assert free.most_samples == free.most_samples_in_time
     assert free.longest_context_tokens == free.longest_context_tokens_in_time
-    assert capacity(result, target_step_s=1e9) == free
+    loose = Capacity(result, target_step_s=1e9)
+    assert [getattr(loose, name) for name in LIMITS] == [getattr(free, name) for name in LIMITS]
 
 
 def test_a_model_that_does_not_fit_has_no_limits() -> None:
     """Not zero: not even one sample without context fits."""
-    limits = capacity(estimate(Question(mistral_7b(), gpu(memory_gb=10), *asked())))
-    assert limits == Capacity(
-        most_samples=None,
-        longest_context_tokens=None,
-        most_samples_surely=None,
-        longest_context_tokens_surely=None,
-        most_samples_in_time=None,
-        longest_context_tokens_in_time=None,
-    )
+    limits = Capacity(estimate(Question(mistral_7b(), gpu(memory_gb=10), *asked())))
+    assert {getattr(limits, name) for name in LIMITS} == {None}
 
 
 def test_a_target_that_nothing_meets() -> None:
     """It fits, but reading the weights alone takes 14 ms at 1000 GB/s."""
-    limits = capacity(estimate(Question(mistral_7b(), round_gpu(), *asked())), target_step_s=0.01)
+    limits = Capacity(estimate(Question(mistral_7b(), round_gpu(), *asked())), target_step_s=0.01)
     assert limits.most_samples is not None
     assert limits.most_samples_in_time is None
     assert limits.longest_context_tokens_in_time is None
@@ -170,7 +170,7 @@ def test_a_target_that_nothing_meets() -> None:
 def test_more_memory_never_holds_less(field: str) -> None:
     """Each step of memory adds room."""
     found = [
-        getattr(capacity(estimate(Question(mistral_7b(), gpu(memory_gb=size), *asked()))), field)
+        getattr(Capacity(estimate(Question(mistral_7b(), gpu(memory_gb=size), *asked()))), field)
         for size in (24, 40, 80, 141, 192)
     ]
     assert found == sorted(found)

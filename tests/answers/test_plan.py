@@ -8,7 +8,7 @@ from builders import ROUND_CONSTANTS, asked, deepseek_v3, gpu, llama_2_7b, mistr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulator.answers.capacity import capacity, longest_context
+from simulator.answers.capacity import Capacity, longest_context
 from simulator.answers.estimate import Question, estimate
 from simulator.answers.plan import Option, Plan, Targets, plan
 from simulator.errors import WorkloadError
@@ -51,7 +51,7 @@ def test_each_option_is_the_estimate_of_its_question() -> None:
         alone = estimate(Question(mistral_7b(), result.gpu, result.setup, result.workload))
         assert option.result.step_s == alone.step_s
         ends = longest_context(result.model, result.workload)
-        limits = capacity(alone, target_step_s=0.02, most_context_tokens=ends)
+        limits = Capacity(alone, target_step_s=0.02, most_context_tokens=ends)
         assert option.limits == limits
         assert (limits.longest_context_tokens or 0) <= ends
         if option.usd_per_hour is not None:

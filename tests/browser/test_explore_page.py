@@ -13,7 +13,7 @@ from accessible import faults
 from explore_points import ANSWER, BOUND, random_states, truth, worst_error
 
 import simulator
-from simulator.answers.capacity import most_samples
+from simulator.answers.capacity import Capacity
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.scenario import load_scenario
 from simulator.units import format_time
@@ -405,7 +405,7 @@ def test_a_target_and_a_price_are_those_of_plan(path: Path, open_page: OpenPage)
     opened.get_by_label("Target", exact=True).fill("12.5")
     opened.get_by_label("Price", exact=True).fill("3")
     step = simulator.estimate("llama-2-7b", samples=32, context_tokens=8192, attention="bifurcated")
-    most = most_samples(step, target_step_s=0.0125)
+    most = Capacity(step, 0.0125).most_samples_in_time
     assert cell(opened, "Most samples in 12.5 ms", "bifurcated") == f"{most:,}"
     cost = float(cell(opened, "USD per million tokens", "bifurcated"))
     assert cost == pytest.approx(3e6 / 3600 / step.tokens_per_s, rel=0.005)

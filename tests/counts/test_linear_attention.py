@@ -80,9 +80,10 @@ def test_an_unfused_prefill_does_the_same_products_with_more_traffic() -> None:
 def test_a_decay_by_channel_costs_more_and_longer_steps() -> None:
     """Kimi Delta Attention scales queries and keys, channel by channel."""
     shape = LinearShape(batch=1, seq_len=256, k_heads=4, k_dim=128, v_heads=4, v_dim=128)
+    by_channel = shape._replace(rule="channel_delta")
     for head, channel in (
-        (chunked_recurrence(shape), chunked_recurrence(shape, channel_decay=True)),
-        ([fused_recurrence(shape)], [fused_recurrence(shape, channel_decay=True)]),
+        (chunked_recurrence(shape), chunked_recurrence(by_channel)),
+        ([fused_recurrence(shape)], [fused_recurrence(by_channel)]),
     ):
         assert channel[-1].serial_steps == CHANNEL_DECAY_STEP * head[-1].serial_steps
         assert total(channel).bytes_read > total(head).bytes_read

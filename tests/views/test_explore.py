@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from explore_points import ANSWER, BOUND, covering, question, random_states, truth, worst_error
 
-from simulator.answers.capacity import capacity
+from simulator.answers.capacity import Capacity
 from simulator.answers.compare import compare
 from simulator.answers.estimate import Question, latent_forms
 from simulator.inputs.scenario import load_scenario
@@ -136,7 +136,7 @@ def test_the_script_finds_the_limits_that_python_finds() -> None:
     for state, found in zip(states, run_script(data, states, ask), strict=True):
         model, gpu, setup, work = question(offer, data, state)
         result = compare(Question(model, gpu, setup, work))
-        held = [capacity(step).most_samples for step in (result.standard, result.bifurcated)]
+        held = [Capacity(step).most_samples for step in (result.standard, result.bifurcated)]
         expected = [result.break_even_samples, result.break_even_context_tokens, *held]
         assert found == expected, state
 

@@ -86,6 +86,11 @@ class LinearShape(NamedTuple):
     rule: Rule = "delta"
 
     @property
+    def decays_by_channel(self) -> bool:
+        """Whether each channel of a key decays for itself, so that queries and keys are scaled."""
+        return self.rule == "channel_delta"
+
+    @property
     def tokens(self) -> Numeric:
         """New tokens of all sequences."""
         return self.batch * self.seq_len
@@ -191,7 +196,7 @@ def prefill(
 def scan(shape: LinearShape) -> list[Operation]:
     """Return the recurrence of a prefill by its rule."""
     if shape.rule in ("delta", "channel_delta"):
-        return chunked_recurrence(shape, channel_decay=shape.rule == "channel_delta")
+        return chunked_recurrence(shape)
     if shape.rule == "decay":
         return [decayed_recurrence(shape)]
     return [
@@ -289,18 +294,11 @@ def recurrence(shape: LinearShape, *, states: Numeric = 1) -> Operation:
     )
 
 
-def chunked_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> list[Operation]:
-    """Return the recurrence of a prefill: kernels inside chunks, then those from one to the next.
-
-    Parameters
-    ----------
-    shape
-        The sizes.
-    channel_decay
-        Whether each channel of a key decays for itself, so that queries and keys are scaled.
-    """
+def chunked_recurrence(shape: LinearShape) -> list[Operation]:
+    """Return the recurrence of a prefill: kernels inside chunks, then from one to the next."""
     solve_flops, scan_flops = _chunk_flops(shape)
-    chunks, step = ceil_div(shape.seq_len, CHUNK), CHANNEL_DECAY_STEP if channel_decay else 1
+    by_channel, chunks = shape.decays_by_channel, ceil_div(shape.seq_len, CHUNK)
+    step = CHANNEL_DECAY_STEP if by_channel else 1
     heads, element = shape.tokens * shape.v_heads, shape.element_bytes
     keys, values = heads * shape.k_dim * element, heads * shape.v_dim * element
     # k k^T is in fp32, its inverse in the format of the activations, like a state of each chunk.
@@ -308,8 +306,8 @@ def chunked_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> li
     passed = shape.states_bytes / shape.state_bytes * element * chunks
     # With decays by channel: the decays, their sums in fp32, queries, and what they scale.
     sums = heads * shape.k_dim * 4
-    decays_read = 2 * keys + 2 * sums if channel_decay else 0
-    decays_written = sums + inverse + 2 * keys if channel_decay else 0
+    decays_read = 2 * keys + 2 * sums if by_channel else 0
+    decays_written = sums + inverse + 2 * keys if by_channel else 0
     return [
         Operation(
             name="chunk_solve",
@@ -317,7 +315,7 @@ def chunked_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> li
             flops=solve_flops,
             bytes_read=2 * keys + square + inverse + values + decays_read,
             bytes_written=keys + square + inverse + values + decays_written,
-            launches=SOLVE_LAUNCHES + channel_decay,
+            launches=SOLVE_LAUNCHES + by_channel,
             serial_steps=(minimum(shape.seq_len, CHUNK) - 1) * step,
         ),
         Operation(
@@ -333,28 +331,22 @@ def chunked_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> li
     ]
 
 
-def fused_recurrence(shape: LinearShape, *, channel_decay: bool = False) -> Operation:
+def fused_recurrence(shape: LinearShape) -> Operation:
     """Return the recurrence of a prefill in one kernel, with a thread block for each state.
 
-    Parameters
-    ----------
-    shape
-        The sizes.
-    channel_decay
-        Whether each channel of a key decays for itself, for which another kernel scales queries and
-        keys.
+    With decays by channel another kernel scales queries and keys.
     """
-    step = CHANNEL_DECAY_STEP if channel_decay else 1
+    step = CHANNEL_DECAY_STEP if shape.decays_by_channel else 1
     keys = shape.tokens * shape.v_heads * shape.k_dim * shape.element_bytes
     # Queries, keys and decays are read, the scaled ones written.
-    scaled = keys if channel_decay else 0
+    scaled = keys if shape.decays_by_channel else 0
     return Operation(
         name="recurrence",
         kind="fused_scan",
         flops=sum(_chunk_flops(shape)),
         bytes_read=shape.input_bytes + shape.states_bytes + 3 * scaled,
         bytes_written=shape.output_bytes + shape.states_bytes + 2 * scaled,
-        launches=2 if channel_decay else 1,
+        launches=1 + shape.decays_by_channel,
         serial_steps=ceil_div(shape.seq_len, CHUNK) * step,
         thread_blocks=shape.batch * shape.v_heads,
     )

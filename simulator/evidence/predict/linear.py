@@ -58,16 +58,16 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
     channels = shape.k_heads * shape.k_dim if keys_only else shape.channels
     window = shape.batch * channels * (shape.taps - 1) * shape.element_bytes
     in_place = {"convolution": window, "recurrence": shape.states_bytes}
-    found, decay = [], first["family"] == "kda"
+    found = []
     if first["op"] != "recurrence":
         found.append(_convolution(first, shape, channels, states))
     if first["op"] != "conv":
         if not prefill:
             found.append(recurrence(shape, states=states))
         elif any(name in str(first["kernel"]).lower() for name in FUSED):
-            found.append(fused_recurrence(shape, channel_decay=decay))
+            found.append(fused_recurrence(shape))
         else:
-            found += chunked_recurrence(shape, channel_decay=decay)
+            found += chunked_recurrence(shape)
     if first["op"] == "conv+recurrence":
         found = [_joined(*found)]
     # A replay finds the last one's data in L2; a state is read and written in one place.
@@ -86,6 +86,7 @@ def _shape(rows: pd.DataFrame, library: str) -> LinearShape:
         v_dim=numbers(rows, "head_v_dim"),
         taps=numbers(rows, "d_conv"),
         state_bytes=pd.to_numeric(rows["state_bytes_per_element"]).fillna(default).to_numpy(float),
+        rule="channel_delta" if rows["family"].iloc[0] == "kda" else "delta",
     )
 
 

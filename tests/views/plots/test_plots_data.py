@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from plot_studies import study
 
 from simulator import api
-from simulator.answers.capacity import capacity
+from simulator.answers.capacity import Capacity
 from simulator.answers.frames import by_gpu
 from simulator.answers.study import Study, study_scenario
 from simulator.inputs.scenario import load_scenario
@@ -78,7 +78,7 @@ def test_every_line_of_latency_has_its_interval_shaded(question: Study) -> None:
 def test_the_cross_is_where_memory_ends(question: Study) -> None:
     """The cross lies at the most samples that fit; strong lines end there, pale ones go on."""
     made = figure("latency-samples", question)
-    most = capacity(question.estimate("standard")).most_samples
+    most = Capacity(question.estimate("standard")).most_samples
     crosses = [
         trace for trace in made.data if trace.marker.symbol == "x-thin" and trace.x != (None,)
     ]
