@@ -11,15 +11,9 @@ from simulator.counts.attention.shape import AttentionShape
 from simulator.counts.operation import Operation
 from simulator.counts.transformer import ATTENDED, DRAFT, attending, attention_shape, visible_tokens
 from simulator.inputs.model import count_parameters
+from simulator.timing import roofline
 from simulator.timing.constants import used_constants
 from simulator.timing.interval import CACHE_READERS, shipped_spreads
-from simulator.timing.roofline import (
-    OperationTime,
-    cached_bytes,
-    further_waves,
-    of_fullest_part,
-    overlap_power,
-)
 from simulator.units import GIGA, TERA, format_gib, format_si, format_time
 from simulator.views.columns import View, line
 from simulator.views.text import KERNELS, fits_between, interval_phrase
@@ -259,9 +253,9 @@ def _mixing(result: Estimate) -> list[Step]:
     ]
 
 
-def _operation(result: Estimate, operation: Operation, time: OperationTime) -> Step:
+def _operation(result: Estimate, operation: Operation, time: roofline.OperationTime) -> Step:
     """Derive the time of one call of an operation, on the fullest GPU if they differ."""
-    mean, operation = operation, of_fullest_part(operation)
+    mean, operation = operation, roofline.of_fullest_part(operation)
     roofs = [_memory_part(result, operation, time)]
     if operation.flops:
         rate = result.rates.of(operation).flops_per_s(operation.kind, operation.dtype)
@@ -291,12 +285,12 @@ def _operation(result: Estimate, operation: Operation, time: OperationTime) -> S
     )
 
 
-def _roofline_formula(operation: Operation, time: OperationTime) -> str:
+def _roofline_formula(operation: Operation, time: roofline.OperationTime) -> str:
     """Return the formula by which an operation's times add."""
     if not operation.flops and not operation.link_bytes:
         return "fixed + memory"
     other = "link" if operation.link_bytes else "compute"
-    power = overlap_power(time.overlap)
+    power = roofline.overlap_power(time.overlap)
     if power == 1:
         return f"fixed + memory + {other}"
     if power == inf:
@@ -304,11 +298,11 @@ def _roofline_formula(operation: Operation, time: OperationTime) -> str:
     return f"fixed + (memory^{power:g} + {other}^{power:g})^(1/{power:g})"
 
 
-def _memory_part(result: Estimate, operation: Operation, time: OperationTime) -> str:
+def _memory_part(result: Estimate, operation: Operation, time: roofline.OperationTime) -> str:
     """Format the time of an operation's bytes and its parts, with L2 separate."""
     gpu = result.rates.of(operation)
     bandwidth = gpu.bandwidth_bytes_per_s[operation.kind]
-    cached = float(cached_bytes(operation, gpu))
+    cached = float(roofline.cached_bytes(operation, gpu))
     parts = [f"{format_si(operation.bytes_moved - cached, 'B')} / {bandwidth / GIGA:,.0f} GB/s"]
     if operation.together_bytes and operation.reused_bytes:
         parts[0] += f", {format_si(cached, 'B')} from L2; a stored context"
@@ -318,7 +312,7 @@ def _memory_part(result: Estimate, operation: Operation, time: OperationTime) ->
     if operation.effective_blocks is not None:
         rate = gpu.block_bytes_per_s[operation.kind] / GIGA
         parts.append(f"KV by {operation.effective_blocks:,.1f} blocks x {rate:,.1f} GB/s")
-    waves = further_waves(operation, gpu)
+    waves = roofline.further_waves(operation, gpu)
     if waves > 0 and gpu.block_s[operation.kind]:
         wave = format_time(gpu.block_s[operation.kind])
         parts.append(f"{waves:,.1f} further waves x {wave}")

@@ -13,15 +13,7 @@ from simulator.inputs.scenario import GAIN_SPEEDUP, Scenario
 from simulator.inputs.setup import ATTENTIONS, Attention
 from simulator.timing.interval import shipped_spreads
 from simulator.units import MILLISECOND, format_gib, format_si, format_time
-from simulator.views import generate, text
-from simulator.views.estimate import (
-    LAYOUTS,
-    OVER_STANDARD,
-    Compared,
-    break_even,
-    storage_phrase,
-    variants,
-)
+from simulator.views import estimate, generate, text
 from simulator.views.report import words
 from simulator.views.report.html import (
     Child,
@@ -161,7 +153,7 @@ def _reading(decision: Decision) -> list[str]:
         f"Most samples: {within}, all else as in the case.",
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
-    layout = LAYOUTS[decision.case.setup.kv_layout]
+    layout = estimate.LAYOUTS[decision.case.setup.kv_layout]
     if "standard" in standings:
         little = f"gains less than {WORTH:g} times over one stored context, or has no kernel"
         every.append(f"Standard: also where bifurcated attention {little}.")
@@ -221,7 +213,7 @@ def tiles(decision: Decision) -> Html:
     fewer = f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same"
     most = "Most samples that fit" if target is None else f"Most samples in {format_time(target)}"
     standard, bifurcated = (text.limit(choice.most_samples[name]) for name in ATTENTIONS)
-    layout = LAYOUTS[result.standard.setup.kv_layout]
+    layout = estimate.LAYOUTS[result.standard.setup.kv_layout]
     facts: list[tuple[str, str, str]] = [
         ("Step, standard to bifurcated", f"{' → '.join(steps)} ms", where),
         ("Speed-up of the step", *_speedup_tile(choice)),
@@ -258,14 +250,17 @@ def _speedup_tile(choice: Choice) -> tuple[str, str]:
 def step_section(decision: Decision) -> Html:
     """Return the time, traffic and memory of one step on the scenario's first GPU."""
     found = decision.first.comparison
-    standard, items = found.standard, list(variants(found).values())
-    variant = words_head("variant", storage_phrase)
+    standard, items = found.standard, list(estimate.variants(found).values())
+    variant = words_head("variant", estimate.storage_phrase)
     place = words.group_name(standard) + (" (of each GPU)" if standard.setup.gpus > 1 else "")
     steps = [
         variant,
         Head("step", step_cell, "ms"),
         Head("tokens/s", lambda item: f"{item.tokens_per_s:,.0f}"),
-        Head("speed-up", lambda item: OVER_STANDARD.text(Compared("", item, standard)) or "-"),
+        Head(
+            "speed-up",
+            lambda item: estimate.OVER_STANDARD.text(estimate.Compared("", item, standard)) or "-",
+        ),
         Head("KV read", lambda item: format_si(item.totals.kv_bytes_read, "B"), "per step"),
         Head("all bytes moved", _bytes_moved, "per step"),
         words_head("bound by", lambda item: item.bound),
@@ -287,7 +282,7 @@ def step_section(decision: Decision) -> Html:
         "div",
         table(f"{standard.model.name}: time and traffic of one step on {place}", steps, items),
         table(f"{standard.model.name}: memory on {place}", memory, items),
-        tag("p", break_even(found)),
+        tag("p", estimate.break_even(found)),
         tag("p", tag("strong", "Next: "), found.advice),
     )
 
