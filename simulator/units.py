@@ -59,8 +59,8 @@ def is_power_of_two(size: float) -> bool:
     return size >= 1 and int(size) & (int(size) - 1) == 0
 
 
-def format_si(value: float, unit: str, digits: int = 3) -> str:
-    """Format a quantity with a decimal prefix and a few significant digits.
+def format_si(value: float, unit: str) -> str:
+    """Format a quantity with a decimal prefix and three significant digits.
 
     Parameters
     ----------
@@ -68,8 +68,6 @@ def format_si(value: float, unit: str, digits: int = 3) -> str:
         The quantity, in ``unit``.
     unit
         The unit without a prefix, such as ``B`` or ``FLOP/s``.
-    digits
-        Significant digits.
 
     Examples
     --------
@@ -82,11 +80,11 @@ def format_si(value: float, unit: str, digits: int = 3) -> str:
         return f"{value} {unit}"
     for factor, prefix in zip((1e18, PETA, TERA, GIGA, MEGA, KILO), "EPTGMk", strict=True):
         if abs(value) >= factor:
-            return f"{significant(value / factor, digits)} {prefix}{unit}"
-    return f"{significant(value, digits)} {unit}"
+            return f"{significant(value / factor)} {prefix}{unit}"
+    return f"{significant(value)} {unit}"
 
 
-def format_time(seconds: float, digits: int = 3) -> str:
+def format_time(seconds: float) -> str:
     """Format a time in a suitable unit.
 
     >>> format_time(0.01234), format_time(4.2e-6), format_time(90)
@@ -96,8 +94,8 @@ def format_time(seconds: float, digits: int = 3) -> str:
         return f"{seconds} s"
     for unit, name in ((1, "s"), (MILLISECOND, "ms")):
         if abs(seconds) >= unit:
-            return f"{significant(seconds / unit, digits)} {name}"
-    return f"{significant(seconds / MICROSECOND, digits)} µs"
+            return f"{significant(seconds / unit)} {name}"
+    return f"{significant(seconds / MICROSECOND)} µs"
 
 
 def format_gib(number_of_bytes: float) -> str:
@@ -124,7 +122,7 @@ def format_tokens(tokens: int) -> str:
     return f"{tokens:,}"
 
 
-def significant(value: float, digits: int) -> str:
+def significant(value: float, digits: int = 3) -> str:
     """Format a number with the given significant digits, without an exponent below a million."""
     if value == 0:
         return "0"

@@ -72,9 +72,7 @@ def page(figure: Figure) -> str:
     )
 
 
-def image(
-    figure: Figure, form: str, *, width: int = WIDE[0], height: int = WIDE[1], scale: float = 1
-) -> bytes:
+def image(figure: Figure, form: str, *, width: int = WIDE[0], height: int = WIDE[1]) -> bytes:
     """Return a figure as a PNG, SVG or PDF.
 
     Parameters
@@ -93,7 +91,7 @@ def image(
     if height == WIDE[1]:
         height = min(height, figure.layout.meta.get("most_px", height))
     try:
-        return bytes(figure.to_image(format=form, width=width, height=height, scale=scale))
+        return bytes(figure.to_image(format=form, width=width, height=height))
     except Exception as problem:  # noqa: BLE001 - kaleido has no error class of its own for these
         raise OutputError(_missing(form, problem)) from None
 

@@ -6,6 +6,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any, TypeAlias, TypeVar
 
@@ -85,25 +86,12 @@ class Head:
         return "number" if self.number else "short" if self.short else None
 
 
-def words_head(
-    name: str, cell: Callable[[Any], Child], unit: str = "", *, short: bool = False
-) -> Head:
-    """Return a column of words.
-
-    Parameters
-    ----------
-    name, cell, unit, short
-        As of :class:`Head`.
-    """
-    return Head(name, cell, unit, number=False, short=short)
+# A column of words.
+words_head = partial(Head, number=False)
 
 
 def heads_each(
-    names: Iterable[Name],
-    cell: Callable[[Any, Name], Child],
-    unit: str = "",
-    *,
-    number: bool = True,
+    names: Iterable[Name], cell: Callable[[Any, Name], Child], unit: str = ""
 ) -> list[Head]:
     """Return a column for each name.
 
@@ -113,14 +101,14 @@ def heads_each(
         The names.
     cell
         Returns the cell of an item in the column of a name.
-    unit, number
+    unit
         As of :class:`Head`.
     """
 
     def named(name: Name) -> Callable[[Any], Child]:
         return lambda item: cell(item, name)
 
-    return [Head(name, named(name), unit, number) for name in names]
+    return [Head(name, named(name), unit) for name in names]
 
 
 def heads_of(columns: Iterable[Column]) -> list[Head]:
