@@ -17,7 +17,7 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import GpuLike, HardwareProfile, as_gpu
 from simulator.inputs.presets import ModelLike, as_model
 from simulator.inputs.setup import ATTENTIONS, Attention, ask, read_limits, read_loads
-from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS, Workload
+from simulator.inputs.workload import DEFAULT_OUTPUT_TOKENS
 
 if TYPE_CHECKING:  # an answer's module is loaded on first use, so that a command starts at once
     from simulator.answers.compare import Comparison
@@ -153,14 +153,11 @@ def plan(
         price_per_hour=price_per_hour,
         **engine,
     )
-    asked: Workload | Request
     if requests_per_s is None:
         question = _asked(model, _H100, settings)
-        asked = question.workload
     else:
-        question, asked = _requested(model, _H100, settings, request)
-    cards = _cards(gpus, prices)
-    return answer(question.model, cards, question.setup, asked, Targets(**targets), **limits)
+        question, limits["request"] = _requested(model, _H100, settings, request)
+    return answer(question, _cards(gpus, prices), Targets(**targets), **limits)
 
 
 def serve(

@@ -20,7 +20,6 @@ from simulator.errors import WorkloadError
 from simulator.inputs.hardware import HardwareProfile, Price
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ATTENTIONS, Attention, Setup
-from simulator.inputs.workload import Workload
 from simulator.timing.batching import Served, Server
 from simulator.units import MILLISECOND
 
@@ -249,12 +248,11 @@ class Plan(Answer):
 
 
 def plan(
-    model: ModelShape,
+    question: Question,
     gpus: Sequence[HardwareProfile],
-    setup: Setup,
-    asked: Workload | Request,
     targets: Targets | None = None,
     *,
+    request: Request | None = None,
     gpus_at_most: int | None = None,
     tensor_parallel_sizes: Sequence[int] | None = None,
     attentions: Sequence[Attention] = ATTENTIONS,
@@ -267,9 +265,11 @@ def plan(
 
     Parameters
     ----------
-    model, gpus, setup, asked, targets
-        The question: a step's sizes, or a request and how many arrive in a second. The setup's own
+    question, gpus, targets
+        What is decoded and how, on what, and what it has to meet. The question's own GPU,
         ``attention`` and ``tensor_parallel`` are ignored.
+    request
+        What one of the requests asks that arrive; None for a step of the question's sizes.
     gpus_at_most
         GPUs of a group, or of all replicas; None for any number.
     attentions
@@ -289,6 +289,7 @@ def plan(
     """
     if any(size < 1 for size in tensor_parallel_sizes or ()):
         raise WorkloadError("tensor_parallel_sizes: at least 1 GPU shares a layer")
+    model, setup = question.model, question.setup
     find_way(setup.kernel)  # an unknown name is an error, not an option to skip
     most, wanted = inf if gpus_at_most is None else gpus_at_most, targets or Targets()
     options: list[Option] = []
@@ -297,7 +298,7 @@ def plan(
     cards = {gpu.id: gpu for gpu in gpus}
     for gpu in cards.values():
         possible, left_out = runnable(attentions, model, gpu)
-        if not isinstance(asked, Request) or asked.shares:
+        if request is None or request.shares:
             skipped |= dict.fromkeys(left_out)
         price, found, served = price_of(gpu, usd_per_hour), list[Option](), list[Deployment]()
         for way in layouts(model, setup, tensor_parallel_sizes):
@@ -307,18 +308,17 @@ def plan(
             if way.gpus > most:
                 skipped[f"{way.gpus} GPUs of a group are more than gpus_at_most = {most}"] = None
                 continue
+            asked = replace(question, gpu=gpu, setup=way)
             try:
-                if isinstance(asked, Request):
-                    question = Question(model, gpu, way, asked.workload)
-                    ways = deployments(
-                        question, asked, attentions=possible, most_sequences=most_sequences
-                    )
-                    served += ways
-                    found += chain(*(_under_load(each, wanted, most, price) for each in ways))
-                else:
-                    question = Question(model, gpu, way, asked)
-                    steps = [estimate(question.under(name)) for name in possible]
+                if request is None:
+                    steps = [estimate(asked.under(name)) for name in possible]
                     found += [_in_time(step, wanted, price) for step in steps]
+                    continue
+                ways = deployments(
+                    asked, request, attentions=possible, most_sequences=most_sequences
+                )
+                served += ways
+                found += chain(*(_under_load(each, wanted, most, price) for each in ways))
             except WorkloadError as error:
                 skipped[str(error)] = None
         options += _without_the_beaten(found)
@@ -330,7 +330,7 @@ def plan(
     sure = _cheapest(ranked, "meets")
     return Plan(
         targets=wanted,
-        request=asked if isinstance(asked, Request) else None,
+        request=request,
         options=tuple(ranked),
         cheapest=sure,
         cheapest_maybe=_cheapest(ranked, "maybe", below=sure),

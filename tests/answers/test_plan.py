@@ -33,7 +33,8 @@ def _plan(shape: ModelShape | None = None, **settings: Any) -> Plan:
         if name in settings
     }
     targets = Targets(target_step_s=options.pop("target_step_s", None))
-    return plan(shape or mistral_7b(), cards, *asked(**settings), targets, **options)
+    question = Question(shape or mistral_7b(), CHEAP, *asked(**settings))
+    return plan(question, cards, targets, **options)
 
 
 def _key(option: Option) -> tuple[str, int, str]:

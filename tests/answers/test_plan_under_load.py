@@ -10,6 +10,7 @@ from builders import ROUND_CONSTANTS, asked, gpu, mistral_7b, mixtral_8x7b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simulator.answers.estimate import Question
 from simulator.answers.load import Point, Request
 from simulator.answers.plan import Option, Plan, Targets, layouts, plan
 from simulator.errors import WorkloadError
@@ -29,7 +30,8 @@ def _plan(
 ) -> Plan:
     setup, work = asked(samples=samples, context_tokens=2048)
     request = Request(workload=work, output_tokens=256)
-    return plan(mistral_7b(), cards, setup, request, targets, **more)
+    question = Question(mistral_7b(), CHEAP, setup, work)
+    return plan(question, cards, targets, request=request, **more)
 
 
 def test_replicas_are_the_fewest_that_meet_the_targets() -> None:
@@ -105,9 +107,10 @@ def test_gpus_at_most_bound_all_replicas() -> None:
 def test_dominated_options_are_beaten_by_another_of_the_card(targets: Targets) -> None:
     """By one with no more GPUs and no longer times; those left are beaten by none."""
     setup, work = asked(samples=64, context_tokens=2048)
-    load = Request(workload=work, output_tokens=256) if targets.requests_per_s else work
+    load = Request(workload=work, output_tokens=256) if targets.requests_per_s else None
     cards = (CHEAP, load_hardware("l40s"))
-    found = plan(mistral_7b(), cards, setup, load, targets).options
+    question = Question(mistral_7b(), CHEAP, setup, work)
+    found = plan(question, cards, targets, request=load).options
     assert any(option.dominated for option in found)
     for option in found:
         better = [
@@ -137,14 +140,9 @@ def test_what_holds_no_request_is_said() -> None:
 def test_a_card_of_unknown_interval_never_surely_meets() -> None:
     """No rows are of experts on AMD's cards."""
     setup, work = asked(samples=1, context_tokens=2048)
-    result = plan(
-        mixtral_8x7b(),
-        [load_hardware("mi300x")],
-        setup,
-        Request(workload=work, output_tokens=256),
-        Targets(requests_per_s=1),
-        usd_per_hour=2.0,
-    )
+    card, request = load_hardware("mi300x"), Request(workload=work, output_tokens=256)
+    question = Question(mixtral_8x7b(), card, setup, work)
+    result = plan(question, [card], Targets(requests_per_s=1), request=request, usd_per_hour=2.0)
     assert {option.verdict for option in result.options} == {"maybe"}
     assert result.cheapest_maybe is not None
     least = result.cheapest_maybe.point.usd_per_hour or 0.0
@@ -220,7 +218,8 @@ def _mixtral(memory_gb: float) -> Sequence[Option]:
     setup, work = asked(samples=1, context_tokens=512)
     card = gpu(ROUND_CONSTANTS, name="card", memory_gb=memory_gb, network_gb_per_s_per_direction=50)
     request = Request(workload=work, output_tokens=64)
-    return plan(mixtral_8x7b(), [card], setup, request, Targets(requests_per_s=1)).options
+    question = Question(mixtral_8x7b(), card, setup, work)
+    return plan(question, [card], Targets(requests_per_s=1), request=request).options
 
 
 def test_what_no_kernel_runs_is_left_out_of_several_and_said() -> None:
