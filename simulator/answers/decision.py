@@ -8,7 +8,7 @@ from typing import Literal
 
 from simulator.answers.capacity import Capacity
 from simulator.answers.compare import Comparison, compare
-from simulator.answers.estimate import Estimate, Question
+from simulator.answers.estimate import Estimate
 from simulator.answers.generate import Generation, generate
 from simulator.answers.price import Priced, cost_per_million_tokens, price_of
 from simulator.answers.study import Case
@@ -179,7 +179,7 @@ def decide(
     skipped: list[str] = []
     for index, (name, gpu) in enumerate(gpus.items()):
         try:
-            comparison = compare(Question(case.model, gpu, case.setup, case.workload))
+            comparison = compare(case.on(gpu))
         except WorkloadError as error:
             skipped.append(str(error))
             continue
@@ -202,7 +202,7 @@ def decide(
     own = [choice for choice in choices if choice.asked]
     others = [choice for choice in choices if not choice.asked]
     ranked = (*own, *sorted(others, key=_order))
-    first = Question(case.model, ranked[0].gpu, case.setup, case.workload)
+    first = case.on(ranked[0].gpu)
     return Decision(
         case=case,
         choices=ranked,

@@ -158,6 +158,10 @@ class Case:
     setup: Setup
     workload: Workload
 
+    def on(self, gpu: HardwareProfile) -> Question:
+        """Return the question about it on a GPU."""
+        return Question(self.model, gpu, self.setup, self.workload)
+
 
 def central_cases(scenario: Scenario, **settings: Any) -> tuple[Case, ...]:
     """Return a scenario's cases: each model, with each of its numbers of KV heads.

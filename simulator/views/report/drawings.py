@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulator.answers.decision import Choice, Decision
-from simulator.answers.estimate import Question
 from simulator.answers.frames import parts_of
 from simulator.answers.study import Study
 from simulator.answers.sweep import compare_on
@@ -68,8 +67,8 @@ def drawings(study: Study, decisions: Sequence[Decision]) -> list[Drawing]:
 
 def _points(decision: Decision, **varied: Sequence[int]) -> Mapping[str, Any]:
     """Compare both kinds of attention around a case, at every point of a grid."""
-    case, setup = decision.case, decision.case.setup.under("standard")
-    return compare_on(Question(case.model, decision.first.gpu, setup, case.workload), **varied)
+    asked = decision.case.on(decision.first.gpu)
+    return compare_on(asked.under("standard"), **varied)
 
 
 def _powers(low: int, high: int, most: int) -> list[int]:
