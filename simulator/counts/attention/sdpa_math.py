@@ -4,6 +4,7 @@ Compiled, its repeats and scaling are fused into its products, so it becomes the
 bifurcated form is the einsum too.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from simulator.counts.attention.einsum import Einsum, bifurcated_einsum, product, product_flops
@@ -17,6 +18,7 @@ from simulator.inputs.workload import Workload
 from simulator.numeric import Numeric
 
 FLOAT_BYTES = PARTIAL_BYTES  # it computes in float32
+_CACHE_READS = ("kv_bytes_read", "reused_bytes", "reused_footprint_bytes", "together_bytes")
 
 
 class SdpaMath(Einsum):
@@ -71,8 +73,9 @@ def standard_math(shape: AttentionShape, *, rereads: bool = False) -> list[Opera
     once = (keys + values) // group
     # One byte per logit and per row for the test for -inf, and a number to fill with.
     flags = shape.rows * tokens + shape.rows + FLOAT_BYTES
-    of_keys, of_values = _cache_reads(shape, rereads=rereads)
-    stored = of_keys["kv_bytes_read"] + of_values["kv_bytes_read"]
+    whole = shape.whole(rereads=rereads)
+    of_keys, of_values = (product(shape, whole, keys=keys) for keys in (True, False))
+    stored = of_keys.kv_bytes_read + of_values.kv_bytes_read
 
     masked = several(shape.query_tokens)
     pairs, element = shape.query_tokens * tokens, shape.activation_bytes
@@ -99,12 +102,12 @@ def standard_math(shape: AttentionShape, *, rereads: bool = False) -> list[Opera
     ]
     # The operations that read the cache itself, not a copy of it.
     if shape.kv_bytes != FLOAT_BYTES:
-        readers = {"kv_cast": _added(of_keys, of_values)}
+        readers = {"kv_cast": [of_keys, of_values]}
     elif shape.heads > shape.kv_heads:
-        readers = {"kv_repeat": _added(of_keys, of_values)}
+        readers = {"kv_repeat": [of_keys, of_values]}
     else:
-        readers = {"attention_key_scale": of_keys, "attention_values": of_values}
-    return [replace(each, **readers.get(each.name, {})) for each in operations]
+        readers = {"attention_key_scale": [of_keys], "attention_values": [of_values]}
+    return [replace(each, **_cache_reads(readers.get(each.name, []))) for each in operations]
 
 
 def _product(shape: AttentionShape, read: Numeric, written: Numeric, *, keys: bool) -> Operation:
@@ -114,24 +117,13 @@ def _product(shape: AttentionShape, read: Numeric, written: Numeric, *, keys: bo
     return replace(operation, flops=product_flops(shape, shape.tokens, keys=keys), dtype="fp32")
 
 
-def _cache_reads(
-    shape: AttentionShape, *, rereads: bool
-) -> tuple[dict[str, Numeric], dict[str, Numeric]]:
-    """Return the reads of every sequence's keys, and of its values."""
-    whole = shape.whole(rereads=rereads)
-    fields = ("kv_bytes_read", "reused_bytes", "reused_footprint_bytes", "together_bytes")
-    of_keys, of_values = (product(shape, whole, keys=keys) for keys in (True, False))
-    return (
-        {field: getattr(of_keys, field) for field in fields},
-        {field: getattr(of_values, field) for field in fields},
-    )
-
-
-def _added(first: dict[str, Numeric], second: dict[str, Numeric]) -> dict[str, Numeric]:
-    """Add up two reads."""
-    return {
-        field: None if value is None else value + second[field] for field, value in first.items()
-    }
+def _cache_reads(products: Sequence[Operation]) -> dict[str, Numeric]:
+    """Return what some products read of the cache together; nothing for no product."""
+    reads: dict[str, Numeric] = {}
+    for name in _CACHE_READS if products else ():
+        values = [getattr(each, name) for each in products]
+        reads[name] = None if values[0] is None else sum(values)
+    return reads
 
 
 PLAIN_MATH = (PlainKernel("standard_math", "standard", "sdpa_math", "copies", standard_math),)
