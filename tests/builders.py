@@ -383,6 +383,20 @@ def as_traced(operations: list[Operation]) -> list[Operation]:
     return seen
 
 
+def drawn_layers(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw what layers of a model may have or not."""
+    flags = ("gated_mlp", "rotary", "qkv_bias", "output_bias", "mlp_bias", "lm_head_bias")
+    return {
+        **{name: draw(st.booleans()) for name in (*flags, "tied_embeddings")},
+        "norm": draw(st.sampled_from(["rms", "layer"])),
+        "norms_per_layer": draw(st.sampled_from([0, 1, 2, 4])),
+        "extra_norms": draw(st.integers(0, 1)),
+        "qk_norm": draw(st.sampled_from(["none", "head", "all"])),
+        "position_embeddings": draw(st.sampled_from([0, 2048])),
+        "embedding_size": draw(st.sampled_from([None, 40])),
+    }
+
+
 @st.composite
 def model_shapes(draw: st.DrawFn, *, latent: bool = True) -> ModelShape:
     """Draw a model: any grouping of heads, dense or experts, windows, MLA, and the small print."""
@@ -430,19 +444,7 @@ def model_shapes(draw: st.DrawFn, *, latent: bool = True) -> ModelShape:
         head_dim=draw(st.sampled_from([16, 64, 128])),
         intermediate_size=draw(st.sampled_from([128, 500])),
         vocab_size=draw(st.sampled_from([100, 32000])),
-        gated_mlp=draw(st.booleans()),
-        norm=draw(st.sampled_from(["rms", "layer"])),
-        norms_per_layer=draw(st.sampled_from([0, 1, 2, 4])),
-        extra_norms=draw(st.integers(0, 1)),
-        qk_norm=draw(st.sampled_from(["none", "head", "all"])),
-        rotary=draw(st.booleans()),
-        qkv_bias=draw(st.booleans()),
-        output_bias=draw(st.booleans()),
-        mlp_bias=draw(st.booleans()),
-        lm_head_bias=draw(st.booleans()),
-        tied_embeddings=draw(st.booleans()),
-        position_embeddings=draw(st.sampled_from([0, 2048])),
-        embedding_size=draw(st.sampled_from([None, 40])),
+        **drawn_layers(draw),
         **changes,
     )
 

@@ -468,8 +468,8 @@ class GridSummary:
     ----------
     gained
         Points at which bifurcated attention is at least ``GAIN_SPEEDUP`` times as fast.
-    standard_fits, bifurcated_fits
-        Points that fit in memory.
+    fits
+        Points that fit in memory, by kind of attention.
     verdict
         The answer for the whole grid, decided as the scenario's own.
     decided
@@ -487,8 +487,7 @@ class GridSummary:
 
     points: int
     gained: int
-    standard_fits: int
-    bifurcated_fits: int
+    fits: Mapping[Attention, int]
     both_fit: int
     verdict: Expectation
     decided: Mapping[Verdict, int]
@@ -537,8 +536,7 @@ def summarise(scenario: Scenario, **settings: Any) -> GridSummary:
     return GridSummary(
         points=grid.points,
         gained=sum(speedup >= GAIN_SPEEDUP for speedup in speedups),
-        standard_fits=fits["standard"],
-        bifurcated_fits=fits["bifurcated"],
+        fits=fits,
         both_fit=both_fit,
         verdict=expectation_of(speedups),
         decided=decided,

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from collections.abc import Sequence  # noqa: E402
 from dataclasses import replace  # noqa: E402
 
-from builders import as_traced  # noqa: E402
+from builders import as_traced, drawn_layers  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
@@ -223,21 +223,9 @@ def small_models(draw: st.DrawFn) -> ModelShape:
         intermediate_size=draw(st.sampled_from([48, 128])),
         vocab_size=draw(st.sampled_from([97, 1000])),
         layer_groups=tuple(LayerGroup(count=1, window=window) for window in windows),
-        gated_mlp=draw(st.booleans()),
-        norm=draw(st.sampled_from(["rms", "layer"])),
         norm_weight=draw(st.booleans()),
         norm_bias=draw(st.booleans()),
-        norms_per_layer=draw(st.sampled_from([0, 1, 2, 4])),
-        extra_norms=draw(st.integers(0, 1)),
-        qk_norm=draw(st.sampled_from(["none", "head", "all"])),
-        rotary=draw(st.booleans()),
-        qkv_bias=draw(st.booleans()),
-        output_bias=draw(st.booleans()),
-        mlp_bias=draw(st.booleans()),
-        lm_head_bias=draw(st.booleans()),
-        tied_embeddings=draw(st.booleans()),
-        position_embeddings=draw(st.sampled_from([0, 2048])),
-        embedding_size=draw(st.sampled_from([None, 40])),
+        **drawn_layers(draw),
     )
 
 

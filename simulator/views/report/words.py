@@ -153,8 +153,7 @@ def _deciding(grid: GridSummary) -> str:
 
 def _fitting(grid: GridSummary) -> str:
     """Say how many points fit in memory."""
-    fits = (grid.standard_fits, grid.bifurcated_fits)
-    standard, bifurcated = (_of_all(points, grid) for points in fits)
+    standard, bifurcated = (_of_all(points, grid) for points in grid.fits.values())
     if standard == bifurcated:
         return f"{standard.capitalize()} of them fit in memory."
     return (
