@@ -83,13 +83,8 @@ def how_to_share(asked: "Comparison") -> str:
     """Say how users of an engine read a shared context once; empty where that gains too little."""
     bifurcated, stored = asked.bifurcated, asked.stored
     little = stored.memory.fits and stored.step_s / bifurcated.step_s < WORTH
-    if (
-        asked.nothing_shared
-        or asked.winner != "bifurcated"
-        or not bifurcated.memory.fits
-        or little
-        or asked.barred
-    ):
+    loses = asked.nothing_shared or asked.winner != "bifurcated"
+    if loses or little or asked.barred or not bifurcated.memory.fits:
         return ""
     engine = _engine_of(bifurcated)
     if engine == "none":
