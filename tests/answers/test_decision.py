@@ -16,6 +16,7 @@ from simulator.answers.sweep import MOST_POINTS_LISTED, prepare_sweep, summarise
 from simulator.errors import ScenarioError, WorkloadError
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.scenario import Scenario, load_scenario
+from simulator.inputs.setup import ATTENTIONS
 from simulator.inputs.workload import Workload
 
 CODE = load_scenario("code-sampling-8k")
@@ -157,8 +158,9 @@ def test_a_summary_counts_the_points_of_the_sweep(name: str) -> None:
     within = [row["speedup"] for row in found.rows if row["standard_fits"]]
     assert found.both_fit == len(within)
     assert (found.least["speedup"], found.most["speedup"]) == (min(within), max(within))
-    assert found.standard_fits == sum(int(block["standard_fits"].sum()) for block in blocks)
-    assert found.bifurcated_fits == sum(int(block["bifurcated_fits"].sum()) for block in blocks)
+    for attention, fitting in found.fits.items():
+        assert fitting == sum(int(block[f"{attention}_fits"].sum()) for block in blocks)
+    assert tuple(found.fits) == ATTENTIONS
 
 
 def test_a_long_grid_is_summed_up_but_not_listed() -> None:
