@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.fit.solver import with_constants
-from simulator.evidence.fit.stages import DECODE_ATTENTION
+from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.calls import attention_kernel, is_fallback
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
@@ -44,6 +44,10 @@ NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", *OF_ENGINES)
 # The one kernel measured on A100 does not split its keys over blocks and reaches a quarter of the
 # bandwidth: what a sane engine reaches on other cards is that of the others.
 NO_GUIDE = {("a100-sxm-80gb", "latent_attention")}
+# The constants in which decode attention kernels differ.
+DECODE_ATTENTION = tuple(
+    item.key for stage in STAGES if stage.kind == "decode_attention" for item in stage.free
+)
 # A library's own calls have the same host code everywhere.
 CARRIED_BY_LIBRARY = "host_us_per_launch"
 DIGITS = 3
