@@ -165,7 +165,7 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                 "in_sample": _errors(seen),
                 "held_out": _errors(unseen),
                 "bounded": list(fitted.bounded),
-                "not_identified": {str(key): wanted_rows(key) for key in fitted.unidentified},
+                "not_identified": {str(key): wanted_rows(key) for key in part.untold},
                 "correlated": [
                     {"first": first, "second": second, "correlation": value}
                     for first, second, value in fitted.correlated
@@ -212,7 +212,7 @@ def _calibration_table(result: "Calibration") -> Any:
             error = "" if bounded else significant(fitted.stderr[name], 2)
             what, errors = named.pop() if named else ("", "")
             lines.append((what, name, f"{value:.4g}", error, errors, "; ".join(remarks)))
-        for key in fitted.unidentified:
+        for key in part.untold:
             what, _ = named.pop() if named else ("", "")
             why = f"these rows cannot tell; add {wanted_rows(key)}"
             lines.append((what, str(key), "?", "", "", why))

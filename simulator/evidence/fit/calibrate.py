@@ -23,7 +23,7 @@ from simulator.evidence.rows.reading import UNTOLD, Measurements
 from simulator.inputs.dtypes import PRECISIONS
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import ENGINES
-from simulator.timing.constants import SERVED, Variant
+from simulator.timing.constants import SERVED, Key, Variant
 
 # Shorter times than predicted are told from this share on.
 SHORTER = 0.01
@@ -37,6 +37,7 @@ LEAST_GAIN = 0.1
 class StageFit:
     """One fit: its rows, the variant of its constants, and its result.
 
+    ``untold`` are the constants that the rows cannot determine: they keep their value.
     ``rows`` says which of the kind's rows, as in a stage.
     ``labels`` are the rows' labels in their table, in the order of the fit's residuals.
     ``shapes`` are the rows' shapes: the values of ``shape_columns``, joined by slashes.
@@ -47,6 +48,7 @@ class StageFit:
     kind: RowKind
     variant: Variant
     fitted: Fitted
+    untold: tuple[Key, ...] = ()
     rows: Rows = "graph"
     sources: tuple[str, ...] = ()
     labels: tuple[Any, ...] = ()
@@ -240,15 +242,12 @@ def _fit(
     variant: Variant,
 ) -> StageFit:
     """Fit one set of constants to groups of rows."""
-    labels = [label for group in groups for label in group.index]
+    fitted_rows = rows.loc[[label for group in groups for label in group.index]]
     ways = (stage.shape, *stage.instead)
-    varied = (way for way in ways if rows.loc[labels, [*way]].nunique().max() > 1)
+    varied = (way for way in ways if fitted_rows[[*way]].nunique().max() > 1)
     columns = next(varied, stage.shape)
-    measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
-    shapes = [
-        rows.loc[group.index, [*columns]].astype(str).agg("/".join, axis=1).to_numpy()
-        for group in groups
-    ]
+    measured = fitted_rows["time_s"].to_numpy()
+    shapes = fitted_rows[[*columns]].astype(str).agg("/".join, axis=1).to_numpy(dtype=str)
 
     def fitted(some: Sequence[Free]) -> Fitted:
         return fit(profile, groups, measured, shapes, some, variant=variant, noise=stage.noise)
@@ -256,19 +255,19 @@ def _fit(
     before = fitted(()) if stage.noise else None
     result = fitted(free) if before is None else _proven(before, fitted, free)
     asked = (item.key.of(variant) for item in free)
-    untold = tuple(key for key in asked if str(key) not in result.constants)
-    named = rows.loc[labels, "source"].dropna().astype(str)
+    named = fitted_rows["source"].dropna().astype(str)
     return StageFit(
         kind=stage.kind,
         variant=variant,
-        fitted=replace(result, unidentified=untold),
+        fitted=result,
+        untold=tuple(key for key in asked if str(key) not in result.constants),
         rows=stage.rows,
         sources=tuple(sorted(set(named) - {""})),
-        labels=tuple(labels),
-        shapes=tuple(np.concatenate(shapes).astype(str)),
+        labels=tuple(fitted_rows.index),
+        shapes=tuple(shapes),
         shape_columns=columns,
         before=None if before is None else before.residuals,
-        models=() if before is None else tuple(sorted(set(rows.loc[labels, "model"]))),
+        models=() if before is None else tuple(sorted(set(fitted_rows["model"]))),
     )
 
 

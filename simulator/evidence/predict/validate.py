@@ -1,6 +1,7 @@
 """Compare predictions with measured rows: the errors, where they occur, why, and their summary."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ HOT_SHARE, COLD_SHARE = 1.0, 1.5
 HALF = 0.5
 
 SCHEMA_VERSION = 1
+# How the outcome of a row begins that could not be predicted.
+SKIPPED = "skipped: "
 WORST = 10
 CLOSE, NEAR = 0.10, 0.20
 GROUPINGS = (
@@ -51,20 +54,19 @@ class Validation:
         also have a predicted step and time to first token [ms].
     unpredicted
         The rows that could not be predicted, with the reason as their ``outcome``.
-    skipped
-        How many they are, by reason.
-    oom_correct, oom_total
-        Of the rows that ran out of memory, or were predicted to, how many were predicted right;
-        None without such rows.
+    constants
+        The origin of each GPU's constants.
     """
 
     rows: pd.DataFrame
     unpredicted: pd.DataFrame
-    skipped: Mapping[str, int]
-    total: int
-    oom_correct: int | None
-    oom_total: int | None
     constants: Mapping[str, str]
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How many rows could not be predicted, by reason."""
+        outcomes = self.unpredicted.get("outcome", pd.Series(dtype=str))
+        return Counter(str(each).removeprefix(SKIPPED) for each in outcomes)
 
     def every_row(self, measurements: Measurements) -> pd.DataFrame:
         """Return every row of the files with its outcome: predicted, skipped or refused, and why.
@@ -104,37 +106,20 @@ def validate(
     """
     frames: list[pd.DataFrame] = []
     others: list[pd.DataFrame] = []
-    skipped: dict[str, int] = {}
-    oom: list[bool] = []
     constants: dict[str, str] = {}
-    for kind in KINDS:
-        table = measurements.tables.get(kind)
-        if table is None:
-            continue
+    for kind, table in measurements.tables.items():
         prepared = prepare(table, kind)
-        for reason in prepared.skipped.values():
-            skipped[reason] = skipped.get(reason, 0) + 1
         if prepared.skipped:
-            outcomes = [f"skipped: {reason}" for reason in prepared.skipped.values()]
+            outcomes = [f"{SKIPPED}{reason}" for reason in prepared.skipped.values()]
             left = table.loc[list(prepared.skipped)].drop(columns="time_s")
             others.append(left.assign(kind=kind, outcome=outcomes))
         for group in prepared.groups:
             card = gpu if gpu is not None and gpu.id == group.gpu_id else profile(group.gpu_id)
             constants[card.id] = rates(card, choice, variants=group.variants).origin
             frames.append(_predicted(table.loc[group.index], group, card, choice))
-            if kind == "decode_step":
-                # Of rows that ran out of memory or should have, whether that is predicted right.
-                ended = frames[-1]["status"].astype(str).str.lower() == "oom"
-                foretold = frames[-1]["predicted_status"] == "oom"
-                oom += (ended & foretold)[ended | foretold].tolist()
-    joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED)
     return Validation(
-        rows=joined,
+        rows=pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED),
         unpredicted=pd.concat(others, ignore_index=True) if others else pd.DataFrame(),
-        skipped=skipped,
-        total=measurements.rows,
-        oom_correct=sum(oom) if oom else None,
-        oom_total=len(oom) if oom else None,
         constants=constants,
     )
 
@@ -164,6 +149,7 @@ def _predicted(
     stated = rows["l2_state"] if "l2_state" in rows else pd.Series("", index=rows.index)
     from_l2 = group.l2_share(rates(gpu, choice, variants=group.variants)) > HALF
     low, high = group.interval(gpu, choice) or (np.full(len(rows), np.nan),) * 2
+    known = np.isfinite(measured) & np.isfinite(low)
     added = {
         "kind": group.kind,
         "head_shape": _head_shapes(rows),
@@ -178,7 +164,7 @@ def _predicted(
         predicted: seconds / kind.unit_s,
         f"{predicted}_low": low / kind.unit_s,
         f"{predicted}_high": high / kind.unit_s,
-        "inside": _inside(measured, low, high),
+        "inside": [*np.where(known, (low <= measured) & (measured <= high), None)],
         "error": error,
         "ape": np.abs(error),
         "reason": _reasons(parts, len(rows)),
@@ -192,13 +178,6 @@ def _predicted(
         added["predicted_ttft_ms"] = group.first_token_s(gpu, choice) / MILLISECOND
     kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
     return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
-
-
-def _inside(measured: "np.ndarray", low: "np.ndarray", high: "np.ndarray") -> list[bool | None]:
-    """Return whether each time lies in its interval, None if either is unknown."""
-    known = np.isfinite(measured) & np.isfinite(low)
-    within = (low <= measured) & (measured <= high)
-    return [bool(ok) if told else None for ok, told in zip(within, known, strict=True)]
 
 
 def _plain(value: Any) -> str:
@@ -332,11 +311,11 @@ def summarise(validation: Validation, measurements: Measurements) -> dict[str, A
     """Return all errors as one JSON object."""
     rows = timed(validation.rows)
     whole = errors_of(rows)
-    result: dict[str, Any] = {
+    return {
         "schema_version": SCHEMA_VERSION,
-        "rows": validation.total + len(measurements.refused),
+        "rows": measurements.rows + len(measurements.refused),
         "predicted": len(validation.rows),
-        "skipped": sum(validation.skipped.values()),
+        "skipped": len(validation.unpredicted),
         "skipped_reasons": dict(sorted(validation.skipped.items())),
         "refused": len(measurements.refused),
         "distrusted": sum(measurements.distrusted.values()),
@@ -349,8 +328,16 @@ def summarise(validation: Validation, measurements: Measurements) -> dict[str, A
         "constants": dict(sorted(validation.constants.items())),
         "groups": groups(rows),
         "worst": worst(rows),
+        **_out_of_memory(validation.rows),
     }
-    if validation.oom_total is not None:
-        result["oom_correct"] = validation.oom_correct
-        result["oom_total"] = validation.oom_total
-    return result
+
+
+def _out_of_memory(rows: pd.DataFrame) -> dict[str, int]:
+    """Count rows that ran out of memory or were predicted to, and those predicted right."""
+    if "predicted_status" not in rows:
+        return {}
+    rows = rows[rows["predicted_status"].notna()]
+    ended = rows["status"].astype(str).str.lower() == "oom"
+    foretold = rows["predicted_status"] == "oom"
+    either, both = int((ended | foretold).sum()), int((ended & foretold).sum())
+    return {"oom_correct": both, "oom_total": either} if either else {}
