@@ -215,7 +215,7 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
     rows = [
         (
             f"{title}{item.what.replace('_', ' ')}",
-            item.gpu,
+            item.gpu_id,
             f"{item.rows:,}",
             *(f"{100 * share:.0f} %" for share in (item.inside, item.below, item.above)),
         )
@@ -226,7 +226,7 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
             ("whole steps: ", spread.check_batches(measurements)),
             ("whole steps: ", spread.check_cells(measurements)),
         )
-        for item in part
+        for item in spread.coverage(part).itertuples()
     ]
     return table("checked on | GPU | rows> | inside> | shorter> | longer>", rows)
 
