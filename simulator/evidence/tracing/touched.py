@@ -37,7 +37,7 @@ def touched_bytes(tensors: Iterable[Tensor]) -> int:
 def _runs(tensor: Tensor) -> Runs:
     """Return the bytes a tensor covers; views of one storage may differ in dtype."""
     width = length = tensor.element_size()
-    apart = []
+    apart: list[tuple[int, int]] = []
     pairs = zip(tensor.stride(), tensor.shape, strict=True)
     for stride, size in sorted((stride * width, size) for stride, size in pairs if size > 1):
         if stride <= length:  # the next run begins in this one or right after it
