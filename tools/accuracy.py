@@ -10,7 +10,6 @@ profiles.
 
 import argparse
 import datetime as dt
-import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -46,8 +45,8 @@ CARRIED = {
 
 def errors(residuals: "np.ndarray") -> str:
     """Write median, 90th percentile and bias as cells of a table."""
-    figures = error_summary(residuals)
-    return " | ".join("" if math.isnan(value) else f"{100 * value:.1f} %" for value in figures)
+    figures = error_summary(residuals).values()
+    return " | ".join("" if value is None else f"{100 * value:.1f} %" for value in figures)
 
 
 def errors_of(rows: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ from simulator.evidence.fit.stages import STAGES, Rows, Stage
 from simulator.evidence.predict.groups import Group, library_of
 from simulator.evidence.predict.measured import of_other_libraries
 from simulator.evidence.predict.prepare import prepare
+from simulator.evidence.predict.validate import summary_of
 from simulator.evidence.rows.kinds import KINDS, RowKind
 from simulator.evidence.rows.reading import UNTOLD, Measurements
 from simulator.inputs.dtypes import PRECISIONS
@@ -132,7 +133,7 @@ def _saving(found: StageFit) -> list[str]:
     """Say that runs take less time than predicted, where no time of their engine is found."""
     if found.before is None or found.fitted.constants or np.median(found.before) < SHORTER:
         return []
-    _, _, bias = error_summary(found.before)
+    bias = float(np.median(np.expm1(found.before)))
     less = f"half of the rows take {1 - 1 / (1 + bias):.0%} or more less than predicted"
     return [f"{found.kind}, {found.variant}: {less}, and no engine saves time"]
 
@@ -326,14 +327,9 @@ def _by_variant(groups: Sequence[Group]) -> Mapping[Variant, list[Group]]:
     return sorted_groups
 
 
-def error_summary(residuals: "np.ndarray") -> tuple[float, float, float]:
-    """Return median and 90th percentile of the absolute error, and the median signed error."""
-    numbers = np.asarray(residuals, dtype=np.float64)
-    ratio = np.expm1(numbers[np.isfinite(numbers)])
-    if not len(ratio):
-        return (float("nan"),) * 3
-    size = np.abs(ratio)
-    return float(np.median(size)), float(np.quantile(size, 0.9)), float(np.median(ratio))
+def error_summary(residuals: "np.ndarray") -> dict[str, Any]:
+    """Return the errors of log(predicted / measured), as of predicted rows."""
+    return summary_of(np.expm1(np.asarray(residuals, dtype=np.float64)))
 
 
 def shape_errors(part: StageFit) -> list[dict[str, Any]]:

@@ -241,21 +241,30 @@ def timed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["measured_us"].notna()]
 
 
+def summary_of(errors: Any) -> dict[str, Any]:
+    """Return median and 90th percentile of the absolute error, and the median signed error.
+
+    None without an error; what is not finite does not count.
+    """
+    known = np.asarray(errors, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return dict.fromkeys(("median_ape", "p90_ape", "bias"))
+    size = np.abs(known)
+    figures = np.median(size), np.quantile(size, 0.9), np.median(known)
+    return dict(zip(("median_ape", "p90_ape", "bias"), map(float, figures), strict=True))
+
+
 def errors_of(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return count, median and 90th percentile of the absolute error, and median signed error.
+    """Return count and errors of predicted rows.
 
     ``inside`` is the share of times inside their intervals, None where no row has an interval.
     """
     if not len(rows):
-        return {"rows": 0, "median_ape": None, "p90_ape": None, "bias": None, "inside": None}
-    inside = rows["inside"].dropna()
-    return {
-        "rows": len(rows),
-        "median_ape": float(rows["ape"].median()),
-        "p90_ape": float(rows["ape"].quantile(0.9)),
-        "bias": float(rows["error"].median()),
-        "inside": float(inside.astype(float).mean()) if len(inside) else None,
-    }
+        return {"rows": 0, **summary_of(()), "inside": None}
+    inside = rows["inside"].dropna().astype(float)
+    share = float(inside.mean()) if len(inside) else None
+    return {"rows": len(rows), **summary_of(rows["error"]), "inside": share}
 
 
 def groups(rows: pd.DataFrame) -> list[dict[str, Any]]:
