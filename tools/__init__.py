@@ -1,10 +1,22 @@
 """Makes this project's documents, figures and shipped constants: folders, and tables of pages."""
 
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS, PAGES = ROOT / "docs", ROOT / "tools" / "pages"
+
+
+def page(name: str, **figures: object) -> str:
+    """Return the text of a page, with figures in its places."""
+    return (PAGES / name).read_text(encoding="utf-8").format(**figures)
+
+
+def tables(name: str) -> Any:
+    """Return the tables of a file beside the pages."""
+    return tomllib.loads((PAGES / name).read_text(encoding="utf-8"))
 
 
 def table(columns: str, rows: Iterable[Iterable[object]]) -> list[str]:

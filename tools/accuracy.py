@@ -26,7 +26,7 @@ from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import shipped_spreads
-from tools import DOCS, PAGES, ROOT, carry, residuals, spread, table
+from tools import DOCS, ROOT, carry, page, residuals, spread, table
 
 COLD = 1.5  # times the L2 cache
 # Names of some rows, and which they are.
@@ -280,19 +280,16 @@ def main() -> None:
         "intervals": intervals(measurements, found),
         "whole": whole(measurements),
     }
-    page = (
-        (PAGES / "accuracy.md")
-        .read_text(encoding="utf-8")
-        .format(
-            date=date,
-            rows=measurements.rows,
-            remarks=(PAGES / "accuracy_remarks.md").read_text(encoding="utf-8").rstrip("\n"),
-            cold=COLD,
-            coverage=100 * spread.COVERAGE,
-            **{name: "\n".join(lines) for name, lines in sections.items()},
-        )
+    text = page(
+        "accuracy.md",
+        date=date,
+        rows=measurements.rows,
+        remarks=page("accuracy_remarks.md").rstrip("\n"),
+        cold=COLD,
+        coverage=100 * spread.COVERAGE,
+        **{name: "\n".join(lines) for name, lines in sections.items()},
     )
-    options.output.write_text(page, encoding="utf-8")
+    options.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ contain of each.
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tools import DOCS, PAGES, table
+from tools import DOCS, table, tables
 
 PAGE = DOCS / "accuracy.md"
 BLOCK = re.compile(r"(<!-- from docs/accuracy.md -->\n).*?(<!-- end -->\n)", re.DOTALL)
@@ -52,10 +51,7 @@ class Part:
         return named | {f"whole steps: {name}" for name in self.whole}
 
 
-PARTS = tuple(
-    Part(**entry)
-    for entry in tomllib.loads((PAGES / "accuracy_summary.toml").read_text("utf-8"))["part"]
-)
+PARTS = tuple(Part(**entry) for entry in tables("accuracy_summary.toml")["part"])
 
 
 def rows_below(heading: str, page: str) -> Iterator[dict[str, str]]:

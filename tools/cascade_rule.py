@@ -20,7 +20,7 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.units import format_tokens
-from tools import DOCS, PAGES, table
+from tools import DOCS, page, table
 
 MODEL, GPUS, KV_HEADS = "llama-2-7b", ("a100-sxm-80gb", "h100-sxm"), (32, 8, 1)
 SAMPLES = (1, 2, 4, 7, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -31,8 +31,6 @@ FEW = f"says no: fewer than {LEAST_REQUESTS} requests"
 WAVES = "says no: flash decoding needs no more waves"
 EARLY = "says yes, too early"
 CAUSES = (SHORT, FEW, WAVES, EARLY)
-
-PAGE = (PAGES / "cascade_rule.md").read_text(encoding="utf-8")
 
 
 def points() -> pd.DataFrame:
@@ -145,7 +143,8 @@ def panel_table(title: str, panel: pd.DataFrame) -> str:
 def generated() -> dict[Path, str]:
     """Return the files of this page and their expected content."""
     every = points()
-    page = PAGE.format(
+    text = page(
+        "cascade_rule.md",
         tokens=LEAST_PREFIX_TOKENS,
         requests=LEAST_REQUESTS,
         model=MODEL,
@@ -155,4 +154,4 @@ def generated() -> dict[Path, str]:
         **findings(every),
         tables="\n".join(panel_table(*each) for each in every.groupby("title", sort=False)),
     )
-    return {DOCS / "cascade_rule.md": page}
+    return {DOCS / "cascade_rule.md": text}

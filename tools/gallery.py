@@ -12,7 +12,6 @@ import re
 import shlex
 import sys
 import tempfile
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,12 +20,11 @@ from typing import Any
 from simulator.cli import main as bifurcate
 from simulator.views.plots.export import image
 from simulator.views.plots.registry import SHOWS
-from tools import DOCS, PAGES, ROOT
+from tools import DOCS, ROOT, page, tables
 
 PICTURES = DOCS / "figures"
 MARK = re.compile(r"<!-- ([0-9a-f]{12}) -->")
 
-PAGE = (PAGES / "gallery.md").read_text(encoding="utf-8")
 PART = """## {shows}
 
 {remark}
@@ -59,7 +57,7 @@ class Picture:
 
 GALLERY = tuple(
     Picture(**{**entry, "options": tuple(entry.get("options", ()))})
-    for entry in tomllib.loads((PAGES / "gallery.toml").read_text(encoding="utf-8"))["picture"]
+    for entry in tables("gallery.toml")["picture"]
 )
 
 
@@ -90,7 +88,7 @@ def rounded(value: Any) -> Any:
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
-def page() -> str:
+def text() -> str:
     """Return the page."""
     parts = [
         PART.format(
@@ -102,7 +100,7 @@ def page() -> str:
         )
         for picture in GALLERY
     ]
-    return PAGE.format(figures="\n".join(parts).rstrip())
+    return page("gallery.md", figures="\n".join(parts).rstrip())
 
 
 def svg(picture: Picture) -> str:
@@ -124,7 +122,7 @@ def stale() -> list[Path]:
         if mark is None or mark.group(1) != fingerprint(picture):
             found.append(path)
     target = DOCS / "gallery.md"
-    if not target.exists() or target.read_text(encoding="utf-8") != page():
+    if not target.exists() or target.read_text(encoding="utf-8") != text():
         found.append(target)
     return found
 
@@ -142,7 +140,7 @@ def main() -> None:
         path = PICTURES / picture.file
         if path in wanted:
             path.write_text(svg(picture), encoding="utf-8")
-    (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
+    (DOCS / "gallery.md").write_text(text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ minute.
 
 import argparse
 import datetime as dt
-import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -23,7 +22,7 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
-from tools import DOCS, PAGES, table
+from tools import DOCS, page, table, tables
 from tools.spread import FIT_LICENCE, LONGEST_INPUT
 
 PAGE = DOCS / "serving.md"
@@ -36,7 +35,7 @@ LEAST_ROWS, POOR = 8, 0.15
 COLUMNS = "rows | count> | median> | 90th percentile> | bias> | step alone: median> | inside> | high / low>"
 
 # Causes of poor cells, and of rows left out.
-CAUSES: dict[str, str] = tomllib.loads((PAGES / "serving.toml").read_text(encoding="utf-8"))
+CAUSES: dict[str, str] = tables("serving.toml")
 
 
 def per_cent(value: float) -> str:
@@ -191,7 +190,7 @@ def left_out(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> "pd.Ser
     return pd.concat(errors)
 
 
-def page(read: pd.DataFrame, date: str) -> str:
+def text(read: pd.DataFrame, date: str) -> str:
     """Return the page about serving rows, as read."""
     for name in ("ttft_ms", "step_ms"):
         read[name] = pd.to_numeric(read[name]) if name in read else np.nan
@@ -212,8 +211,8 @@ def page(read: pd.DataFrame, date: str) -> str:
         "engines": engines(rows, plain.rows, blind.rows),
         "calibrated": calibrated(read),
     }
-    template = (PAGES / "serving.md").read_text(encoding="utf-8")
-    return template.format(
+    return page(
+        "serving.md",
         date=date,
         rows=len(rows),
         coverage=COVERAGE,
@@ -244,11 +243,11 @@ def main() -> None:
     parser.add_argument("rows", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=PAGE)
     options = parser.parse_args()
-    tables = load(options.rows).tables
-    if "serving" not in tables:
+    found = load(options.rows).tables
+    if "serving" not in found:
         raise SystemExit("no rows of serving benchmarks")
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
-    options.output.write_text(page(tables["serving"], date), encoding="utf-8")
+    options.output.write_text(text(found["serving"], date), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ made from:
   plain PyTorch.
 """
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, cast
@@ -36,7 +35,7 @@ from simulator.timing.constants import rates
 from simulator.timing.interval import VENDOR, Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
-from tools import PAGES
+from tools import tables
 from tools.carry import NO_GUIDE, entry_lines
 from tools.residuals import FAMILIES, Residuals, predicted_rows
 
@@ -67,7 +66,7 @@ PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
 # What the file says of itself and of its tables.
-WORDS = tomllib.loads((PAGES / "spread.toml").read_text(encoding="utf-8"))
+WORDS = tables("spread.toml")
 
 
 def spread(frame: pd.DataFrame) -> Spread:

@@ -1,9 +1,9 @@
 """Write fitted constants into a GPU profile and keep the rest of it."""
 
 import re
-import tomllib
 from pathlib import Path
 
+from simulator.evidence import tables
 from simulator.evidence.fit.calibrate import Calibration, StageFit, error_summary
 from simulator.evidence.fit.solver import Fitted
 from simulator.timing.constants import GENERAL
@@ -12,9 +12,7 @@ DIGITS = 4
 
 
 # The public projects behind the short names in the rows' source column: short and full name.
-SOURCES: dict[str, dict[str, str]] = tomllib.loads(
-    Path(__file__).with_name("sources.toml").read_text(encoding="utf-8")
-)
+SOURCES: dict[str, dict[str, str]] = tables("fit/sources.toml")
 # Kinds of rows that hold more than their name says: NCCL's rows are of four collectives.
 NAMES = {"all_reduce": "collectives"}
 

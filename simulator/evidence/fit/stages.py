@@ -1,11 +1,10 @@
 """The stages of a calibration: the constants that each kind of row determines, in order."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
+from simulator.evidence import tables
 from simulator.evidence.fit.solver import Free
 from simulator.evidence.predict import paper_code
 from simulator.evidence.rows.kinds import RowKind
@@ -86,10 +85,7 @@ def _stage(
 _PAPERS = tuple(
     Free(Key(name), low, high, start) for name, (start, low, high) in paper_code.CONSTANTS.items()
 )
-_FILE = Path(__file__).with_name("stages.toml")
-STAGES = tuple(
-    _stage(**entry) for entry in tomllib.loads(_FILE.read_text(encoding="utf-8"))["stage"]
-)
+STAGES = tuple(_stage(**entry) for entry in tables("fit/stages.toml")["stage"])
 
 # The rows that determine constants of the paper's own code, by the ends of their names.
 _HARNESS_ROWS = {

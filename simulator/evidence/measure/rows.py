@@ -1,13 +1,12 @@
 """The columns of each kind of row (``columns.toml``), and the row of a measured cell."""
 
 import statistics
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from simulator._version import __version__
+from simulator.evidence import tables
 from simulator.evidence.measure.cells import (
     AttentionCell,
     Cell,
@@ -28,7 +27,7 @@ _LONGEST_NOTE = 160
 
 RowKind = Kind | Literal["counters"]
 
-_TABLES: Any = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+_TABLES: Any = tables("measure/columns.toml")
 _HOW = _TABLES.pop("how")
 FILES: dict[RowKind, str] = {kind: table["file"] for kind, table in _TABLES.items()}
 COLUMNS: dict[RowKind, tuple[str, ...]] = {

@@ -13,11 +13,9 @@ one rate per kind of operation, and the peculiarities of its harness:
 * A compiled run holds two sets of caches: the graph keeps those of the first run.
 """
 
-import tomllib
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ from simulator.counts.memory import weights_bytes
 from simulator.counts.operation import total
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import decode_operations, prefill_operations
+from simulator.evidence import tables
 from simulator.evidence.predict.groups import Group, model, profile
 from simulator.evidence.predict.steps import check_ranks
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
@@ -62,9 +61,7 @@ USABLE_MEMORY = 0.97
 L2_SHARE = 0.6
 
 # Value, least and most of each constant.
-CONSTANTS: dict[str, tuple[float, float, float]] = tomllib.loads(
-    Path(__file__).with_name("paper_code.toml").read_text(encoding="utf-8")
-)
+CONSTANTS: dict[str, tuple[float, float, float]] = tables("predict/paper_code.toml")
 # Traffic that streams through memory, at its constant's share of the bandwidth.
 STREAMED = (
     *("flash", "repeat", "strided_cat", "cat", "pass", "product"),
