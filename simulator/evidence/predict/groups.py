@@ -65,6 +65,8 @@ class Group:
     determines
         Whether a fit may use them: not where the host hid all short times of the same kernel, so
         that nothing tells fixed times.
+    oom
+        Whether each is predicted not to fit in memory, of whole steps.
     """
 
     kind: RowKind
@@ -78,6 +80,7 @@ class Group:
     around: Key | None = None
     cache: Precision = ""
     determines: bool = True
+    oom: tuple[bool, ...] = ()
 
     @property
     def precision(self) -> Precision:
@@ -89,6 +92,10 @@ class Group:
     def variant(self) -> Variant:
         """The most specific variant of the constants that its rows tell."""
         return self.variants[0] if self.variants else GENERAL
+
+    def out_of_memory(self) -> Sequence[bool]:
+        """Return whether each row is predicted not to fit its GPU."""
+        return self.oom
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
         """Return the predicted times. [s]."""

@@ -6,7 +6,7 @@ they are plain PyTorch, one kernel per operation, launched by a graph or by the 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -89,6 +89,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=_variants(name, gpu),
                 setup=ALL_KERNELS[name].setup(dtype, plain),
+                oom=tuple(_out_of_memory(part, gpu)) if step else (),
             )
         )
     return Prepared(found, skipped)
@@ -104,11 +105,12 @@ def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
     return variants_of((library_of(library.framework), attention_kernel(kernel, gpu)))
 
 
-def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a whole step of ours is predicted not to fit its GPU."""
-    gpu, cell = profile(str(row["gpu_id"])), _cell(pd.DataFrame([row]), step=True)
-    needed = predict(cell, gpu=None, l2_bytes=gpu.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES)
-    return needed.memory_bytes > gpu.memory_bytes
+def _out_of_memory(rows: pd.DataFrame, gpu: HardwareProfile) -> Iterator[bool]:
+    """Yield whether each whole step of ours is predicted not to fit its GPU."""
+    for label in rows.index:
+        cell = _cell(rows.loc[[label]], step=True)
+        needed = predict(cell, gpu=None, l2_bytes=gpu.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES)
+        yield needed.memory_bytes > gpu.memory_bytes
 
 
 def _cell(rows: pd.DataFrame, *, step: bool) -> KernelCell:

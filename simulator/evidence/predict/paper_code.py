@@ -110,6 +110,11 @@ class PaperGroup(Group):
         times = [cell_parts_s(cell, gpu, choice) for cell in self.read]
         return {name: np.array([time[name] for time in times]) for name in times[0]}
 
+    def out_of_memory(self) -> list[bool]:
+        """Return whether each cell is predicted not to fit its GPU."""
+        capacity = profile(self.gpu_id).memory_bytes * USABLE_MEMORY
+        return [_memory_bytes(cell) > capacity for cell in self.read]
+
 
 def paper_cell(row: "pd.Series[Any]") -> PaperCell:
     """Read a row of the paper's table."""
@@ -147,19 +152,6 @@ def _one_sample(cell: PaperCell) -> tuple[Setup, Workload]:
         tensor_parallel=cell.ranks,
         execution="eager",
     )
-
-
-def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a cell is predicted not to fit its GPU.
-
-    Raises
-    ------
-    SimulatorError
-        If the row is not one that can be predicted.
-    """
-    cell, gpu = paper_cell(row), profile(str(row["gpu_id"]))
-    capacity = gpu.memory_bytes * USABLE_MEMORY
-    return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
 
 
 # One layer's bytes by kind of operation (``STREAMED``), its ``kernels`` launched, and the bytes of
@@ -313,9 +305,10 @@ def _values_blocks(cell: PaperCell) -> float:
     return max(1, heads // cell.ranks) * max(1, cell.model.head_dim // 64)
 
 
-def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
+def _memory_bytes(cell: PaperCell) -> float:
     """Return the memory a cell needs. [bytes]."""
     size = _sizes(cell)
+    weights = float(weights_bytes(cell.model, _one_sample(cell)[0]))
     b, layers = cell.samples, cell.model.layers
     shared = cell.bifurcated or cell.rebuilt
     caches = layers * (size.context + b * size.decoded if shared else b * size.cache)
@@ -331,7 +324,7 @@ def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
         held = 4 * size.logits
         if cell.expand_kv:
             held += size.group * (size.context + b * size.decoded)
-    return weights_bytes + caches + held
+    return weights + caches + held
 
 
 def prefill_in_step_s(row: "pd.Series[Any]") -> float:

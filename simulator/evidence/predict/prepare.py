@@ -4,11 +4,8 @@ Rows of one GPU, library and number format become arrays, so that thousands are 
 Operations do not depend on the constants, so a fit builds them only once.
 """
 
-from typing import Any
-
 import pandas as pd
 
-from simulator.evidence.kernels import KERNELS
 from simulator.evidence.predict import calls, measured, paper_code, serving, steps
 from simulator.evidence.predict.groups import Prepared, by_engine
 from simulator.evidence.rows.kinds import RowKind
@@ -37,17 +34,3 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
     for part in found:
         skipped.update(part.skipped)
     return Prepared([group for part in found for group in part.groups], skipped)
-
-
-def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a row of a whole step is predicted not to fit its GPU.
-
-    Raises
-    ------
-    SimulatorError
-        If the row is not one that can be predicted.
-    """
-    if row.get("implementation") in KERNELS:
-        return measured.out_of_memory(row)
-    papers = bool(paper_code.is_papers(pd.DataFrame([row])).iloc[0])
-    return paper_code.out_of_memory(row) if papers else steps.out_of_memory(row)

@@ -38,34 +38,21 @@ def prepare_steps(rows: pd.DataFrame) -> groups.Prepared:
     return groups.Prepared(list(found.values()), skipped)
 
 
-def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a step is predicted not to fit its GPU.
-
-    Raises
-    ------
-    SimulatorError
-        If the row is not one that can be predicted.
-    """
-    gpu = groups.profile(str(row["gpu_id"]))
-    shape, setup, work = _step(row)
-    whole = setup.but(gpu_memory_utilization=1.0)
-    blocks = resident_blocks(gpu)
-    needs = memory(shape, whole, work, card_bytes=gpu.memory_bytes, resident_blocks=blocks)
-    return not needs.fits
-
-
 def _step_group(row: "pd.Series[Any]") -> groups.Group:
     """Return one row's step as a group."""
     shape, setup, work = _step(row)
     gpu = groups.profile(str(row["gpu_id"]))
+    on: dict[str, Any] = {"resident_blocks": resident_blocks(gpu)}
+    whole = setup.but(gpu_memory_utilization=1.0)
     return groups.Group(
         kind="decode_step",
         gpu_id=gpu.id,
         index=pd.Index([row.name]),
-        operations=decode_operations(shape, setup, work, resident_blocks=resident_blocks(gpu)),
+        operations=decode_operations(shape, setup, work, **on),
         execution=setup.execution,
         variants=variants_of([groups.library_of(str(row["framework"]))]),
         setup=setup,
+        oom=(not memory(shape, whole, work, card_bytes=gpu.memory_bytes, **on).fits,),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.predict.groups import Group, profile
-from simulator.evidence.predict.prepare import out_of_memory, prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.predict.serving import ServingGroup
 from simulator.evidence.rows.kinds import KINDS, WINDOW, RowKind
 from simulator.evidence.rows.reading import Measurements
@@ -170,9 +170,7 @@ def _predicted(
         "reason": _reasons(parts, len(rows)),
     }
     if group.kind == "decode_step":
-        added["predicted_status"] = [
-            "oom" if out_of_memory(row) else "ok" for _, row in rows.iterrows()
-        ]
+        added["predicted_status"] = ["oom" if each else "ok" for each in group.out_of_memory()]
     if isinstance(group, ServingGroup):
         added["predicted_step_ms"] = group.step_s(gpu, choice) / MILLISECOND
         added["predicted_ttft_ms"] = group.first_token_s(gpu, choice) / MILLISECOND
