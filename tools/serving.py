@@ -22,6 +22,7 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
+from simulator.timing.interval import VENDOR
 from tools import DOCS, page, table, tables
 from tools.spread import FIT_LICENCE, LONGEST_INPUT
 
@@ -58,10 +59,14 @@ def tabulated(parts: Iterator[tuple[str, pd.DataFrame]]) -> list[str]:
     return table(COLUMNS, (cells_of(name, part) for name, part in parts if len(part)))
 
 
+def vendors(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Return the maker of each row's card."""
+    return rows["gpu_id"].map(lambda name: load_hardware(name).vendor)
+
+
 def overall(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the rows of each vendor, clean and with prefill."""
-    vendors = rows["gpu_id"].map(lambda name: load_hardware(name).vendor)
-    for vendor, part in rows.groupby(vendors, sort=True):
+    for vendor, part in rows.groupby(vendors(rows), sort=True):
         clean = part["class"] == "clean"
         short = part["input_len"] <= LONGEST_INPUT * part["output_len"]
         yield f"{vendor}, clean", part[clean]
@@ -108,11 +113,6 @@ def poor(rows: pd.DataFrame) -> Iterator[str]:
             yield f"* **{cell}** ({figures}): {CAUSES.get(cell, 'cause not known.')}"
 
 
-def of_nvidia(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows are of NVIDIA's cards."""
-    return rows["gpu_id"].map(lambda name: load_hardware(name).vendor) == "NVIDIA"
-
-
 def terms(rows: pd.DataFrame, names: tuple[str, ...]) -> "np.ndarray":
     """Return the engine terms that fit rows best, in ms for each step, layer or sequence.
 
@@ -137,7 +137,7 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
         no TTFT tells of lockstep.
     """
     cells = []
-    chosen = of_nvidia(rows) & (rows["licence"] == FIT_LICENCE)
+    chosen = (vendors(rows) == VENDOR) & (rows["licence"] == FIT_LICENCE)
     layers = {name: load_model(name).layers for name in rows["model"].unique()}
     fit = rows[chosen].assign(step=1.0, layer=rows["model"].map(layers), sequence=rows["concurrency"])  # fmt: skip
     before = [each.set_index(["file", "line"])["ape"] for each in (plain, blind, rows)]
@@ -156,7 +156,7 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
 def calibrated(rows: pd.DataFrame) -> list[str]:
     """Tabulate what `bifurcate calibrate` gains on each configuration's own rows, as read."""
     cells = []
-    for engine, runs in rows[of_nvidia(rows)].groupby("framework", sort=True):
+    for engine, runs in rows[(vendors(rows) == VENDOR)].groupby("framework", sort=True):
         found: list[StageFit] = []
         for (name, *_), part in runs.groupby([*CELL, "tensor_parallel"]):
             if len(part) < LEAST_ROWS:

@@ -15,8 +15,9 @@ import pandas as pd
 from simulator.errors import MeasurementError
 from simulator.evidence.fit.solver import LARGEST_ERROR, Fitted, Free, fit, with_constants
 from simulator.evidence.fit.stages import STAGES, Rows, Stage
+from simulator.evidence.kernels import EXTERNAL_KERNELS
 from simulator.evidence.predict.groups import Group, library_of
-from simulator.evidence.predict.measured import of_other_libraries
+from simulator.evidence.predict.measured import named
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.predict.validate import summary_of
 from simulator.evidence.rows.kinds import KINDS, RowKind
@@ -140,7 +141,8 @@ def _saving(found: StageFit) -> list[str]:
 
 def _usable(stage: Stage, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Group], list[str]]:
     """Return the rows that a stage may take, and as groups to predict; say what the others are."""
-    others = of_other_libraries(rows)
+    # Kernels of other libraries say nothing about PyTorch's.
+    others = named(rows).isin(list(EXTERNAL_KERNELS))
     apart = {
         "are of other libraries' kernels": others,
         "are of series that break physics": ~others & rows.get("distrusted", others),

@@ -316,15 +316,12 @@ def _unsupported_kernels(model: ModelShape, work: Workload, ranks: int) -> str |
         return f"tree = {tree_text(work.tree)}: kernels are measured over one shared level"
     if work.decoded_tokens < 1:
         return "decoded_tokens = 0: a step holds at least the token it processes"
-    if work.query_tokens > work.decoded_tokens:
-        return _unsupported_tokens(
-            KERNELS[_LIKE_OTHER_LIBRARIES], work.query_tokens, work.decoded_tokens
-        )
     if model.latent is not None:
         return unsupported_step(model)
     if model.heads % ranks:
         return f"tensor_parallel = {ranks} does not divide {model.name}'s heads"
-    return None
+    kernel = KERNELS[_LIKE_OTHER_LIBRARIES]
+    return _unsupported_tokens(kernel, work.query_tokens, work.decoded_tokens)
 
 
 def _ordered(cells: Iterable[Cell]) -> tuple[Cell, ...]:

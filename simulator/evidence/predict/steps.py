@@ -156,7 +156,13 @@ class BatchGroup(groups.Group):
     ) -> groups.Ends | None:
         """Return the interval of the GPU's time, plus the engine's fitted overhead. [s]."""
         gpu_rates = rates(gpu, choice, variants=self.variants)
-        found = [_generation_ends_s(batch, gpu_rates) for batch in self.read]
+        found = []
+        for batch in self.read:
+            _, setup, _ = batch
+            operations = decode_operations(*batch, resident_blocks=resident_blocks(gpu))
+            step = step_time(operations, gpu_rates, setup.execution)
+            last = uncertainty(operations, step, gpu_rates, setup)
+            found.append(request_interval(*batch, gpu_rates, _generation(batch, gpu_rates), last))
         low, high = np.array(found).T / self._tokens + gpu_rates.step_s
         return low, high
 
@@ -168,12 +174,3 @@ def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
     """Return the time of a whole batch, prefill included."""
     *_, work = batch
     return generation_time(*batch, gpu_rates, output_tokens=work.decoded_tokens)
-
-
-def _generation_ends_s(batch: _Batch, gpu_rates: Rates) -> tuple[float, float]:
-    """Return the interval of a whole batch's time on the GPU. [s]."""
-    _, setup, _ = batch
-    operations = decode_operations(*batch, resident_blocks=resident_blocks(gpu_rates.gpu))
-    step = step_time(operations, gpu_rates, setup.execution)
-    last = uncertainty(operations, step, gpu_rates, setup)
-    return request_interval(*batch, gpu_rates, _generation(batch, gpu_rates), last)

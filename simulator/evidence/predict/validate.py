@@ -187,9 +187,10 @@ def _head_shapes(rows: pd.DataFrame) -> "np.ndarray | str":
     """Return query heads / KV heads x width of attention rows."""
     if "q_heads" not in rows or "head_dim" not in rows:
         return ""
-    parts = [rows[name].map(lambda value: f"{value:g}") for name in ("q_heads", "kv_heads")]
-    width = rows["head_dim"].map(lambda value: f"{value:g}")
-    return np.asarray(parts[0] + "/" + parts[1] + " x " + width)
+    heads, kv_heads, width = (
+        rows[name].map("{:g}".format) for name in ("q_heads", "kv_heads", "head_dim")
+    )
+    return np.asarray(heads + "/" + kv_heads + " x " + width)
 
 
 def _regimes(
