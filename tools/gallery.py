@@ -10,17 +10,17 @@ import io
 import json
 import re
 import shlex
-import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from simulator.cli import main as bifurcate
 from simulator.views.plots.export import image
 from simulator.views.plots.registry import SHOWS
-from tools import DOCS, ROOT, page, tables
+from tools import DOCS, page, renew, tables
 
 PICTURES = DOCS / "figures"
 MARK = re.compile(r"<!-- ([0-9a-f]{12}) -->")
@@ -113,35 +113,19 @@ def svg(picture: Picture) -> str:
     return f"{text}\n<!-- {fingerprint(picture)} -->\n"
 
 
-def stale() -> list[Path]:
-    """Return which files are out of date; needs no browser."""
-    found = []
+def stale() -> dict[Path, Callable[[], str]]:
+    """Return which files are out of date, and what makes each; only that needs a browser."""
+    found: dict[Path, Callable[[], str]] = {}
     for picture in GALLERY:
         path = PICTURES / picture.file
         mark = MARK.search(path.read_text(encoding="utf-8")) if path.exists() else None
         if mark is None or mark.group(1) != fingerprint(picture):
-            found.append(path)
+            found[path] = partial(svg, picture)
     target = DOCS / "gallery.md"
     if not target.exists() or target.read_text(encoding="utf-8") != text():
-        found.append(target)
+        found[target] = text
     return found
 
 
-def main() -> None:
-    """Write what is out of date, or with ``--check`` name it."""
-    wanted = stale()
-    if "--check" in sys.argv:
-        if wanted:
-            names = ", ".join(str(path.relative_to(ROOT)) for path in wanted)
-            sys.exit(f"out of date: {names}; run python tools/gallery.py")
-        return
-    PICTURES.mkdir(exist_ok=True)
-    for picture in GALLERY:
-        path = PICTURES / picture.file
-        if path in wanted:
-            path.write_text(svg(picture), encoding="utf-8")
-    (DOCS / "gallery.md").write_text(text(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    renew(stale(), "gallery.py")
