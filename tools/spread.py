@@ -25,10 +25,10 @@ import pandas as pd
 
 from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.fit.solver import FOLDS
-from simulator.evidence.predict.groups import Group, profile
+from simulator.evidence.predict.groups import Group, each_row, profile
 from simulator.evidence.predict.paper_code import prefill_in_step_s
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.predict.steps import prepare_steps
+from simulator.evidence.predict.steps import step_group
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.timing.constants import rates
@@ -247,7 +247,7 @@ def paper_steps(measurements: Measurements) -> "Iterator[tuple[pd.Series[Any], G
     plain = (table["expand_kv"].astype(float) == 0) & (table["tensor_parallel"].astype(float) == 1)
     known = table["kernel"].isin(PAPER_KERNELS) & (table["weights_dtype"] == "bf16")
     rows = table[plain & known & table["time_s"].notna() & table["gpu_id"].notna()]
-    for group in prepare_steps(rows).groups:
+    for group in each_row(rows, step_group).groups:
         yield rows.loc[group.index[0]], group
 
 

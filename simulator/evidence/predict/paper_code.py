@@ -16,17 +16,14 @@ one rate per kind of operation, and the peculiarities of its harness:
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from simulator.counts.memory import weights_bytes
 from simulator.counts.operation import total
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import decode_operations, prefill_operations
 from simulator.evidence import tables
-from simulator.evidence.predict.groups import Group, model, profile
+from simulator.evidence.predict.groups import Group, model, of_program, profile
 from simulator.evidence.predict.steps import check_ranks
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.hardware import HardwareProfile
@@ -37,6 +34,10 @@ from simulator.timing.constants import Key, Variant, rates
 from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.step import step_time, timed
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 # Kernels and executions of the paper's tables.
 PAPER_KERNELS = ("einsum", "flash2", "sdpa-flash", "sdpa-math")
@@ -87,33 +88,35 @@ class PaperCell:
     ranks: int
 
 
-def is_papers(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which whole steps are of the paper's code, by kernel and execution."""
-    return rows["kernel"].isin(PAPER_KERNELS) & rows["execution"].isin(PAPER_EXECUTIONS)
+def is_papers(row: "pd.Series[Any]") -> bool:
+    """Return whether a whole step is of the paper's code, by kernel and execution."""
+    return row["kernel"] in PAPER_KERNELS and row["execution"] in PAPER_EXECUTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperGroup(Group):
-    """Cells of one GPU, timed as the harness times them."""
+    """One cell, timed as the harness times it."""
 
-    read: tuple[PaperCell, ...]
+    cell: PaperCell
     execution: Execution = "eager"
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
-        """Return the predicted times. [s]."""
-        return np.asarray(sum(self.parts(gpu, choice).values()))
+        """Return the predicted time. [s]."""
+        return self.column(sum(cell_parts_s(self.cell, gpu, choice).values()))
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"]:
-        """Return each cell's time by bound. [s]."""
-        times = [cell_parts_s(cell, gpu, choice) for cell in self.read]
-        return {name: np.array([time[name] for time in times]) for name in times[0]}
+        """Return the cell's time by bound. [s]."""
+        times = cell_parts_s(self.cell, gpu, choice)
+        return {name: self.column(time) for name, time in times.items()}
 
-    def out_of_memory(self) -> list[bool]:
-        """Return whether each cell is predicted not to fit its GPU."""
-        capacity = profile(self.gpu_id).memory_bytes * USABLE_MEMORY
-        return [_memory_bytes(cell) > capacity for cell in self.read]
+
+def paper_group(row: "pd.Series[Any]") -> PaperGroup:
+    """Return a row of the paper's table as a group."""
+    cell = paper_cell(row)
+    oom = _memory_bytes(cell) > profile(str(row["gpu_id"])).memory_bytes * USABLE_MEMORY
+    return PaperGroup(kind="decode_step", **of_program(row), cell=cell, oom=(oom,))
 
 
 def paper_cell(row: "pd.Series[Any]") -> PaperCell:

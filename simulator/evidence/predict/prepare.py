@@ -4,10 +4,12 @@ Rows of one GPU, library and number format become arrays, so that thousands are 
 Operations do not depend on the constants, so a fit builds them only once.
 """
 
+from typing import Any
+
 import pandas as pd
 
 from simulator.evidence.predict import calls, measured, paper_code, serving, steps
-from simulator.evidence.predict.groups import Prepared, by_engine
+from simulator.evidence.predict.groups import Group, Prepared, each_row
 from simulator.evidence.rows.kinds import RowKind
 
 
@@ -22,11 +24,9 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
     found = [measured.prepare(rows[own], kind)] if own.any() else []
     rows = rows[~own]
     if kind == "decode_step":
-        papers = paper_code.is_papers(rows)
-        read, make = paper_code.paper_cell, paper_code.PaperGroup
-        found += [steps.prepare_steps(rows[~papers]), by_engine(rows[papers], kind, read, make)]
+        found.append(each_row(rows, _step))
     elif kind == "end_to_end":
-        found.append(by_engine(rows, kind, steps.batch, steps.BatchGroup))
+        found.append(each_row(rows, steps.batch_group))
     elif kind == "serving":
         found.append(serving.prepare(rows))
     else:
@@ -34,3 +34,9 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
     for part in found:
         skipped.update(part.skipped)
     return Prepared([group for part in found for group in part.groups], skipped)
+
+
+def _step(row: "pd.Series[Any]") -> Group:
+    """Return a whole step as a group, by the account of the code that was timed."""
+    papers = paper_code.is_papers(row)
+    return paper_code.paper_group(row) if papers else steps.step_group(row)

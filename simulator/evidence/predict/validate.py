@@ -113,10 +113,13 @@ def validate(
             outcomes = [f"{SKIPPED}{reason}" for reason in prepared.skipped.values()]
             left = table.loc[list(prepared.skipped)].drop(columns="time_s")
             others.append(left.assign(kind=kind, outcome=outcomes))
+        found = []
         for group in prepared.groups:
             card = gpu if gpu is not None and gpu.id == group.gpu_id else profile(group.gpu_id)
             constants[card.id] = rates(card, choice, variants=group.variants).origin
-            frames.append(_predicted(table.loc[group.index], group, card, choice))
+            found.append(_predicted(table.loc[group.index], group, card, choice))
+        if found:
+            frames.append(_compared(table, pd.concat(found), kind))
     return Validation(
         rows=pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED),
         unpredicted=pd.concat(others, ignore_index=True) if others else pd.DataFrame(),
@@ -130,32 +133,51 @@ _ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us"
 def _predicted(
     rows: pd.DataFrame, group: Group, gpu: HardwareProfile, choice: ConstantsChoice
 ) -> pd.DataFrame:
-    """Return a group's rows with their predictions."""
-    seconds, parts = group.predict(gpu, choice), group.parts(gpu, choice)
-    measured = rows["time_s"].to_numpy(dtype=np.float64)
-    error = seconds / measured - 1
-    kind = KINDS[group.kind]
-    names = [name for name in kind.shown if name in rows]
+    """Return what is predicted of a group's rows, times in seconds."""
+    parts = group.parts(gpu, choice)
+    low, high = group.interval(gpu, choice) or (np.nan, np.nan)
+    found = {
+        "regime": _regimes(parts, rows, group.kind, gpu),
+        "from_l2": group.l2_share(rates(gpu, choice, variants=group.variants)) > HALF,
+        "predicted_s": group.predict(gpu, choice),
+        "low_s": low,
+        "high_s": high,
+        "reason": _reasons(parts, len(rows)),
+    }
+    if group.kind == "decode_step":
+        found["predicted_status"] = ["oom" if each else "ok" for each in group.oom]
+    if isinstance(group, ServingGroup):
+        found["predicted_step_ms"] = group.step_s(gpu, choice) / MILLISECOND
+        found["predicted_ttft_ms"] = group.first_token_s(gpu, choice) / MILLISECOND
+    return pd.DataFrame(found, index=group.index)
+
+
+def _compared(table: pd.DataFrame, found: pd.DataFrame, name: RowKind) -> pd.DataFrame:
+    """Return rows of one kind with what is predicted of them, and how far off that is."""
+    rows, kind = table.loc[found.index], KINDS[name]
+    measured, seconds, low, high = (
+        column.to_numpy(dtype=np.float64)
+        for column in (rows["time_s"], found["predicted_s"], found["low_s"], found["high_s"])
+    )
+    names = [each for each in kind.shown if each in rows]
     names += [WINDOW] if WINDOW in rows and np.isfinite(rows[WINDOW]).any() else []
     sizes = [
         ", ".join(
-            f"{name} {_plain(value)}"
-            for name, value in zip(names, row, strict=True)
-            if name != WINDOW or np.isfinite(value)
+            f"{each} {_plain(value)}"
+            for each, value in zip(names, row, strict=True)
+            if each != WINDOW or np.isfinite(value)
         )
         for row in rows[names].itertuples(index=False)
     ]
-    predicted = f"predicted_{kind.result}"
-    stated = rows["l2_state"] if "l2_state" in rows else pd.Series("", index=rows.index)
-    from_l2 = group.l2_share(rates(gpu, choice, variants=group.variants)) > HALF
-    low, high = group.interval(gpu, choice) or (np.full(len(rows), np.nan),) * 2
+    # Rows that state where their data were are not asked.
+    stated = rows["l2_state"].fillna("").astype(str) != "" if "l2_state" in rows else False
+    predicted, error = f"predicted_{kind.result}", seconds / measured - 1
     known = np.isfinite(measured) & np.isfinite(low)
     added = {
-        "kind": group.kind,
+        "kind": name,
         "head_shape": _head_shapes(rows),
-        "regime": _regimes(parts, rows, group.kind, gpu),
-        # Rows that state where their data were are not asked.
-        "from_l2": from_l2 & (stated.fillna("").astype(str) == "").to_numpy(),
+        "regime": found.pop("regime"),
+        "from_l2": found.pop("from_l2") & ~stated,
         "sizes": sizes,
         "measured_us": measured / MICROSECOND,
         "predicted_us": seconds / MICROSECOND,
@@ -167,15 +189,11 @@ def _predicted(
         "inside": [*np.where(known, (low <= measured) & (measured <= high), None)],
         "error": error,
         "ape": np.abs(error),
-        "reason": _reasons(parts, len(rows)),
+        **found.drop(columns=["predicted_s", "low_s", "high_s"]),
     }
-    if group.kind == "decode_step":
-        added["predicted_status"] = ["oom" if each else "ok" for each in group.out_of_memory()]
-    if isinstance(group, ServingGroup):
-        added["predicted_step_ms"] = group.step_s(gpu, choice) / MILLISECOND
-        added["predicted_ttft_ms"] = group.first_token_s(gpu, choice) / MILLISECOND
-    kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
-    return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
+    kept = rows.drop(columns=[each for each in (*added, "time_s") if each in rows])
+    kept = kept.assign(framework=rows["framework"].fillna("").astype(str))
+    return pd.concat([kept, pd.DataFrame(added, index=rows.index)], axis=1)
 
 
 def _plain(value: Any) -> str:
