@@ -308,7 +308,7 @@ def worst(rows: pd.DataFrame) -> list[dict[str, Any]]:
     records = whole_numbers(found).astype(object).to_dict("records")
     return [
         {
-            str(name): _json(value)
+            str(name): None if value in (math.inf, -math.inf) else value
             for name, value in row.items()
             if not (pd.isna(value) or value == "")
         }
@@ -324,13 +324,6 @@ def whole_numbers(rows: pd.DataFrame) -> pd.DataFrame:
         if len(known) and ((known % 1 == 0) & (known.abs() < LARGEST_EXACT)).all():
             columns[name] = column.astype("Int64")
     return rows.assign(**columns)
-
-
-def _json(value: Any) -> Any:
-    """Convert a value for JSON."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summarise(validation: Validation, measurements: Measurements) -> dict[str, Any]:
