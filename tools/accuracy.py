@@ -10,7 +10,6 @@ profiles.
 
 import argparse
 import datetime as dt
-import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,7 @@ from simulator.evidence.rows.kinds import RowKind, cache_bytes
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.timing.interval import shipped_spreads
-from tools import DOCS, PAGES, ROOT, carry, residuals, spread, table
+from tools import DOCS, ROOT, carry, page, residuals, spread, table
 
 COLD = 1.5  # times the L2 cache
 # Names of some rows, and which they are.
@@ -46,8 +45,8 @@ CARRIED = {
 
 def errors(residuals: "np.ndarray") -> str:
     """Write median, 90th percentile and bias as cells of a table."""
-    figures = error_summary(residuals)
-    return " | ".join("" if math.isnan(value) else f"{100 * value:.1f} %" for value in figures)
+    figures = error_summary(residuals).values()
+    return " | ".join("" if value is None else f"{100 * value:.1f} %" for value in figures)
 
 
 def errors_of(rows: pd.DataFrame) -> str:
@@ -215,7 +214,7 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
     rows = [
         (
             f"{title}{item.what.replace('_', ' ')}",
-            item.gpu,
+            item.gpu_id,
             f"{item.rows:,}",
             *(f"{100 * share:.0f} %" for share in (item.inside, item.below, item.above)),
         )
@@ -226,7 +225,7 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
             ("whole steps: ", spread.check_batches(measurements)),
             ("whole steps: ", spread.check_cells(measurements)),
         )
-        for item in part
+        for item in spread.coverage(part).itertuples()
     ]
     return table("checked on | GPU | rows> | inside> | shorter> | longer>", rows)
 
@@ -281,19 +280,16 @@ def main() -> None:
         "intervals": intervals(measurements, found),
         "whole": whole(measurements),
     }
-    page = (
-        (PAGES / "accuracy.md")
-        .read_text(encoding="utf-8")
-        .format(
-            date=date,
-            rows=measurements.rows,
-            remarks=(PAGES / "accuracy_remarks.md").read_text(encoding="utf-8").rstrip("\n"),
-            cold=COLD,
-            coverage=100 * spread.COVERAGE,
-            **{name: "\n".join(lines) for name, lines in sections.items()},
-        )
+    text = page(
+        "accuracy.md",
+        date=date,
+        rows=measurements.rows,
+        remarks=page("accuracy_remarks.md").rstrip("\n"),
+        cold=COLD,
+        coverage=100 * spread.COVERAGE,
+        **{name: "\n".join(lines) for name, lines in sections.items()},
     )
-    options.output.write_text(page, encoding="utf-8")
+    options.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ contain of each.
 """
 
 import re
-import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any
 
-from tools import DOCS, PAGES, table
+import pandas as pd
+
+from tools import DOCS, table, tables
 
 PAGE = DOCS / "accuracy.md"
 BLOCK = re.compile(r"(<!-- from docs/accuracy.md -->\n).*?(<!-- end -->\n)", re.DOTALL)
@@ -18,77 +19,37 @@ LINE = re.compile(r"(<!-- accuracy in a line -->\n).*?(<!-- end -->\n)", re.DOTA
 HELD_OUT, LEFT_OUT = "## Kernels, on shapes the fit has not seen", "## A GPU left out"
 INTERVALS = "## Do the intervals hold?"
 ON = ("shapes held out", "GPU left out")
+# One row of the summary each, as the file describes them.
+PARTS: list[dict[str, Any]] = tables("accuracy_summary.toml")["part"]
 
 
-@dataclass(frozen=True)
-class Part:
-    """One row of the summary.
-
-    Attributes
-    ----------
-    name
-        What README calls it.
-    kind, constants
-        Its rows of the first table: kind of measured row, and constants predicted with; no kind for
-        a part without rows there.
-    family
-        Its kernels in the table of GPUs left out and in that of intervals, of each of these
-        formats.
-    whole
-        Whole steps in the table of intervals.
-    """
-
-    name: str
-    kind: str = ""
-    family: str = ""
-    constants: Sequence[str] = ("all",)
-    whole: Sequence[str] = ()
-
-    @property
-    def families(self) -> set[str]:
-        """Names of its kernels in the last two tables."""
-        formats = ("" if name == "all" else name.replace("_", " ") for name in self.constants)
-        named = {f"{name} {self.family}".strip() for name in formats}
-        return named | {f"whole steps: {name}" for name in self.whole}
-
-
-PARTS = tuple(
-    Part(**entry)
-    for entry in tomllib.loads((PAGES / "accuracy_summary.toml").read_text("utf-8"))["part"]
-)
-
-
-def rows_below(heading: str, page: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of the first table below a heading of the page, by column."""
-    below = page.split(f"{heading}\n", 1)[1]
-    lines = re.search(r"(?:^\|.*\n)+", below, re.MULTILINE)
+def below(heading: str, page: str) -> pd.DataFrame:
+    """Return the first table below a heading of the page."""
+    lines = re.search(r"(?:^\|.*\n)+", page.split(f"{heading}\n", 1)[1], re.MULTILINE)
     if lines is None:
         raise SystemExit(f"docs/accuracy.md has no table below {heading!r}")
     head, _, *rows = [
         [cell.strip() for cell in line.strip()[1:-1].split("|")] for line in lines[0].splitlines()
     ]
-    for row in rows:
-        yield dict(zip(head, row, strict=True))
+    return pd.DataFrame(rows, columns=head)
 
 
 def summary(page: str) -> str:
     """Return the lines between the marks."""
-    held, left = list(rows_below(HELD_OUT, page)), list(rows_below(LEFT_OUT, page))
-    inside = list(rows_below(INTERVALS, page))
+    held, left, inside = (below(heading, page) for heading in (HELD_OUT, LEFT_OUT, INTERVALS))
     count, both = _rows(page), "> | ".join(ON)
-    cards = ", ".join(sorted({row["GPU left out"] for row in left}))
     rows = []
     for part in PARTS:
-        others = [row for row in left if row["kernels"] in part.families]
+        formats = ("" if name == "all" else name.replace("_", " ") for name in _constants(part))
+        families = {f"{name} {part.get('family', '')}".strip() for name in formats}
+        families |= {f"whole steps: {name}" for name in part.get("whole", ())}
         # Sums and steps are of shapes held out.
-        of_both = {on: {f"{on}: {name}" for name in part.families} for on in ON}
-        of_both[ON[0]] |= part.families
-        covered = (
-            _range([row for row in inside if row["checked on"] in named], "inside")
-            for named in of_both.values()
-        )
-        medians = _range(_of(part, held), "median"), _range(others, "median")
-        rows.append((part.name, *medians, *covered))
+        of_both = [{f"{on}: {name}" for name in families} for on in ON]
+        of_both[0] |= families
+        medians = _held_out(part, held), _range(left["median"][left["kernels"].isin(families)])
+        covered = (_range(inside["inside"][inside["checked on"].isin(on)]) for on in of_both)
+        rows.append((part["name"], *medians, *covered))
+    cards = ", ".join(sorted(set(left["GPU left out"])))
     head = (
         f"From {count} rows. Ranges are over GPUs and formats; left out in turn were {cards}:\n\n"
     )
@@ -98,11 +59,11 @@ def summary(page: str) -> str:
 
 def line(page: str) -> str:
     """Return the summary in a line."""
-    held = list(rows_below(HELD_OUT, page))
+    held = below(HELD_OUT, page)
     attention, products = (
-        _range(_of(part, held), "median")
+        _held_out(part, held)
         for part in PARTS
-        if part.name in ("decode attention, 16 bits", "products, 16 bits")
+        if part["name"] in ("decode attention, 16 bits", "products, 16 bits")
     )
     return (
         f"**Proof**: against {_rows(page)} rows that others timed, decode attention is within "
@@ -117,18 +78,20 @@ def _rows(page: str) -> str:
     return str(count)
 
 
-def _of(part: Part, held: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Return a part's rows of the table of shapes held out."""
-    return [
-        row
-        for row in held
-        if row["rows of"] == part.kind and row["constants for"] in part.constants
-    ]
+def _constants(part: Mapping[str, Any]) -> list[str]:
+    """Return the constants that a part is predicted with."""
+    return list(part.get("constants", ["all"]))
 
 
-def _range(rows: Sequence[dict[str, str]], column: str) -> str:
-    """Write the least and the largest percentage of a column."""
-    shares = [float(row[column].rstrip(" %")) for row in rows if row[column]]
+def _held_out(part: Mapping[str, Any], held: pd.DataFrame) -> str:
+    """Write the range of a part's medians on shapes held out."""
+    of_kind = held["rows of"] == part.get("kind", "")
+    return _range(held["median"][of_kind & held["constants for"].isin(_constants(part))])
+
+
+def _range(cells: "pd.Series[str]") -> str:
+    """Write the least and the largest of some percentages."""
+    shares = [float(cell.rstrip(" %")) for cell in cells if cell]
     if not shares:
         return "–"
     low, high = (f"{share:.0f}" for share in (min(shares), max(shares)))

@@ -14,36 +14,26 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.fit.solver import with_constants
-from simulator.evidence.fit.stages import DECODE_ATTENTION
+from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.calls import attention_kernel, is_fallback
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
-from simulator.timing.constants import (
-    ATTENTION_KERNELS,
-    CONSTANTS,
-    GENERAL,
-    OF_ARCHITECTURE,
-    OF_ENGINES,
-    Entry,
-    Key,
-    Variant,
-    clock_factor,
-    fitted_constants,
-    part_of,
-    published_tflops_per_w,
-    sm_factor,
-    sm_tflops,
-)
+from simulator.timing import constants
+from simulator.timing.constants import GENERAL, Entry, Key, Variant
 from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 
 # Reference clock and matrix rate of an SM for averages over GPUs: H100's.
 REFERENCE_MHZ = 1980.0
 REFERENCE_SM_TFLOPS = 7.5
 # Constants of the whole program or its host, not of a kernel.
-NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", *OF_ENGINES)
+NOT_CARRIED = ("host_us_per_launch", "eager_launch_us", *constants.OF_ENGINES)
 # The one kernel measured on A100 does not split its keys over blocks and reaches a quarter of the
 # bandwidth: what a sane engine reaches on other cards is that of the others.
 NO_GUIDE = {("a100-sxm-80gb", "latent_attention")}
+# The constants in which decode attention kernels differ.
+DECODE_ATTENTION = tuple(
+    item.key for stage in STAGES if stage.kind == "decode_attention" for item in stage.free
+)
 # A library's own calls have the same host code everywhere.
 CARRIED_BY_LIBRARY = "host_us_per_launch"
 DIGITS = 3
@@ -80,7 +70,7 @@ def own_constants(gpu: HardwareProfile) -> dict[Key, float]:
     """
     return {
         key: figure.value
-        for key, figure in fitted_constants(gpu).items()
+        for key, figure in constants.fitted_constants(gpu).items()
         if (key.name not in NOT_CARRIED or (key.library and key.name == CARRIED_BY_LIBRARY))
         and (key.library, key.kind) != ("trtllm", "elementwise")
     }
@@ -122,10 +112,11 @@ def _collected(
         values = own_constants(gpu)
         libraries = [library for card, library in kernels if card == gpu.id]
         for key, value in values.items():
-            by_library = key.library not in ATTENTION_KERNELS
+            by_library = key.library not in constants.ATTENTION_KERNELS
             if key.of(GENERAL) in DECODE_ATTENTION and not key.precision and by_library:
                 continue
-            if (key.library and key.kind in OF_ARCHITECTURE) or (gpu.id, key.kind) in NO_GUIDE:
+            of_library = key.library and key.kind in constants.OF_ARCHITECTURE
+            if of_library or (gpu.id, key.kind) in NO_GUIDE:
                 continue
             found.setdefault(key, []).append((_at_reference(key, value, gpu), gpu.name))
             # If a GPU has rows of only one library, that is vLLM.
@@ -145,7 +136,7 @@ def _collected(
 
 def _rows_of(key: Key) -> tuple[str, ...]:
     """Return what the rows that determine a constant have in common."""
-    return part_of(key), key.library, key.precision
+    return constants.part_of(key), key.library, key.precision
 
 
 def of_architecture(
@@ -163,7 +154,7 @@ def of_architecture(
         Whether to include shares of the published bandwidth.
     """
     clock = gpu.peak.boost_mhz
-    per_w = _rounded(published_tflops_per_w(gpu))
+    per_w = _rounded(constants.published_tflops_per_w(gpu))
     values = own_constants(gpu)
     of_gpu = {library: kernel for (card, library), kernel in kernels.items() if card == gpu.id}
     for library, kernel in of_gpu.items():
@@ -178,7 +169,7 @@ def of_architecture(
             clock.value if clock and _follows_clock(key) else 0.0,
             per_w if (key.name, key.kind) == ("flops_fraction", "gemm") else 0.0,
             # For relatives of the architecture: its own GPUs load alike.
-            _rounded(sm_tflops(gpu)) if _follows_sm(key) and key.kind is None else 0.0,
+            _rounded(constants.sm_tflops(gpu)) if _follows_sm(key) and key.kind is None else 0.0,
         )
         for key, value in values.items()
         if bandwidth or key.name != "bandwidth_fraction"
@@ -248,7 +239,7 @@ def _follows_sm(key: Key) -> bool:
 
 def _follows_clock(key: Key) -> bool:
     """Return whether a constant scales with the clock; a link has its own, and so has a load."""
-    power = CONSTANTS[key.name].clock_power
+    power = constants.CONSTANTS[key.name].clock_power
     return key.kind != "collective" and power != 0 and not (power > 0 and _follows_sm(key))
 
 
@@ -257,8 +248,8 @@ def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
     if key.name == "block_gb_per_s":
         value *= blocks_per_sm(gpu.architecture) / BLOCKS_PER_SM
     if _follows_sm(key):
-        value /= sm_factor(key, REFERENCE_SM_TFLOPS, gpu)
-    return value / clock_factor(key, REFERENCE_MHZ, gpu) if _follows_clock(key) else value
+        value /= constants.sm_factor(key, REFERENCE_SM_TFLOPS, gpu)
+    return value / constants.clock_factor(key, REFERENCE_MHZ, gpu) if _follows_clock(key) else value
 
 
 def _rounded(value: float) -> float:

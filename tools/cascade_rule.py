@@ -4,12 +4,12 @@ The page maps where vLLM's cascade rule and our own times choose differently. Ev
 computed.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from simulator.answers.estimate import Question
 from simulator.answers.rules import LEAST_PREFIX_TOKENS, LEAST_REQUESTS, RULES
@@ -20,112 +20,74 @@ from simulator.inputs.presets import load_model
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
 from simulator.units import format_tokens
-from tools import DOCS, PAGES, table
-
-if TYPE_CHECKING:
-    Array = np.ndarray[Any, Any]
+from tools import DOCS, page, table
 
 MODEL, GPUS, KV_HEADS = "llama-2-7b", ("a100-sxm-80gb", "h100-sxm"), (32, 8, 1)
 SAMPLES = (1, 2, 4, 7, 8, 16, 32, 64, 128, 256, 512, 1024)
 CONTEXTS = tuple(2**power for power in range(7, 18))
+# The deciding part of the rule where it chooses differently.
+SHORT = f"says no: prefix below {LEAST_PREFIX_TOKENS} tokens"
+FEW = f"says no: fewer than {LEAST_REQUESTS} requests"
+WAVES = "says no: flash decoding needs no more waves"
+EARLY = "says yes, too early"
+CAUSES = (SHORT, FEW, WAVES, EARLY)
 
-PAGE = (PAGES / "cascade_rule.md").read_text(encoding="utf-8")
 
+def points() -> pd.DataFrame:
+    """Return every cell of the grids of all head shapes and GPUs, over one stored context.
 
-@dataclass(frozen=True)
-class Panel:
-    """The grid of one head shape on one GPU; arrays are contexts by samples.
-
-    Attributes
-    ----------
-    standard_ms, bifurcated_ms
-        Steps over one stored context. [ms]
-    shares
-        Whether the rule reads the context once.
-    fits
-        Whether the step fits in memory.
-    sure
-        Whether the interval of the speed-up says yes or no.
+    ``shares`` says whether the rule reads the context once, ``fits`` whether the step fits in
+    memory, ``sure`` whether the interval of the speed-up says yes or no. ``loss_ms`` and ``loss``
+    are what the rule loses, in time and as a share of the faster step, and ``cause`` is why, empty
+    for a tie. [ms]
     """
-
-    gpu: str
-    kv_heads: int
-    standard_ms: "Array"
-    bifurcated_ms: "Array"
-    shares: "Array"
-    fits: "Array"
-    sure: "Array"
-
-    @property
-    def title(self) -> str:
-        """Name of the panel."""
-        return f"{self.gpu}, 32 heads, {self.kv_heads} KV head{'s' if self.kv_heads > 1 else ''}"
-
-    @property
-    def loss_ms(self) -> "Array":
-        """Time the rule loses. [ms]."""
-        chosen = np.where(self.shares, self.bifurcated_ms, self.standard_ms)
-        return chosen - np.minimum(self.standard_ms, self.bifurcated_ms)
-
-    @property
-    def loss(self) -> "Array":
-        """The loss as a share of the faster step."""
-        return self.loss_ms / np.minimum(self.standard_ms, self.bifurcated_ms)
-
-    @property
-    def differs(self) -> "Array":
-        """Cells that fit and lose more than a tie."""
-        return (self.loss >= TIE_MARGIN) & self.fits
+    grids = [_grid(gpu, kv_heads) for kv_heads, gpu in product(KV_HEADS, GPUS)]
+    found = pd.concat(grids, ignore_index=True)
+    best = found[["standard_ms", "bifurcated_ms"]].min(axis=1)
+    chosen = found["bifurcated_ms"].where(found["shares"], found["standard_ms"])
+    loss_ms = chosen - best
+    loss = loss_ms / best
+    differs = (loss >= TIE_MARGIN) & found["fits"]
+    short, few = found["context"] < LEAST_PREFIX_TOKENS, found["samples"] < LEAST_REQUESTS
+    cause = np.select([~differs, found["shares"], short, few], ["", EARLY, SHORT, FEW], WAVES)
+    return found.assign(loss_ms=loss_ms, loss=loss, cause=cause)
 
 
-def panels() -> Iterator[Panel]:
-    """Yield the grid of every GPU and head shape."""
-    contexts = np.array(CONTEXTS, dtype=np.float64)
-    samples = np.array(SAMPLES, dtype=np.float64)
-    shape = (len(contexts), len(samples))
-    setup = Setup(kv_layout="shared")
-    for kv_heads in KV_HEADS:
-        model = load_model(MODEL, kv_heads=kv_heads)
-        for gpu in GPUS:
-            card = load_hardware(gpu)
-            asked = Question(model, card, setup, Workload())
-            columns = compare_grid(asked, {"context_tokens": contexts, "samples": samples})
-            grid = asked.but(context_tokens=contexts[:, None], samples=samples[None, :])
-            yield Panel(
-                gpu=gpu,
-                kv_heads=kv_heads,
-                standard_ms=columns["standard_step_ms"].reshape(shape),
-                bifurcated_ms=columns["bifurcated_step_ms"].reshape(shape),
-                shares=np.broadcast_to(RULES["vllm"].reads_once(grid), shape),
-                fits=columns["bifurcated_fits"].reshape(shape),
-                sure=columns["verdict"].reshape(shape) != "too close to call",
-            )
+def _grid(gpu: str, kv_heads: int) -> pd.DataFrame:
+    """Return the cells of one head shape on one GPU, contexts by samples."""
+    model, setup = load_model(MODEL, kv_heads=kv_heads), Setup(kv_layout="shared")
+    asked = Question(model, load_hardware(gpu), setup, Workload())
+    axes = {"context_tokens": CONTEXTS, "samples": SAMPLES}
+    columns = compare_grid(asked, {name: np.array(axis, float) for name, axis in axes.items()})
+    sizes = {name: columns[name].astype(float) for name in axes}
+    return pd.DataFrame(
+        {
+            "title": f"{gpu}, 32 heads, {kv_heads} KV head{'s' if kv_heads > 1 else ''}",
+            "gpu": gpu,
+            "kv_heads": kv_heads,
+            "context": columns["context_tokens"],
+            "samples": columns["samples"],
+            "standard_ms": columns["standard_step_ms"],
+            "bifurcated_ms": columns["bifurcated_step_ms"],
+            "shares": RULES["vllm"].reads_once(asked.but(**sizes)),
+            "fits": columns["bifurcated_fits"],
+            "sure": columns["verdict"] != "too close to call",
+        }
+    )
 
 
-def causes(panel: Panel) -> Mapping[str, "Array"]:
-    """Return where the rule differs, by the deciding part of the rule."""
-    few = np.array(SAMPLES)[None, :] < LEAST_REQUESTS
-    short = np.array(CONTEXTS)[:, None] < LEAST_PREFIX_TOKENS
-    no = panel.differs & ~panel.shares
-    return {
-        f"says no: prefix below {LEAST_PREFIX_TOKENS} tokens": no & short,
-        f"says no: fewer than {LEAST_REQUESTS} requests": no & few & ~short,
-        "says no: flash decoding needs no more waves": no & ~few & ~short,
-        "says yes, too early": panel.differs & panel.shares,
-    }
-
-
-def cause_table(every: list[Panel]) -> str:
+def cause_table(every: pd.DataFrame) -> str:
     """Tabulate how often and how much each part of the rule loses."""
     rows = []
-    for panel in every:
-        found = {cause: mask for cause, mask in causes(panel).items() if mask.any()}
-        for number, (cause, mask) in enumerate(found.items()):
-            i, j = divmod(int(np.argmax(np.where(mask, panel.loss, -1))), len(SAMPLES))
-            title, count = "" if number else panel.title, f"{mask.sum()} of {panel.fits.sum()}"
-            most = f"{percent(panel.loss[i, j])}, {panel.loss_ms[i, j]:.3g} ms"
-            where = f"{SAMPLES[j]:,} samples of {format_tokens(CONTEXTS[i])}"
-            rows.append((title, cause, count, percent(np.median(panel.loss[mask])), most, where))
+    for title, panel in every.groupby("title", sort=False):
+        lost = {cause: panel[panel["cause"] == cause] for cause in CAUSES}
+        found = {cause: cells for cause, cells in lost.items() if len(cells)}
+        for number, (cause, cells) in enumerate(found.items()):
+            worst = cells.loc[cells["loss"].idxmax()]
+            shown, count = "" if number else title, f"{len(cells)} of {panel['fits'].sum()}"
+            most = f"{percent(worst['loss'])}, {worst['loss_ms']:.3g} ms"
+            where = f"{worst['samples']:,} samples of {format_tokens(worst['context'])}"
+            rows.append((shown, cause, count, percent(cells["loss"].median()), most, where))
     columns = "head shape, GPU | the rule | cells> | median loss> | largest loss> | where"
     return "\n".join(table(columns, rows))
 
@@ -135,64 +97,54 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def findings(every: list[Panel]) -> dict[str, Any]:
+def findings(every: pd.DataFrame) -> dict[str, Any]:
     """Return the figures of the page's sentences about the table."""
-    short, few, waves, early = range(4)
+    of_heads = {heads: every[every["kv_heads"] == heads] for heads in KV_HEADS}
 
-    def largest(cause: int, *kv_heads: int) -> str:
-        losses = [
-            float(np.max(panel.loss, where=list(causes(panel).values())[cause], initial=0))
-            for panel in every
-            if panel.kv_heads in (kv_heads or KV_HEADS)
-        ]
-        return percent(max(losses))
+    def largest(cause: str, cells: pd.DataFrame = every) -> str:
+        return percent(cells["loss"].where(cells["cause"] == cause, 0).max())
 
-    def up_to(kv_heads: int) -> str:
+    def up_to(cells: pd.DataFrame) -> str:
         """Say up to how many samples counting waves is wrong, on each GPU."""
-        masks = {
-            panel.gpu: list(causes(panel).values())[waves].any(axis=0)
-            for panel in every
-            if panel.kv_heads == kv_heads
-        }
-        most = {gpu: np.array(SAMPLES)[mask].max() for gpu, mask in masks.items() if mask.any()}
+        most = cells[cells["cause"] == WAVES].groupby("gpu", sort=False)["samples"].max()
         return " and ".join(f"{samples} samples on {gpu}" for gpu, samples in most.items())
 
     return {
-        "points": sum(int(panel.fits.sum()) for panel in every),
-        "wrong": sum(int(panel.differs.sum()) for panel in every),
-        "sure": sum(int((panel.differs & panel.sure).sum()) for panel in every),
-        "early": largest(early),
-        "short": largest(short),
-        "few": {heads: largest(few, heads) for heads in KV_HEADS},
-        "waves": {heads: largest(waves, heads) for heads in KV_HEADS},
-        "up_to": {heads: up_to(heads) for heads in KV_HEADS},
+        "points": every["fits"].sum(),
+        "wrong": (every["cause"] != "").sum(),
+        "sure": ((every["cause"] != "") & every["sure"]).sum(),
+        "early": largest(EARLY),
+        "short": largest(SHORT),
+        "few": {heads: largest(FEW, cells) for heads, cells in of_heads.items()},
+        "waves": {heads: largest(WAVES, cells) for heads, cells in of_heads.items()},
+        "up_to": {heads: up_to(cells) for heads, cells in of_heads.items()},
     }
 
 
-def cell_text(panel: Panel, i: int, j: int) -> str:
+def cell_text(cell: Any) -> str:
     """Write one cell of a table."""
-    if not panel.fits[i, j]:
+    if not cell.fits:
         return "–"
-    if not panel.differs[i, j]:
+    if not cell.cause:
         return "·"
-    sign = "" if panel.sure[i, j] else "~"
-    return f"{'B' if panel.shares[i, j] else 'S'} {sign}{100 * panel.loss[i, j]:.0f} %"
+    return f"{'B' if cell.shares else 'S'} {'' if cell.sure else '~'}{100 * cell.loss:.0f} %"
 
 
-def panel_table(panel: Panel) -> str:
+def panel_table(title: str, panel: pd.DataFrame) -> str:
     """Tabulate one panel, contexts downwards and samples to the right."""
     rows = (
-        (format_tokens(context), *(cell_text(panel, i, j) for j in range(len(SAMPLES))))
-        for i, context in enumerate(CONTEXTS)
+        (format_tokens(context), *map(cell_text, cells.itertuples()))
+        for context, cells in panel.groupby("context")
     )
     columns = " | ".join(f"{name}>" for name in ("context", *(f"{each:,}" for each in SAMPLES)))
-    return "\n".join([f"\n### {panel.title}\n", *table(columns, rows)])
+    return "\n".join([f"\n### {title}\n", *table(columns, rows)])
 
 
 def generated() -> dict[Path, str]:
     """Return the files of this page and their expected content."""
-    every = list(panels())
-    page = PAGE.format(
+    every = points()
+    text = page(
+        "cascade_rule.md",
         tokens=LEAST_PREFIX_TOKENS,
         requests=LEAST_REQUESTS,
         model=MODEL,
@@ -200,6 +152,6 @@ def generated() -> dict[Path, str]:
         tie=percent(TIE_MARGIN),
         causes=cause_table(every),
         **findings(every),
-        tables="\n".join(map(panel_table, every)),
+        tables="\n".join(panel_table(*each) for each in every.groupby("title", sort=False)),
     )
-    return {DOCS / "cascade_rule.md": page}
+    return {DOCS / "cascade_rule.md": text}

@@ -10,23 +10,21 @@ import io
 import json
 import re
 import shlex
-import sys
 import tempfile
-import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from simulator.cli import main as bifurcate
 from simulator.views.plots.export import image
 from simulator.views.plots.registry import SHOWS
-from tools import DOCS, PAGES, ROOT
+from tools import DOCS, page, renew, tables
 
 PICTURES = DOCS / "figures"
 MARK = re.compile(r"<!-- ([0-9a-f]{12}) -->")
 
-PAGE = (PAGES / "gallery.md").read_text(encoding="utf-8")
 PART = """## {shows}
 
 {remark}
@@ -59,7 +57,7 @@ class Picture:
 
 GALLERY = tuple(
     Picture(**{**entry, "options": tuple(entry.get("options", ()))})
-    for entry in tomllib.loads((PAGES / "gallery.toml").read_text(encoding="utf-8"))["picture"]
+    for entry in tables("gallery.toml")["picture"]
 )
 
 
@@ -90,7 +88,7 @@ def rounded(value: Any) -> Any:
     return f"{value:.4g}" if isinstance(value, float) else value
 
 
-def page() -> str:
+def text() -> str:
     """Return the page."""
     parts = [
         PART.format(
@@ -102,7 +100,7 @@ def page() -> str:
         )
         for picture in GALLERY
     ]
-    return PAGE.format(figures="\n".join(parts).rstrip())
+    return page("gallery.md", figures="\n".join(parts).rstrip())
 
 
 def svg(picture: Picture) -> str:
@@ -115,35 +113,19 @@ def svg(picture: Picture) -> str:
     return f"{text}\n<!-- {fingerprint(picture)} -->\n"
 
 
-def stale() -> list[Path]:
-    """Return which files are out of date; needs no browser."""
-    found = []
+def stale() -> dict[Path, Callable[[], str]]:
+    """Return which files are out of date, and what makes each; only that needs a browser."""
+    found: dict[Path, Callable[[], str]] = {}
     for picture in GALLERY:
         path = PICTURES / picture.file
         mark = MARK.search(path.read_text(encoding="utf-8")) if path.exists() else None
         if mark is None or mark.group(1) != fingerprint(picture):
-            found.append(path)
+            found[path] = partial(svg, picture)
     target = DOCS / "gallery.md"
-    if not target.exists() or target.read_text(encoding="utf-8") != page():
-        found.append(target)
+    if not target.exists() or target.read_text(encoding="utf-8") != text():
+        found[target] = text
     return found
 
 
-def main() -> None:
-    """Write what is out of date, or with ``--check`` name it."""
-    wanted = stale()
-    if "--check" in sys.argv:
-        if wanted:
-            names = ", ".join(str(path.relative_to(ROOT)) for path in wanted)
-            sys.exit(f"out of date: {names}; run python tools/gallery.py")
-        return
-    PICTURES.mkdir(exist_ok=True)
-    for picture in GALLERY:
-        path = PICTURES / picture.file
-        if path in wanted:
-            path.write_text(svg(picture), encoding="utf-8")
-    (DOCS / "gallery.md").write_text(page(), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    renew(stale(), "gallery.py")

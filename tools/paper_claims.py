@@ -24,14 +24,13 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import load
 from simulator.units import MILLISECOND
 from simulator.views.studies import FREED
-from tools import DOCS, PAGES
+from tools import DOCS, page, tables
 from tools.size_factors import PATH as FACTORS
 
 PATH = DOCS / "paper_claims.md"
 BLOCK = re.compile(r"^```console\n.*?^```$", re.MULTILINE | re.DOTALL)
 
-PAGE = (PAGES / "paper_claims.md").read_text(encoding="utf-8")
-_TABLES = tomllib.loads((PAGES / "paper_claims.toml").read_text(encoding="utf-8"))
+_TABLES = tables("paper_claims.toml")
 
 # The attention, kernel, cache layout and execution of each code.
 CODES: Mapping[str, list[str]] = _TABLES["codes"]
@@ -160,7 +159,8 @@ def template() -> str:
     }
     both, known = _compare("llama-2-7b", "h100-sxm", samples=16), factors()
     table = tomllib.loads(FACTORS.read_text(encoding="utf-8"))
-    return PAGE.format(
+    return page(
+        "paper_claims.md",
         papers=len(table["sources"]),
         factors=_factor_rows(),
         query_nothing=known["multi-query", "nothing"],
@@ -186,8 +186,7 @@ def generated() -> dict[Path, str]:
     """Return the expected page, with the current outputs of its commands."""
     standing = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
     outputs = {_commands(block): block for block in BLOCK.findall(standing)}
-    page = BLOCK.sub(lambda match: outputs.get(_commands(match[0]), match[0]), template())
-    return {PATH: page}
+    return {PATH: BLOCK.sub(lambda match: outputs.get(_commands(match[0]), match[0]), template())}
 
 
 def _commands(block: str) -> tuple[str, ...]:

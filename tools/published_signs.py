@@ -6,7 +6,6 @@ Tests check every cell: cells that agree must still agree, and cells listed as m
 missed. A cell is timed as the kernel that was measured, as far as its source tells what it does.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from simulator.timing.interval import Uncertainty, uncertainty
 from simulator.timing.limits import resident_blocks
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
-from tools import DOCS, PAGES
+from tools import DOCS, page, tables
 
 Sign = Literal["wins", "loses", "no gain"]
 MeasuredOn = Literal["kernel", "decode step", "whole batch"]
@@ -44,8 +43,6 @@ FORMER = {
         name="flashinfer-2024", shared=SharedKernel(splits=False, rows=FLASHINFER_ROWS)
     )
 }
-
-PAGE = (PAGES / "published_signs.md").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +167,7 @@ def one_layer(heads: int, kv_heads: int, head_dim: int = 128) -> ModelShape:
 
 def cells() -> Iterator[PublishedCell]:
     """Yield every published cell, as ``pages/published_signs.toml`` lists them."""
-    text = (PAGES / "published_signs.toml").read_text(encoding="utf-8")
-    for group in tomllib.loads(text)["group"]:
+    for group in tables("published_signs.toml")["group"]:
         shape = load_model(group["model"]) if "model" in group else one_layer(*group["heads"])
         shared = {name: value for name, value in group.items() if name not in APART}
         for cell in group["cells"]:
@@ -196,11 +192,12 @@ def generated() -> dict[Path, str]:
         why = [cell.why] if cell.why else []
         figures = (*told, cell.measured, f"{cell.ratio():.2g}", *why)
         lines[not cell.why].append(f"| {' | '.join(figures)} |")
-    page = PAGE.format(
+    text = page(
+        "published_signs.md",
         noticed=f"{1 + NOTICED:g}",
         right="\n".join(lines[True]),
         wrong="\n".join(lines[False]),
         missed=len(lines[False]),
         total=sum(map(len, lines.values())),
     )
-    return {DOCS / "published_signs.md": page}
+    return {DOCS / "published_signs.md": text}

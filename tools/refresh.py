@@ -13,9 +13,19 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from tools import DOCS, ROOT, accuracy_summary, cascade_rule, paper_claims, published_signs, table
+from tools import (
+    DOCS,
+    ROOT,
+    accuracy_summary,
+    cascade_rule,
+    paper_claims,
+    published_signs,
+    renew,
+    table,
+)
 
 # Pages that are generated whole, except docs/accuracy.md, which needs measured rows.
 GENERATORS = (cascade_rule, published_signs, paper_claims)
@@ -109,16 +119,12 @@ def main() -> None:
     for path in documents():
         text = files.get(path) or path.read_text(encoding="utf-8")
         files[path] = refreshed(text, width=width_of(path))
-    stale = [
-        path
+    stale = {
+        path: partial(str, text)
         for path, text in files.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    if stale and "--check" in sys.argv:
-        names = ", ".join(str(path.relative_to(ROOT)) for path in stale)
-        sys.exit(f"out of date: {names}; run python tools/refresh.py")
-    for path in stale:
-        path.write_text(files[path], encoding="utf-8")
+    }
+    renew(stale, "refresh.py")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ minute.
 
 import argparse
 import datetime as dt
-import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -23,7 +22,8 @@ from simulator.evidence.predict.validate import validate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
 from simulator.inputs.presets import load_model
-from tools import DOCS, PAGES, table
+from simulator.timing.interval import VENDOR
+from tools import DOCS, page, table, tables
 from tools.spread import FIT_LICENCE, LONGEST_INPUT
 
 PAGE = DOCS / "serving.md"
@@ -36,7 +36,7 @@ LEAST_ROWS, POOR = 8, 0.15
 COLUMNS = "rows | count> | median> | 90th percentile> | bias> | step alone: median> | inside> | high / low>"
 
 # Causes of poor cells, and of rows left out.
-CAUSES: dict[str, str] = tomllib.loads((PAGES / "serving.toml").read_text(encoding="utf-8"))
+CAUSES: dict[str, str] = tables("serving.toml")
 
 
 def per_cent(value: float) -> str:
@@ -59,10 +59,14 @@ def tabulated(parts: Iterator[tuple[str, pd.DataFrame]]) -> list[str]:
     return table(COLUMNS, (cells_of(name, part) for name, part in parts if len(part)))
 
 
+def vendors(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Return the maker of each row's card."""
+    return rows["gpu_id"].map(lambda name: load_hardware(name).vendor)
+
+
 def overall(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield the rows of each vendor, clean and with prefill."""
-    vendors = rows["gpu_id"].map(lambda name: load_hardware(name).vendor)
-    for vendor, part in rows.groupby(vendors, sort=True):
+    for vendor, part in rows.groupby(vendors(rows), sort=True):
         clean = part["class"] == "clean"
         short = part["input_len"] <= LONGEST_INPUT * part["output_len"]
         yield f"{vendor}, clean", part[clean]
@@ -109,11 +113,6 @@ def poor(rows: pd.DataFrame) -> Iterator[str]:
             yield f"* **{cell}** ({figures}): {CAUSES.get(cell, 'cause not known.')}"
 
 
-def of_nvidia(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows are of NVIDIA's cards."""
-    return rows["gpu_id"].map(lambda name: load_hardware(name).vendor) == "NVIDIA"
-
-
 def terms(rows: pd.DataFrame, names: tuple[str, ...]) -> "np.ndarray":
     """Return the engine terms that fit rows best, in ms for each step, layer or sequence.
 
@@ -138,7 +137,7 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
         no TTFT tells of lockstep.
     """
     cells = []
-    chosen = of_nvidia(rows) & (rows["licence"] == FIT_LICENCE)
+    chosen = (vendors(rows) == VENDOR) & (rows["licence"] == FIT_LICENCE)
     layers = {name: load_model(name).layers for name in rows["model"].unique()}
     fit = rows[chosen].assign(step=1.0, layer=rows["model"].map(layers), sequence=rows["concurrency"])  # fmt: skip
     before = [each.set_index(["file", "line"])["ape"] for each in (plain, blind, rows)]
@@ -157,7 +156,7 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
 def calibrated(rows: pd.DataFrame) -> list[str]:
     """Tabulate what `bifurcate calibrate` gains on each configuration's own rows, as read."""
     cells = []
-    for engine, runs in rows[of_nvidia(rows)].groupby("framework", sort=True):
+    for engine, runs in rows[(vendors(rows) == VENDOR)].groupby("framework", sort=True):
         found: list[StageFit] = []
         for (name, *_), part in runs.groupby([*CELL, "tensor_parallel"]):
             if len(part) < LEAST_ROWS:
@@ -191,7 +190,7 @@ def left_out(rows: pd.DataFrame, column: str, names: tuple[str, ...]) -> "pd.Ser
     return pd.concat(errors)
 
 
-def page(read: pd.DataFrame, date: str) -> str:
+def text(read: pd.DataFrame, date: str) -> str:
     """Return the page about serving rows, as read."""
     for name in ("ttft_ms", "step_ms"):
         read[name] = pd.to_numeric(read[name]) if name in read else np.nan
@@ -212,8 +211,8 @@ def page(read: pd.DataFrame, date: str) -> str:
         "engines": engines(rows, plain.rows, blind.rows),
         "calibrated": calibrated(read),
     }
-    template = (PAGES / "serving.md").read_text(encoding="utf-8")
-    return template.format(
+    return page(
+        "serving.md",
         date=date,
         rows=len(rows),
         coverage=COVERAGE,
@@ -244,11 +243,11 @@ def main() -> None:
     parser.add_argument("rows", nargs="+", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=PAGE)
     options = parser.parse_args()
-    tables = load(options.rows).tables
-    if "serving" not in tables:
+    found = load(options.rows).tables
+    if "serving" not in found:
         raise SystemExit("no rows of serving benchmarks")
     date = dt.datetime.now(tz=dt.UTC).date().isoformat()
-    options.output.write_text(page(tables["serving"], date), encoding="utf-8")
+    options.output.write_text(text(found["serving"], date), encoding="utf-8")
 
 
 if __name__ == "__main__":

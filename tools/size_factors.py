@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from simulator.answers.studies import Studies, fit_studies
-from tools import PAGES, ROOT
+from tools import ROOT, page
 
 PATH = ROOT / "simulator" / "answers" / "size_factors.toml"
 SUMMARY = ("runs", "sets", "run_spread", "between", "inconsistency")
@@ -64,14 +64,11 @@ def toml(result: Studies, sources: dict[str, str]) -> str:
         {key: value for key, value in vars(factor).items() if value is not None}
         for factor in result.factors
     )
-    return (
-        (PAGES / "size_factors.txt")
-        .read_text(encoding="utf-8")
-        .format(
-            **{name: _value(value) for name, value in figures.items()},
-            factors="\n".join(f"    {_value(each)}," for each in known),
-            sources="\n".join(f"{key} = {_value(text)}" for key, text in sources.items()),
-        )
+    return page(
+        "size_factors.txt",
+        **{name: _value(value) for name, value in figures.items()},
+        factors="\n".join(f"    {_value(each)}," for each in known),
+        sources="\n".join(f"{key} = {_value(text)}" for key, text in sources.items()),
     )
 
 

@@ -16,9 +16,7 @@ made from:
   plain PyTorch.
 """
 
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,17 +25,17 @@ import pandas as pd
 
 from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.fit.solver import FOLDS
-from simulator.evidence.predict.groups import Group, profile
+from simulator.evidence.predict.groups import Group, each_row, profile
 from simulator.evidence.predict.paper_code import prefill_in_step_s
 from simulator.evidence.predict.prepare import prepare
-from simulator.evidence.predict.steps import prepare_steps
+from simulator.evidence.predict.steps import step_group
 from simulator.evidence.rows.kinds import RowKind
 from simulator.evidence.rows.reading import Measurements
 from simulator.timing.constants import rates
 from simulator.timing.interval import VENDOR, Code, Spread
 from simulator.timing.step import step_time
 from simulator.units import MICROSECOND
-from tools import PAGES
+from tools import tables
 from tools.carry import NO_GUIDE, entry_lines
 from tools.residuals import FAMILIES, Residuals, predicted_rows
 
@@ -68,7 +66,7 @@ PAPER_KERNELS = ("einsum", "flash2", "sdpa-math")
 
 FILE_KINDS: tuple[RowKind, ...] = (*FAMILIES, "decode_step")
 # What the file says of itself and of its tables.
-WORDS = tomllib.loads((PAGES / "spread.toml").read_text(encoding="utf-8"))
+WORDS = tables("spread.toml")
 
 
 def spread(frame: pd.DataFrame) -> Spread:
@@ -249,7 +247,7 @@ def paper_steps(measurements: Measurements) -> "Iterator[tuple[pd.Series[Any], G
     plain = (table["expand_kv"].astype(float) == 0) & (table["tensor_parallel"].astype(float) == 1)
     known = table["kernel"].isin(PAPER_KERNELS) & (table["weights_dtype"] == "bf16")
     rows = table[plain & known & table["time_s"].notna() & table["gpu_id"].notna()]
-    for group in prepare_steps(rows).groups:
+    for group in each_row(rows, step_group).groups:
         yield rows.loc[group.index[0]], group
 
 
@@ -359,65 +357,51 @@ def _told(found: Any) -> Any:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """The share of measured times inside their intervals.
+def coverage(checked: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Return the shares of measured times inside, below and above their intervals.
 
-    Attributes
+    Parameters
     ----------
-    below, above
-        Shares of the rows that were shorter, and longer.
+    checked
+        Rows, each with its GPU, ``what`` it checks, and the ends of its interval.
     """
-
-    what: str
-    gpu: str
-    rows: int
-    inside: float
-    below: float
-    above: float
-
-
-def coverage(
-    what: str, gpu: str, measured: "np.ndarray", low: "np.ndarray", high: "np.ndarray"
-) -> Coverage:
-    """Count measured times below, inside and above their intervals."""
-    below, above = float(np.mean(measured < low)), float(np.mean(measured > high))
-    return Coverage(what, gpu, len(measured), 1 - below - above, below, above)
+    frames = [frame[["what", "gpu_id", "measured_s", "low_s", "high_s"]] for frame in checked]
+    if not frames:
+        return pd.DataFrame()
+    rows = pd.concat(frames)
+    below, above = rows["measured_s"] < rows["low_s"], rows["measured_s"] > rows["high_s"]
+    groups = rows.assign(below=below, above=above).groupby(["what", "gpu_id"], sort=False)
+    shares = groups[["below", "above"]].mean().assign(rows=groups.size()).reset_index()
+    return shares.assign(inside=1 - shares["below"] - shares["above"])
 
 
-def bounds(frame: pd.DataFrame, item: Spread) -> tuple["np.ndarray", "np.ndarray"]:
-    """Return the interval of each row under a spread. [s]."""
+def bounds(frame: pd.DataFrame, item: Spread) -> pd.DataFrame:
+    """Return rows with the ends of their intervals under a spread. [s]."""
     shares = dict(zip(PARTS, time_shares(frame), strict=True))
     below, above = (
         sum(getattr(item, f"{part}_{side}") * share for part, share in shares.items())
         for side in ("below", "above")
     )
-    predicted = frame["predicted_s"].to_numpy()
-    return predicted * (1 - below), predicted * (1 + above)
+    predicted = frame["predicted_s"]
+    return frame.assign(low_s=predicted * (1 - below), high_s=predicted * (1 + above))
 
 
-def check_fitted(found: Residuals) -> Iterator[Coverage]:
+def check_fitted(found: Residuals) -> Iterator[pd.DataFrame]:
     """Check each GPU's own spreads, fold by fold of its shapes."""
     for (family, gpu_id), part in found.fitted.groupby(["family", "gpu_id"]):
         if len(part) < LEAST_ROWS:
             continue
-        measured = part["measured_s"].to_numpy()
         every = found.fitted[found.fitted["family"] == family]
         others = every[every["gpu_id"] != gpu_id]
-        if len(part) < LEAST_OWN_ROWS <= len(others):
-            # Such a GPU takes the spread of all GPUs: here, of all others.
-            low, high = bounds(part, spread(others))
-            yield coverage(str(family), str(gpu_id), measured, low, high)
-            continue
-        low, high = np.zeros(len(part)), np.zeros(len(part))
-        for fold in range(FOLDS):
-            test = (part["fold"] == fold).to_numpy()
-            if test.any() and not test.all():
-                low[test], high[test] = bounds(part[test], spread(part[~test]))
-        yield coverage(str(family), str(gpu_id), measured, low, high)
+        folds = [(part[test], part[~test]) for test in (part["fold"] == i for i in range(FOLDS))]
+        # A GPU with few rows takes the spread of all GPUs: here, of all others.
+        few = len(part) < LEAST_OWN_ROWS <= len(others)
+        for some, seen in [(part, others)] if few else folds:
+            if len(some) and len(seen):
+                yield bounds(some, spread(seen)).assign(what=family)
 
 
-def check_left_out(found: Residuals) -> Iterator[Coverage]:
+def check_left_out(found: Residuals) -> Iterator[pd.DataFrame]:
     """Check each GPU against the spreads of the others, which were left out in turn as well."""
     own = by_gpu(found.carried, LEAST_ROWS)
     for (family, gpu_id), part in found.carried.groupby(["family", "gpu_id"]):
@@ -427,52 +411,53 @@ def check_left_out(found: Residuals) -> Iterator[Coverage]:
             if other != gpu_id and str(family) in table
         ]
         if others and len(part) >= LEAST_ROWS:
-            low, high = bounds(part, either_way(widest(others)))
-            yield coverage(str(family), str(gpu_id), part["measured_s"].to_numpy(), low, high)
+            yield bounds(part, either_way(widest(others))).assign(what=family)
 
 
-def check_products(found: Residuals) -> Iterator[Coverage]:
+def check_products(found: Residuals) -> Iterator[pd.DataFrame]:
     """Check sums of products of one size, whose individual errors average out."""
     generator = np.random.default_rng(0)
     every = found.fitted[found.fitted["family"] == "gemm"]
     for gpu_id, part in every.groupby("gpu_id"):
         item = spread(part)
-        low, high = bounds(part, item)
-        frame = part.assign(low=part["predicted_s"] - low, high=high - part["predicted_s"])
         sums = []
-        for _, alike in frame.groupby("size"):
-            figures = alike[["measured_s", "predicted_s", "low", "high"]].to_numpy()
+        for _, alike in bounds(part, item).groupby("size"):
+            figures = alike[["measured_s", "predicted_s", "low_s", "high_s"]].to_numpy()
             for _ in range(DRAWS if len(figures) > PRODUCTS else 0):
                 four = figures[generator.choice(len(figures), PRODUCTS, replace=False)]
-                measured, predicted, below, above = four.sum(axis=0)
+                measured, predicted, low, high = four.sum(axis=0)
                 alone = (four[:, 1] ** 2).sum() / predicted**2
                 width = np.sqrt(item.common + (1 - item.common) * alone)
-                sums.append((measured, predicted - width * below, predicted + width * above))
-        yield coverage("four products", str(gpu_id), *np.array(sums).T)
+                ends = (predicted + width * (end - predicted) for end in (low, high))
+                sums.append((measured, *ends))
+        frame = pd.DataFrame(sums, columns=["measured_s", "low_s", "high_s"])
+        yield frame.assign(what="four products", gpu_id=gpu_id)
 
 
-def check_batches(measurements: Measurements) -> Iterator[Coverage]:
+def _checked(
+    what: str, group: Group, measured: "np.ndarray | list[float]"
+) -> Iterator[pd.DataFrame]:
+    """Yield a group's times with the ends of their intervals, where these are known."""
+    ends = group.interval(profile(group.gpu_id))
+    if ends is not None:
+        low, high = ends
+        times = {"measured_s": measured, "low_s": low, "high_s": high}
+        yield pd.DataFrame(times).assign(what=what, gpu_id=group.gpu_id)
+
+
+def check_batches(measurements: Measurements) -> Iterator[pd.DataFrame]:
     """Check end-to-end batches: the engine's fitted time, and the GPU's time with its interval."""
     table = measurements.tables.get("end_to_end")
     if table is None:
         return
     for group in prepare(table[table["time_s"].notna()], "end_to_end").groups:
         rows = table.loc[group.index]
-        ends = group.interval(profile(group.gpu_id))
-        if ends is not None:
-            engine = str(rows["framework"].iloc[0])
-            measured = rows["time_s"].to_numpy(dtype=np.float64)
-            yield coverage(f"batches of {engine}", group.gpu_id, measured, *ends)
+        what = f"batches of {rows['framework'].iloc[0]}"
+        yield from _checked(what, group, rows["time_s"].to_numpy(dtype=np.float64))
 
 
-def check_cells(measurements: Measurements) -> Iterator[Coverage]:
+def check_cells(measurements: Measurements) -> Iterator[pd.DataFrame]:
     """Check the paper's cells, predicted as plain questions."""
-    found: dict[tuple[str, str], list[tuple[float, float, float]]] = {}
     for row, group in paper_steps(measurements):
-        ends = group.interval(profile(group.gpu_id))
-        if ends is not None:
-            key = (f"the paper's {row['attention']} steps, {row['execution']}", group.gpu_id)
-            figures = (measured_s(row), float(ends[0][0]), float(ends[1][0]))
-            found.setdefault(key, []).append(figures)
-    for (what, gpu_id), values in found.items():
-        yield coverage(what, gpu_id, *np.array(values).T)
+        what = f"the paper's {row['attention']} steps, {row['execution']}"
+        yield from _checked(what, group, [measured_s(row)])

@@ -1,7 +1,6 @@
 """calibrate and validate: measured rows against the timing model."""
 
 import datetime as dt
-import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +149,6 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
     parts = []
     for part in result.fits:
         fitted = part.fitted
-        seen, unseen = error_summary(fitted.residuals), error_summary(fitted.held_out)
         parts.append(
             {
                 "kind": part.kind,
@@ -161,11 +159,11 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
                     name: {"value": value, "stderr": fitted.stderr.get(name)}
                     for name, value in fitted.constants.items()
                 },
-                **({} if part.before is None else {"without": _errors(error_summary(part.before))}),
-                "in_sample": _errors(seen),
-                "held_out": _errors(unseen),
+                **({} if part.before is None else {"without": error_summary(part.before)}),
+                "in_sample": error_summary(fitted.residuals),
+                "held_out": error_summary(fitted.held_out),
                 "bounded": list(fitted.bounded),
-                "not_identified": {str(key): wanted_rows(key) for key in fitted.unidentified},
+                "not_identified": {str(key): wanted_rows(key) for key in part.untold},
                 "correlated": [
                     {"first": first, "second": second, "correlation": value}
                     for first, second, value in fitted.correlated
@@ -181,12 +179,6 @@ def _calibration_json(result: "Calibration") -> dict[str, Any]:
     }
 
 
-def _errors(summary: tuple[float, float, float]) -> dict[str, float | None]:
-    """Name the three figures of an error summary."""
-    values = [None if math.isnan(value) else value for value in summary]
-    return dict(zip(("median_ape", "p90_ape", "bias"), values, strict=True))
-
-
 def _calibration_table(result: "Calibration") -> Any:
     """Return the fits as tables, with the constants that rows cannot tell, and the worst shapes."""
     from simulator.evidence.fit.calibrate import error_summary, shape_errors
@@ -196,10 +188,11 @@ def _calibration_table(result: "Calibration") -> Any:
     lines: list[tuple[str, ...]] = []
     for part in result.fits:
         fitted = part.fitted
-        median, p90, _ = error_summary(fitted.held_out)
-        told = "" if math.isnan(median) else f"{100 * median:.1f} %, p90 {100 * p90:.1f} %"
+        held_out, told = error_summary(fitted.held_out), ""
+        if held_out["median_ape"] is not None:
+            told = f"{100 * held_out['median_ape']:.1f} %, p90 {100 * held_out['p90_ape']:.1f} %"
         if part.before is not None and fitted.constants:
-            told += f"; {100 * error_summary(part.before)[0]:.1f} % without"
+            told += f"; {100 * error_summary(part.before)['median_ape']:.1f} % without"
         named = [(f"{part.kind} ({fitted.rows:,})", told)]
         for name, value in fitted.constants.items():
             bounded = name in fitted.bounded
@@ -212,7 +205,7 @@ def _calibration_table(result: "Calibration") -> Any:
             error = "" if bounded else significant(fitted.stderr[name], 2)
             what, errors = named.pop() if named else ("", "")
             lines.append((what, name, f"{value:.4g}", error, errors, "; ".join(remarks)))
-        for key in fitted.unidentified:
+        for key in part.untold:
             what, _ = named.pop() if named else ("", "")
             why = f"these rows cannot tell; add {wanted_rows(key)}"
             lines.append((what, str(key), "?", "", "", why))

@@ -2,11 +2,13 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import pytest
 
 import simulator
+from simulator.answers.rules import LEAST_PREFIX_TOKENS, LEAST_REQUESTS
+from simulator.answers.verdict import TIE_MARGIN
 from tools import cascade_rule, refresh
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -29,9 +31,8 @@ def test_a_cell_is_an_answer_of_compare(
     gpu: str, kv_heads: int, samples: int, context_tokens: int
 ) -> None:
     """The map's loss at a cell is what compare --rule vllm says the rule's choice costs there."""
-    page = cascade_rule
-    (panel,) = (item for item in _panels() if (item.gpu, item.kv_heads) == (gpu, kv_heads))
-    where = page.CONTEXTS.index(context_tokens), page.SAMPLES.index(samples)
+    cells = _points().set_index(["gpu", "kv_heads", "samples", "context"])
+    cell = cells.loc[gpu, kv_heads, samples, context_tokens]
     rule = simulator.compare(
         "llama-2-7b",
         gpu,
@@ -41,18 +42,20 @@ def test_a_cell_is_an_answer_of_compare(
         rule="vllm",
     ).rule
     assert rule is not None
-    assert bool(panel.shares[where]) == (rule.choice == "bifurcated")
-    assert panel.loss[where] == pytest.approx(rule.cost_share, rel=1e-12)
+    assert cell["shares"] == (rule.choice == "bifurcated")
+    assert cell["loss"] == pytest.approx(rule.cost_share, rel=1e-12)
 
 
 @cache
-def _panels() -> tuple[Any, ...]:
-    return tuple(cascade_rule.panels())
+def _points() -> pd.DataFrame:
+    return cascade_rule.points()
 
 
-def test_every_difference_has_one_cause() -> None:
-    """The causes divide the cells in which the rule differs: none is missed or counted twice."""
-    page = cascade_rule
-    for panel in _panels():
-        masks = list(page.causes(panel).values())
-        assert (sum(mask.astype(int) for mask in masks) == panel.differs).all()
+def test_every_difference_has_a_cause() -> None:
+    """Cells have a cause where the rule loses more than a tie, and the cause is of its choice."""
+    cells = _points()
+    lost = cells["fits"] & (cells["loss"] >= TIE_MARGIN)
+    assert ((cells["cause"] != "") == lost).all()
+    assert (cells[lost]["shares"] == (cells[lost]["cause"] == cascade_rule.EARLY)).all()
+    assert (cells[cells["cause"] == cascade_rule.SHORT]["context"] < LEAST_PREFIX_TOKENS).all()
+    assert (cells[cells["cause"] == cascade_rule.FEW]["samples"] < LEAST_REQUESTS).all()

@@ -36,7 +36,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 def test_the_page_has_the_errors_of_each_cell(table: pd.DataFrame) -> None:
     """1 / 1.1 - 1 is -9.1 %, 1 / 1.5 - 1 is -33.3 %; only the latter is poor."""
-    text = serving.page(table, "2026-01-01")
+    text = serving.text(table, "2026-01-01")
     assert "| h100-sxm vllm llama-3.1-70b fp8 | 8 | 9.1 % | 9.1 % | -9.1 % |" in text
     poor = text.partition("## Poor cells")[2].partition("##")[0]
     assert poor.count("\n* ") == 2  # both engines
@@ -47,7 +47,7 @@ def test_the_page_has_the_errors_of_each_cell(table: pd.DataFrame) -> None:
 def test_what_is_left_out_is_said(table: pd.DataFrame) -> None:
     """Two rows with drafts, of one cell; the page counts the other 62."""
     drafts = table.assign(speculative=(table["model"] == "llama-3.1-8b") & (table["line"] < 12))
-    text = serving.page(drafts.astype({"speculative": int}), "2026-01-01")
+    text = serving.text(drafts.astype({"speculative": int}), "2026-01-01")
     count = int(drafts["speculative"].sum())
     assert f"from {64 - count} runs" in text
     assert f"Left out: {count} rows of h100-sxm vllm llama-3.1-8b fp8: speculative" in text

@@ -137,8 +137,8 @@ def test_rows_of_one_card_promise_no_more_than_those_of_their_kin() -> None:
 
 def test_coverage_counts_both_sides() -> None:
     """Of five times one is below, two are above."""
-    measured = np.array([1.0, 2, 3, 4, 5])
-    found = spread.coverage("w", "g", measured, np.full(5, 1.5), np.full(5, 3.5))
+    rows = pd.DataFrame({"measured_s": [1.0, 2, 3, 4, 5], "low_s": 1.5, "high_s": 3.5})
+    (found,) = spread.coverage([rows.assign(what="w", gpu_id="g")]).itertuples()
     assert (found.rows, found.below, found.above) == (5, 0.2, 0.4)
     assert found.inside == pytest.approx(0.4)
 
@@ -172,12 +172,12 @@ def test_intervals_hold_what_they_promise_of_shapes_held_out() -> None:
     calibrations = {gpu_id: calibrate(measurements, load_hardware(gpu_id))}
     rows = {kind: table[table["gpu_id"] == gpu_id] for kind, table in measurements.tables.items()}
     found = residuals.residuals(Measurements(rows), calibrations)
-    checked = {item.what: item for item in spread.check_fitted(found)}
+    checked = spread.coverage(spread.check_fitted(found)).set_index("what").T
     for family in ("gemm", "attention"):
         assert checked[family].rows > 1900
         assert checked[family].inside == pytest.approx(spread.COVERAGE, abs=0.06)
         assert checked[family].below == pytest.approx(0.1, abs=0.05)
-    (four,) = spread.check_products(found)
+    (four,) = spread.coverage(spread.check_products(found)).itertuples()
     assert four.inside > 0.7
 
 
@@ -189,9 +189,10 @@ def test_intervals_hold_most_whole_steps() -> None:
     reported in docs/accuracy.md, and not held here.
     """
     measurements = load([SHARED / "e2e_decode.csv", SHARED / "bifurcated_paper_step_latency.csv"])
-    batches = [item for item in spread.check_batches(measurements) if "vllm" not in item.what]
-    checked = [*batches, *spread.check_cells(measurements)]
-    rows = sum(item.rows for item in checked)
-    assert rows > 60
-    assert sum(item.inside * item.rows for item in checked) / rows >= spread.COVERAGE
-    assert all(item.inside >= 0.7 for item in checked)
+    parts = [*spread.check_batches(measurements), *spread.check_cells(measurements)]
+    checked = spread.coverage(parts)
+    checked = checked[~checked["what"].str.contains("vllm")]
+    assert checked["rows"].sum() > 60
+    inside = (checked["inside"] * checked["rows"]).sum() / checked["rows"].sum()
+    assert inside >= spread.COVERAGE
+    assert (checked["inside"] >= 0.7).all()

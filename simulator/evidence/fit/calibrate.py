@@ -15,15 +15,17 @@ import pandas as pd
 from simulator.errors import MeasurementError
 from simulator.evidence.fit.solver import LARGEST_ERROR, Fitted, Free, fit, with_constants
 from simulator.evidence.fit.stages import STAGES, Rows, Stage
+from simulator.evidence.kernels import EXTERNAL_KERNELS
 from simulator.evidence.predict.groups import Group, library_of
-from simulator.evidence.predict.measured import of_other_libraries
+from simulator.evidence.predict.measured import named
 from simulator.evidence.predict.prepare import prepare
+from simulator.evidence.predict.validate import summary_of
 from simulator.evidence.rows.kinds import KINDS, RowKind
 from simulator.evidence.rows.reading import UNTOLD, Measurements
 from simulator.inputs.dtypes import PRECISIONS
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import ENGINES
-from simulator.timing.constants import SERVED, Variant
+from simulator.timing.constants import SERVED, Key, Variant
 
 # Shorter times than predicted are told from this share on.
 SHORTER = 0.01
@@ -37,6 +39,7 @@ LEAST_GAIN = 0.1
 class StageFit:
     """One fit: its rows, the variant of its constants, and its result.
 
+    ``untold`` are the constants that the rows cannot determine: they keep their value.
     ``rows`` says which of the kind's rows, as in a stage.
     ``labels`` are the rows' labels in their table, in the order of the fit's residuals.
     ``shapes`` are the rows' shapes: the values of ``shape_columns``, joined by slashes.
@@ -47,6 +50,7 @@ class StageFit:
     kind: RowKind
     variant: Variant
     fitted: Fitted
+    untold: tuple[Key, ...] = ()
     rows: Rows = "graph"
     sources: tuple[str, ...] = ()
     labels: tuple[Any, ...] = ()
@@ -130,14 +134,15 @@ def _saving(found: StageFit) -> list[str]:
     """Say that runs take less time than predicted, where no time of their engine is found."""
     if found.before is None or found.fitted.constants or np.median(found.before) < SHORTER:
         return []
-    _, _, bias = error_summary(found.before)
+    bias = float(np.median(np.expm1(found.before)))
     less = f"half of the rows take {1 - 1 / (1 + bias):.0%} or more less than predicted"
     return [f"{found.kind}, {found.variant}: {less}, and no engine saves time"]
 
 
 def _usable(stage: Stage, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Group], list[str]]:
     """Return the rows that a stage may take, and as groups to predict; say what the others are."""
-    others = of_other_libraries(rows)
+    # Kernels of other libraries say nothing about PyTorch's.
+    others = named(rows).isin(list(EXTERNAL_KERNELS))
     apart = {
         "are of other libraries' kernels": others,
         "are of series that break physics": ~others & rows.get("distrusted", others),
@@ -240,15 +245,12 @@ def _fit(
     variant: Variant,
 ) -> StageFit:
     """Fit one set of constants to groups of rows."""
-    labels = [label for group in groups for label in group.index]
+    fitted_rows = rows.loc[[label for group in groups for label in group.index]]
     ways = (stage.shape, *stage.instead)
-    varied = (way for way in ways if rows.loc[labels, [*way]].nunique().max() > 1)
+    varied = (way for way in ways if fitted_rows[[*way]].nunique().max() > 1)
     columns = next(varied, stage.shape)
-    measured = [rows.loc[group.index, "time_s"].to_numpy() for group in groups]
-    shapes = [
-        rows.loc[group.index, [*columns]].astype(str).agg("/".join, axis=1).to_numpy()
-        for group in groups
-    ]
+    measured = fitted_rows["time_s"].to_numpy()
+    shapes = fitted_rows[[*columns]].astype(str).agg("/".join, axis=1).to_numpy(dtype=str)
 
     def fitted(some: Sequence[Free]) -> Fitted:
         return fit(profile, groups, measured, shapes, some, variant=variant, noise=stage.noise)
@@ -256,19 +258,19 @@ def _fit(
     before = fitted(()) if stage.noise else None
     result = fitted(free) if before is None else _proven(before, fitted, free)
     asked = (item.key.of(variant) for item in free)
-    untold = tuple(key for key in asked if str(key) not in result.constants)
-    named = rows.loc[labels, "source"].dropna().astype(str)
+    named = fitted_rows["source"].dropna().astype(str)
     return StageFit(
         kind=stage.kind,
         variant=variant,
-        fitted=replace(result, unidentified=untold),
+        fitted=result,
+        untold=tuple(key for key in asked if str(key) not in result.constants),
         rows=stage.rows,
         sources=tuple(sorted(set(named) - {""})),
-        labels=tuple(labels),
-        shapes=tuple(np.concatenate(shapes).astype(str)),
+        labels=tuple(fitted_rows.index),
+        shapes=tuple(shapes),
         shape_columns=columns,
         before=None if before is None else before.residuals,
-        models=() if before is None else tuple(sorted(set(rows.loc[labels, "model"]))),
+        models=() if before is None else tuple(sorted(set(fitted_rows["model"]))),
     )
 
 
@@ -327,14 +329,9 @@ def _by_variant(groups: Sequence[Group]) -> Mapping[Variant, list[Group]]:
     return sorted_groups
 
 
-def error_summary(residuals: "np.ndarray") -> tuple[float, float, float]:
-    """Return median and 90th percentile of the absolute error, and the median signed error."""
-    numbers = np.asarray(residuals, dtype=np.float64)
-    ratio = np.expm1(numbers[np.isfinite(numbers)])
-    if not len(ratio):
-        return (float("nan"),) * 3
-    size = np.abs(ratio)
-    return float(np.median(size)), float(np.quantile(size, 0.9)), float(np.median(ratio))
+def error_summary(residuals: "np.ndarray") -> dict[str, Any]:
+    """Return the errors of log(predicted / measured), as of predicted rows."""
+    return summary_of(np.expm1(np.asarray(residuals, dtype=np.float64)))
 
 
 def shape_errors(part: StageFit) -> list[dict[str, Any]]:

@@ -1,20 +1,18 @@
 """Write fitted constants into a GPU profile and keep the rest of it."""
 
-import math
 import re
-import tomllib
 from pathlib import Path
 
+from simulator.evidence import tables
 from simulator.evidence.fit.calibrate import Calibration, StageFit, error_summary
+from simulator.evidence.fit.solver import Fitted
 from simulator.timing.constants import GENERAL
 
 DIGITS = 4
 
 
 # The public projects behind the short names in the rows' source column: short and full name.
-SOURCES: dict[str, dict[str, str]] = tomllib.loads(
-    Path(__file__).with_name("sources.toml").read_text(encoding="utf-8")
-)
+SOURCES: dict[str, dict[str, str]] = tables("fit/sources.toml")
 # Kinds of rows that hold more than their name says: NCCL's rows are of four collectives.
 NAMES = {"all_reduce": "collectives"}
 
@@ -45,11 +43,10 @@ def profile_text(original: str, calibration: Calibration, *, gpu_id: str, date: 
         fitted = part.fitted
         if not fitted.constants:
             continue
-        median, p90, _ = error_summary(fitted.held_out)
         kind = NAMES.get(part.kind, part.kind)
         name = f"{kind}, {part.variant}" if part.variant != GENERAL else kind
         if not kept:  # notes would stay where their constants go
-            table.add(tomlkit.comment(_note(name, fitted.rows, fitted.shapes, median, p90)))
+            table.add(tomlkit.comment(_note(name, fitted)))
         if fitted.bounded:
             table.add(tomlkit.comment(f"the rows only bound {', '.join(fitted.bounded)}"))
         for constant, value in fitted.constants.items():
@@ -68,14 +65,14 @@ def profile_text(original: str, calibration: Calibration, *, gpu_id: str, date: 
     return tomlkit.dumps(document)
 
 
-def _note(name: str, rows: int, shapes: int, median: float, p90: float) -> str:
+def _note(name: str, fitted: Fitted) -> str:
     """Describe the rows of a fit, and how well it predicts held-out shapes."""
-    text = f"{name}: {rows} rows of {shapes} shapes"
-    if not math.isnan(median):
-        text += (
-            f"; on held-out shapes median {100 * median:.1f} %, 90th percentile {100 * p90:.1f} %"
-        )
-    return text
+    text = f"{name}: {fitted.rows} rows of {fitted.shapes} shapes"
+    errors = error_summary(fitted.held_out)
+    if errors["median_ape"] is None:
+        return text
+    median, p90 = (f"{100 * errors[which]:.1f} %" for which in ("median_ape", "p90_ape"))
+    return f"{text}; on held-out shapes median {median}, 90th percentile {p90}"
 
 
 def _source(part: StageFit) -> str:

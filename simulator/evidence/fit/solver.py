@@ -55,8 +55,6 @@ class Fitted:
     bounded
         Constants at the edge of their range: they are next to nothing or all there is, or affect no
         time at any value on this side (host time if the GPU is never idle).
-    unidentified
-        Constants that the rows cannot determine: they keep their value.
     correlated
         Pairs that the rows can hardly separate, with their correlation.
     residuals, held_out
@@ -68,7 +66,6 @@ class Fitted:
     constants: Mapping[str, float]
     stderr: Mapping[str, float]
     bounded: tuple[str, ...]
-    unidentified: tuple[Key, ...]
     correlated: tuple[tuple[str, str, float], ...]
     residuals: "np.ndarray"
     held_out: "np.ndarray"
@@ -90,8 +87,8 @@ def with_constants(gpu: HardwareProfile, values: Mapping[str, float]) -> Hardwar
 def fit(
     gpu: HardwareProfile,
     groups: Sequence[Group],
-    measured: Sequence["np.ndarray"],
-    shapes: Sequence["np.ndarray"],
+    measured: "np.ndarray",
+    shapes: "np.ndarray",
     free: Sequence[Free],
     *,
     variant: Variant = GENERAL,
@@ -109,8 +106,8 @@ def fit(
     groups
         The rows, as operations.
     measured, shapes
-        For each group: times [s], and the shape of each row. Whole shapes are held out and
-        resampled, because errors of one shape are correlated.
+        Times [s], and the shape of each row, as text, group after group. Whole shapes are held out
+        and resampled, because errors of one shape are correlated.
     free
         The constants to fit.
     variant
@@ -121,8 +118,8 @@ def fit(
     problem = _Problem(
         gpu,
         groups,
-        measured=np.log(np.concatenate(measured)),
-        shapes=np.concatenate(shapes).astype(str),
+        measured=np.log(measured),
+        shapes=shapes,
         free=tuple(free),
         variant=variant,
         noise=noise,
@@ -155,7 +152,6 @@ def fit(
         constants=constants,
         stderr=stderr,
         bounded=tuple(name for name in constants if shares.get(name, np.inf) == np.inf),
-        unidentified=tuple(item.key for item in free if str(item.key.of(variant)) not in constants),
         correlated=tuple(pairs),
         residuals=problem.residuals(best),
         held_out=held_out,
@@ -299,13 +295,10 @@ class _Problem:
     def jacobian(self, point: "np.ndarray") -> "np.ndarray":
         """Return how the residuals change with the logarithm of each constant."""
         step = 1e-4
-        columns = []
-        for i in range(len(point)):
-            moved = point.copy()
-            moved[i] += step
-            below = point.copy()
-            below[i] -= step
-            columns.append((self.residuals(moved) - self.residuals(below)) / (2 * step))
+        columns = [
+            (self.residuals(point + moved) - self.residuals(point - moved)) / (2 * step)
+            for moved in step * np.eye(len(point))
+        ]
         return np.array(columns).T.reshape(len(self.measured), len(point))
 
     def seen(self, point: "np.ndarray") -> "np.ndarray":
@@ -379,16 +372,12 @@ class _Problem:
         """
         count = len(best)
         residuals, jacobian = self.residuals(best), self.jacobian(best)
-        robust = 1 / _robust(residuals)
+        weighted = jacobian / _robust(residuals)[:, None]
         _, shape = np.unique(self.shapes, return_inverse=True)
-        shapes = int(shape.max()) + 1
-        normal = np.zeros((shapes, count, count))
-        gradient = np.zeros((shapes, count))
-        for i in range(shapes):
-            rows = shape == i
-            weighted = jacobian[rows] * robust[rows][:, None]
-            normal[i] = weighted.T @ jacobian[rows]
-            gradient[i] = weighted.T @ residuals[rows]
+        of_shape = [shape == i for i in range(shape.max() + 1)]
+        normal = np.array([weighted[rows].T @ jacobian[rows] for rows in of_shape])
+        gradient = np.array([weighted[rows].T @ residuals[rows] for rows in of_shape])
+        shapes = len(of_shape)
         generator = np.random.default_rng(0)
         steps = []
         for _ in range(RESAMPLES):

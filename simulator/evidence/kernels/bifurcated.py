@@ -11,16 +11,8 @@ import torch
 from torch import Tensor
 
 from simulator.errors import KernelError
-from simulator.evidence.kernels import operators
-from simulator.evidence.kernels.inputs import (
-    AttentionCall,
-    check_context,
-    check_decoded,
-    check_query,
-    kernel,
-    scale_of,
-    with_tokens,
-)
+from simulator.evidence.kernels import inputs, operators
+from simulator.evidence.kernels.inputs import AttentionCall, kernel, with_tokens
 
 CHUNKS = 4
 
@@ -91,8 +83,8 @@ def prefix_tree(
     values_of = [context_values] if isinstance(context_values, Tensor) else list(context_values)
     if not keys_of or len(keys_of) != len(values_of):
         raise KernelError(f"{len(keys_of)} levels of keys and {len(values_of)} of values")
-    kv_heads = check_query(query, keys_of[0])
-    check_decoded(query, decoded_keys, decoded_values, kv_heads=kv_heads)
+    kv_heads = inputs.check_query(query, keys_of[0])
+    inputs.check_decoded(query, decoded_keys, decoded_values, kv_heads=kv_heads)
     levels = list(zip(keys_of, values_of, strict=True))
     for index, (keys, values) in enumerate(levels):
         level = f"level_{index}"
@@ -101,11 +93,11 @@ def prefix_tree(
             raise KernelError(
                 f"{level} has {nodes} nodes, which do not divide {query.shape[0]} prompts"
             )
-        check_context(query, keys, values, nodes=nodes, kv_heads=kv_heads, level=level)
+        inputs.check_context(query, keys, values, nodes=nodes, kv_heads=kv_heads, level=level)
     if decoded_keys.shape[3] + sum(keys.shape[2] for keys in keys_of) == 0:
         raise KernelError("there is nothing to attend to: no level and no sample has tokens")
     decoded = (decoded_keys, decoded_values)
-    output = _over_levels(with_tokens(query), levels, decoded, scale_of(query, scale))
+    output = _over_levels(with_tokens(query), levels, decoded, inputs.scale_of(query, scale))
     return output.reshape(query.shape)
 
 

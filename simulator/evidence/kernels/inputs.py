@@ -76,16 +76,8 @@ def kernel(function: Callable[..., Tensor]) -> Attend:
     """
 
     def _attend(
-        query: Tensor,
-        context_keys: Tensor,
-        context_values: Tensor,
-        decoded_keys: Tensor,
-        decoded_values: Tensor,
-        *,
-        scale: float | None = None,
-        **options: Any,
+        query: Tensor, *caches: Tensor, scale: float | None = None, **options: Any
     ) -> Tensor:
-        caches = (context_keys, context_values, decoded_keys, decoded_values)
         return function(call_of(query, *caches, scale=scale), **options).reshape(query.shape)
 
     _attend.__name__ = _attend.__qualname__ = function.__name__

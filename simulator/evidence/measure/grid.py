@@ -5,15 +5,14 @@ settles, one stored context read again for every sample against copies; then mem
 paper's centre (8K of context), the shortest and longest contexts, and the others.
 """
 
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from simulator.counts.attention.registry import find_way
 from simulator.errors import MeasurementError, SimulatorError, unknown
+from simulator.evidence import tables
 from simulator.evidence.kernels import ALL_KERNELS, EXTERNAL_KERNELS, KERNELS, Implementation
 from simulator.evidence.kernels.other_libraries import LIBRARY_DTYPES
 from simulator.evidence.measure.cells import (
@@ -43,7 +42,7 @@ from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import Workload
 
 # Sizes and stages of a run without a scenario, whole steps and streams included.
-_GRID = tomllib.loads(Path(__file__).with_name("grid.toml").read_text(encoding="utf-8"))
+_GRID = tables("measure/grid.toml")
 _CONTEXT_STAGE, _SAMPLES_LATER = dict(_GRID["context_stages"]), dict(_GRID["samples_later"])
 _GEMM_STAGE, _FLEX_STAGE = 2, 4
 # Flash over one stored context (expanded keys) against copies: minutes, before everything else. By
@@ -317,15 +316,12 @@ def _unsupported_kernels(model: ModelShape, work: Workload, ranks: int) -> str |
         return f"tree = {tree_text(work.tree)}: kernels are measured over one shared level"
     if work.decoded_tokens < 1:
         return "decoded_tokens = 0: a step holds at least the token it processes"
-    if work.query_tokens > work.decoded_tokens:
-        return _unsupported_tokens(
-            KERNELS[_LIKE_OTHER_LIBRARIES], work.query_tokens, work.decoded_tokens
-        )
     if model.latent is not None:
         return unsupported_step(model)
     if model.heads % ranks:
         return f"tensor_parallel = {ranks} does not divide {model.name}'s heads"
-    return None
+    kernel = KERNELS[_LIKE_OTHER_LIBRARIES]
+    return _unsupported_tokens(kernel, work.query_tokens, work.decoded_tokens)
 
 
 def _ordered(cells: Iterable[Cell]) -> tuple[Cell, ...]:

@@ -1,22 +1,14 @@
 """The columns of each kind of row (``columns.toml``), and the row of a measured cell."""
 
 import statistics
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from simulator._version import __version__
-from simulator.evidence.measure.cells import (
-    AttentionCell,
-    Cell,
-    ElementwiseCell,
-    GemmCell,
-    KernelCell,
-    Kind,
-    StepCell,
-)
+from simulator.evidence import tables
+from simulator.evidence.measure import cells
+from simulator.evidence.measure.cells import Cell, Kind
 from simulator.units import GIGA, MICROSECOND, MILLISECOND
 
 Status = Literal["ok", "oom", "wrong", "error"]
@@ -28,7 +20,7 @@ _LONGEST_NOTE = 160
 
 RowKind = Kind | Literal["counters"]
 
-_TABLES: Any = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+_TABLES: Any = tables("measure/columns.toml")
 _HOW = _TABLES.pop("how")
 FILES: dict[RowKind, str] = {kind: table["file"] for kind, table in _TABLES.items()}
 COLUMNS: dict[RowKind, tuple[str, ...]] = {
@@ -115,7 +107,7 @@ def filled(kind: RowKind, cell: Cell, card: Machine, known: Mapping[str, Any]) -
         Columns that the cell does not tell.
     """
     told = {"source": SOURCE, **asdict(card), **known}
-    if isinstance(cell, KernelCell) and (library := cell.implementation.library):
+    if isinstance(cell, cells.KernelCell) and (library := cell.implementation.library):
         told |= {"framework": library.framework, "version": library.version}
     of = _TABLES[kind].get("of", {})
     return {
@@ -134,15 +126,15 @@ def _attribute(cell: Cell, path: str) -> Any:
 
 def _own(cell: Cell, seconds: float | None, l2_state: str | None) -> dict[str, Any]:
     """Return the columns that only this kind of row has and that are no attributes of the cell."""
-    if isinstance(cell, AttentionCell):
+    if isinstance(cell, cells.AttentionCell):
         return {"mode": "standard" if cell.implementation.attention == "standard" else "shared"}
-    if isinstance(cell, StepCell):
+    if isinstance(cell, cells.StepCell):
         # One kernel per operation, even in a graph: nothing is fused.
         plain = {"operations": "plain", "tensor_parallel": 1}
         return {**plain, "step_ms": _time(seconds, MILLISECOND)}
-    if isinstance(cell, GemmCell):
+    if isinstance(cell, cells.GemmCell):
         return {"kernel": "torch_linear"}
-    if isinstance(cell, ElementwiseCell):
+    if isinstance(cell, cells.ElementwiseCell):
         return {"bytes": int(sum(cell.moved))}
     return {
         "test": cell.test if l2_state == "cold" else _L2_TESTS.get(cell.test, f"l2_{cell.test}"),

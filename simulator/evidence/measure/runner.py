@@ -279,18 +279,14 @@ def time_interleaved(stopwatches: Sequence[Stopwatch], timing: Repeats) -> list[
         for stopwatch in stopwatches:
             stopwatch()
     taken: list[list[float]] = [[] for _ in stopwatches]
-    spent = [0.0 for _ in stopwatches]
     for _ in range(timing.most):
-        active = False
-        for index, stopwatch in enumerate(stopwatches):
-            if len(taken[index]) >= timing.least and spent[index] >= timing.budget_s:
-                continue
-            seconds = stopwatch()
-            taken[index].append(seconds)
-            spent[index] += seconds
-            active = True
-        if not active:
-            break
+        due = [
+            (stopwatch, seconds)
+            for stopwatch, seconds in zip(stopwatches, taken, strict=True)
+            if len(seconds) < timing.least or sum(seconds) < timing.budget_s
+        ]
+        for stopwatch, seconds in due:
+            seconds.append(stopwatch())
     return taken
 
 

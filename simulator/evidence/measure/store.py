@@ -39,8 +39,6 @@ class Store:
 
     Attributes
     ----------
-    done
-        Keys of the cells that have a row.
     dropped
         One line for each torn last line that was cut off.
 
@@ -54,10 +52,20 @@ class Store:
         self.folder = folder
         self._repair = repair
         self.dropped: list[str] = []
-        self.done: set[str] = set()
-        self.rows: dict[RowKind, int] = {}
+        # The kind and the status of each cell's row.
+        self._found: dict[str, tuple[RowKind, str]] = {}
         for kind in FILES:
             self._open(kind)
+
+    @property
+    def done(self) -> Collection[str]:
+        """Keys of the cells that have a row."""
+        return self._found.keys()
+
+    @property
+    def rows(self) -> Mapping[RowKind, int]:
+        """How many rows of each kind there are."""
+        return Counter(kind for kind, _ in self._found.values())
 
     def path(self, kind: RowKind) -> Path:
         """Return the file of a kind of row."""
@@ -65,11 +73,8 @@ class Store:
 
     def statuses(self, kind: RowKind) -> dict[str, int]:
         """Return how many rows of a kind have each status."""
-        counts = dict.fromkeys(("ok", "oom", "wrong", "error"), 0)
-        with self.path(kind).open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                counts[row["status"]] = counts.get(row["status"], 0) + 1
-        return counts
+        counts = Counter(status for of, status in self._found.values() if of == kind)
+        return dict.fromkeys(("ok", "oom", "wrong", "error"), 0) | counts
 
     def append(self, kind: RowKind, row: Mapping[str, Any]) -> None:
         """Write one row and force it to disk.
@@ -95,31 +100,25 @@ class Store:
                 os.close(descriptor)
         except OSError as problem:
             raise MeasurementError(f"cannot write {path}: {problem.strerror}") from None
-        self.done.add(str(row["cell"]))
-        self.rows[kind] = self.rows.get(kind, 0) + 1
+        self._found[str(row["cell"])] = kind, str(row["status"])
 
     def forget(self, cells: Collection[str], statuses: Collection[str]) -> int:
         """Remove the rows of given cells with given statuses; return how many.
 
         Each file is replaced as a whole, so that a kill meanwhile loses nothing.
         """
-        removed = 0
-        for kind in tuple(self.rows):
+        gone = {
+            cell
+            for cell, (_, status) in self._found.items()
+            if cell in cells and status in statuses
+        }
+        for kind in {self._found.pop(cell)[0] for cell in gone}:
             header, *lines = self.path(kind).read_bytes().splitlines(keepends=True)
-            kept = []
-            for line in lines:
-                (values,) = csv.reader([line.decode()])
-                row = dict(zip(COLUMNS[kind], values, strict=True))
-                if row["cell"] in cells and row["status"] in statuses:
-                    self.done.discard(row["cell"])
-                else:
-                    kept.append(line)
-            if len(kept) < len(lines):
-                with atomic_path(self.path(kind)) as temporary:
-                    temporary.write_bytes(b"".join([header, *kept]))
-                removed += len(lines) - len(kept)
-                self.rows[kind] = len(kept)
-        return removed
+            rows = ((line, _row_of(line, COLUMNS[kind])) for line in lines)
+            kept = [line for line, row in rows if row is None or row["cell"] not in gone]
+            with atomic_path(self.path(kind)) as temporary:
+                temporary.write_bytes(b"".join([header, *kept]))
+        return len(gone)
 
     def _create(self, kind: RowKind) -> None:
         """Create a file with its header, complete or not at all."""
@@ -151,8 +150,8 @@ class Store:
         """Record which cells have rows; a bad line is accepted only at the end."""
         lines = content.splitlines(keepends=True)
         for number, line in enumerate(lines):
-            cell = _cell_of(line, COLUMNS[kind])
-            if cell is None:
+            row = _row_of(line, COLUMNS[kind])
+            if row is None:
                 if number < len(lines) - 1:
                     raise MeasurementError(
                         f"{path}, line {number + 2}: not a row; repair or remove it, "
@@ -162,10 +161,10 @@ class Store:
                     os.truncate(path, offset)
                 self.dropped.append(f"{path}: torn last line {number + 2} cut off")
                 return
-            if cell in self.done:
+            cell = row["cell"]
+            if cell in self._found:
                 raise MeasurementError(f"{path}, line {number + 2}: cell {cell!r} has two rows")
-            self.done.add(cell)
-            self.rows[kind] = self.rows.get(kind, 0) + 1
+            self._found[cell] = kind, row["status"]
             offset += len(line)
 
 
@@ -203,8 +202,8 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _cell_of(line: bytes, columns: tuple[str, ...]) -> str | None:
-    """Return the key of a row, None if the line is torn or no row at all."""
+def _row_of(line: bytes, columns: tuple[str, ...]) -> dict[str, str] | None:
+    """Return a line's row, None if the line is torn or no row at all."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -215,7 +214,7 @@ def _cell_of(line: bytes, columns: tuple[str, ...]) -> str | None:
         return None
     row = dict(zip(columns, values, strict=True))
     # A power cut leaves NUL bytes; a row without key or status was never finished.
-    return row["cell"] if row["cell"] and row["status"] and "\0" not in row["cell"] else None
+    return row if row["cell"] and row["status"] and "\0" not in row["cell"] else None
 
 
 def read_environment(folder: Path) -> dict[str, Any] | None:

@@ -21,15 +21,8 @@ from simulator.evidence.predict.groups import (
     profile,
     replayed,
 )
-from simulator.evidence.rows.kinds import (
-    DIFFERENCE,
-    DYNAMIC,
-    VALUES,
-    WINDOW,
-    RowKind,
-    attended_pairs,
-    read_tokens,
-)
+from simulator.evidence.rows import kinds
+from simulator.evidence.rows.kinds import RowKind
 from simulator.inputs.dtypes import DTYPE_BYTES, PRECISIONS, Dtype, Precision, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Attention, Execution, Setup
@@ -78,9 +71,8 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
     rows = rows.drop(index=list(skipped))
     if kind == "sparse_attention":
         rows = sparse.as_read(rows)
-    keys = [
-        rows[name].astype(str) for name in (*_SERIES, "timing", *VALUES["shared"]) if name in rows
-    ]
+    shared = (*_SERIES, "timing", *kinds.VALUES["shared"])
+    keys = [rows[name].astype(str) for name in shared if name in rows]
     for (gpu_id, *_), part in rows.groupby(keys, sort=True):
         gpu, first = profile(str(gpu_id)), part.iloc[0]
         if why := _unknown(first, gpu, kind):
@@ -128,7 +120,7 @@ def _not_kernel_times(rows: pd.DataFrame, kind: RowKind) -> dict[Any, str]:
         return dict.fromkeys(rows.index[rows["host_bound"] == 1], why)
     if "op" in rows:
         why = "a difference of two timings, without the static_quantize row to add it to"
-        return dict.fromkeys(rows.index[rows["op"] == DIFFERENCE], why)
+        return dict.fromkeys(rows.index[rows["op"] == kinds.DIFFERENCE], why)
     return {}
 
 
@@ -313,7 +305,7 @@ def _cache_write(shape: AttentionShape) -> Operation:
 def _decode(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     """Cache write, attention and combine, replayed back to back."""
     kernel = attention_kernel(str(rows["kernel"].iloc[0]), gpu)
-    shape = _attention_shape(rows, gpu, read_tokens(rows), samples=False)
+    shape = _attention_shape(rows, gpu, kinds.read_tokens(rows), samples=False)
     operations = [_cache_write(shape), *_flash(shape, "standard")]
     group = shape.heads / shape.kv_heads
     if kernel == "fa2":
@@ -342,13 +334,13 @@ def _prefill(rows: pd.DataFrame, gpu: HardwareProfile) -> list[Operation]:
     kernel = attention_kernel(name, gpu)
     batch, heads, kv_heads = (numbers(rows, name) for name in ("batch", "q_heads", "kv_heads"))
     width, queries = numbers(rows, "head_dim"), numbers(rows, "q_len")
-    keys = read_tokens(rows).to_numpy(dtype=np.float64)
+    keys = kinds.read_tokens(rows).to_numpy(dtype=np.float64)
     element = DTYPE_BYTES[dtype]
     row = batch * queries * heads * width * element
     kv_bytes = 2 * batch * keys * kv_heads * width * DTYPE_BYTES[kv_dtype]
-    pairs = attended_pairs(rows).to_numpy(dtype=np.float64)
+    pairs = kinds.attended_pairs(rows).to_numpy(dtype=np.float64)
     block_rows = prefill_block_rows(kernel, gpu)
-    longest = numbers(rows, WINDOW) + block_rows - 1
+    longest = numbers(rows, kinds.WINDOW) + block_rows - 1
     new_values = 2 * batch * queries * kv_heads * width
     read, written = new_values * element, new_values * DTYPE_BYTES[kv_dtype]
     before = [streamed("kv_write", read, written, kind="copy")]
@@ -439,7 +431,7 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
     """Return the kernels of one elementwise call."""
     moved, first = numbers(rows, "bytes"), rows.iloc[0]
     op, library = str(first["op"]), library_of(str(first["framework"]))
-    kind: Kind = VALUES["elementwise_kinds"].get(op, "elementwise")
+    kind: Kind = kinds.VALUES["elementwise_kinds"].get(op, "elementwise")
     if kind != "quantise":
         launches = SCALES_LAUNCHES if op == SCALES else 1
         return [streamed(op, moved, 0.0, launches=launches, kind=kind)]
@@ -451,7 +443,7 @@ def _streamed(rows: pd.DataFrame) -> list[Operation]:
     # Some rows state the format that the kernel reads.
     dtype = dtype if is_low_precision(DTYPE_BYTES[dtype]) else "fp8"
     kernel = quantise(op, count, width, element=element, dtype=dtype)
-    if op != DYNAMIC:
+    if op != kinds.DYNAMIC:
         return [replace(kernel, thread_blocks=count * STATIC_BLOCK_TIME)]
     if library == "trtllm":
         read = count * width * element

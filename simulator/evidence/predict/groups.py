@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,6 @@ from simulator.timing.interval import uncertainty
 from simulator.timing.roofline import cached_bytes, operation_time
 from simulator.timing.step import StepTime, step_time
 from simulator.units import MICROSECOND
-
-T = TypeVar("T")
 
 # Ends of the intervals of times. [s]
 Ends = tuple["np.ndarray", "np.ndarray"]
@@ -65,6 +63,8 @@ class Group:
     determines
         Whether a fit may use them: not where the host hid all short times of the same kernel, so
         that nothing tells fixed times.
+    oom
+        Whether each is predicted not to fit in memory, of whole steps.
     """
 
     kind: RowKind
@@ -78,6 +78,7 @@ class Group:
     around: Key | None = None
     cache: Precision = ""
     determines: bool = True
+    oom: tuple[bool, ...] = ()
 
     @property
     def precision(self) -> Precision:
@@ -187,53 +188,31 @@ def replayed(operation: Operation, footprint: Numeric | None = None) -> Operatio
     )
 
 
-def read_each(
-    rows: pd.DataFrame, read: Callable[["pd.Series[Any]"], T]
-) -> tuple[dict[Any, T], dict[Any, str]]:
-    """Read each row; return the results, and why other rows cannot be read, by label."""
-    found: dict[Any, T] = {}
-    skipped: dict[Any, str] = {}
-    for label, row in rows.iterrows():
-        try:
-            found[label] = read(row)
-        except (SimulatorError, ValueError, KeyError) as problem:
-            skipped[label] = str(problem)
-    return found, skipped
-
-
-def by_engine(
-    rows: pd.DataFrame,
-    kind: RowKind,
-    read: Callable[["pd.Series[Any]"], T],
-    make: Callable[..., Group],
-) -> Prepared:
-    """Turn rows of whole programs into a group for each GPU and engine.
+def each_row(rows: pd.DataFrame, read: Callable[["pd.Series[Any]"], Group]) -> Prepared:
+    """Turn rows of whole programs into a group each.
 
     Parameters
     ----------
-    rows, kind
+    rows
         Rows of one kind.
     read
         Function that reads one row; raises an error for a row that cannot be predicted.
-    make
-        A class of group, with a field ``read`` for the results of that.
     """
-    groups: list[Group] = []
+    found: list[Group] = []
     skipped: dict[Any, str] = {}
-    for (gpu_id, engine), part in rows.groupby(["gpu_id", "framework"], sort=True):
-        found, why = read_each(part, read)
-        skipped.update(why)
-        if found:
-            groups.append(
-                make(
-                    kind=kind,
-                    gpu_id=str(gpu_id),
-                    index=pd.Index(list(found)),
-                    variants=variants_of([library_of(str(engine))]),
-                    read=tuple(found.values()),
-                )
-            )
-    return Prepared(groups, skipped)
+    for label, row in rows.iterrows():
+        try:
+            found.append(read(row))
+        except (SimulatorError, ValueError, KeyError) as problem:
+            skipped[label] = str(problem)
+    return Prepared(found, skipped)
+
+
+def of_program(row: "pd.Series[Any]") -> dict[str, Any]:
+    """Return what the groups of single rows of whole programs have in common."""
+    library = library_of(str(row["framework"]))
+    index = pd.Index([row.name])
+    return {"gpu_id": str(row["gpu_id"]), "index": index, "variants": variants_of([library])}
 
 
 def library_of(framework: str) -> str:

@@ -18,7 +18,7 @@ from simulator.counts.pieces import Shard
 from simulator.counts.transformer import PREFILL_ROWS_PER_BLOCK, attention_input, attention_output
 from simulator.evidence.predict.groups import library_of, model, numbers, profile, replayed
 from simulator.evidence.rows.kinds import KINDS, RowKind, attended_pairs, latent_widths
-from simulator.inputs.dtypes import DTYPE_BYTES, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.setup import Setup
 from simulator.timing.limits import peak_flops_per_s, resident_blocks
@@ -121,30 +121,53 @@ def _decoded(rows: pd.DataFrame, shard: Shard, gpu: HardwareProfile) -> list[Ope
     as 32.
     """
     value = numbers(rows, "latent_dim")
-    key, kv_bytes = value + numbers(rows, "rope_dim"), DTYPE_BYTES[shard.setup.kv_dtype]
     old = gpu.vendor == "NVIDIA" and float(gpu.compute_capability) < 9  # noqa: PLR2004
     splits = not (old and library_of(str(rows["framework"].iloc[0])) == "trtllm")
-    shape = AttentionShape(
-        prompts=numbers(rows, "batch"),
-        samples=1,
-        query_tokens=1,
+    shape = absorbed_shape(
+        rows,
+        value + numbers(rows, "rope_dim"),
+        value,
+        shard.setup.kv_dtype,
         context_tokens=numbers(rows, "kv_len"),
-        decoded_tokens=0,
-        heads=shard.heads,
-        kv_heads=1,
-        key_width=cast("int", key),
-        value_width=cast("int", value),
-        cache_width=cast("int", key),
-        activation_bytes=shard.element_bytes,
-        kv_bytes=kv_bytes,
-        dtype=shard.dtype,
         resident_blocks=resident_blocks(gpu) if splits else 1,
     )
     attention, combine = (
-        replace(item, low_precision_cache=is_low_precision(kv_bytes))
+        replace(item, low_precision_cache=is_low_precision(shape.kv_bytes))
         for item in flash_part(shape, shape.whole(), lse=False)
     )
     return [replace(attention, kind="latent_attention"), combine]
+
+
+def absorbed_shape(
+    rows: pd.DataFrame, key: Any, value: Any, kv_dtype: Dtype, **sizes: Any
+) -> AttentionShape:
+    """Return attention in the latent space, in 16 bits: one KV head of cached vectors.
+
+    Parameters
+    ----------
+    rows
+        Rows with their batch and heads.
+    key, value
+        Widths of the cached vectors, and of those without their rotary part.
+    kv_dtype
+        Format of the cache.
+    sizes
+        Context tokens and resident blocks, and query tokens if more than one.
+    """
+    return AttentionShape(
+        **{"query_tokens": 1, **sizes},
+        prompts=numbers(rows, "batch"),
+        samples=1,
+        decoded_tokens=0,
+        heads=cast("int", numbers(rows, "heads")),
+        kv_heads=1,
+        key_width=key,
+        value_width=value,
+        cache_width=key,
+        activation_bytes=DTYPE_BYTES["bf16"],
+        kv_bytes=DTYPE_BYTES[kv_dtype],
+        dtype="bf16",
+    )
 
 
 def _prefilled(rows: pd.DataFrame, shard: Shard) -> Operation:

@@ -6,13 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from simulator.counts.attention.linear import (
-    LinearShape,
-    chunked_recurrence,
-    convolution,
-    fused_recurrence,
-    recurrence,
-)
+from simulator.counts.attention import linear
+from simulator.counts.attention.linear import LinearShape
 from simulator.counts.operation import Operation
 from simulator.evidence.predict.groups import library_of, numbers, replayed
 from simulator.inputs.hardware import HardwareProfile
@@ -63,11 +58,11 @@ def operations(rows: pd.DataFrame, _: HardwareProfile) -> list[Operation]:
         found.append(_convolution(first, shape, channels, states))
     if first["op"] != "conv":
         if not prefill:
-            found.append(recurrence(shape, states=states))
+            found.append(linear.recurrence(shape, states=states))
         elif any(name in str(first["kernel"]).lower() for name in FUSED):
-            found.append(fused_recurrence(shape))
+            found.append(linear.fused_recurrence(shape))
         else:
-            found += chunked_recurrence(shape)
+            found += linear.chunked_recurrence(shape)
     if first["op"] == "conv+recurrence":
         found = [_joined(*found)]
     # A replay finds the last one's data in L2; a state is read and written in one place.
@@ -99,7 +94,7 @@ def _convolution(
         # One window that may end at any draft token, instead of one for each.
         states = 1 + (states - 1) / (shape.taps - 1)
     stepped = prefill and library != "trtllm"
-    found = convolution(shape, channels=channels, states=states, stepped=stepped)
+    found = linear.convolution(shape, channels=channels, states=states, stepped=stepped)
     launches = 3 if THREE_LAUNCHES in str(row["kernel"]) else 1
     return replace(
         found,

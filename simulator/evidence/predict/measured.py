@@ -6,7 +6,7 @@ they are plain PyTorch, one kernel per operation, launched by a graph or by the 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from simulator.counts.operation import Operation
 from simulator.errors import SimulatorError
-from simulator.evidence.kernels import ALL_KERNELS, EXTERNAL_KERNELS, KERNELS
+from simulator.evidence.kernels import ALL_KERNELS, KERNELS
 from simulator.evidence.measure.cells import MODES, AttentionCell, KernelCell, StepCell
 from simulator.evidence.measure.predict import CUDA_HEADROOM_BYTES, predict
 from simulator.evidence.predict import groups
@@ -34,21 +34,15 @@ _ONE_BY_ONE = ("bifurcated_flex",)
 _SIZES = ("prompts", "samples", "context_tokens", "decoded_tokens")
 
 
+def named(rows: pd.DataFrame) -> "pd.Series[Any]":
+    """Return the kernel of ``measure`` that each row names, if it has such a column."""
+    return rows.get("implementation", pd.Series("", index=rows.index))
+
+
 def is_own(rows: pd.DataFrame, kind: RowKind) -> "pd.Series[bool]":
     """Return which rows name a kernel of ``measure``."""
     known = ALL_KERNELS if kind in {"shared_prefix_attention", "decode_step"} else ()
-    return _names(rows, known)
-
-
-def of_other_libraries(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows are of other libraries' kernels, which say nothing about PyTorch's."""
-    return _names(rows, EXTERNAL_KERNELS)
-
-
-def _names(rows: pd.DataFrame, kernels: Iterable[str]) -> "pd.Series[bool]":
-    """Return which rows name one of some kernels."""
-    named = rows.get("implementation", pd.Series("", index=rows.index))
-    return named.isin(list(kernels))
+    return named(rows).isin([*known])
 
 
 def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
@@ -89,6 +83,7 @@ def prepare(rows: pd.DataFrame, kind: RowKind) -> Prepared:
                 execution=execution,
                 variants=_variants(name, gpu),
                 setup=ALL_KERNELS[name].setup(dtype, plain),
+                oom=tuple(_out_of_memory(part, gpu)) if step else (),
             )
         )
     return Prepared(found, skipped)
@@ -104,11 +99,12 @@ def _variants(implementation: str, gpu: HardwareProfile) -> tuple[Variant, ...]:
     return variants_of((library_of(library.framework), attention_kernel(kernel, gpu)))
 
 
-def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a whole step of ours is predicted not to fit its GPU."""
-    gpu, cell = profile(str(row["gpu_id"])), _cell(pd.DataFrame([row]), step=True)
-    needed = predict(cell, gpu=None, l2_bytes=gpu.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES)
-    return needed.memory_bytes > gpu.memory_bytes
+def _out_of_memory(rows: pd.DataFrame, gpu: HardwareProfile) -> Iterator[bool]:
+    """Yield whether each whole step of ours is predicted not to fit its GPU."""
+    for label in rows.index:
+        cell = _cell(rows.loc[[label]], step=True)
+        needed = predict(cell, gpu=None, l2_bytes=gpu.l2_bytes, headroom_bytes=CUDA_HEADROOM_BYTES)
+        yield needed.memory_bytes > gpu.memory_bytes
 
 
 def _cell(rows: pd.DataFrame, *, step: bool) -> KernelCell:

@@ -13,21 +13,17 @@ one rate per kind of operation, and the peculiarities of its harness:
 * A compiled run holds two sets of caches: the graph keeps those of the first run.
 """
 
-import tomllib
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from simulator.counts.memory import weights_bytes
 from simulator.counts.operation import total
 from simulator.counts.pieces import all_reduce
 from simulator.counts.transformer import decode_operations, prefill_operations
-from simulator.evidence.predict.groups import Group, model, profile
+from simulator.evidence import tables
+from simulator.evidence.predict.groups import Group, model, of_program, profile
 from simulator.evidence.predict.steps import check_ranks
 from simulator.inputs.dtypes import DTYPE_BYTES, DTYPES
 from simulator.inputs.hardware import HardwareProfile
@@ -38,6 +34,10 @@ from simulator.timing.constants import Key, Variant, rates
 from simulator.timing.limits import peak_flops_per_s
 from simulator.timing.step import step_time
 from simulator.units import GIGA, MICROSECOND, NANOSECOND
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
 
 # Kernels and executions of the paper's tables.
 PAPER_KERNELS = ("einsum", "flash2", "sdpa-flash", "sdpa-math")
@@ -62,9 +62,7 @@ USABLE_MEMORY = 0.97
 L2_SHARE = 0.6
 
 # Value, least and most of each constant.
-CONSTANTS: dict[str, tuple[float, float, float]] = tomllib.loads(
-    Path(__file__).with_name("paper_code.toml").read_text(encoding="utf-8")
-)
+CONSTANTS: dict[str, tuple[float, float, float]] = tables("predict/paper_code.toml")
 # Traffic that streams through memory, at its constant's share of the bandwidth.
 STREAMED = (
     *("flash", "repeat", "strided_cat", "cat", "pass", "product"),
@@ -90,28 +88,35 @@ class PaperCell:
     ranks: int
 
 
-def is_papers(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which whole steps are of the paper's code, by kernel and execution."""
-    return rows["kernel"].isin(PAPER_KERNELS) & rows["execution"].isin(PAPER_EXECUTIONS)
+def is_papers(row: "pd.Series[Any]") -> bool:
+    """Return whether a whole step is of the paper's code, by kernel and execution."""
+    return row["kernel"] in PAPER_KERNELS and row["execution"] in PAPER_EXECUTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperGroup(Group):
-    """Cells of one GPU, timed as the harness times them."""
+    """One cell, timed as the harness times it."""
 
-    read: tuple[PaperCell, ...]
+    cell: PaperCell
     execution: Execution = "eager"
 
     def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
-        """Return the predicted times. [s]."""
-        return np.asarray(sum(self.parts(gpu, choice).values()))
+        """Return the predicted time. [s]."""
+        return self.column(sum(cell_parts_s(self.cell, gpu, choice).values()))
 
     def parts(
         self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
     ) -> dict[str, "np.ndarray"]:
-        """Return each cell's time by bound. [s]."""
-        times = [cell_parts_s(cell, gpu, choice) for cell in self.read]
-        return {name: np.array([time[name] for time in times]) for name in times[0]}
+        """Return the cell's time by bound. [s]."""
+        times = cell_parts_s(self.cell, gpu, choice)
+        return {name: self.column(time) for name, time in times.items()}
+
+
+def paper_group(row: "pd.Series[Any]") -> PaperGroup:
+    """Return a row of the paper's table as a group."""
+    cell = paper_cell(row)
+    oom = _memory_bytes(cell) > profile(str(row["gpu_id"])).memory_bytes * USABLE_MEMORY
+    return PaperGroup(kind="decode_step", **of_program(row), cell=cell, oom=(oom,))
 
 
 def paper_cell(row: "pd.Series[Any]") -> PaperCell:
@@ -150,19 +155,6 @@ def _one_sample(cell: PaperCell) -> tuple[Setup, Workload]:
         tensor_parallel=cell.ranks,
         execution="eager",
     )
-
-
-def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a cell is predicted not to fit its GPU.
-
-    Raises
-    ------
-    SimulatorError
-        If the row is not one that can be predicted.
-    """
-    cell, gpu = paper_cell(row), profile(str(row["gpu_id"]))
-    capacity = gpu.memory_bytes * USABLE_MEMORY
-    return _memory_bytes(cell, float(weights_bytes(cell.model, _one_sample(cell)[0]))) > capacity
 
 
 # One layer's bytes by kind of operation (``STREAMED``), its ``kernels`` launched, and the bytes of
@@ -316,9 +308,10 @@ def _values_blocks(cell: PaperCell) -> float:
     return max(1, heads // cell.ranks) * max(1, cell.model.head_dim // 64)
 
 
-def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
+def _memory_bytes(cell: PaperCell) -> float:
     """Return the memory a cell needs. [bytes]."""
     size = _sizes(cell)
+    weights = float(weights_bytes(cell.model, _one_sample(cell)[0]))
     b, layers = cell.samples, cell.model.layers
     shared = cell.bifurcated or cell.rebuilt
     caches = layers * (size.context + b * size.decoded if shared else b * size.cache)
@@ -334,7 +327,7 @@ def _memory_bytes(cell: PaperCell, weights_bytes: float) -> float:
         held = 4 * size.logits
         if cell.expand_kv:
             held += size.group * (size.context + b * size.decoded)
-    return weights_bytes + caches + held
+    return weights + caches + held
 
 
 def prefill_in_step_s(row: "pd.Series[Any]") -> float:

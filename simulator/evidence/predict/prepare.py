@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from simulator.evidence.kernels import KERNELS
 from simulator.evidence.predict import calls, measured, paper_code, serving, steps
-from simulator.evidence.predict.groups import Prepared, by_engine
+from simulator.evidence.predict.groups import Group, Prepared, each_row
 from simulator.evidence.rows.kinds import RowKind
 
 
@@ -25,11 +24,9 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
     found = [measured.prepare(rows[own], kind)] if own.any() else []
     rows = rows[~own]
     if kind == "decode_step":
-        papers = paper_code.is_papers(rows)
-        read, make = paper_code.paper_cell, paper_code.PaperGroup
-        found += [steps.prepare_steps(rows[~papers]), by_engine(rows[papers], kind, read, make)]
+        found.append(each_row(rows, _step))
     elif kind == "end_to_end":
-        found.append(by_engine(rows, kind, steps.batch, steps.BatchGroup))
+        found.append(each_row(rows, steps.batch_group))
     elif kind == "serving":
         found.append(serving.prepare(rows))
     else:
@@ -39,15 +36,7 @@ def prepare(table: pd.DataFrame, kind: RowKind) -> Prepared:
     return Prepared([group for part in found for group in part.groups], skipped)
 
 
-def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a row of a whole step is predicted not to fit its GPU.
-
-    Raises
-    ------
-    SimulatorError
-        If the row is not one that can be predicted.
-    """
-    if row.get("implementation") in KERNELS:
-        return measured.out_of_memory(row)
-    papers = bool(paper_code.is_papers(pd.DataFrame([row])).iloc[0])
-    return paper_code.out_of_memory(row) if papers else steps.out_of_memory(row)
+def _step(row: "pd.Series[Any]") -> Group:
+    """Return a whole step as a group, by the account of the code that was timed."""
+    papers = paper_code.is_papers(row)
+    return paper_code.paper_group(row) if papers else steps.step_group(row)

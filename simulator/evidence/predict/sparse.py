@@ -12,9 +12,9 @@ from simulator.counts.operation import Operation
 from simulator.counts.pieces import Shard
 from simulator.counts.transformer import attention_input, attention_output
 from simulator.evidence.predict.groups import library_of, model, numbers, replayed
-from simulator.evidence.predict.latent import OUTSIDE
+from simulator.evidence.predict.latent import OUTSIDE, absorbed_shape
 from simulator.evidence.rows.kinds import VALUES
-from simulator.inputs.dtypes import DTYPE_BYTES, Precision, is_low_precision
+from simulator.inputs.dtypes import DTYPE_BYTES, Dtype, Precision, is_low_precision
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import Indexer, LatentAttention, ModelShape
 from simulator.inputs.setup import Setup
@@ -145,22 +145,15 @@ def _shape(rows: pd.DataFrame, known: ModelShape, gpu: HardwareProfile) -> Atten
     """Return the attention of a layer over all cached tokens, in the absorbed form."""
     latent, first = cast("LatentAttention", known.latent), rows.iloc[0]
     # FlashMLA's kernel for prefill takes caches of 16 bits alone.
-    kv_dtype = "fp8" if precision(first) else "bf16"
-    key = latent.kv_rank + latent.rope_dim
-    return AttentionShape(
-        prompts=numbers(rows, "batch"),
-        samples=1,
-        query_tokens=numbers(rows, "q_len"),
-        context_tokens=numbers(rows, "past_len") + numbers(rows, "q_len"),
-        decoded_tokens=0,
-        heads=cast("int", numbers(rows, "heads")),
-        kv_heads=1,
-        key_width=key,
-        value_width=latent.kv_rank,
-        cache_width=key,
-        activation_bytes=DTYPE_BYTES["bf16"],
-        kv_bytes=DTYPE_BYTES[kv_dtype],
-        dtype="bf16",
+    kv_dtype: Dtype = "fp8" if precision(first) else "bf16"
+    queries = numbers(rows, "q_len")
+    return absorbed_shape(
+        rows,
+        latent.kv_rank + latent.rope_dim,
+        latent.kv_rank,
+        kv_dtype,
+        query_tokens=queries,
+        context_tokens=numbers(rows, "past_len") + queries,
         resident_blocks=resident_blocks(gpu),
     )
 

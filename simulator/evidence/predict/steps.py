@@ -6,9 +6,8 @@ row of a batch is a whole request, with its time divided by its tokens.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import pandas as pd
 
 from simulator.counts.memory import kv_cache_bytes, memory, weights_bytes
@@ -19,12 +18,15 @@ from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import ConstantsChoice, Setup, ask
 from simulator.inputs.workload import Workload
-from simulator.timing.constants import Rates, rates, variants_of
+from simulator.timing.constants import Rates, rates
 from simulator.timing.interval import uncertainty
 from simulator.timing.limits import resident_blocks
 from simulator.timing.request import GenerationTime, generation_time, request_interval
 from simulator.timing.step import decode_time
 from simulator.units import GIGA
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Decoded tokens of rows that do not state them: half of 128 new ones.
 DECODED_TOKENS = 64
@@ -32,40 +34,19 @@ DECODED_TOKENS = 64
 _UNFUSED: Mapping[str, str] = {"einsum": "einsum", "math": "sdpa_math", "ideal": "ideal"}
 
 
-def prepare_steps(rows: pd.DataFrame) -> groups.Prepared:
-    """Turn rows of whole decode steps into groups of one row each."""
-    found, skipped = groups.read_each(rows, _step_group)
-    return groups.Prepared(list(found.values()), skipped)
-
-
-def out_of_memory(row: "pd.Series[Any]") -> bool:
-    """Return whether a step is predicted not to fit its GPU.
-
-    Raises
-    ------
-    SimulatorError
-        If the row is not one that can be predicted.
-    """
-    gpu = groups.profile(str(row["gpu_id"]))
+def step_group(row: "pd.Series[Any]") -> groups.Group:
+    """Return the whole decode step of a row as a group."""
     shape, setup, work = _step(row)
+    gpu = groups.profile(str(row["gpu_id"]))
+    on: dict[str, Any] = {"resident_blocks": resident_blocks(gpu)}
     whole = setup.but(gpu_memory_utilization=1.0)
-    blocks = resident_blocks(gpu)
-    needs = memory(shape, whole, work, card_bytes=gpu.memory_bytes, resident_blocks=blocks)
-    return not needs.fits
-
-
-def _step_group(row: "pd.Series[Any]") -> groups.Group:
-    """Return one row's step as a group."""
-    shape, setup, work = _step(row)
-    gpu = groups.profile(str(row["gpu_id"]))
     return groups.Group(
         kind="decode_step",
-        gpu_id=gpu.id,
-        index=pd.Index([row.name]),
-        operations=decode_operations(shape, setup, work, resident_blocks=resident_blocks(gpu)),
+        **groups.of_program(row),
+        operations=decode_operations(shape, setup, work, **on),
         execution=setup.execution,
-        variants=variants_of([groups.library_of(str(row["framework"]))]),
         setup=setup,
+        oom=(not memory(shape, whole, work, card_bytes=gpu.memory_bytes, **on).fits,),
     )
 
 
@@ -123,8 +104,47 @@ def _given(row: "pd.Series[Any]", column: str, otherwise: int) -> int:
 _Batch = tuple[ModelShape, Setup, Workload]
 
 
-def batch(row: "pd.Series[Any]") -> _Batch:
-    """Read an end-to-end row, if its batch fits the card."""
+@dataclass(frozen=True, kw_only=True)
+class BatchGroup(groups.Group):
+    """A batch of an engine: the model's time of a request, and the engine's per step."""
+
+    batch: _Batch
+    _known: dict[Any, float] = field(default_factory=dict, repr=False, compare=False)
+
+    def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
+        """Return the predicted time of a step. [s]."""
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        used = groups.constants_of_gpu(gpu, choice)
+        if used not in self._known:
+            self._known[used] = float(self._whole(gpu_rates).total_s)
+        return self._of_step(self._known[used], gpu_rates)
+
+    def interval(
+        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
+    ) -> groups.Ends | None:
+        """Return the interval of the GPU's time, plus the engine's fitted overhead. [s]."""
+        gpu_rates = rates(gpu, choice, variants=self.variants)
+        _, setup, _ = self.batch
+        last = uncertainty(decode_time(*self.batch, gpu_rates), gpu_rates, setup)
+        low, high = request_interval(self._whole(gpu_rates), gpu_rates, setup, last)
+        return self._of_step(low, gpu_rates), self._of_step(high, gpu_rates)
+
+    def parts(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> None:
+        """Return None: the engine's overhead has no parts."""
+
+    def _whole(self, gpu_rates: Rates) -> GenerationTime:
+        """Return the time of the whole batch, prefill included."""
+        *_, work = self.batch
+        return generation_time(*self.batch, gpu_rates, output_tokens=work.decoded_tokens)
+
+    def _of_step(self, whole_s: Any, gpu_rates: Rates) -> "np.ndarray":
+        """Return a step's share of a batch's time, with what the engine adds. [s]."""
+        *_, work = self.batch
+        return self.column(whole_s / work.decoded_tokens + gpu_rates.step_s)
+
+
+def batch_group(row: "pd.Series[Any]") -> BatchGroup:
+    """Return an end-to-end row as a group, if its batch fits the card."""
     shape = groups.model(str(row["model"]))
     setup, work = ask(
         shape,
@@ -140,51 +160,4 @@ def batch(row: "pd.Series[Any]") -> _Batch:
     needed = float(weights_bytes(shape, setup)) + float(kv_cache_bytes(shape, setup, work))
     if needed > groups.profile(str(row["gpu_id"])).peak.memory_gb.value * GIGA:
         raise ValueError("the batch does not fit the card at once: it was run in parts")
-    return shape, setup, work
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchGroup(groups.Group):
-    """Batches of one GPU and engine: the model's time of a request, and the engine's per step."""
-
-    read: tuple[_Batch, ...]
-    _known: dict[Any, "np.ndarray"] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def _tokens(self) -> "np.ndarray":
-        """Output tokens of each batch."""
-        return np.array([work.decoded_tokens for *_, work in self.read], dtype=np.float64)
-
-    def predict(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> "np.ndarray":
-        """Return the predicted times of a step. [s]."""
-        gpu_rates = rates(gpu, choice, variants=self.variants)
-        used = groups.constants_of_gpu(gpu, choice)
-        if used not in self._known:
-            times = [_generation(batch, gpu_rates).total_s for batch in self.read]
-            self._known[used] = np.array(times)
-        return np.asarray(self._known[used] / self._tokens + gpu_rates.step_s)
-
-    def interval(
-        self, gpu: HardwareProfile, choice: ConstantsChoice = "auto"
-    ) -> groups.Ends | None:
-        """Return the interval of the GPU's time, plus the engine's fitted overhead. [s]."""
-        gpu_rates = rates(gpu, choice, variants=self.variants)
-        found = [_generation_ends_s(batch, gpu_rates) for batch in self.read]
-        low, high = np.array(found).T / self._tokens + gpu_rates.step_s
-        return low, high
-
-    def parts(self, gpu: HardwareProfile, choice: ConstantsChoice = "auto") -> None:
-        """Return None: the engine's overhead has no parts."""
-
-
-def _generation(batch: _Batch, gpu_rates: Rates) -> GenerationTime:
-    """Return the time of a whole batch, prefill included."""
-    *_, work = batch
-    return generation_time(*batch, gpu_rates, output_tokens=work.decoded_tokens)
-
-
-def _generation_ends_s(batch: _Batch, gpu_rates: Rates) -> tuple[float, float]:
-    """Return the interval of a whole batch's time on the GPU. [s]."""
-    _, setup, _ = batch
-    last = uncertainty(decode_time(*batch, gpu_rates), gpu_rates, setup)
-    return request_interval(_generation(batch, gpu_rates), gpu_rates, setup, last)
+    return BatchGroup(kind="end_to_end", **groups.of_program(row), batch=(shape, setup, work))

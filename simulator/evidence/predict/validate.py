@@ -1,6 +1,7 @@
 """Compare predictions with measured rows: the errors, where they occur, why, and their summary."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from simulator.evidence.predict.groups import Group, profile
-from simulator.evidence.predict.prepare import out_of_memory, prepare
+from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.predict.serving import ServingGroup
 from simulator.evidence.rows.kinds import KINDS, WINDOW, RowKind
 from simulator.evidence.rows.reading import Measurements
@@ -25,6 +26,8 @@ HOT_SHARE, COLD_SHARE = 1.0, 1.5
 HALF = 0.5
 
 SCHEMA_VERSION = 1
+# How the outcome of a row begins that could not be predicted.
+SKIPPED = "skipped: "
 WORST = 10
 CLOSE, NEAR = 0.10, 0.20
 GROUPINGS = (
@@ -51,20 +54,19 @@ class Validation:
         also have a predicted step and time to first token [ms].
     unpredicted
         The rows that could not be predicted, with the reason as their ``outcome``.
-    skipped
-        How many they are, by reason.
-    oom_correct, oom_total
-        Of the rows that ran out of memory, or were predicted to, how many were predicted right;
-        None without such rows.
+    constants
+        The origin of each GPU's constants.
     """
 
     rows: pd.DataFrame
     unpredicted: pd.DataFrame
-    skipped: Mapping[str, int]
-    total: int
-    oom_correct: int | None
-    oom_total: int | None
     constants: Mapping[str, str]
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """How many rows could not be predicted, by reason."""
+        outcomes = self.unpredicted.get("outcome", pd.Series(dtype=str))
+        return Counter(str(each).removeprefix(SKIPPED) for each in outcomes)
 
     def every_row(self, measurements: Measurements) -> pd.DataFrame:
         """Return every row of the files with its outcome: predicted, skipped or refused, and why.
@@ -104,37 +106,23 @@ def validate(
     """
     frames: list[pd.DataFrame] = []
     others: list[pd.DataFrame] = []
-    skipped: dict[str, int] = {}
-    oom: list[bool] = []
     constants: dict[str, str] = {}
-    for kind in KINDS:
-        table = measurements.tables.get(kind)
-        if table is None:
-            continue
+    for kind, table in measurements.tables.items():
         prepared = prepare(table, kind)
-        for reason in prepared.skipped.values():
-            skipped[reason] = skipped.get(reason, 0) + 1
         if prepared.skipped:
-            outcomes = [f"skipped: {reason}" for reason in prepared.skipped.values()]
+            outcomes = [f"{SKIPPED}{reason}" for reason in prepared.skipped.values()]
             left = table.loc[list(prepared.skipped)].drop(columns="time_s")
             others.append(left.assign(kind=kind, outcome=outcomes))
+        found = []
         for group in prepared.groups:
             card = gpu if gpu is not None and gpu.id == group.gpu_id else profile(group.gpu_id)
             constants[card.id] = rates(card, choice, variants=group.variants).origin
-            frames.append(_predicted(table.loc[group.index], group, card, choice))
-            if kind == "decode_step":
-                # Of rows that ran out of memory or should have, whether that is predicted right.
-                ended = frames[-1]["status"].astype(str).str.lower() == "oom"
-                foretold = frames[-1]["predicted_status"] == "oom"
-                oom += (ended & foretold)[ended | foretold].tolist()
-    joined = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED)
+            found.append(_predicted(table.loc[group.index], group, card, choice))
+        if found:
+            frames.append(_compared(table, pd.concat(found), kind))
     return Validation(
-        rows=joined,
+        rows=pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=_ADDED),
         unpredicted=pd.concat(others, ignore_index=True) if others else pd.DataFrame(),
-        skipped=skipped,
-        total=measurements.rows,
-        oom_correct=sum(oom) if oom else None,
-        oom_total=len(oom) if oom else None,
         constants=constants,
     )
 
@@ -145,31 +133,51 @@ _ADDED = ("kind", "gpu_id", "framework", "kernel", "measured_us", "predicted_us"
 def _predicted(
     rows: pd.DataFrame, group: Group, gpu: HardwareProfile, choice: ConstantsChoice
 ) -> pd.DataFrame:
-    """Return a group's rows with their predictions."""
-    seconds, parts = group.predict(gpu, choice), group.parts(gpu, choice)
-    measured = rows["time_s"].to_numpy(dtype=np.float64)
-    error = seconds / measured - 1
-    kind = KINDS[group.kind]
-    names = [name for name in kind.shown if name in rows]
+    """Return what is predicted of a group's rows, times in seconds."""
+    parts = group.parts(gpu, choice)
+    low, high = group.interval(gpu, choice) or (np.nan, np.nan)
+    found = {
+        "regime": _regimes(parts, rows, group.kind, gpu),
+        "from_l2": group.l2_share(rates(gpu, choice, variants=group.variants)) > HALF,
+        "predicted_s": group.predict(gpu, choice),
+        "low_s": low,
+        "high_s": high,
+        "reason": _reasons(parts, len(rows)),
+    }
+    if group.kind == "decode_step":
+        found["predicted_status"] = ["oom" if each else "ok" for each in group.oom]
+    if isinstance(group, ServingGroup):
+        found["predicted_step_ms"] = group.step_s(gpu, choice) / MILLISECOND
+        found["predicted_ttft_ms"] = group.first_token_s(gpu, choice) / MILLISECOND
+    return pd.DataFrame(found, index=group.index)
+
+
+def _compared(table: pd.DataFrame, found: pd.DataFrame, name: RowKind) -> pd.DataFrame:
+    """Return rows of one kind with what is predicted of them, and how far off that is."""
+    rows, kind = table.loc[found.index], KINDS[name]
+    measured, seconds, low, high = (
+        column.to_numpy(dtype=np.float64)
+        for column in (rows["time_s"], found["predicted_s"], found["low_s"], found["high_s"])
+    )
+    names = [each for each in kind.shown if each in rows]
     names += [WINDOW] if WINDOW in rows and np.isfinite(rows[WINDOW]).any() else []
     sizes = [
         ", ".join(
-            f"{name} {_plain(value)}"
-            for name, value in zip(names, row, strict=True)
-            if name != WINDOW or np.isfinite(value)
+            f"{each} {_plain(value)}"
+            for each, value in zip(names, row, strict=True)
+            if each != WINDOW or np.isfinite(value)
         )
         for row in rows[names].itertuples(index=False)
     ]
-    predicted = f"predicted_{kind.result}"
-    stated = rows["l2_state"] if "l2_state" in rows else pd.Series("", index=rows.index)
-    from_l2 = group.l2_share(rates(gpu, choice, variants=group.variants)) > HALF
-    low, high = group.interval(gpu, choice) or (np.full(len(rows), np.nan),) * 2
+    # Rows that state where their data were are not asked.
+    stated = rows["l2_state"].fillna("").astype(str) != "" if "l2_state" in rows else False
+    predicted, error = f"predicted_{kind.result}", seconds / measured - 1
+    known = np.isfinite(measured) & np.isfinite(low)
     added = {
-        "kind": group.kind,
+        "kind": name,
         "head_shape": _head_shapes(rows),
-        "regime": _regimes(parts, rows, group.kind, gpu),
-        # Rows that state where their data were are not asked.
-        "from_l2": from_l2 & (stated.fillna("").astype(str) == "").to_numpy(),
+        "regime": found.pop("regime"),
+        "from_l2": found.pop("from_l2") & ~stated,
         "sizes": sizes,
         "measured_us": measured / MICROSECOND,
         "predicted_us": seconds / MICROSECOND,
@@ -178,27 +186,14 @@ def _predicted(
         predicted: seconds / kind.unit_s,
         f"{predicted}_low": low / kind.unit_s,
         f"{predicted}_high": high / kind.unit_s,
-        "inside": _inside(measured, low, high),
+        "inside": [*np.where(known, (low <= measured) & (measured <= high), None)],
         "error": error,
         "ape": np.abs(error),
-        "reason": _reasons(parts, len(rows)),
+        **found.drop(columns=["predicted_s", "low_s", "high_s"]),
     }
-    if group.kind == "decode_step":
-        added["predicted_status"] = [
-            "oom" if out_of_memory(row) else "ok" for _, row in rows.iterrows()
-        ]
-    if isinstance(group, ServingGroup):
-        added["predicted_step_ms"] = group.step_s(gpu, choice) / MILLISECOND
-        added["predicted_ttft_ms"] = group.first_token_s(gpu, choice) / MILLISECOND
-    kept = rows.drop(columns=[name for name in (*added, "time_s") if name in rows])
-    return kept.assign(framework=rows["framework"].fillna("").astype(str), **added)
-
-
-def _inside(measured: "np.ndarray", low: "np.ndarray", high: "np.ndarray") -> list[bool | None]:
-    """Return whether each time lies in its interval, None if either is unknown."""
-    known = np.isfinite(measured) & np.isfinite(low)
-    within = (low <= measured) & (measured <= high)
-    return [bool(ok) if told else None for ok, told in zip(within, known, strict=True)]
+    kept = rows.drop(columns=[each for each in (*added, "time_s") if each in rows])
+    kept = kept.assign(framework=rows["framework"].fillna("").astype(str))
+    return pd.concat([kept, pd.DataFrame(added, index=rows.index)], axis=1)
 
 
 def _plain(value: Any) -> str:
@@ -210,9 +205,10 @@ def _head_shapes(rows: pd.DataFrame) -> "np.ndarray | str":
     """Return query heads / KV heads x width of attention rows."""
     if "q_heads" not in rows or "head_dim" not in rows:
         return ""
-    parts = [rows[name].map(lambda value: f"{value:g}") for name in ("q_heads", "kv_heads")]
-    width = rows["head_dim"].map(lambda value: f"{value:g}")
-    return np.asarray(parts[0] + "/" + parts[1] + " x " + width)
+    heads, kv_heads, width = (
+        rows[name].map("{:g}".format) for name in ("q_heads", "kv_heads", "head_dim")
+    )
+    return np.asarray(heads + "/" + kv_heads + " x " + width)
 
 
 def _regimes(
@@ -262,21 +258,30 @@ def timed(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["measured_us"].notna()]
 
 
+def summary_of(errors: Any) -> dict[str, Any]:
+    """Return median and 90th percentile of the absolute error, and the median signed error.
+
+    None without an error; what is not finite does not count.
+    """
+    known = np.asarray(errors, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return dict.fromkeys(("median_ape", "p90_ape", "bias"))
+    size = np.abs(known)
+    figures = np.median(size), np.quantile(size, 0.9), np.median(known)
+    return dict(zip(("median_ape", "p90_ape", "bias"), map(float, figures), strict=True))
+
+
 def errors_of(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return count, median and 90th percentile of the absolute error, and median signed error.
+    """Return count and errors of predicted rows.
 
     ``inside`` is the share of times inside their intervals, None where no row has an interval.
     """
     if not len(rows):
-        return {"rows": 0, "median_ape": None, "p90_ape": None, "bias": None, "inside": None}
-    inside = rows["inside"].dropna()
-    return {
-        "rows": len(rows),
-        "median_ape": float(rows["ape"].median()),
-        "p90_ape": float(rows["ape"].quantile(0.9)),
-        "bias": float(rows["error"].median()),
-        "inside": float(inside.astype(float).mean()) if len(inside) else None,
-    }
+        return {"rows": 0, **summary_of(()), "inside": None}
+    inside = rows["inside"].dropna().astype(float)
+    share = float(inside.mean()) if len(inside) else None
+    return {"rows": len(rows), **summary_of(rows["error"]), "inside": share}
 
 
 def groups(rows: pd.DataFrame) -> list[dict[str, Any]]:
@@ -303,7 +308,7 @@ def worst(rows: pd.DataFrame) -> list[dict[str, Any]]:
     records = whole_numbers(found).astype(object).to_dict("records")
     return [
         {
-            str(name): _json(value)
+            str(name): None if value in (math.inf, -math.inf) else value
             for name, value in row.items()
             if not (pd.isna(value) or value == "")
         }
@@ -321,22 +326,15 @@ def whole_numbers(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(**columns)
 
 
-def _json(value: Any) -> Any:
-    """Convert a value for JSON."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def summarise(validation: Validation, measurements: Measurements) -> dict[str, Any]:
     """Return all errors as one JSON object."""
     rows = timed(validation.rows)
     whole = errors_of(rows)
-    result: dict[str, Any] = {
+    return {
         "schema_version": SCHEMA_VERSION,
-        "rows": validation.total + len(measurements.refused),
+        "rows": measurements.rows + len(measurements.refused),
         "predicted": len(validation.rows),
-        "skipped": sum(validation.skipped.values()),
+        "skipped": len(validation.unpredicted),
         "skipped_reasons": dict(sorted(validation.skipped.items())),
         "refused": len(measurements.refused),
         "distrusted": sum(measurements.distrusted.values()),
@@ -349,8 +347,16 @@ def summarise(validation: Validation, measurements: Measurements) -> dict[str, A
         "constants": dict(sorted(validation.constants.items())),
         "groups": groups(rows),
         "worst": worst(rows),
+        **_out_of_memory(validation.rows),
     }
-    if validation.oom_total is not None:
-        result["oom_correct"] = validation.oom_correct
-        result["oom_total"] = validation.oom_total
-    return result
+
+
+def _out_of_memory(rows: pd.DataFrame) -> dict[str, int]:
+    """Count rows that ran out of memory or were predicted to, and those predicted right."""
+    if "predicted_status" not in rows:
+        return {}
+    rows = rows[rows["predicted_status"].notna()]
+    ended = rows["status"].astype(str).str.lower() == "oom"
+    foretold = rows["predicted_status"] == "oom"
+    either, both = int((ended | foretold).sum()), int((ended & foretold).sum())
+    return {"oom_correct": both, "oom_total": either} if either else {}

@@ -9,7 +9,6 @@ or how many serve: keys ``gpu``, ``model``, ``engine``, ``tensor_parallel``, ``w
 
 import json
 import reprlib
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from typing import Any
 import pandas as pd
 
 from simulator.errors import MeasurementError
+from simulator.evidence import tables
 from simulator.inputs.files import LARGEST_FILE, read_text
 from simulator.inputs.workload import LARGEST_TOKENS
 
 # Names of fields, settings and keys.
-_TABLES = tomllib.loads(Path(__file__).with_name("benchmarks.toml").read_text(encoding="utf-8"))
+_TABLES = tables("rows/benchmarks.toml")
 _COLUMNS, _AVERAGES, _SETTINGS = (_TABLES[name] for name in ("columns", "averages", "settings"))
 # What a user adds of these comes before what the client knows: a path, an interface.
 _NAMES = ("model", "engine")

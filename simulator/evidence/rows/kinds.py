@@ -1,13 +1,12 @@
 """The kinds of measured rows: their columns, and the least work that they imply."""
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from simulator.evidence import tables
 from simulator.inputs.dtypes import DTYPE_BYTES
 from simulator.timing.interval import Family
 from simulator.units import MICROSECOND
@@ -19,13 +18,8 @@ RowKind = str
 WINDOW = "window"
 
 
-def _described(name: str) -> Any:
-    """Read a file that describes columns."""
-    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
-
-
 # What columns hold: numbers, switches, visits, formats, and names of schemes and of kernels.
-VALUES = _described("values.toml")
+VALUES = tables("rows/values.toml")
 
 # DeepSeek-V3: widths of a head's expanded keys and values, and the hidden size.
 EXPANDED_WIDTHS, MODULE_HIDDEN = (192, 128), 7168
@@ -227,7 +221,7 @@ KINDS: dict[RowKind, KindOfRow] = {
     kind: KindOfRow(
         least_bytes=_LEAST_BYTES.get(kind), least_flops=_LEAST_FLOPS.get(kind), **columns
     )
-    for kind, columns in _described("kinds.toml").items()
+    for kind, columns in tables("rows/kinds.toml").items()
 }
 
 

@@ -5,128 +5,80 @@ shows the same memory again (stride 0), a sliding window shows its elements seve
 shows a part of its storage, and two tensors may be views of the same memory.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import reduce
-from math import gcd, prod
+from collections.abc import Iterable, Sequence
+from math import prod
 
+import numpy as np
 from torch import Tensor
 
 from simulator.evidence.kernels.layout import storage_of
 
-# Above this many bits, an exact bitmap of overlapping views is not worth its memory.
-_LARGEST_BITMAP = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A set of addresses: ``offset`` plus every sum of ``index * stride``, index below size."""
-
-    offset: int
-    dims: tuple[tuple[int, int], ...]  # (size, stride), stride descending, no size 1, no stride 0
-
-    @property
-    def extent(self) -> int:
-        """Distance from the first address to one past the last."""
-        return 1 + sum((size - 1) * stride for size, stride in self.dims)
+# (size, stride) of the steps between runs, stride descending.
+Steps = tuple[tuple[int, int], ...]
+# Runs of adjacent bytes: the first byte, the length of each run, and the steps between them.
+Runs = tuple[int, int, Steps]
+# More runs of overlapping views are not worth the memory of a list.
+_MOST_RUNS = 2**24
 
 
 def touched_bytes(tensors: Iterable[Tensor]) -> int:
     """Count the distinct bytes that tensors cover together.
 
-    Exact, unless views of one storage overlap in an irregular pattern over more than 128 MiB;
+    Exact, unless views of one storage overlap in an irregular pattern of more than 16 million runs;
     then each is counted separately, but never more than the storage between their ends.
     """
-    by_storage: dict[int, list[Region]] = {}
+    by_storage: dict[int, set[Runs]] = {}
     for tensor in tensors:
         if tensor.numel():
-            by_storage.setdefault(storage_of(tensor), []).append(_region(tensor))
-    return sum(_count(regions) for regions in by_storage.values())
+            by_storage.setdefault(storage_of(tensor), set()).add(_runs(tensor))
+    return sum(_count(list(views)) for views in by_storage.values())
 
 
-def _region(tensor: Tensor) -> Region:
+def _runs(tensor: Tensor) -> Runs:
     """Return the bytes a tensor covers; views of one storage may differ in dtype."""
-    width = tensor.element_size()
-    dims = [
-        (size, stride * width)
-        for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-        if size > 1 and stride
-    ]
-    dims += [(width, 1)] if width > 1 else []
-    # From the outermost in memory to the innermost.
-    dims.sort(key=lambda dim: dim[1], reverse=True)
-    return Region(int(tensor.storage_offset()) * width, tuple(dims))
+    width = length = tensor.element_size()
+    apart: list[tuple[int, int]] = []
+    pairs = zip(tensor.stride(), tensor.shape, strict=True)
+    for stride, size in sorted((stride * width, size) for stride, size in pairs if size > 1):
+        if stride <= length:  # the next run begins in this one or right after it
+            length += (size - 1) * stride
+        else:
+            apart.insert(0, (size, stride))
+    return int(tensor.storage_offset()) * width, length, tuple(apart)
 
 
-def _count(regions: Iterable[Region]) -> int:
-    """Count the addresses in the union of regions."""
-    distinct = sorted(set(regions), key=lambda region: region.offset)
-    total, cluster, end = 0, [distinct[0]], distinct[0].offset + distinct[0].extent
-    for region in distinct[1:]:
-        if region.offset >= end:
-            total += _count_cluster(cluster)
-            cluster = []
-        cluster.append(region)
-        end = max(end, region.offset + region.extent)
-    return total + _count_cluster(cluster)
-
-
-def _count_cluster(regions: list[Region]) -> int:
-    """Count the addresses of regions whose ranges overlap."""
-    if len(regions) == 1 and _apart(regions[0]):
-        return prod(size for size, _ in regions[0].dims)
-    start = min(region.offset for region in regions)
-    extent = max(region.offset + region.extent for region in regions) - start
-    regions = [Region(region.offset - start, region.dims) for region in regions]
-    outer = regions[0].dims[:1]
-    inner = [Region(region.offset, region.dims[1:]) for region in regions]
-    reach = max(region.offset + region.extent for region in inner)
-    if outer and all(region.dims[:1] == outer for region in regions) and reach <= outer[0][1]:
+def _count(views: Sequence[Runs]) -> int:
+    """Count the bytes in the union of views of one storage."""
+    ends = [start + _reach(length, steps) for start, length, steps in views]
+    first, end = min(start for start, _, _ in views), max(ends)
+    outer = views[0][2][:1]
+    inner = [(start, length, steps[1:]) for start, length, steps in views]
+    reach = max(start - first + _reach(length, steps) for start, length, steps in inner)
+    if outer and all(steps[:1] == outer for _, _, steps in views) and reach <= outer[0][1]:
         # All advance through memory together, without overlapping each other's next step.
         return outer[0][0] * _count(inner)
-    unit = _common_unit(regions)
-    if unit > 1:
-        return unit * _count([_in_units(region, unit) for region in regions])
-    if extent <= _LARGEST_BITMAP:
-        return reduce(int.__or__, (_bitmap(region) for region in regions)).bit_count()
-    return min(extent, sum(prod(size for size, _ in region.dims) for region in regions))
+    counts = [prod(size for size, _ in steps) for _, _, steps in views]
+    if sum(counts) > _MOST_RUNS:
+        sizes = (count * view[1] for count, view in zip(counts, views, strict=True))
+        return min(end - first, sum(sizes))
+    starts = np.concatenate([_starts(start, steps) for start, _, steps in views])
+    lengths = np.repeat([length for _, length, _ in views], counts)
+    order = np.argsort(starts)
+    # Each run adds what it has beyond the farthest end of those before it.
+    starts, lengths = starts[order], lengths[order]
+    farthest = np.maximum.accumulate(starts + lengths)
+    before = np.concatenate([[first], farthest[:-1]])
+    return int(np.sum(farthest - np.maximum(before, starts)))
 
 
-def _apart(region: Region) -> bool:
-    """Return whether no two indices lead to the same address."""
-    reach = 1
-    for size, stride in reversed(region.dims):
-        if stride < reach:
-            return False
-        reach += (size - 1) * stride
-    return True
+def _reach(length: int, steps: Steps) -> int:
+    """Return the distance from the first byte of runs to one past the last."""
+    return length + sum((size - 1) * stride for size, stride in steps)
 
 
-def _common_unit(regions: list[Region]) -> int:
-    """Return the length of the runs that all regions consist of, 1 if there are none."""
-    runs = {region.dims[-1][0] for region in regions if region.dims and region.dims[-1][1] == 1}
-    if len(runs) != 1 or not all(region.dims and region.dims[-1][1] == 1 for region in regions):
-        return 1
-    steps = [region.offset for region in regions]
-    steps += [stride for region in regions for _, stride in region.dims[:-1]]
-    return gcd(*runs) if all(step % next(iter(runs)) == 0 for step in steps) else 1
-
-
-def _in_units(region: Region, unit: int) -> Region:
-    """Return a region in runs of ``unit`` addresses instead of single ones."""
-    return Region(
-        region.offset // unit, tuple((size, stride // unit) for size, stride in region.dims[:-1])
-    )
-
-
-def _bitmap(region: Region) -> int:
-    """Return the region as the bits of one number."""
-    bits = 1
-    for size, stride in reversed(region.dims):
-        # Double the existing copies, then add the remainder.
-        copies, repeated = 1, bits
-        while copies * 2 <= size:
-            repeated |= repeated << (copies * stride)
-            copies *= 2
-        bits = repeated | (repeated << ((size - copies) * stride))
-    return bits << region.offset
+def _starts(start: int, steps: Steps) -> "np.ndarray":
+    """Return where each run begins."""
+    starts = np.array([start])
+    for size, stride in steps:
+        starts = np.add.outer(starts, stride * np.arange(size)).ravel()
+    return starts
