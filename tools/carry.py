@@ -186,10 +186,27 @@ def of_architecture(
 
 
 def left_out(
-    gpu: HardwareProfile, others: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
+    gpu: HardwareProfile,
+    others: Sequence[HardwareProfile],
+    kernels: Mapping[tuple[str, str], str],
+    kin: Sequence[HardwareProfile] = (),
 ) -> HardwareProfile:
-    """Return a GPU with constants transferred from others, as if it were never measured."""
-    values = {str(key): entry.on(gpu, key) for key, entry in averaged(others, kernels).items()}
+    """Return a GPU with constants transferred from others, as if it were never measured.
+
+    Parameters
+    ----------
+    gpu
+        The GPU.
+    others, kernels
+        The GPUs to average over, and the attention kernel of each one's libraries.
+    kin
+        Others of its architecture, whose constants come first, as in the timing model.
+    """
+    entries = averaged(others, kernels)
+    for other in kin:
+        own = of_architecture(other, kernels, bandwidth=True)
+        entries |= {key: entry._replace(sm_tflops=0.0) for key, entry in own.items()}
+    values = {str(key): entry.on(gpu, key) for key, entry in entries.items()}
     return with_constants(gpu.model_copy(update={"fitted": {}}), values)
 
 

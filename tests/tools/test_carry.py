@@ -65,6 +65,19 @@ def test_a_gpu_left_out_is_told_by_the_others_alone() -> None:
     assert rates(left).launch_s["attention"] == found
 
 
+def test_the_own_architecture_comes_before_the_mean() -> None:
+    """Its kin's launch of 3 us and tiles of 40 GB/s, at their clock; the mean for all else."""
+    kin = gpu({"gemm_launch_us": 3.0, "tile_gb_per_s": 40.0}, name="kin", boost_mhz=1000)
+    left = carry.left_out(FAST, [SLOW], KERNELS, [kin])
+    shorter = 2**-LATENCY_POWER
+    assert left.fitted["gemm_launch_us"].value == pytest.approx(3 * shorter, rel=0.01)
+    # SMs of one architecture load alike, whatever matrix rate is sold.
+    sold = gpu(bf16_tflops=125, fp16_tflops=125, boost_mhz=1000)
+    tiles = carry.left_out(sold, [SLOW], KERNELS, [kin]).fitted["tile_gb_per_s"]
+    assert tiles.value == pytest.approx(40)
+    assert left.fitted["l2_gb_per_s"].value == pytest.approx(60, rel=0.01)
+
+
 def test_each_kernel_is_averaged_for_itself() -> None:
     """FlashAttention-2 ran on the slow card, FlashInfer on the fast: two names, and their mean."""
     entries = carry.averaged([SLOW, FAST], KERNELS)
