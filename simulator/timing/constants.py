@@ -102,8 +102,8 @@ BOOST_POWER = 0.3
 # experts of cards left out.
 SM_POWER = 0.8
 # What kernels that only read or copy reach of the published bandwidth: 0.946 to 0.971 on V100, A40,
-# A100 40GB, H100 PCIe and GH200, but 0.88 on A100 80GB and 0.76 on MI300X (RRZE gpu-benches).
-# Products and attention reach 0.92 of what they do on other cards where A100 80GB reads 0.92 of it.
+# A100 40GB, H100 PCIe and GH200, but 0.88 on A100 80GB and 0.76 on MI300X (RRZE gpu-benches). So
+# products and attention on A100 80GB reach about 0.92 of their shares elsewhere.
 STREAM_SHARE = 0.96
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
