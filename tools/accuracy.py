@@ -33,13 +33,12 @@ COLD = 1.5  # times the L2 cache
 Parts = Callable[[pd.DataFrame], Iterator[tuple[str, "pd.Series[bool]"]]]
 TIMING = ROOT / "simulator" / "timing"
 SPREADS = TIMING / "spread.json"
-# The GPU whose constants each architecture takes over, and whether with its shares of bandwidth: the
-# A100 80GB stops at 1.55 TB/s of its 2.04, and the 40GB cards have no more than that.
+# The GPU whose constants each architecture takes over.
 CARRIED = {
-    "Hopper": ("h100-sxm", True),
-    "Ampere GA100": ("a100-sxm-80gb", False),
-    "Ada": ("l40s", True),
-    "Blackwell": ("b200-sxm", True),
+    "Hopper": "h100-sxm",
+    "Ampere GA100": "a100-sxm-80gb",
+    "Ada": "l40s",
+    "Blackwell": "b200-sxm",
 }
 
 
@@ -232,11 +231,11 @@ def intervals(measurements: Measurements, found: residuals.Residuals) -> list[st
 
 def write_carried(measurements: Measurements, folder: Path) -> None:
     """Write the constants that GPUs without rows take over from the profiles of others."""
-    gpus = [load_hardware(gpu_id) for gpu_id, _ in CARRIED.values()]
+    gpus = [load_hardware(gpu_id) for gpu_id in CARRIED.values()]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], gpus)
     architectures = {
-        name: carry.of_architecture(load_hardware(gpu_id), kernels, bandwidth=bandwidth)
-        for name, (gpu_id, bandwidth) in CARRIED.items()
+        name: carry.of_architecture(load_hardware(gpu_id), kernels)
+        for name, gpu_id in CARRIED.items()
     }
     default = carry.averaged(gpus, kernels)
     for name, libraries in (("carried_kernels.json", False), ("carried_libraries.json", True)):

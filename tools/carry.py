@@ -19,7 +19,7 @@ from simulator.evidence.predict.calls import attention_kernel, is_fallback
 from simulator.evidence.predict.groups import library_of
 from simulator.inputs.hardware import HardwareProfile
 from simulator.timing import constants
-from simulator.timing.constants import GENERAL, Entry, Key, Variant
+from simulator.timing.constants import GENERAL, Entry, Key, Variant, is_product_share
 from simulator.timing.limits import BLOCKS_PER_SM, blocks_per_sm
 
 # Reference clock and matrix rate of an SM for averages over GPUs: H100's.
@@ -140,18 +140,11 @@ def _rows_of(key: Key) -> tuple[str, ...]:
 
 
 def of_architecture(
-    gpu: HardwareProfile, kernels: Mapping[tuple[str, str], str], *, bandwidth: bool
+    gpu: HardwareProfile, kernels: Mapping[tuple[str, str], str]
 ) -> dict[Key, Entry]:
     """Return the constants to transfer from a GPU to others of its architecture.
 
     Decode attention's also stand under the name of a kernel that only one library has.
-
-    Parameters
-    ----------
-    kernels
-        The attention kernel of each GPU's libraries.
-    bandwidth
-        Whether to include shares of the published bandwidth.
     """
     clock = gpu.peak.boost_mhz
     per_w = _rounded(constants.published_tflops_per_w(gpu))
@@ -164,23 +157,39 @@ def of_architecture(
                 values.setdefault(key.of(Variant(kernel)), value)
     return {
         key: Entry(
-            _rounded(value),
+            _rounded(_of_streams(key, value, gpu)),
             gpu.name,
-            clock.value if clock and _follows_clock(key) else 0.0,
-            per_w if (key.name, key.kind) == ("flops_fraction", "gemm") else 0.0,
+            clock.value if clock and _follows_clock(key) and not is_product_share(key) else 0.0,
+            per_w if is_product_share(key) else 0.0,
             # For relatives of the architecture: its own GPUs load alike.
             _rounded(constants.sm_tflops(gpu)) if _follows_sm(key) and key.kind is None else 0.0,
         )
         for key, value in values.items()
-        if bandwidth or key.name != "bandwidth_fraction"
     }
 
 
 def left_out(
-    gpu: HardwareProfile, others: Sequence[HardwareProfile], kernels: Mapping[tuple[str, str], str]
+    gpu: HardwareProfile,
+    others: Sequence[HardwareProfile],
+    kernels: Mapping[tuple[str, str], str],
+    kin: Sequence[HardwareProfile] = (),
 ) -> HardwareProfile:
-    """Return a GPU with constants transferred from others, as if it were never measured."""
-    values = {str(key): entry.on(gpu, key) for key, entry in averaged(others, kernels).items()}
+    """Return a GPU with constants transferred from others, as if it were never measured.
+
+    Parameters
+    ----------
+    gpu
+        The GPU.
+    others, kernels
+        The GPUs to average over, and the attention kernel of each one's libraries.
+    kin
+        Others of its architecture, whose constants come first, as in the timing model.
+    """
+    entries = averaged(others, kernels)
+    for other in kin:
+        own = of_architecture(other, kernels)
+        entries |= {key: entry._replace(sm_tflops=0.0) for key, entry in own.items()}
+    values = {str(key): entry.on(gpu, key) for key, entry in entries.items()}
     return with_constants(gpu.model_copy(update={"fitted": {}}), values)
 
 
@@ -239,7 +248,7 @@ def _follows_sm(key: Key) -> bool:
 
 def _follows_clock(key: Key) -> bool:
     """Return whether a constant scales with the clock; a link has its own, and so has a load."""
-    power = constants.CONSTANTS[key.name].clock_power
+    power = constants.clock_power(key)
     return key.kind != "collective" and power != 0 and not (power > 0 and _follows_sm(key))
 
 
@@ -249,7 +258,14 @@ def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
         value *= blocks_per_sm(gpu.architecture) / BLOCKS_PER_SM
     if _follows_sm(key):
         value /= constants.sm_factor(key, REFERENCE_SM_TFLOPS, gpu)
-    return value / constants.clock_factor(key, REFERENCE_MHZ, gpu) if _follows_clock(key) else value
+    value = _of_streams(key, value, gpu)
+    factor = constants.clock_factor(key, REFERENCE_MHZ, gpu) if _follows_clock(key) else 1.0
+    return value / factor
+
+
+def _of_streams(key: Key, value: float, gpu: HardwareProfile) -> float:
+    """Return a constant, a share of bandwidth as it is where the memory streams as most do."""
+    return value / constants.stream_factor(gpu) if key.name == "bandwidth_fraction" else value
 
 
 def _rounded(value: float) -> float:

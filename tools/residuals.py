@@ -62,13 +62,20 @@ def left_out(
     gpu_id: str, calibrations: Mapping[str, Calibration], measurements: Measurements
 ) -> HardwareProfile:
     """Return a GPU with constants transferred from others, as if it were never measured."""
+    gpu = profile(gpu_id)
+    known = {name: item for name, item in calibrations.items() if name != gpu_id}
     others = [
         calibration.profile
-        for other, calibration in calibrations.items()
-        if other != gpu_id and {part.kind for part in calibration.fits} >= set(CARRIED_FROM)
+        for calibration in known.values()
+        if {part.kind for part in calibration.fits} >= set(CARRIED_FROM)
+    ]
+    kin = [
+        calibration.profile
+        for calibration in known.values()
+        if calibration.profile.architecture == gpu.architecture
     ]
     kernels = carry.kernels_of(measurements.tables["decode_attention"], others)
-    return carry.left_out(profile(gpu_id), others, kernels)
+    return carry.left_out(gpu, others, kernels, kin)
 
 
 def residuals(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> Residuals:

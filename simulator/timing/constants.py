@@ -22,7 +22,8 @@ fixed times consist of SM cycles and of memory latency, which is no shorter on a
 cache runs at the SMs' clock. One with ``sm_tflops`` grows with a power of the matrix rate of an SM:
 between architectures libraries and makers match the loads of tiles of 16 and 8 bits to it (16-bit
 tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5 per FLOP). One with
-``tflops_per_w`` depends on power.
+``tflops_per_w`` depends on power. Shares of the bandwidth follow what the GPU's memory streams,
+where a reading says.
 """
 
 import json
@@ -92,9 +93,18 @@ PCIE_PAIR, PCIE_POWER = 2, 1.8
 # 0.78 to 0.79 (0.80). L40S's 0.66 becomes 0.93 on an RTX 4090, which reaches 161 of 165 TFLOP/s:
 # no card is known to reach a larger share than that.
 WATT_POWER, LARGEST_SHARE = 1 / 3, 0.975
+# Between designs, the share of products falls with this power of the boost clock, with which the
+# published rate grows: no load draws more power, and a higher clock is held less. From A100 (1,410
+# MHz, 0.88) over H100 and B200 (0.84, 0.81) to L40S (2,520 MHz, 0.68); of powers in tenths the best
+# on cards left out.
+BOOST_POWER = 0.3
 # Loads grow with this power of an SM's matrix rate: of powers in tenths the best on products and
 # experts of cards left out.
 SM_POWER = 0.8
+# What kernels that only read or copy reach of the published bandwidth: 0.946 to 0.971 on V100, A40,
+# A100 40GB, H100 PCIe and GH200, but 0.88 on A100 80GB and 0.76 on MI300X (RRZE gpu-benches). So
+# products and attention on A100 80GB reach about 0.92 of their shares elsewhere.
+STREAM_SHARE = 0.96
 _LITTLE_TO_DO = "rows with little to do: batch 1, few tokens, or m = 1 with small n and k"
 # The most rates of GPUs and variants to cache.
 _MOST_KEPT = 512
@@ -475,6 +485,10 @@ class Entry(NamedTuple):
             value *= self.blocks_per_sm / blocks_per_sm(gpu.architecture)
         if self.tflops_per_w:
             value = powered_share(value, self.tflops_per_w, gpu)
+        if is_product_share(key):
+            value = min(value, LARGEST_SHARE)
+        if key.name == "bandwidth_fraction":
+            value = min(value * stream_factor(gpu), 1.0)
         return value
 
 
@@ -526,7 +540,7 @@ def carried_entry(
 def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     """Return the factor on a constant measured at some clock, for another GPU.
 
-    It is ``(GPU's clock / measured clock)^power``, with the power of ``CONSTANTS``.
+    It is ``(GPU's clock / measured clock)^power``.
 
     Parameters
     ----------
@@ -543,10 +557,40 @@ def clock_factor(key: Key, mhz: float, gpu: HardwareProfile) -> float:
     >>> clock_factor(Key("launch_us"), 990, load_hardware("h100-sxm")) == 0.5**LATENCY_POWER
     True
     """
-    power, boost = CONSTANTS[key.name].clock_power, gpu.peak.boost_mhz
+    power, boost = clock_power(key), gpu.peak.boost_mhz
     if not mhz or not power or boost is None:
         return 1.0
     return float((boost.value / mhz) ** power)
+
+
+def clock_power(key: Key) -> float:
+    """Return the power of the clock with which a constant scales."""
+    return -BOOST_POWER if is_product_share(key) else CONSTANTS[key.name].clock_power
+
+
+def is_product_share(key: Key) -> bool:
+    """Return whether a constant is the share of the matrix rate that plain products reach."""
+    return (key.name, key.kind) == ("flops_fraction", "gemm")
+
+
+def stream_factor(gpu: HardwareProfile) -> float:
+    """Return what a GPU's memory streams, as a share of the peak, over what it does on most GPUs.
+
+    >>> from simulator.inputs.hardware import load_hardware
+    >>> round(stream_factor(load_hardware("a100-sxm-80gb")), 2)
+    0.92
+    """
+    found = _stream_share(gpu)
+    return found / STREAM_SHARE if found else 1.0
+
+
+def _stream_share(gpu: HardwareProfile) -> float | None:
+    """Return the share of the published bandwidth that was read on a GPU; None if none was.
+
+    A reading above the published peak means that the published figure is low.
+    """
+    figure = gpu.measured.memory_bandwidth_gb_per_s
+    return min(1.0, figure.value / gpu.peak.memory_bandwidth_gb_per_s.value) if figure else None
 
 
 def powered_share(share: float, tflops_per_w: float, gpu: HardwareProfile) -> float:
@@ -1082,9 +1126,7 @@ def _measured(gpu: HardwareProfile) -> Mapping[str, Constant]:
     """Return the constants that follow from rates measured on the card."""
     peak, measured = gpu.peak, gpu.measured
     found = {}
-    if figure := measured.memory_bandwidth_gb_per_s:
-        # A reading above the published peak means that the published figure is low.
-        share = min(1.0, figure.value / peak.memory_bandwidth_gb_per_s.value)
+    if (figure := measured.memory_bandwidth_gb_per_s) and (share := _stream_share(gpu)):
         found["bandwidth_fraction"] = Constant(share, figure.source, "measured")
     if figure := measured.bf16_tflops or measured.fp16_tflops:
         share = min(1.0, figure.value / _half_tflops(gpu))

@@ -118,7 +118,11 @@ CORRECTED: dict[str, dict[str, float | None]] = {
     # Of the two figures in circulation, the one that 148 multiprocessors give.
     "b200-sxm": {"fp32_tflops": 75},
     # The price was of cards with 16 GB, of another provider than the others' (0.79).
-    "v100-sxm2-32gb": {"price_usd_per_hour": None},
+    "v100-sxm2-32gb": {"price_usd_per_hour": None, "read_gb_per_s": 867},
+    # Of the kernels in the source, the one that only reads: the facts took those that copy.
+    "a100-sxm-40gb": {"read_gb_per_s": 1500},
+    "h100-pcie": {"read_gb_per_s": 1942},
+    "v100-sxm2-16gb": {"read_gb_per_s": 867},
     # 362 TFLOP/s are below what the boost clock gives.
     "l40s": {"rate_mhz": 2490},
 }
@@ -375,7 +379,7 @@ def test_figures_agree_with_the_facts(row: dict[str, str]) -> None:
     told = number(row["measured_mem_bw_gb_per_s"])
     if row["measured_mem_bw_source"].startswith("unverified"):
         told = None
-    assert value(measured.memory_bandwidth_gb_per_s) == told
+    assert value(measured.memory_bandwidth_gb_per_s) == corrected.get("read_gb_per_s", told)
 
 
 @pytest.mark.skipif(not FACTS.is_file(), reason="the gathered facts are not beside this checkout")

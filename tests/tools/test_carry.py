@@ -16,7 +16,15 @@ from simulator.evidence.predict.calls import (
     small_blocks,
 )
 from simulator.inputs.hardware import load_hardware
-from simulator.timing.constants import LATENCY_POWER, Variant, clock_factor, key_named, rates
+from simulator.timing.constants import (
+    LARGEST_SHARE,
+    LATENCY_POWER,
+    STREAM_SHARE,
+    Variant,
+    clock_factor,
+    key_named,
+    rates,
+)
 from tools import carry
 from tools.accuracy import CARRIED
 
@@ -63,6 +71,19 @@ def test_a_gpu_left_out_is_told_by_the_others_alone() -> None:
     found = rates(left, variants=map(Variant, ("vllm", "fa2"))).launch_s["attention"]
     assert found == pytest.approx(8e-6 * 2**-LATENCY_POWER, rel=0.01)
     assert rates(left).launch_s["attention"] == found
+
+
+def test_the_own_architecture_comes_before_the_mean() -> None:
+    """Its kin's launch of 3 us and tiles of 40 GB/s, at their clock; the mean for all else."""
+    kin = gpu({"gemm_launch_us": 3.0, "tile_gb_per_s": 40.0}, name="kin", boost_mhz=1000)
+    left = carry.left_out(FAST, [SLOW], KERNELS, [kin])
+    shorter = 2**-LATENCY_POWER
+    assert left.fitted["gemm_launch_us"].value == pytest.approx(3 * shorter, rel=0.01)
+    # SMs of one architecture load alike, whatever matrix rate is sold.
+    sold = gpu(bf16_tflops=125, fp16_tflops=125, boost_mhz=1000)
+    tiles = carry.left_out(sold, [SLOW], KERNELS, [kin]).fitted["tile_gb_per_s"]
+    assert tiles.value == pytest.approx(40)
+    assert left.fitted["l2_gb_per_s"].value == pytest.approx(60, rel=0.01)
 
 
 def test_each_kernel_is_averaged_for_itself() -> None:
@@ -115,8 +136,34 @@ def test_waits_of_experts_fall_with_the_matrix_rate_of_an_sm() -> None:
     assert left.fitted["experts_block_us"].value == pytest.approx(20 * FASTER * sooner, rel=0.01)
     waits = left.fitted["fp8_block_experts_block_us"].value
     assert waits == pytest.approx(10 * sooner, rel=0.01)
-    (entry, _) = carry.of_architecture(one, {}, bandwidth=True).values()
+    (entry, _) = carry.of_architecture(one, {}).values()
     assert entry.on(other, key_named("experts_block_us")) == pytest.approx(20)
+
+
+def test_shares_of_bandwidth_follow_what_memory_streams() -> None:
+    """0.8 where streams reach 0.96 of the peak is 0.72 where they reach nine tenths of that."""
+    name = "gemm_bandwidth_fraction"
+    told = {"measured": {"memory_bandwidth_gb_per_s": 2000 * STREAM_SHARE * 0.9}}
+    slow, usual = gpu({name: 0.72}, name="slow", **told), gpu({name: 0.8})
+    assert carry.averaged([slow, usual], {})[key_named(name)].value == pytest.approx(0.8)
+    assert carry.left_out(slow, [usual], {}).fitted[name].value == pytest.approx(0.72)
+    (near,) = carry.of_architecture(slow, {}).values()
+    assert near.on(usual, key_named(name)) == pytest.approx(0.8)
+
+
+def test_products_hold_less_of_a_higher_clock() -> None:
+    """Between designs 0.8 becomes 0.65 at twice the clock; within one, power decides."""
+    name = "gemm_flops_fraction"
+    one = gpu({name: 0.8}, boost_mhz=1000)
+    left = carry.left_out(gpu(boost_mhz=2000), [one], {})
+    assert left.fitted[name].value == pytest.approx(0.8 * 2**-0.3, rel=0.01)
+    assert carry.left_out(gpu(boost_mhz=300), [one], {}).fitted[name].value == LARGEST_SHARE
+    (near,) = carry.of_architecture(one, {}).values()
+    assert near.on(gpu(boost_mhz=2000), key_named(name)) == pytest.approx(0.8, rel=0.01)
+    # Shares of attention stay.
+    prefill = "prefill_attention_flops_fraction"
+    left = carry.left_out(gpu(boost_mhz=2000), [gpu({prefill: 0.6}, boost_mhz=1000)], {})
+    assert left.fitted[prefill].value == pytest.approx(0.6)
 
 
 def test_a_format_is_carried_from_the_cards_that_have_it() -> None:
@@ -153,7 +200,7 @@ def test_a_kernel_says_more_than_a_library_elsewhere() -> None:
 
 def test_the_shipped_file_is_made_from_the_shipped_profiles() -> None:
     """Constants fitted anew are carried anew: python tools/accuracy.py ROWS --carry."""
-    cards = [load_hardware(name) for name, _ in CARRIED.values()]
+    cards = [load_hardware(name) for name in CARRIED.values()]
     averaged = carry.averaged(cards, SHIPPED)
     for name, libraries in (("carried_kernels.json", False), ("carried_libraries.json", True)):
         written = (files("simulator") / "timing" / name).read_text(encoding="utf-8")
@@ -208,11 +255,10 @@ def test_a_kernel_is_found_on_its_architecture_whatever_library_calls_it() -> No
     """FlashInfer ran under SGLang alone: its constants have both names; FA3 ran under two."""
     card = gpu({**FITTED, "sglang_attention_launch_us": 3.0}, name="fast", boost_mhz=2000)
     both = {("fast", "sglang"): "flashinfer", ("fast", "vllm"): "fa2"}
-    entries = carry.of_architecture(card, both, bandwidth=False)
+    entries = carry.of_architecture(card, both)
     assert entries[key_named("flashinfer_attention_launch_us")].value == 3
     assert entries[key_named("fa2_attention_launch_us")].value == 8
-    assert key_named("attention_bandwidth_fraction") not in entries
-    shared = carry.of_architecture(card, dict.fromkeys(both, "fa3"), bandwidth=True)
+    shared = carry.of_architecture(card, dict.fromkeys(both, "fa3"))
     assert key_named("fa3_attention_launch_us") not in shared
 
 
