@@ -190,7 +190,7 @@ def left_out(
 ) -> HardwareProfile:
     """Return a GPU with constants transferred from others, as if it were never measured."""
     values = {str(key): entry.on(gpu, key) for key, entry in averaged(others, kernels).items()}
-    return with_constants(gpu.model_copy(update={"fitted": {}}), values)
+    return with_constants(gpu.but(fitted={}), values)
 
 
 def text(

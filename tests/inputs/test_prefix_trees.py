@@ -71,8 +71,8 @@ def test_a_workload_takes_its_sizes_from_the_tree() -> None:
     work = Workload(tree="system=2K,shots=1Kx3,problem=512x8")
     assert (work.context_tokens, work.prompts) == (2048 + 1024 + 512, 24)
     # As long as they agree, sizes may be given too: what a workload says of itself is read again.
-    assert Workload(**work.model_dump()) == work
-    assert work.model_dump()["tree"] == "system=2048,shots=1024x3,problem=512x8"
+    assert Workload(**work.as_dict()) == work
+    assert work.as_dict()["tree"] == "system=2048,shots=1024x3,problem=512x8"
     assert Workload(tree="").tree == ()
     assert Workload(tree="").context_tokens == Workload().context_tokens
 

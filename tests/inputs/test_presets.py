@@ -215,7 +215,7 @@ def test_an_alias_has_its_own_maximum(alias: str, maxima: tuple[int, int]) -> No
     assert (other.max_context_tokens, own.max_context_tokens) == maxima
     assert load_model(own.name) == own
     same = {"name": other.name, "max_context_tokens": other.max_context_tokens}
-    assert own.model_copy(update=same) == other
+    assert own.but(**same) == other
 
 
 def test_every_own_maximum_is_an_aliases() -> None:

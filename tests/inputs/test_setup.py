@@ -15,7 +15,7 @@ from simulator.inputs.workload import Workload
 
 def test_no_name_is_of_a_setup_and_of_a_workload() -> None:
     """Keywords are sorted into the two by their names."""
-    assert not set(Setup.model_fields) & set(Workload.model_fields)
+    assert not set(Setup.fields) & set(Workload.fields)
 
 
 def test_keywords_are_sorted_into_setup_and_workload() -> None:
