@@ -84,7 +84,8 @@ def spelt(args: Sequence[str], known: Iterable[str]) -> list[str]:
 def _reader(annotation: Any) -> Callable[[str], Any] | None:
     """Return what reads the words of an option or argument, None where Typer does."""
     kind, described = get_args(annotation)
-    return cast("Any", described.parser or (str if kind in _TEXTS else None))
+    parser: Callable[[str], Any] | None = described.parser
+    return parser or (str if kind in _TEXTS else None)
 
 
 def _value(item: Any, read: Callable[[str], Any] | None, context: Any, typed: Any) -> Any:

@@ -14,18 +14,7 @@ from inspect import get_annotations
 from math import isfinite
 from operator import ge, gt, le
 from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    Self,
-    Union,
-    cast,
-    dataclass_transform,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, ClassVar, Literal, Self, Union, cast, get_args, get_origin
 
 # Takes a value if it plainly is right, or raises a ValueError.
 Reader = Callable[[Any], Any]
@@ -71,7 +60,6 @@ class Rules:
         return handler.generate_schema(Annotated[(kind, *told)])
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True)
 class Frozen:
     """Base class of records. Unknown keys are mistakes.
 
@@ -90,6 +78,8 @@ class Frozen:
     fields: ClassVar[dict[str, Any]]
     kinds: ClassVar[dict[str, Any]]
     _kept: ClassVar[dict[str, Any]]
+    _needed: ClassVar[set[str]]
+    _readers: ClassVar[dict[str, Reader]]
 
     def __init_subclass__(cls) -> None:
         """Find the fields of a class, those of its bases first."""
@@ -98,6 +88,8 @@ class Frozen:
         cls._kept = {name: getattr(cls, name, ...) for name in kinds}
         cls.kinds = {name: kind for name, kind in kinds.items() if name[0] != "_"}
         cls.fields = {name: cls._kept[name] for name in cls.kinds}
+        cls._needed = {name for name, usual in cls.fields.items() if usual is ...}
+        cls._readers = {name: _reader(kind) for name, kind in cls.kinds.items()}
 
     def __init__(self, **data: Any) -> None:
         vars(self).update(vars(self.read(data)))
@@ -112,21 +104,23 @@ class Frozen:
             If a field is unknown, missing or wrong.
         """
         with suppress(ValueError):
-            return cls._plain(data)
-        return cast("Self", _judge(cls).validate_python(data))
+            return cls._made(data, cls._plain)
+        return cast("Self", _judge(cast("Any", cls)).validate_python(data))
 
     @classmethod
-    def _plain(cls, data: Any) -> Self:
-        """Take what plainly is a record, or raise a ValueError."""
-        return cls._made(data, partial(_fields, cls))
+    def _plain(cls, data: Any) -> dict[str, Any]:
+        """Take the values of fields, if there are all that must be and no others."""
+        if type(data) is not dict or not cls._needed <= data.keys() <= cls.fields.keys():
+            raise ValueError
+        return {name: cls._readers[name](value) for name, value in data.items()}
 
     @classmethod
-    def _made(cls, data: Any, read: Callable[[Any], Mapping[str, Any]]) -> Self:
+    def _made(cls, data: Any, read: Callable[[Any], dict[str, Any]]) -> Self:
         """Make a record of what a function reads of the data."""
         if isinstance(data, cls):
             return data
         made = cls.unchecked(**read(cls._prepared(data)))
-        made._check()
+        cls._check(made)
         return made
 
     @classmethod
@@ -147,10 +141,10 @@ class Frozen:
         fields: Any = {name: (kind, cls.fields[name]) for name, kind in cls.kinds.items()}
         model = create_model(cls.__name__, __config__=config, **fields)
 
-        def made(data: Any, read: Reader) -> Self:
-            return cls._made(data, lambda written: _given(read(written)))
-
-        return no_info_wrap_validator_function(made, handler.generate_schema(model))
+        return no_info_wrap_validator_function(
+            lambda data, read: cls._made(data, lambda written: _given(read(written))),
+            handler.generate_schema(model),
+        )
 
     @classmethod
     def unchecked(cls, **values: Any) -> Self:
@@ -230,19 +224,9 @@ def _judge(cls: type[Frozen]) -> Any:
     return TypeAdapter(cls, config=ConfigDict(title=cls.__name__))
 
 
-@cache
-def _plainly(cls: type[Frozen]) -> tuple[set[str], dict[str, Reader]]:
-    """Return the fields that must be given, and what takes the value of each field."""
-    needed = {name for name, usual in cls.fields.items() if usual is ...}
-    return needed, {name: _reader(kind) for name, kind in cls.kinds.items()}
-
-
-def _fields(cls: type[Frozen], data: Any) -> dict[str, Any]:
-    """Take the values of fields, if there are all that must be and no others."""
-    needed, readers = _plainly(cls)
-    if type(data) is not dict or not needed <= data.keys() <= readers.keys():
-        raise ValueError
-    return {name: readers[name](value) for name, value in data.items()}
+def _record(cls: type[Frozen], data: Any) -> Frozen:
+    """Take a record, or its fields."""
+    return cls._made(data, cls._plain)
 
 
 def _reader(kind: Any) -> Reader:
@@ -259,12 +243,14 @@ def _reader(kind: Any) -> Reader:
         return partial(_items, _reader(args[0]))
     if origin is dict:
         return partial(_table, *map(_reader, args))
-    return kind._plain if issubclass(kind, Frozen) else partial(_typed, kind)
+    return partial(_record if issubclass(kind, Frozen) else _typed, kind)
 
 
 def _ruled(rules: Rules, read: Reader, value: Any) -> Any:
     """Take what keeps rules."""
     taken = read(rules.before(value) if rules.before else value)
+    if "strip_whitespace" in rules.limits:
+        taken = taken.strip(" \n")
     for name, limit in rules.limits.items():
         if name in _HOLDS and not _HOLDS[name](taken, limit):
             raise ValueError
@@ -302,7 +288,7 @@ def _table(key: Reader, read: Reader, value: Any) -> dict[Any, Any]:
     return {key(name): read(item) for name, item in value.items()}
 
 
-def _typed(kind: type, value: Any) -> Any:
+def _typed(kind: Any, value: Any) -> Any:
     """Take a value of a type; a whole number is a number too."""
     if kind is float and type(value) is int and abs(value) <= _EXACT:
         return float(value)

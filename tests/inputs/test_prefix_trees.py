@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from builders import without
 
 from simulator.errors import ScenarioError, WorkloadError
 from simulator.inputs.presets import load_model
@@ -101,7 +102,7 @@ def test_accepted_tokens_move_a_step_forward(accepted: float) -> None:
 
 def scenario(**workload: Any) -> Scenario:
     """Build a scenario around a workload."""
-    shipped = load_scenario("apps-tree").model_dump(exclude={"workload"})
+    shipped = without(load_scenario("apps-tree"), "workload")
     return Scenario(**shipped, workload=workload)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from simulator.errors import ScenarioError
 from simulator.inputs.scenario import (
@@ -201,14 +200,14 @@ def test_brackets_around_one_entry_may_be_left_out() -> None:
 
 def test_a_scenario_never_changes() -> None:
     """A loaded scenario is frozen."""
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(AttributeError, match="frozen"):
         scenario({}).title = "other"  # type: ignore[misc]
 
 
 def test_a_scenario_survives_json() -> None:
     """Dumped to JSON and read back it is the same: results can carry the scenario they answer."""
     first = scenario({"samples": ["1k", 2], "output_tokens": 8, "target_step_ms": 2.5})
-    assert Scenario.read(json.loads(first.model_dump_json())) == first
+    assert Scenario.read(json.loads(json.dumps(first.as_dict()))) == first
 
 
 @given(
