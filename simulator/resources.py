@@ -1,7 +1,6 @@
 """Find the files that this package ships and those of the user."""
 
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -99,6 +98,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     OutputError
         If the folder is missing or cannot be written, or the target is a folder.
     """
+    import tempfile
+
     if target.is_dir():
         raise OutputError(f"cannot write {target}: it is a folder")
     if target.exists() and not target.is_file():

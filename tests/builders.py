@@ -13,6 +13,7 @@ from simulator.counts.transformer import attention_shape as shape_in_model
 from simulator.counts.transformer import decode_operations
 from simulator.inputs.hardware import HardwareProfile
 from simulator.inputs.model import Experts, LatentAttention, LayerGroup, LayerInputs, ModelShape
+from simulator.inputs.record import Frozen
 from simulator.inputs.setup import ATTENTIONS, EXECUTIONS, KV_LAYOUTS, Setup
 from simulator.inputs.workload import Workload
 
@@ -84,7 +85,7 @@ def gpu(
     def figure(value: float) -> dict[str, Any]:
         return {"value": value, "source": "made up"}
 
-    return HardwareProfile.model_validate(
+    return HardwareProfile.read(
         {
             "schema_version": 1,
             "id": name,
@@ -248,8 +249,8 @@ def gemma_4_e2b() -> ModelShape:
         layer_groups=(
             windowed,
             full,
-            windowed.model_copy(update={**shared, "count": 16}),
-            full.model_copy(update={**shared, "count": 4}),
+            windowed.but(**{**shared, "count": 16}),
+            full.but(**{**shared, "count": 4}),
         ),
     )
 
@@ -271,7 +272,7 @@ def mimo_v2() -> ModelShape:
         layer_groups=(
             full,
             LayerGroup(count=39, window=129, kv_heads=8, vectors=64, mlp="experts"),
-            full.model_copy(update={"count": 8, "mlp": "experts"}),
+            full.but(count=8, mlp="experts"),
         ),
     )
 
@@ -294,9 +295,14 @@ REAL_MODELS = (
 )
 
 
+def without(record: Frozen, *names: str) -> dict[str, Any]:
+    """Return the fields of a record but for some."""
+    return {name: value for name, value in record.as_dict().items() if name not in names}
+
+
 def asked(**settings: Any) -> tuple[Setup, Workload]:
     """Return a question: how a step is run, and its sizes."""
-    sizes = {name: settings.pop(name) for name in Workload.model_fields if name in settings}
+    sizes = {name: settings.pop(name) for name in Workload.fields if name in settings}
     return Setup(**settings), Workload(**sizes)
 
 

@@ -190,7 +190,7 @@ def left_out(
         own = of_architecture(other, kernels)
         entries |= {key: entry._replace(sm_tflops=0.0) for key, entry in own.items()}
     values = {str(key): entry.on(gpu, key) for key, entry in entries.items()}
-    return with_constants(gpu.model_copy(update={"fitted": {}}), values)
+    return with_constants(gpu.but(fitted={}), values)
 
 
 def text(

@@ -55,7 +55,7 @@ class Residuals:
 
 def bare(gpu_id: str) -> HardwareProfile:
     """Return a GPU without fitted constants."""
-    return profile(gpu_id).model_copy(update={"fitted": {}})
+    return profile(gpu_id).but(fitted={})
 
 
 def left_out(

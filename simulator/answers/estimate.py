@@ -35,7 +35,7 @@ ENGINE_NAMES: Mapping[str, str] = {
 # The beginnings of the note about a step that does not fit, or may not.
 NOT_SURE_TO_FIT = ("Does not fit", "Whether it fits")
 # The exponent of skewed routing that a setup has unless another is asked for.
-USUAL_EXPONENT = Setup.model_fields["routing_exponent"].default
+USUAL_EXPONENT = Setup.fields["routing_exponent"]
 # The width of heads that TensorRT-LLM's attention kernels lack (aiconfigurator rows of B200).
 FALLBACK_WIDTH = 192
 
@@ -79,7 +79,7 @@ class Question:
 
     def but(self, **changes: Any) -> "Question":
         """Return the same question with other fields of its setup or its workload."""
-        setup = {name: changes.pop(name) for name in [*changes] if name in Setup.model_fields}
+        setup = {name: changes.pop(name) for name in [*changes] if name in Setup.fields}
         work = self.workload.but(**changes) if changes else self.workload
         return self.of(self.setup.but(**setup) if setup else None, work)
 

@@ -129,7 +129,7 @@ class Request:
         work = self.halfway
         if not work.tree:
             return work.but(prompts=requests)
-        last = Level.model_construct(**{**dict(work.tree[-1]), "branches": requests})
+        last = Level.unchecked(**{**dict(work.tree[-1]), "branches": requests})
         return work.but(prompts=requests, tree=(*work.tree[:-1], last))
 
 

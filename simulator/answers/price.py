@@ -95,7 +95,7 @@ def with_prices(gpus: Sequence[HardwareProfile] | None, path: str | Path) -> lis
         if gpu.id in own:
             raise WorkloadError(f"{path}: {name}: {gpu.id} has a price already")
         price = _own_price(value, f"{path}: {name}", source=str(path))
-        own[gpu.id] = gpu.model_copy(update={"price_usd_per_hour": price})
+        own[gpu.id] = gpu.but(price_usd_per_hour=price)
     if not own:
         raise WorkloadError(f"{path} has no price; write lines such as h100-sxm = 2.1")
     return list(own.values()) if gpus is None else [own.get(gpu.id, gpu) for gpu in gpus]

@@ -177,11 +177,9 @@ FAMILIES: Mapping[str, Callable[[ModelShape], ModelShape]] = {
 def _named(model: ModelShape, base: ModelShape, factor: float, scale_by: ScaleBy) -> ModelShape:
     """Describe a scaled model in its name and source."""
     name = base.name.removesuffix(f" with {base.kv_heads} KV heads")
-    return model.model_copy(
-        update={
-            "name": f"{name} x {factor:.2f} with {_kv_phrase(model)}",
-            "source": f"{base.name}, scaled by {scale_by}; not a trained model",
-        }
+    return model.but(
+        name=f"{name} x {factor:.2f} with {_kv_phrase(model)}",
+        source=f"{base.name}, scaled by {scale_by}; not a trained model",
     )
 
 
@@ -293,10 +291,10 @@ def _with_mlp(
 ) -> ModelShape | None:
     """Return the model whose MLP width brings it nearest to the wanted size, if near enough."""
     plain = base.but(**changes, intermediate_size=0)
-    inner = plain.model_copy(update={"intermediate_size": step})
+    inner = plain.but(intermediate_size=step)
     least = count_parameters(plain).total
     steps = round((target - least) / (count_parameters(inner).total - least))
-    model = plain.model_copy(update={"intermediate_size": steps * step})
+    model = plain.but(intermediate_size=steps * step)
     if steps < 1 or _disproportion(model, base, scale_by) > SHAPE_TOLERANCE:
         return None
-    return validate(ModelShape, model.model_dump(), where=base.name, error=ModelError)
+    return validate(ModelShape, model.as_dict(), where=base.name, error=ModelError)

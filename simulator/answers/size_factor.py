@@ -4,7 +4,6 @@ import math
 import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Literal
 
 from simulator.answers.power_law import SHARED
@@ -13,6 +12,7 @@ from simulator.answers.studies import REFERENCE, PooledFactor
 from simulator.errors import ModelError, WorkloadError
 from simulator.inputs.csv_files import Matching
 from simulator.inputs.model import ModelShape
+from simulator.resources import PACKAGE
 
 Origin = Literal["paper", "assumed", "fitted", "interpolated", "given", "studies"]
 # Athiwaratkun et al., arXiv 2403.08845, sections 5.1 and 5.2: a multi-query model about 10 %
@@ -147,7 +147,7 @@ class FactorTable:
 @cache
 def shipped_factors() -> FactorTable:
     """Read the shipped table once; ``tools/size_factors.py`` makes it from public runs."""
-    text = (files("simulator") / "answers" / "size_factors.toml").read_text(encoding="utf-8")
+    text = (PACKAGE / "answers" / "size_factors.toml").read_text(encoding="utf-8")
     table = tomllib.loads(text)
     return FactorTable(
         factors=tuple(PooledFactor(**{"kv_share": None, **row}) for row in table["factors"]),

@@ -201,7 +201,7 @@ def narrowed(scenario: Scenario, changes: Mapping[str, Value | Sequence[Value] |
     update: dict[str, Any] = {
         f"{name}s": given.pop(name) for name in ("model", "gpu") if name in given
     }
-    data = scenario.model_dump() | update
+    data = scenario.as_dict() | update
     data["workload"] = {**scenario.workload, **given}
     return validate(Scenario, data, where=f"scenario {scenario.id}", error=ScenarioError)
 

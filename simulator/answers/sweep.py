@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 NUMERIC_AXES = ("prompts", "samples", "context_tokens", "decoded_tokens", "query_tokens")
 NAMED_AXES = (
     *("tree", "accepted_tokens", "kernel", "kv_layout", "execution", "weight_dtype", "kv_dtype"),
-    *(*Parallelism.model_fields, "routing", "routing_exponent", "latent_form"),
+    *(*Parallelism.fields, "routing", "routing_exponent", "latent_form"),
 )
 # Nobody reads a page with more rows; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240
@@ -456,7 +456,7 @@ def _settings(question: Question) -> dict[str, Any]:
     model, setup, work = question.model, question.setup, question.workload
     settings = {"model": model.name, "kv_heads": model.kv_heads, "gpu": question.gpu.id}
     for axis in NAMED_AXES:
-        settings[axis] = getattr(setup if axis in Setup.model_fields else work, axis)
+        settings[axis] = getattr(setup if axis in Setup.fields else work, axis)
     return settings | {"tree": tree_text(work.tree)}
 
 

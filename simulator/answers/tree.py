@@ -219,5 +219,5 @@ def _resized(work: Workload, index: int, tokens: int) -> Workload:
     """Return the tree with one level's length changed."""
     levels = list(work.tree)
     longer = work.context_tokens + tokens - levels[index].tokens
-    levels[index] = levels[index].model_copy(update={"tokens": tokens})
+    levels[index] = levels[index].but(tokens=tokens)
     return work.but(tree=tuple(levels), context_tokens=longer)

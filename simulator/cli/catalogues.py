@@ -98,7 +98,7 @@ def _show_scenario(output: Output, name: str) -> None:
     from simulator.inputs.scenario import load_scenario
 
     scenario = load_scenario(name)
-    _write_facts(output, scenario.model_dump(mode="json") | {"points": scenario.points})
+    _write_facts(output, scenario.as_dict() | {"points": scenario.points})
 
 
 @opt.with_options()(FILES)

@@ -2,9 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
@@ -48,6 +50,8 @@ MEANT: Mapping[str, str] = {word: said for said, words in _WORDS["meant"].items(
 QUESTION_PANEL, OUTPUT_PANEL = "The question", "The output"
 # The options that most questions have, which their help shows first.
 FIRST = ("model", "gpu", "samples", "context_tokens", "prompts")
+# Types of options whose words are their values.
+_TEXTS = (str, str | None, list[str] | None)
 # Options that name a file to write.
 OUTPUTS = ("output", "figure")
 
@@ -77,8 +81,39 @@ def spelt(args: Sequence[str], known: Iterable[str]) -> list[str]:
     return words
 
 
-class _WithExamples:
-    """What ends its help with examples, if it has some."""
+def _reader(annotation: Any) -> Callable[[str], Any] | None:
+    """Return what reads the words of an option or argument, None where Typer does."""
+    kind, described = get_args(annotation)
+    parser: Callable[[str], Any] | None = described.parser
+    return parser or (str if kind in _TEXTS else None)
+
+
+def _value(item: Any, read: Callable[[str], Any] | None, context: Any, typed: Any) -> Any:
+    """Return the value of an option or argument, or of each where there are several."""
+    several = item.multiple or item.nargs == -1
+    if typed in (None, ()) and not item.required:
+        return () if several else None
+    if read is None or item.value_is_missing(typed):
+        return type(item).process_value(item, context, typed)
+    return [read(word) for word in typed] if several else read(typed)
+
+
+class _Own:
+    """What reads its options by their own functions, and ends its help with examples, if any."""
+
+    callback: Any
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the options and arguments, to be read without Typer's validators.
+
+        It makes one for each, and loads pydantic for them, which takes as long as an answer.
+        """
+        written = signature(self.callback).parameters
+        params: list[Any] = cast("Any", super()).get_params(ctx)
+        for item in params:
+            read = _reader(written[item.name].annotation) if item.name in written else None
+            item.process_value = partial(_value, item, read)
+        return params
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, as they are typed; commands of a group have none of their own."""
@@ -87,7 +122,7 @@ class _WithExamples:
             formatter.write(f"  {ctx.command_path} {words}\n")
 
 
-class Command(_WithExamples, TyperCommand):
+class Command(_Own, TyperCommand):
     """A command that ignores nothing of its line, and whose help is in groups, with examples."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -135,7 +170,7 @@ class Command(_WithExamples, TyperCommand):
                     formatter.write_dl(records)
 
 
-class Commands(TyperGroup):
+class Commands(_Own, TyperGroup):
     """The commands, in groups."""
 
     def format_commands(self, _: Any, formatter: Any) -> None:
@@ -152,7 +187,7 @@ class Commands(TyperGroup):
         )
 
 
-class Catalogue(_WithExamples, TyperGroup):
+class Catalogue(_Own, TyperGroup):
     """A group that explains how to show an item when its name is given as a command."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:

@@ -109,7 +109,7 @@ def _known_card(name: str | Path, of: "HardwareProfile | None" = None) -> "Hardw
             f"{name}: rows can name no {card.name}; put the file into a folder, set "
             f"{HARDWARE_PATH_VARIABLE} to it, and give --gpu {card.id}"
         ) from None
-    return card.model_copy(update={"id": known.id})
+    return card.but(id=known.id)
 
 
 def _say_refused(measurements: "Measurements") -> None:

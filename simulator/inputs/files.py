@@ -11,14 +11,16 @@ from contextlib import suppress
 from functools import lru_cache, wraps
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from simulator.errors import SimulatorError, nearest
+from simulator.inputs.record import Frozen
 from simulator.units import parse_count
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+Model = TypeVar("Model", bound=Frozen)
 Read = TypeVar("Read", bound=Callable[..., Any])
 
 # The most results to keep for one function.
@@ -36,16 +38,6 @@ MOST_MISTAKES = 8
 MOST_COMPARED = 100
 # Time stamps of files may be as coarse as this. [ns].
 SETTLED_NS = 2_000_000_000
-
-
-class Frozen(BaseModel):
-    """Base class of files' content: unknown keys are errors, and values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
-
-    def but(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed, without any validation."""
-        return self.model_copy(update=changes)
 
 
 def read_if_changed(read: Read) -> Read:
@@ -106,7 +98,7 @@ def name_or_path(value: object, what: str, error: type[SimulatorError]) -> str |
 
 
 def read_count(value: Any) -> Any:
-    """Read ``8K`` as a count, and refuse true and false; pydantic does the rest."""
+    """Read ``8K`` as a count, and refuse true and false; leave everything else unchanged."""
     return parse_count(value) if isinstance(value, str | bool) else value
 
 
@@ -216,8 +208,8 @@ def validate(
         ``error``, if a field is unknown, missing or wrong.
     """
     try:
-        return model.model_validate(data)
-    except ValidationError as problem:
+        return model.read(data)
+    except ValueError as problem:
         mistakes = islice(describe(problem, model), MOST_MISTAKES)
         raise error(f"{where}: {'; '.join(mistakes)}") from None
 
@@ -249,9 +241,9 @@ def read_named(model: type[Model], path: str | Path, error: type[SimulatorError]
     return found
 
 
-def describe(problem: ValidationError, model: type[BaseModel]) -> Iterable[str]:
-    """Yield one phrase per error: the field, the value and the nearest valid one."""
-    complaints = problem.errors()
+def describe(problem: ValueError, model: type[Frozen]) -> Iterable[str]:
+    """Yield one phrase per error of pydantic: the field, the value and the nearest valid one."""
+    complaints = cast("ValidationError", problem).errors()
     # A mistyped field is both "missing" and "extra": drop the "missing" error.
     unknown = (item for item in complaints if item["type"] == "extra_forbidden")
     extras = list(islice(unknown, MOST_COMPARED))
@@ -292,13 +284,13 @@ def _options(item: Any) -> list[str]:
     return expected.replace(" or ", ", ").split(",")
 
 
-def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:
+def _fields_at(model: type[Frozen], location: list[str]) -> list[str]:
     """Return the field names of the model found by walking ``location`` from ``model``."""
     current: Any = model
     for part in location:
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None:
+        kind = getattr(current, "kinds", {}).get(part)
+        if kind is None:
             continue
-        candidates = [field.annotation, *getattr(field.annotation, "__args__", ())]
-        current = next((item for item in candidates if hasattr(item, "model_fields")), None)
-    return list(getattr(current, "model_fields", {}))
+        candidates = [kind, *getattr(kind, "__args__", ())]
+        current = next((item for item in candidates if hasattr(item, "kinds")), None)
+    return list(getattr(current, "kinds", {}))

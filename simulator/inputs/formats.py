@@ -3,8 +3,6 @@
 from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, model_validator
-
 from simulator.inputs.dtypes import (
     DTYPE_BYTES,
     DTYPES,
@@ -13,7 +11,7 @@ from simulator.inputs.dtypes import (
     activation_dtype,
     read_dtype,
 )
-from simulator.inputs.files import Frozen
+from simulator.inputs.record import Frozen, Rules
 
 # Tensors that a checkpoint gives one format. ``state`` are the projections of layers of linear
 # attention and state spaces. Routers, norms and biases keep the format of the activations.
@@ -83,12 +81,12 @@ NAMED_FORMATS: dict[str, WeightFormat] = {
 
 
 def _read_format(value: Any) -> Any:
-    """Replace the name of a format with the format; pydantic does the rest."""
+    """Replace the name of a format with the format."""
     name = read_dtype(value)
     return NAMED_FORMATS.get(name, value) if isinstance(name, str) else value
 
 
-Named = Annotated[WeightFormat, BeforeValidator(_read_format)]
+Named = Annotated[WeightFormat, Rules(before=_read_format)]
 
 
 class WeightFormats(Frozen):
@@ -111,9 +109,9 @@ class WeightFormats(Frozen):
     embedding: Named | None = None
     head: Named | None = None
 
-    @model_validator(mode="before")
     @classmethod
-    def _one_by_name(cls, data: Any) -> Any:
+    def _prepared(cls, data: Any) -> Any:
+        """Read a single name."""
         name = read_dtype(data)
         return dict(one_format(name)) if isinstance(name, str) and name in NAMED_FORMATS else data
 

@@ -5,21 +5,18 @@ published, ``[measured]`` was measured on a real card, ``[fitted]`` holds the co
 timing model fitted to measured rows. Every figure has its source.
 """
 
-import hashlib
+import json
 import re
 import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
-
-from pydantic import Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from typing import Annotated, Any, Literal, NamedTuple
 
 from simulator.errors import OwnFileWarning, ProfileError, unknown
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.files import (
-    Frozen,
     head_of,
     name_or_path,
     read_if_changed,
@@ -27,6 +24,7 @@ from simulator.inputs.files import (
     read_text,
     read_toml,
 )
+from simulator.inputs.record import Frozen, Rules
 from simulator.resources import (
     HARDWARE_PATH_VARIABLE,
     own_files,
@@ -37,7 +35,7 @@ from simulator.resources import (
 )
 from simulator.units import GIGA, MIB, TERA
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Text = Annotated[str, Rules(strip_whitespace=True, min_length=1)]
 # What drivers report over what makers publish: the median of the 44 shipped profiles that have both
 # (1.006 on cards with GDDR6 and error correction, else 1.035 to 1.074).
 REPORTED_SHARE = 1.069
@@ -52,22 +50,22 @@ MOST_FINDINGS = 3
 SMALLEST_FIGURE, LARGEST_FIGURE = 1e-18, 1e12
 
 
+def _not_tiny(value: float) -> float:
+    """Refuse a number above zero that is hardly one."""
+    if 0 < value < SMALLEST_FIGURE:
+        raise ValueError("is too small to compute with")
+    return value
+
+
 class Figure(Frozen):
     """A number and where it comes from."""
 
-    value: Annotated[float, Field(gt=0, le=LARGEST_FIGURE, strict=True)]
-    source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=3)]
+    value: Annotated[float, Rules(gt=0, le=LARGEST_FIGURE, strict=True, after=_not_tiny)]
+    source: Annotated[str, Rules(strip_whitespace=True, min_length=3)]
 
-    @field_validator("value")
     @classmethod
-    def _not_tiny(cls, value: float) -> float:
-        if 0 < value < SMALLEST_FIGURE:
-            raise ValueError("is too small to compute with")
-        return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_a_source(cls, data: object) -> object:
+    def _prepared(cls, data: Any) -> Any:
+        """Refuse a bare number."""
         if isinstance(data, int | float | str):
             # pydantic turns a ValueError into an error message, a TypeError into a traceback.
             raise ValueError('must be written { value = ..., source = "..." }')  # noqa: TRY004
@@ -77,8 +75,8 @@ class Figure(Frozen):
 class FittedFigure(Figure):
     """A constant fitted to measured rows, with its standard error in the same unit."""
 
-    stderr: Annotated[float, Field(ge=0)] | None = None
-    rows: Annotated[int, Field(gt=0)] | None = None
+    stderr: Annotated[float, Rules(ge=0)] | None = None
+    rows: Annotated[int, Rules(gt=0)] | None = None
     date: str | None = None
 
 
@@ -95,7 +93,7 @@ class Price(Figure):
         Whether the source is second-hand, or contradicts itself.
     """
 
-    value: Annotated[float, Field(ge=0, le=LARGEST_FIGURE, strict=True)]
+    value: Annotated[float, Rules(ge=0, le=LARGEST_FIGURE, strict=True, after=_not_tiny)]
     provider: str = ""
     terms: Literal["on demand", "serverless", "own"] = "own"
     day: str = ""
@@ -220,45 +218,49 @@ class HardwareProfile(Frozen):
     compute_capability: Text
     memory_type: Text
     link: Text = "none"
-    link_gpus: Annotated[int, Field(ge=2)] = 8
-    link_peers: Annotated[int, Field(ge=1)] | None = None
+    link_gpus: Annotated[int, Rules(ge=2)] = 8
+    link_peers: Annotated[int, Rules(ge=1)] | None = None
     link_sums: bool = False
     confidence: Literal["A", "B", "C"]
     retrieved: Text
     aliases: tuple[Text, ...] = ()
-    notes: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
+    notes: Annotated[str, Rules(strip_whitespace=True)] = ""
     peak: Peak
     documented_exceptions: DocumentedExceptions = DocumentedExceptions()
     measured: Measured = Measured()
-    fitted: dict[str, FittedFigure] = Field(default_factory=dict)
-    sources: dict[Text, Text] = Field(default_factory=dict)
+    fitted: dict[str, FittedFigure] = {}  # noqa: RUF012, nobody changes it
+    sources: dict[Text, Text] = {}  # noqa: RUF012, nobody changes it
     price_usd_per_hour: Price | None = None
 
-    @field_validator("compute_capability")
-    @classmethod
-    def _a_number_or_a_name(cls, value: str, info: ValidationInfo) -> str:
-        if info.data.get("vendor") == "NVIDIA" and not _CAPABILITY.fullmatch(value):
-            raise ValueError("is not NVIDIA's number, such as 9.0")
-        return value
+    def _check(self) -> None:
+        capability = self.compute_capability
+        if self.vendor == "NVIDIA" and not _CAPABILITY.fullmatch(capability):
+            raise ValueError(
+                f"compute_capability = {capability!r} is not NVIDIA's number, such as 9.0"
+            )
 
     def __repr__(self) -> str:
         """Return the id and hash: figures with their sources fill pages."""
         return f"HardwareProfile({self.id}, hash {self.content_hash})"
 
     def __hash__(self) -> int:
-        """Return a hash of the content, so that functions can cache results by profile."""
-        return hash(self.content_hash)
+        """Return a hash of the figures, so that functions can cache results by profile."""
+        return self._hash
 
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy the profile with some fields replaced, and with the hash of its new content."""
-        copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("content_hash", None)
-        return copied
+    @cached_property
+    def _hash(self) -> int:
+        """The hash, kept: it is that of numbers alone, which is the same in every process."""
+        peak, fitted = self.peak, self.fitted.values()
+        figures = (peak.memory_bandwidth_gb_per_s, peak.fp16_tflops, peak.sm_count, *fitted)
+        return hash(tuple([figure.value for figure in figures]))
 
     @cached_property
     def content_hash(self) -> str:
         """First twelve hex digits of the content's SHA-256, with which results name it."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        import hashlib
+
+        content = json.dumps(self.as_dict(), ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     @property
     def names(self) -> frozenset[str]:
@@ -453,7 +455,7 @@ def load_hardware(name: str | Path) -> HardwareProfile:
     A name that matches no profile counts as another spelling if it fits exactly one card.
 
     A file is read again only if it has changed. Calls share the profile; to change it, copy it with
-    ``model_copy``.
+    ``but``.
 
     Raises
     ------

@@ -242,7 +242,7 @@ def _measured(profile: "HardwareProfile") -> Iterator[str]:
 
 def _exceptions(profile: "HardwareProfile") -> Iterator[str]:
     """Check that each documented exception is needed."""
-    for field in type(profile.documented_exceptions).model_fields:
+    for field in type(profile.documented_exceptions).fields:
         figure: Figure | None = getattr(profile.documented_exceptions, field)
         if figure is None:
             continue

@@ -6,15 +6,14 @@ from functools import lru_cache
 from math import isqrt
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, model_validator
-
 from simulator.errors import InputError, ModelError
 from simulator.inputs.dtypes import KvDtype
-from simulator.inputs.files import Frozen, read_count, validate
+from simulator.inputs.files import read_count, validate
 from simulator.inputs.formats import TensorGroup, WeightFormats
+from simulator.inputs.record import Frozen, Rules
 
-Positive = Annotated[int, BeforeValidator(read_count), Field(gt=0)]
-Natural = Annotated[int, BeforeValidator(read_count), Field(ge=0)]
+Positive = Annotated[int, Rules(before=read_count, gt=0)]
+Natural = Annotated[int, Rules(before=read_count, ge=0)]
 
 
 Rule = Literal["delta", "channel_delta", "decay", "scan", "convolution"]
@@ -146,13 +145,11 @@ class LayerGroup(Frozen):
     vectors: Natural = 0
     runs: bool = True
 
-    @model_validator(mode="after")
-    def _has_a_part(self) -> "LayerGroup":
+    def _check(self) -> None:
         if not self.attends and self.state is None and self.mlp == "none" and not self.products:
             raise ValueError("a layer needs attention, a state or an MLP")
         if self.window is not None and self.chunk is not None:
             raise ValueError("a layer has a window or chunks, not both")
-        return self
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -215,11 +212,9 @@ class Experts(Frozen):
     expert_bias: bool = False
     zero: Natural = 0
 
-    @model_validator(mode="after")
-    def _visits_existing_experts(self) -> "Experts":
+    def _check(self) -> None:
         if self.per_token > self.count:
             raise ValueError(f"experts per token ({self.per_token}) exceed experts ({self.count})")
-        return self
 
     @property
     def weighed_per_token(self) -> float:
@@ -401,17 +396,16 @@ class ModelShape(Frozen):
     source: str = ""
     notes: tuple[str, ...] = ()
 
-    @model_validator(mode="before")
     @classmethod
-    def _one_group_by_default(cls, data: object) -> object:
+    def _prepared(cls, data: Any) -> Any:
+        """Make one group of layers where none is given."""
         if isinstance(data, Mapping) and not data.get("layer_groups") and "layers" in data:
             mlp = "dense" if data.get("experts") is None else "experts"
             group = {"count": data["layers"], "mlp": mlp}
             return {**data, "layer_groups": (group,)}
         return data
 
-    @model_validator(mode="after")
-    def _consistent(self) -> "ModelShape":
+    def _check(self) -> None:
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"heads ({self.heads}) is not a multiple of kv_heads ({self.kv_heads}); "
@@ -433,11 +427,10 @@ class ModelShape(Frozen):
                 raise ValueError(
                     f"layer_groups has {heads} heads for {kv_heads} KV heads: not a multiple"
                 )
-        return self
 
     def of(self, group: LayerGroup) -> "ModelShape":
         """Return the model with the sizes of a group's layers as its own."""
-        return self.model_copy(update=group.sizes) if group.sizes else self
+        return self.but(**group.sizes) if group.sizes else self
 
     @property
     def family(self) -> str:
@@ -456,7 +449,7 @@ class ModelShape(Frozen):
         attending = [group for group in self.layer_groups if group.attends]
         if not self.draft_layers or not attending:
             return None
-        return attending[-1].model_copy(update={"mlp": "dense"} if self.dense_drafts else {})
+        return attending[-1].but(**({"mlp": "dense"} if self.dense_drafts else {}))
 
     @property
     def attention_layers(self) -> list["ModelShape"]:
@@ -506,7 +499,7 @@ class ModelShape(Frozen):
         if any(group.kv_heads for group in self.layer_groups):
             raise ModelError(f"{self.name} has kv_heads that differ by layer: they cannot be set")
         name = self.name.removesuffix(f" with {self.kv_heads} KV heads")
-        return changed.model_copy(update={"name": f"{name} with {changed.kv_heads} KV heads"})
+        return changed.but(name=f"{name} with {changed.kv_heads} KV heads")
 
     def replaced(self, changes: Mapping[str, Any]) -> "ModelShape":
         """Return the same model with some fields changed.

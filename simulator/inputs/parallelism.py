@@ -1,7 +1,6 @@
 """How a model is laid over GPUs: what is split, and what is held by each."""
 
-from simulator.inputs.files import Frozen
-from simulator.inputs.tree import Level
+from simulator.inputs.record import Frozen
 from simulator.inputs.workload import AtLeastOne, Workload
 from simulator.numeric import Numeric, ceil_div, minimum
 
@@ -42,7 +41,7 @@ class Parallelism(Frozen):
         >>> Parallelism(tensor_parallel=4, pipeline_parallel=2).words, Parallelism().words
         ('TP4 PP2', '')
         """
-        sizes = (getattr(self, field) for field in Parallelism.model_fields)
+        sizes = (getattr(self, field) for field in Parallelism.fields)
         named = zip(("TP", "DP", "EP", "PP"), sizes, strict=True)
         return " ".join(f"{name}{size}" for name, size in named if size > 1)
 
@@ -91,5 +90,5 @@ def _part(work: Workload, parts: int) -> Workload:
         divided = minimum(level.branches, left)
         branches = ceil_div(level.branches, divided)
         left, prompts = ceil_div(left, divided), prompts * branches
-        levels.append(Level.model_construct(**{**dict(level), "branches": branches}))
+        levels.append(level.but(branches=branches))
     return work.but(prompts=prompts, tree=tuple(levels))

@@ -72,7 +72,7 @@ class Preset:
         other = None if self.like is None else _preset(self.like)
         if other is not None and self.kv_heads is not None:
             shape = other.model.with_kv_heads(self.kv_heads)
-            return shape.model_copy(update={"name": self.name})
+            return shape.but(name=self.name)
         where = f"preset {self.name}"
         if self.shape:
             data = {**self.shape, "name": self.name}
@@ -81,14 +81,14 @@ class Preset:
             config = {**(other.config if other else {}), **self.config}
             shape = shape_from_config(config, name=self.name, where=where)
         notes = (*shape.notes, self.note) if self.note else shape.notes
-        return shape.model_copy(update={"source": self.source, "notes": notes})
+        return shape.but(source=self.source, notes=notes)
 
     def called(self, name: str) -> ModelShape:
         """Return the shape of the model of that name: an alias may have its own maximum."""
         for alias, tokens in self.own_max_tokens.items():
             own = _folded(alias.rpartition("/")[2])
             if own == _folded(name).rpartition("/")[2]:
-                return self.model.model_copy(update={"name": own, "max_context_tokens": tokens})
+                return self.model.but(name=own, max_context_tokens=tokens)
         return self.model
 
 

@@ -11,17 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-
 from simulator.errors import ScenarioError, SimulatorError, unknown
-from simulator.inputs.files import Frozen, describe, name_or_path, read_named
+from simulator.inputs.files import describe, name_or_path, read_named
+from simulator.inputs.record import Frozen, Rules
 from simulator.inputs.setup import PROCESS, Setup
 from simulator.inputs.tree import tree_text
 from simulator.inputs.workload import LARGEST_COUNT, AtLeastOne, Workload, one_of_each
@@ -64,8 +56,8 @@ def _filled(text: str) -> str:
     return text.strip()
 
 
-Text = Annotated[str, AfterValidator(_filled)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
+Text = Annotated[str, Rules(after=_filled)]
+Texts = Annotated[tuple[Text, ...], Rules(before=_listed, after=_distinct)]
 
 
 class _Settings(Setup, Workload):
@@ -73,12 +65,38 @@ class _Settings(Setup, Workload):
 
     kv_heads: AtLeastOne | None = None
     output_tokens: AtLeastOne | None = None
-    target_step_ms: Annotated[float, Field(gt=0)] | None = None
+    target_step_ms: Annotated[float, Rules(gt=0)] | None = None
 
 
 _SCALARS = ("output_tokens", "target_step_ms")
 # A scenario has no choice of constants or engine, and no limit on memory.
-_KEYS = [name for name in _Settings.model_fields if name not in PROCESS]
+_KEYS = [name for name in _Settings.fields if name not in PROCESS]
+
+
+def _known_schema(value: Any) -> Any:
+    """Refuse another version of the files."""
+    if type(value) is not int or value != SCHEMA_VERSION:
+        raise ValueError(f"is not a version this program reads; it reads {SCHEMA_VERSION}")
+    return value
+
+
+def _read_workload(data: Any) -> dict[str, Value | tuple[Value, ...]]:
+    """Read every setting, and collect the mistakes."""
+    if not isinstance(data, Mapping):
+        raise ValueError("should be a table, [workload], of sizes and settings")  # noqa: TRY004
+    read: dict[str, Value | tuple[Value, ...]] = {}
+    problems: list[str] = []
+    for key, value in data.items():
+        try:
+            read[key] = _read_setting(str(key), value)
+        except ValueError as problem:
+            problems.append(str(problem))
+    sized = [key for key in ("context_tokens", "prompts") if key in read]
+    if "tree" in read and sized:
+        problems.append(f"{' and '.join(sized)}: the tree says so; leave it out")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return one_of_each(read)
 
 
 class Scenario(Frozen):
@@ -112,8 +130,8 @@ class Scenario(Frozen):
         ``target_step_ms``.
     """
 
-    schema_version: int
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
+    schema_version: Annotated[int, Rules(before=_known_schema)]
+    id: Annotated[str, Rules(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
     title: Text
     description: Text
     question: Text
@@ -123,42 +141,16 @@ class Scenario(Frozen):
     verdict_reason: Text
     models: Texts
     gpus: Texts
-    workload: dict[str, Value | tuple[Value, ...]]
+    workload: Annotated[dict[str, Value | tuple[Value, ...]], Rules(before=_read_workload)]
 
-    @model_validator(mode="before")
     @classmethod
-    def _workload_keys_are_under_workload(cls, data: Any) -> Any:
+    def _prepared(cls, data: Any) -> Any:
+        """Refuse settings above their table."""
         if isinstance(data, Mapping):
             for key in data:
                 if key in _KEYS:
                     raise ValueError(f"{key} belongs under [workload]")
         return data
-
-    @field_validator("schema_version", mode="before")
-    @classmethod
-    def _known_schema(cls, value: Any) -> Any:
-        if type(value) is not int or value != SCHEMA_VERSION:
-            raise ValueError(f"is not a version this program reads; it reads {SCHEMA_VERSION}")
-        return value
-
-    @field_validator("workload", mode="before")
-    @classmethod
-    def _read_workload(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            raise ValueError("should be a table, [workload], of sizes and settings")  # noqa: TRY004
-        read: dict[str, Value | tuple[Value, ...]] = {}
-        problems: list[str] = []
-        for key, value in data.items():
-            try:
-                read[key] = _read_setting(str(key), value)
-            except ValueError as problem:
-                problems.append(str(problem))
-        sized = [key for key in ("context_tokens", "prompts") if key in read]
-        if "tree" in read and sized:
-            problems.append(f"{' and '.join(sized)}: the tree says so; leave it out")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return one_of_each(read)
 
     @property
     def axes(self) -> dict[str, tuple[Value, ...]]:
@@ -198,7 +190,7 @@ class Scenario(Frozen):
 
 def _read_setting(key: str, value: Any) -> Value | tuple[Value, ...]:
     """Read one key of ``[workload]``: a value, or a list of distinct ones."""
-    if key in Scenario.model_fields:
+    if key in Scenario.fields:
         raise ValueError(f"{key} belongs above [workload]")
     if key not in _KEYS:
         raise ValueError(unknown("key", key, _KEYS))
@@ -221,8 +213,8 @@ def _read_value(key: str, value: Any) -> Value:
     # A step accepts no more than it processes, which another key of the grid states.
     more = {"query_tokens": LARGEST_COUNT} if key == "accepted_tokens" else {}
     try:
-        read = getattr(_Settings.model_validate({**more, key: value}), key)
-    except ValidationError as problem:
+        read = getattr(_Settings.read({**more, key: value}), key)
+    except ValueError as problem:
         raise ValueError("; ".join(describe(problem, _Settings))) from None
     return tree_text(read) if key == "tree" else read
 

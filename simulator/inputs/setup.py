@@ -5,14 +5,13 @@ from math import inf
 from numbers import Integral
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, PrivateAttr, field_validator
-
 from simulator.errors import WorkloadError, unknown
 from simulator.inputs.dtypes import KV_BYTES, Dtype, KvDtype, read_dtype
 from simulator.inputs.files import read_count, validate
 from simulator.inputs.formats import WeightFormats, WeightName, one_format
 from simulator.inputs.model import ModelShape
 from simulator.inputs.parallelism import Parallelism
+from simulator.inputs.record import Rules
 from simulator.inputs.workload import LARGEST_TOKENS, AtLeastOne, Workload, one_of_each
 from simulator.units import MILLISECOND
 
@@ -35,10 +34,21 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 PROCESS = ("constants", "gpu_memory_utilization", "engine", "max_batched_tokens")
 
 
-# Of no checkpoint; one for all setups, because pydantic would copy a default for each.
-_PLAIN = WeightFormats()
-WeightField = Annotated[WeightName, BeforeValidator(read_dtype)]
-KvDtypeField = Annotated[KvDtype, BeforeValidator(read_dtype)]
+def _power(exponent: float) -> float:
+    """Refuse an exponent of routing outside its range."""
+    if not 1 < exponent < 2:  # noqa: PLR2004
+        raise ValueError("is not between 1 and 2; measured rows have 1.01 and 1.2")
+    return exponent
+
+
+def _share(share: float) -> float:
+    """Refuse a share that is none."""
+    if not 0 < share <= 1:
+        per_cent = 1 < share <= 100  # noqa: PLR2004
+        raise ValueError(
+            f"is not in (0, 1]; {f'write {share / 100:g}' if per_cent else 'engines use 0.9'}"
+        )
+    return share
 
 
 class Setup(Parallelism):
@@ -91,33 +101,16 @@ class Setup(Parallelism):
     kernel: str = "flash"
     kv_layout: KvLayout = "shared"
     execution: Execution = "graph"
-    weight_dtype: WeightField = "bf16"
-    kv_dtype: KvDtypeField = "bf16"
+    weight_dtype: Annotated[WeightName, Rules(before=read_dtype)] = "bf16"
+    kv_dtype: Annotated[KvDtype, Rules(before=read_dtype)] = "bf16"
     routing: Routing = "uniform"
-    routing_exponent: Annotated[float, Field(allow_inf_nan=True)] = 1.2
+    routing_exponent: Annotated[float, Rules(allow_inf_nan=True, after=_power)] = 1.2
     latent_form: LatentForm = "auto"
     constants: ConstantsChoice = "auto"
-    gpu_memory_utilization: Annotated[float, Field(allow_inf_nan=True)] = 0.9
+    gpu_memory_utilization: Annotated[float, Rules(allow_inf_nan=True, after=_share)] = 0.9
     engine: Engine = "vllm"
     max_batched_tokens: AtLeastOne | None = None
-    _checkpoint: WeightFormats = PrivateAttr(default_factory=lambda: _PLAIN)
-
-    @field_validator("routing_exponent")
-    @classmethod
-    def _a_power(cls, exponent: float) -> float:
-        if not 1 < exponent < 2:  # noqa: PLR2004
-            raise ValueError("is not between 1 and 2; measured rows have 1.01 and 1.2")
-        return exponent
-
-    @field_validator("gpu_memory_utilization")
-    @classmethod
-    def _a_share(cls, share: float) -> float:
-        if not 0 < share <= 1:
-            per_cent = 1 < share <= 100  # noqa: PLR2004
-            raise ValueError(
-                f"is not in (0, 1]; {f'write {share / 100:g}' if per_cent else 'engines use 0.9'}"
-            )
-        return share
+    _checkpoint: WeightFormats = WeightFormats()
 
     @property
     def bifurcated(self) -> bool:
@@ -186,9 +179,7 @@ class Setup(Parallelism):
 
     def of(self, model: ModelShape) -> "Setup":
         """Return the same setup for a model's checkpoint, whose formats ``auto`` stands for."""
-        setup = self.but()
-        setup._checkpoint = model.weights  # noqa: SLF001, its own
-        return setup
+        return self.but(_checkpoint=model.weights)
 
     def under(self, attention: Attention) -> "Setup":
         """Return the same setup with a kind of attention and the layout that it uses.
@@ -223,7 +214,7 @@ def ask(model: ModelShape, **settings: Any) -> tuple[Setup, Workload]:
     for name in ("weight_dtype", "kv_dtype"):
         if str(given.get(name)) == "auto":
             del given[name]
-    hows, sizes = Setup.model_fields, Workload.model_fields
+    hows, sizes = Setup.fields, Workload.fields
     for name in given:
         if name not in hows and name not in sizes:
             raise WorkloadError(f"workload: {unknown('key', name, [*sizes, *hows])}")

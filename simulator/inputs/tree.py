@@ -13,10 +13,9 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
-
 from simulator.errors import WorkloadError
-from simulator.inputs.files import Frozen, read_count, validate
+from simulator.inputs.files import read_count, validate
+from simulator.inputs.record import Frozen, Rules
 
 # A larger size is a typing error: no card can hold a thousandth of it.
 LARGEST_LEVEL = 10**9
@@ -26,7 +25,7 @@ _LEVEL = r"(?:(?P<name>[^=]*)=)?(?P<tokens>[^=x*:]+)(?:[x*](?P<branches>[^=x*]+)
 _FORM = "NAME=TOKENSxBRANCHES, such as problem=512x8"
 
 
-LevelCount = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_LEVEL)]
+LevelCount = Annotated[int, Rules(before=read_count, ge=1, le=LARGEST_LEVEL)]
 
 
 class Level(Frozen):
@@ -45,7 +44,7 @@ class Level(Frozen):
         read together with the level below, equally often.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
+    name: Annotated[str, Rules(pattern=r"^[a-z0-9][a-z0-9_.-]*$")]
     tokens: LevelCount
     branches: LevelCount = 1
     split: bool = True

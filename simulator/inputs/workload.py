@@ -1,13 +1,12 @@
 """The sizes of a decode step: samples, context, prompts and so on."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_serializer, model_validator
-
 from simulator.errors import WorkloadError, unknown
-from simulator.inputs.files import Frozen, read_count
+from simulator.inputs.files import read_count
+from simulator.inputs.record import Frozen, Rules
 from simulator.inputs.tree import Level, read_tree, tree_text
 from simulator.numeric import Numeric, minimum
 
@@ -17,10 +16,10 @@ LARGEST_TOKENS = 10**15
 # Tokens that each sample of a whole request generates, where nothing else is said.
 DEFAULT_OUTPUT_TOKENS = 256
 
-Count = Annotated[int, BeforeValidator(read_count), Field(ge=0, le=LARGEST_COUNT)]
-AtLeastOne = Annotated[int, BeforeValidator(read_count), Field(ge=1, le=LARGEST_COUNT)]
+Count = Annotated[int, Rules(before=read_count, ge=0, le=LARGEST_COUNT)]
+AtLeastOne = Annotated[int, Rules(before=read_count, ge=1, le=LARGEST_COUNT)]
 # A mean, such as 2.4 of 4 drafted tokens.
-Accepted = Annotated[float, Field(ge=1, le=LARGEST_COUNT)]
+Accepted = Annotated[float, Rules(ge=1, le=LARGEST_COUNT)]
 
 
 def one_of_each(sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,9 +78,9 @@ class Workload(Frozen):
             If a size has an unknown name.
         """
         for name in sizes:
-            if name not in cls.model_fields:
-                raise WorkloadError(unknown("size", name, cls.model_fields))
-        return cls.model_construct(**sizes)
+            if name not in cls.fields:
+                raise WorkloadError(unknown("size", name, cls.fields))
+        return cls.unchecked(**sizes)
 
     @property
     def sequences(self) -> Numeric:
@@ -114,16 +113,15 @@ class Workload(Frozen):
         for name in names:
             if name not in known:
                 raise WorkloadError(unknown("level", name, known))
-        levels = [level.model_copy(update={"split": level.name in names}) for level in self.tree]
+        levels = [level.but(split=level.name in names) for level in self.tree]
         return self.but(tree=tuple(levels))
 
-    @field_serializer("tree")
-    def _as_text(self, levels: Sequence[Level]) -> str:
-        return tree_text(levels)
+    def as_dict(self, **left_out: bool) -> dict[str, Any]:
+        """Return the sizes by name, with the tree as text."""
+        return super().as_dict(**left_out) | {"tree": tree_text(self.tree)}
 
-    @model_validator(mode="before")
     @classmethod
-    def _sizes_of_the_tree(cls, data: Any) -> Any:
+    def _prepared(cls, data: Any) -> Any:
         """Read the tree, and derive context length and prompts from it."""
         if not isinstance(data, Mapping) or "tree" not in data:
             return data
@@ -140,8 +138,7 @@ class Workload(Frozen):
                 raise ValueError(f"{name} = {given}, but the tree makes it {size}; leave it out")
         return {**data, **sizes, "tree": levels}
 
-    @model_validator(mode="after")
-    def _computable(self) -> "Workload":
+    def _check(self) -> None:
         """Refuse impossible steps, and sizes whose products are not exact in float64."""
         if self.accepted_tokens > self.query_tokens:
             raise ValueError(
@@ -154,4 +151,3 @@ class Workload(Frozen):
                 f"prompts x samples x tokens = {self.prompts * self.samples * tokens:.3g} "
                 f"is more than {LARGEST_TOKENS:.0e}"
             )
-        return self

@@ -31,7 +31,6 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
-from importlib.resources import files
 from itertools import chain
 from math import inf
 from typing import Any, Literal, NamedTuple, cast
@@ -41,6 +40,7 @@ from simulator.errors import ProfileError, unknown
 from simulator.inputs.dtypes import DTYPES, PRECISIONS, Dtype, Precision, with_stand_ins
 from simulator.inputs.hardware import NODE_GPUS, FittedFigure, HardwareProfile
 from simulator.inputs.setup import ConstantsChoice, Engine
+from simulator.resources import PACKAGE
 from simulator.timing.limits import (
     BLOCKS_PER_SM,
     blocks_per_sm,
@@ -691,7 +691,7 @@ def shipped(*, libraries: bool = False) -> Tables:
 
 def _tables_in(name: str) -> dict[str, Any]:
     """Read a file of constants; those that a tool writes are in JSON, which is read far faster."""
-    text = (files("simulator") / "timing" / name).read_text(encoding="utf-8")
+    text = (PACKAGE / "timing" / name).read_text(encoding="utf-8")
     return json.loads(text) if name.endswith(".json") else tomllib.loads(text)
 
 

@@ -27,7 +27,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from math import inf
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -38,6 +37,7 @@ from simulator.inputs.hardware import NODE_GPUS, HardwareProfile
 from simulator.inputs.model import ModelShape, Rule
 from simulator.inputs.setup import Engine, Setup
 from simulator.numeric import Numeric, maximum, minimum, square_root, where
+from simulator.resources import PACKAGE
 from simulator.timing.constants import (
     LOW_PRECISION,
     PCIE_PAIR,
@@ -631,7 +631,7 @@ def code_spread(code: Code) -> Spread:
 @cache
 def shipped_spreads() -> Spreads:
     """Read the shipped spreads once."""
-    text = (files("simulator") / "timing" / "spread.json").read_text(encoding="utf-8")
+    text = (PACKAGE / "timing" / "spread.json").read_text(encoding="utf-8")
     return spreads_from(json.loads(text))
 
 

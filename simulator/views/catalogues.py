@@ -64,11 +64,9 @@ def model_facts(shape: "ModelShape") -> Row:
     from simulator.inputs.setup import Setup
 
     return {
-        **shape.model_dump(mode="json"),
+        **shape.as_dict(),
         # What is not given is as in the whole model.
-        "layer_groups": [
-            group.model_dump(mode="json", exclude_defaults=True) for group in shape.layer_groups
-        ],
+        "layer_groups": [group.as_dict(changed=True) for group in shape.layer_groups],
         "family": shape.family,
         **columns.as_object(PARAMETERS, count_parameters(shape)),
         "kv_bytes_per_token_bf16": int(shape.cached_values * KV_BYTES["bf16"]),
@@ -90,7 +88,7 @@ def gpu_facts(profile: "HardwareProfile") -> Row:
         if item.key and item.key.precision == precision
     }
     return {
-        **profile.model_dump(mode="json", exclude_none=True),
+        **profile.as_dict(known=True),
         "hash": profile.content_hash,
         "constants": {
             str(key): columns.as_object(CONSTANT, item)

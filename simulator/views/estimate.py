@@ -33,11 +33,11 @@ MODEL = (
     ),
 )
 GPU = Column("gpu", value="gpu.id")
-PARALLELISM = tuple(Column(name, value=f"setup.{name}") for name in Parallelism.model_fields)
+PARALLELISM = tuple(Column(name, value=f"setup.{name}") for name in Parallelism.fields)
 GROUP = Column(heading="group", cell=lambda result: result.setup.words or "1")
 # The sizes and the setup of a question, in the order of the columns.
-SIZES = tuple(name for name in Workload.model_fields if name != "tree")
-SETTINGS = tuple(name for name in Setup.model_fields if name not in PROCESS)
+SIZES = tuple(name for name in Workload.fields if name != "tree")
+SETTINGS = tuple(name for name in Setup.fields if name not in PROCESS)
 WORKLOAD = (
     *(Column(name, value=f"workload.{name}") for name in SIZES),
     Column("sequences", value="workload.sequences"),

@@ -102,7 +102,7 @@ TARGETS = (
     Column("tpot_ms", "ms", "tpot_s"),
     Column("percentile"),
 )
-LOAD_INPUTS = columns.without(load.INPUTS, "gpu", *Parallelism.model_fields)
+LOAD_INPUTS = columns.without(load.INPUTS, "gpu", *Parallelism.fields)
 # Of equal loads, the cost of a token is in proportion to that of the hour.
 _SPARED = ("utilisation", "tokens/s per user", "tokens/s per GPU", "USD per million")
 # What a table shows of each option of a step.
@@ -126,8 +126,7 @@ def plan_object(result: Plan) -> Row:
         asked: Row = {"targets": columns.as_object(TARGETS, result.targets)}
     else:
         inputs = columns.as_object(
-            columns.without(estimate.INPUTS, "gpu", "attention", *Parallelism.model_fields),
-            first.result,
+            columns.without(estimate.INPUTS, "gpu", "attention", *Parallelism.fields), first.result
         )
         # Bifurcated options always store one context.
         layouts = (o.result.setup.kv_layout for o in result.options if o.attention == "standard")

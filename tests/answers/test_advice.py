@@ -193,7 +193,7 @@ def test_each_way_to_make_it_fit_does(work: dict[str, Any]) -> None:
     assert changes
     assert changes.get("samples", 1) >= 1
     for field, value in changes.items():
-        given = {**setup.model_dump(), **sizes.model_dump()}
+        given = {**setup.as_dict(), **sizes.as_dict()}
         assert value != given[field]
         changed = asked(**{**given, field: value, "attention": "bifurcated"})
         assert estimate(Question(llama_2_7b(kv_heads=1), card, *changed)).memory.fits, (

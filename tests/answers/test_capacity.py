@@ -124,7 +124,7 @@ def test_no_limit_lies_beyond_where_the_search_ends() -> None:
 
 def test_the_longest_context_of_a_model() -> None:
     """Llama-2 was made for 4096 tokens, 64 of them decoded, also where 8192 are asked about."""
-    ended = llama_2_7b().model_copy(update={"max_context_tokens": 4096})
+    ended = llama_2_7b().but(max_context_tokens=4096)
     setup = Setup(attention="bifurcated", kv_layout="shared")
     for asked_tokens, decoded in ((1024, 64), (8192, 64), (8192, 5000)):
         work = Workload(context_tokens=asked_tokens, decoded_tokens=decoded)
@@ -138,7 +138,7 @@ def test_the_longest_context_of_a_model() -> None:
             limits.most_samples
             == Capacity(estimate(Question(ended, gpu(), setup, work))).most_samples
         )
-    endless = ended.model_copy(update={"max_context_tokens": None})
+    endless = ended.but(max_context_tokens=None)
     assert longest_context(endless, Workload()) > 10**8
 
 

@@ -35,7 +35,7 @@ def decision(scenario: Scenario, *gpus: str, target_step_s: float | None = None)
 
 def _settings(found: Decision) -> dict[str, Any]:
     """Return the question of a decision's case as the functions of api take it."""
-    return found.case.setup.model_dump() | found.case.workload.model_dump()
+    return found.case.setup.as_dict() | found.case.workload.as_dict()
 
 
 def test_a_case_is_the_middle_of_the_grid() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from builders import without
 from plot_studies import study
 
 from simulator import api
@@ -21,7 +22,7 @@ GAIN = "gain, and standard ends"
 
 def _settings(question: Study) -> dict[str, Any]:
     """Return a question as the functions of api take it."""
-    return question.setup.model_dump() | question.workload.model_dump()
+    return question.setup.as_dict() | question.workload.as_dict()
 
 
 def test_a_grid_has_a_row_for_each_point_and_way() -> None:
@@ -78,7 +79,7 @@ def test_own_tokens_grow_from_the_first_step_to_the_last_of_the_request() -> Non
 
 def test_the_context_of_a_tree_is_not_varied() -> None:
     """A prefix tree has no one context length: that is an error, not a wrong figure."""
-    sizes = study(GAIN).workload.model_dump(exclude={"tree", "context_tokens", "prompts"})
+    sizes = without(study(GAIN).workload, "tree", "context_tokens", "prompts")
     question = replace(study(GAIN), workload=Workload(**sizes, tree="1K,512x4"))
     with pytest.raises(WorkloadError, match="tree"):
         frames.by_context(question)

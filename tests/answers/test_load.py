@@ -353,7 +353,7 @@ def test_what_an_engine_adds_is_in_every_step() -> None:
         f"sglang_served_{name}_us": FittedFigure(value=value, stderr=error, source="made up: runs")
         for name, (value, error) in figures.items()
     }
-    slow = CARD.model_copy(update={"fitted": {**CARD.fitted, **own}})
+    slow = CARD.but(fitted={**CARD.fitted, **own})
     setup, request = _request(output_tokens=257)
     for engine, added_s in (("sglang", 1.16e-3), ("vllm", 0.0)):
         plain, found = (

@@ -18,7 +18,7 @@ from simulator.inputs.workload import Workload
 
 
 def _scenario(models: Any = "mistral-7b", gpus: Any = "h100-sxm", **workload: Any) -> Scenario:
-    return Scenario.model_validate(
+    return Scenario.read(
         {
             "schema_version": 1,
             "id": "made-up",
@@ -98,7 +98,7 @@ def test_a_form_that_a_model_does_not_have_is_skipped() -> None:
 def test_what_is_not_given_has_the_question_s_default() -> None:
     """As a single question has it; every numeric axis is there."""
     (grid,) = prepare_sweep(_scenario()).grids
-    defaults = {axis: (Workload.model_fields[axis].default,) for axis in NUMERIC_AXES}
+    defaults = {axis: (Workload.fields[axis],) for axis in NUMERIC_AXES}
     assert grid.axes == defaults
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import ROUND_CONSTANTS, asked, gpu, llama_2_7b, mistral_7b, round_gpu
+from builders import ROUND_CONSTANTS, asked, gpu, llama_2_7b, mistral_7b, round_gpu, without
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -186,7 +186,7 @@ def test_layouts_of_the_baseline() -> None:
 
 def test_a_sweep_over_trees_is_compare() -> None:
     """Every row of a sweep over trees says what compare says of its tree."""
-    shipped = load_scenario("few-shot-majority").model_dump(exclude={"workload"})
+    shipped = without(load_scenario("few-shot-majority"), "workload")
     axes = {"tree": ["1K,128x4", "1K+128x4", "2K"], "samples": [1, 40], "decoded_tokens": [9]}
     grid = prepare_sweep(Scenario(**{**shipped, "models": ["llama-2-7b"]}, workload=axes))
     rows = []
@@ -208,7 +208,7 @@ def test_a_sweep_over_trees_is_compare() -> None:
 
 def test_a_sweep_accepts_no_more_than_a_point_processes() -> None:
     """Tokens per second of a grid count the accepted tokens, one where one is processed."""
-    shipped = load_scenario("few-shot-majority").model_dump(exclude={"workload"})
+    shipped = without(load_scenario("few-shot-majority"), "workload")
     axes = {"samples": 4, "query_tokens": [1, 4], "accepted_tokens": [1, 2.5]}
     grid = prepare_sweep(Scenario(**{**shipped, "models": ["gpt2"]}, workload=axes))
     kept = {

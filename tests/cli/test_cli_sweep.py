@@ -296,7 +296,7 @@ def test_a_sweep_under_load_is_the_same_from_python() -> None:
     options = ("--users", "2,4", "--cached-tokens", "1K", "--max-num-seqs", "64")
     table = frame(bifurcate("sweep", "code-sampling-8k", "-n", "4,8", *options).text)
     scenario = load_scenario("code-sampling-8k")
-    asked = scenario.model_copy(update={"workload": scenario.workload | {"samples": (4, 8)}})
+    asked = scenario.but(workload=scenario.workload | {"samples": (4, 8)})
     load = {"users": [2, 4], "cached_tokens": "1K", "most_sequences": 64}
     grid = simulator.prepare_sweep(asked, **load)
     assert len(table) == grid.points == 8

@@ -306,8 +306,8 @@ def test_a_latent_cache_has_one_head() -> None:
 
 
 def _attention_of_one_layer(shape: ModelShape) -> dict[str, Operation]:
-    data = {**shape.model_dump(), "layers": 1, "layer_groups": ({"count": 1, "mlp": "experts"},)}
-    return _attention(ModelShape.model_validate(data), attention="bifurcated")
+    data = {**shape.as_dict(), "layers": 1, "layer_groups": ({"count": 1, "mlp": "experts"},)}
+    return _attention(ModelShape.read(data), attention="bifurcated")
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_a_tree_keeps_the_split_levels_expanded() -> None:
                 if level.split and not (joined and level is work.tree[-1])
             ]
         )
-        listed = step_operations(deepseek_v3(), **setup.model_dump(), **work.model_dump())
+        listed = step_operations(deepseek_v3(), **setup.as_dict(), **work.as_dict())
         read = {
             kind: sum(each.kv_bytes_read for each in listed if each.kind == kind) / 2
             for kind in ("attention", "latent_attention")

@@ -200,7 +200,7 @@ def test_layers_that_cannot_be_are_refused(groups: list[dict[str, object]], mess
 def test_drafting_layers_pass_once_for_each_token_that_they_draft() -> None:
     """Three query tokens: two passes of one token a sequence, joined from 2 x 64 values."""
     shape = model(layers=4, hidden_size=64, heads=8, kv_heads=2, head_dim=8, draft_layers=1)
-    plain = shape.model_copy(update={"draft_layers": 0})
+    plain = shape.but(draft_layers=0)
     assert step_operations(shape, samples=5) == step_operations(plain, samples=5)
     drafted = step_operations(shape, samples=5, query_tokens=3)
     checked = step_operations(plain, samples=5, query_tokens=3)

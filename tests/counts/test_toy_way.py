@@ -124,7 +124,7 @@ def test_a_tree_is_read_node_by_node() -> None:
     """A tree needs nothing of its own: each node is read once, and parts are added up."""
     setup = Setup(attention="bifurcated", kernel="linear")
     work = Workload(tree="system=2K,problem=512x8", samples=4)
-    question = {**setup.model_dump(), **work.model_dump()}
+    question = {**setup.as_dict(), **work.as_dict()}
     operations = by_name(step_operations(mistral_7b(), **question))
     read = total(operations.values()).kv_bytes_read
     assert read == kv_cache_bytes(mistral_7b(), setup, work)
@@ -152,7 +152,7 @@ def test_sweeps_and_figures_have_it() -> None:
     scenario = load_scenario("code-sampling-8k")
     sizes = {"samples": 4, "context_tokens": 8192, "decoded_tokens": 64}
     workload = {**sizes, "kernel": ("flash", "linear")}
-    sweep = prepare_sweep(scenario.model_copy(update={"workload": workload}))
+    sweep = prepare_sweep(scenario.but(workload=workload))
     assert not sweep.skipped
     rows = {(block["model"], block["kernel"]): block["speedup"] for block in sweep.blocks()}
     alone = api.compare("llama-2-7b", kernel="linear", **sizes)

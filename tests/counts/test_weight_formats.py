@@ -21,7 +21,7 @@ FORMATS = st.sampled_from([*NAMED_FORMATS.values(), WeightFormat(dtype="fp8", by
 
 def in_formats(groups: Mapping[str, object]) -> ModelShape:
     """Return DeepSeek-V3 with formats by group, the others in bf16."""
-    return deepseek_v3().but(weights=WeightFormats.model_validate(groups))
+    return deepseek_v3().but(weights=WeightFormats.read(groups))
 
 
 def step(model: ModelShape, samples: int) -> list[Operation]:

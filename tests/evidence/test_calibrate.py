@@ -34,7 +34,7 @@ SHAPES = [(n, k) for n in (512, 2048, 4096, 14336) for k in (256, 1024, 4096, 81
 
 def bare() -> HardwareProfile:
     """Return the card with nothing fitted."""
-    return load_hardware(CARD).model_copy(update={"fitted": {}})
+    return load_hardware(CARD).but(fitted={})
 
 
 def made(
@@ -210,7 +210,7 @@ def test_a_kernel_to_fall_back_to_does_not_tell_of_its_gpu(tmp_path: Path) -> No
     path = tmp_path / "made.csv"
     rows.assign(gpu="b200-sxm", framework="sglang", head_dim=128, latency_us=1.0).to_csv(path)
     table = load([path], keep_suspect=True).tables["decode_attention"]
-    card = load_hardware("b200-sxm").model_copy(update={"fitted": {}})
+    card = load_hardware("b200-sxm").but(fitted={})
     for group in prepare(table, "decode_attention").groups:
         (kernel,) = set(table.loc[group.index, "kernel"])
         (name,) = (name for each, name in known if each == kernel)
@@ -285,7 +285,7 @@ def test_the_constants_of_a_link_are_found(tmp_path: Path) -> None:
         "link_fraction": 0.8,
         "switch_fraction": 0.6,
     }
-    card = load_hardware("h100-sxm").model_copy(update={"fitted": {}})
+    card = load_hardware("h100-sxm").but(fitted={})
     rows = [
         {"gpu": card.id, "num_gpus": gpus, "message_bytes": 2.0**power, "latency_us": 1.0}
         for gpus in (2, 4, 8)

@@ -63,7 +63,7 @@ def made(path: Path, constants: dict[str, float]) -> Measurements:
         for i in range(15)
     ]
     table = load([written(path, rows)]).tables["moe"]
-    card = with_constants(load_hardware(CARD).model_copy(update={"fitted": {}}), constants)
+    card = with_constants(load_hardware(CARD).but(fitted={}), constants)
     noise = np.random.default_rng(1)
     for group in prepare(table, "moe").groups:
         factor = np.exp(0.02 * noise.standard_normal(len(group.index)))

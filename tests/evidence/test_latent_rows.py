@@ -188,7 +188,7 @@ def made(tmp_path: Path, constants: dict[str, float], rows: pd.DataFrame) -> Cal
     path = tmp_path / "made.csv"
     rows.assign(gpu="l4", latency_us=1.0).to_csv(path, index=False)
     table = load([path], keep_suspect=True).tables["mla_decode"]
-    card = load_hardware("l4").model_copy(update={"fitted": {}})
+    card = load_hardware("l4").but(fitted={})
     generator = np.random.default_rng(1)
     for group in prepare(table, "mla_decode").groups:
         exact = group.predict(with_constants(card, constants))

@@ -123,7 +123,7 @@ def test_the_fit_recovers_the_constants_of_its_rows(tmp_path) -> None:  # noqa: 
     ]
     table = read(tmp_path, *(line(latency_us=1e6, **size) for size in sizes)).tables
     rows = table["linear_attention"]
-    gpu = load_hardware("h100-sxm").model_copy(update={"fitted": {}})
+    gpu = load_hardware("h100-sxm").but(fitted={})
     truth = {
         "convolution_launch_us": 2.5,
         "convolution_sm_gb_per_s": 15.0,
@@ -137,7 +137,7 @@ def test_the_fit_recovers_the_constants_of_its_rows(tmp_path) -> None:  # noqa: 
     (stage,) = [stage for stage in STAGES if stage.kind == "linear_attention"]
     start = with_constants(gpu, {name: value * 1.3 for name, value in truth.items()})
     groups = prepare(rows, stage.kind).groups
-    (found,) = _stage(stage, rows, groups, start.model_copy(update={"fitted": {}}))
+    (found,) = _stage(stage, rows, groups, start.but(fitted={}))
     for name, value in truth.items():
         assert found.fitted.constants[name] == pytest.approx(value, rel=0.05), name
     assert np.median(np.abs(found.fitted.residuals)) < 0.01

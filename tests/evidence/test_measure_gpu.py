@@ -269,8 +269,8 @@ def test_a_copy_and_a_product_run_at_the_cards_speed(tmp_path: Path) -> None:
 def test_a_whole_step_runs_as_graph_and_eager(tmp_path: Path, dtype: str) -> None:
     """A two-layer 7B step: every kernel right in both modes, a graph no slower than eager."""
     model = grid.load_model("llama-2-7b")
-    layers = model.layer_groups[0].model_copy(update={"count": 2})
-    small = model.model_copy(update={"layers": 2, "layer_groups": (layers,)})
+    layers = model.layer_groups[0].but(count=2)
+    small = model.but(layers=2, layer_groups=(layers,))
     cells = tuple(
         replace(cell, model=small, dtype=dtype)
         for cell in grid.default_grid().cells

@@ -54,8 +54,8 @@ _IN_A_LAYER = {
 def few_layers(name: str) -> ModelShape:
     """A preset with one layer of each kind: layers are alike, and tracing all of them is slow."""
     model = load_model(name)
-    groups = tuple(group.model_copy(update={"count": 1}) for group in model.layer_groups)
-    return model.model_copy(update={"layers": len(groups), "layer_groups": groups})
+    groups = tuple(group.but(count=1) for group in model.layer_groups)
+    return model.but(layers=len(groups), layer_groups=groups)
 
 
 def meta(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -201,7 +201,7 @@ def a_model(**changes: object) -> ModelShape:
         "intermediate_size": 64,
         "vocab_size": 97,
     }
-    return ModelShape.model_validate(values | changes)
+    return ModelShape.read(values | changes)
 
 
 VARIANTS = [

@@ -45,7 +45,7 @@ def _measured(
     folder: Path, truth: Mapping[str, float], contexts: Collection[int] = CONTEXTS
 ) -> Measurements:
     """Write rows of a card with these constants, 2 % off, and read them."""
-    bare = load_hardware(CARD).model_copy(update={"fitted": {}})
+    bare = load_hardware(CARD).but(fitted={})
     card = rates(with_constants(bare, truth))
     random = np.random.default_rng(7)
     rows: dict[str, list[dict[str, object]]] = {}

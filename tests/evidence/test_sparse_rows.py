@@ -181,7 +181,7 @@ def test_the_fit_recovers_the_constants_of_its_rows(tmp_path) -> None:  # noqa: 
         for name, value in gpu.fitted.items()
         if not any(kind in name for kind in SPARSE_KERNELS)
     }
-    gpu = gpu.model_copy(update={"fitted": bare})
+    gpu = gpu.but(fitted=bare)
     truth = {
         "index_scores_launch_us": 5.0,
         "index_scores_flops_fraction": 0.25,

@@ -138,8 +138,8 @@ def check(model: ModelShape, kernel: str, work: Workload, dtype: Dtype = "bf16")
 def few_layers(name: str) -> ModelShape:
     """A preset with one layer of each kind: layers are alike, and tracing all of them is slow."""
     model = load_model(name)
-    groups = tuple(group.model_copy(update={"count": 1}) for group in model.layer_groups)
-    return model.model_copy(update={"layers": len(groups), "layer_groups": groups})
+    groups = tuple(group.but(count=1) for group in model.layer_groups)
+    return model.but(layers=len(groups), layer_groups=groups)
 
 
 @pytest.mark.parametrize("kernel", WORDED)
@@ -175,7 +175,7 @@ def test_a_whole_model_is_what_estimate_says(name: str, kernel: str) -> None:
     """All layers: FLOPs, launches and bytes of the answer itself, to the last."""
     work = Workload(samples=16, context_tokens=8192, decoded_tokens=64)
     found = trace_step(load_model(name), kernel, work)
-    asked = {**KERNELS[kernel].setup("bf16").model_dump(), **work.model_dump()}
+    asked = {**KERNELS[kernel].setup("bf16").as_dict(), **work.as_dict()}
     asked = {key: asked[key] for key in asked if key not in ("weight_dtype", "kv_dtype")}
     answer = simulator.estimate(name, "h100-sxm", **asked)
     assert found.flops == answer.totals.flops

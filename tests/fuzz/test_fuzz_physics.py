@@ -115,7 +115,7 @@ def test_calls_from_python(answer: Any, model: str, data: st.DataObject) -> None
     if time_is_over():
         return
     own = [name for name, item in inspect.signature(answer).parameters.items() if item.kind == 3]
-    names = st.sampled_from([*own, "gpu", *Setup.model_fields, *Workload.model_fields, "kv_heads"])
+    names = st.sampled_from([*own, "gpu", *Setup.fields, *Workload.fields, "kv_heads"])
     given_ = data.draw(st.dictionaries(names, VALUES | st.lists(VALUES, max_size=2), max_size=3))
     told = ""
     try:

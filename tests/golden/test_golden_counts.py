@@ -360,5 +360,5 @@ def test_splits_of_one_sequence() -> None:
 
 def _one_layer(shape: ModelShape) -> ModelShape:
     return ModelShape(
-        **{**shape.model_dump(), "layers": 1, "layer_groups": ({"count": 1, "mlp": "experts"},)}
+        **{**shape.as_dict(), "layers": 1, "layer_groups": ({"count": 1, "mlp": "experts"},)}
     )

@@ -54,25 +54,25 @@ def test_one_format_is_that_of_all_layers_alone(name: str) -> None:
     assert {formats.of(group).dtype for group in LAYER_TENSORS} == {name}
     assert formats.of("head") == formats.of("embedding") == NAMED_FORMATS[formats.base]
     assert formats.name == str(formats) == formats.products == name
-    assert WeightFormats.model_validate(name) == formats
+    assert WeightFormats.read(name) == formats
 
 
 def test_formats_by_group() -> None:
     """gpt-oss: experts alone are quantised; a name may stand for a format."""
-    formats = WeightFormats.model_validate({"experts": "mxfp4"})
+    formats = WeightFormats.read({"experts": "mxfp4"})
     assert formats.of("experts") == NAMED_FORMATS["mxfp4"]
     assert {formats.of(group).dtype for group in TENSOR_GROUPS} == {"bf16", "mxfp4"}
     assert (formats.name, formats.products) == ("auto", "bf16")
     assert str(formats) == "bf16 with mxfp4 experts"
     assert formats.narrowest == NAMED_FORMATS["mxfp4"]
-    assert WeightFormats.model_validate(formats.model_dump()) == formats
+    assert WeightFormats.read(formats.as_dict()) == formats
 
 
 @pytest.mark.parametrize("wrong", ["int5", {"expert": "fp8"}, {"mlp": "auto"}, 4])
 def test_what_is_no_format_is_refused(wrong: object) -> None:
     """A misspelled group or format is an error, not 16 bits."""
     with pytest.raises(ValidationError):
-        WeightFormats.model_validate(wrong)
+        WeightFormats.read(wrong)
 
 
 def test_products_of_expanded_weights_have_the_activations_format() -> None:
@@ -85,7 +85,7 @@ def test_products_of_expanded_weights_have_the_activations_format() -> None:
 
 def test_auto_is_the_checkpoint_and_a_name_replaces_all_of_it() -> None:
     """--dtype auto is the default; a single name holds for all matrices within layers."""
-    mixed = WeightFormats.model_validate({"experts": "mxfp4"})
+    mixed = WeightFormats.read({"experts": "mxfp4"})
     model = llama_2_7b(weights=mixed, kv_dtype="fp8")
     for given_name in (None, "auto"):
         setup, _ = ask(model, weight_dtype=given_name, kv_dtype=given_name)
@@ -98,7 +98,7 @@ def test_auto_is_the_checkpoint_and_a_name_replaces_all_of_it() -> None:
     plain, _ = ask(llama_2_7b(weights="fp8"))
     assert plain.weight_dtype == "fp8"
     mixed_setup, _ = ask(model)
-    assert ask(model, **mixed_setup.model_dump())[0] == mixed_setup
+    assert ask(model, **mixed_setup.as_dict())[0] == mixed_setup
     assert Setup(weight_dtype="auto").weights == one_format("bf16")
 
 

@@ -30,12 +30,12 @@ def shipped(name: str) -> HardwareProfile:
 
 def changed(name: str, table: str = "peak", **values: Any) -> HardwareProfile:
     """Return a shipped profile with figures replaced, or removed where the value is None."""
-    data = shipped(name).model_dump()
+    data = shipped(name).as_dict()
     target = data[table] if table else data
     for field, value in values.items():
         plain = value is None or isinstance(value, str)
         target[field] = value if plain else {"value": value, "source": "test"}
-    return HardwareProfile.model_validate(data)
+    return HardwareProfile.read(data)
 
 
 def findings(name: str, table: str = "peak", **values: Any) -> list[str]:
@@ -129,9 +129,9 @@ def test_an_unknown_chip_must_give_its_figures() -> None:
     """A card of an architecture we do not know is told what is missing to check it."""
     future = {"compute_capability": "13.0"}
     assert findings("h100-sxm", table="", **future) == []
-    data = changed("h100-sxm", table="", **future).model_dump()
+    data = changed("h100-sxm", table="", **future).as_dict()
     data["peak"]["rate_mhz"] = None
-    caught = check_profile(HardwareProfile.model_validate(data))
+    caught = check_profile(HardwareProfile.read(data))
     assert len(caught) == 1
     assert "rate_mhz" in caught[0]
     assert "missing" in caught[0]
@@ -222,11 +222,11 @@ def test_aliases_of_two_cards() -> None:
     """A name two cards claim is found, whatever its case; a card may repeat its own."""
     first, second = shipped("h100-sxm"), shipped("h100-pcie")
     assert check_aliases([first, second]) == []
-    thief = second.model_copy(update={"aliases": ("H100_80gb",)})
+    thief = second.but(aliases=("H100_80gb",))
     assert check_aliases([first, thief]) == [
         "the name 'h100-80gb' belongs to h100-sxm and h100-pcie; leave it to one of them"
     ]
-    usurper = second.model_copy(update={"aliases": ("H100 SXM",)})
+    usurper = second.but(aliases=("H100 SXM",))
     assert len(check_aliases([first, usurper])) == 1
-    echo = second.model_copy(update={"aliases": ("H100-PCIE", "H100 PCIe 80GB")})
+    echo = second.but(aliases=("H100-PCIE", "H100 PCIe 80GB"))
     assert check_aliases([first, echo]) == []

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from builders import without
 
 from simulator.errors import ScenarioError, WorkloadError
 from simulator.inputs.presets import load_model
@@ -71,8 +72,8 @@ def test_a_workload_takes_its_sizes_from_the_tree() -> None:
     work = Workload(tree="system=2K,shots=1Kx3,problem=512x8")
     assert (work.context_tokens, work.prompts) == (2048 + 1024 + 512, 24)
     # As long as they agree, sizes may be given too: what a workload says of itself is read again.
-    assert Workload(**work.model_dump()) == work
-    assert work.model_dump()["tree"] == "system=2048,shots=1024x3,problem=512x8"
+    assert Workload(**work.as_dict()) == work
+    assert work.as_dict()["tree"] == "system=2048,shots=1024x3,problem=512x8"
     assert Workload(tree="").tree == ()
     assert Workload(tree="").context_tokens == Workload().context_tokens
 
@@ -101,7 +102,7 @@ def test_accepted_tokens_move_a_step_forward(accepted: float) -> None:
 
 def scenario(**workload: Any) -> Scenario:
     """Build a scenario around a workload."""
-    shipped = load_scenario("apps-tree").model_dump(exclude={"workload"})
+    shipped = without(load_scenario("apps-tree"), "workload")
     return Scenario(**shipped, workload=workload)
 
 

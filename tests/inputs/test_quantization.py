@@ -146,9 +146,7 @@ def test_formats_of_every_library(
     quantization: dict[str, Any], dtype: str, bits: float, multiplied: str | None
 ) -> None:
     """The format of all matrices within layers; tables and head keep 16 bits."""
-    expected = WeightFormat.model_validate(
-        {"dtype": dtype, "bytes": bits / 8, "multiplied": multiplied}
-    )
+    expected = WeightFormat.read({"dtype": dtype, "bytes": bits / 8, "multiplied": multiplied})
     found = groups(LLAMA, quantization)
     assert {found[group] for group in LAYER_TENSORS} == {expected}
     assert found["head"] == found["embedding"] == BF16

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from builders import deepseek_v3, llama_2_7b, setups
 from hypothesis import given
-from pydantic import ValidationError
 
 from simulator.errors import WorkloadError
 from simulator.inputs.setup import ATTENTIONS, KV_LAYOUTS, Setup, ask, read_limits
@@ -15,7 +14,7 @@ from simulator.inputs.workload import Workload
 
 def test_no_name_is_of_a_setup_and_of_a_workload() -> None:
     """Keywords are sorted into the two by their names."""
-    assert not set(Setup.model_fields) & set(Workload.model_fields)
+    assert not set(Setup.fields) & set(Workload.fields)
 
 
 def test_keywords_are_sorted_into_setup_and_workload() -> None:
@@ -100,7 +99,7 @@ def test_setups_and_workloads_never_change() -> None:
     """They are handed on as they are, and another is made where one differs."""
     setup, work = ask(llama_2_7b())
     for item, field in ((setup, "kernel"), (work, "samples")):
-        with pytest.raises(ValidationError, match="frozen"):
+        with pytest.raises(AttributeError, match="frozen"):
             setattr(item, field, 1)
     assert (setup.but(kernel="ideal").kernel, setup.kernel) == ("ideal", "flash")
     assert (work.but(samples=3).samples, work.samples) == (3, 16)

@@ -164,7 +164,7 @@ def figures(profile: HardwareProfile) -> dict[str, Figure]:
         f"{table}.{name}": getattr(part, name)
         for table in ("peak", "measured", "documented_exceptions")
         for part in [getattr(profile, table)]
-        for name in type(part).model_fields
+        for name in type(part).fields
         if getattr(part, name) is not None
     }
     found |= {f"fitted.{name}": figure for name, figure in profile.fitted.items()}

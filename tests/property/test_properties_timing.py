@@ -39,10 +39,7 @@ def _step_s(shape: ModelShape, card: HardwareProfile, setup: Setup, work: Worklo
 def _scaled(card: HardwareProfile, figure: str, factor: float) -> HardwareProfile:
     """Return the card with one published figure multiplied."""
     old = getattr(card.peak, figure)
-    peak = card.peak.model_copy(
-        update={figure: old.model_copy(update={"value": old.value * factor})}
-    )
-    return card.model_copy(update={"peak": peak})
+    return card.but(peak=card.peak.but(**{figure: old.but(value=old.value * factor)}))
 
 
 @given(model_shapes(), gpus(), setups(constants=CONSTANTS), workloads())

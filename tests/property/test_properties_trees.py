@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import SLOTS, model_shapes, setups, workloads
+from builders import SLOTS, model_shapes, setups, without, workloads
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -50,7 +50,7 @@ SETUPS = setups(kernel=st.sampled_from(["ideal", "flash"]))
 
 def _besides(work: Workload, *more: str) -> dict[str, Any]:
     """Return the sizes that a tree does not say."""
-    return work.model_dump(exclude={"tree", "context_tokens", "prompts", *more})
+    return without(work, "tree", "context_tokens", "prompts", *more)
 
 
 def totals_of(
@@ -125,7 +125,7 @@ def test_nothing_branches_and_nothing_is_saved(
     shape: ModelShape, setup: Setup, work: Workload
 ) -> None:
     """One sample below one node of each level reads the same, split or not."""
-    levels = tuple(level.model_copy(update={"branches": 1}) for level in work.tree)
+    levels = tuple(level.but(branches=1) for level in work.tree)
     alone = Workload(**_besides(work, "samples"), tree=levels, samples=1)
     copies = setup.but(kv_layout="copies")
     standard = totals_of(shape, copies, alone, "standard").kv_bytes_read
@@ -150,7 +150,7 @@ def test_a_larger_tree_moves_no_fewer_bytes(
     assume(field == "branches" or not any(group.window for group in shape.layer_groups))
     index = data.draw(st.integers(0, len(work.tree) - 1))
     levels = list(work.tree)
-    grown = levels[index].model_copy(update={field: getattr(levels[index], field) + more})
+    grown = levels[index].but(**{field: getattr(levels[index], field) + more})
     levels[index] = grown
     larger = Workload(**_besides(work), tree=levels)
     for attention in ("standard", "bifurcated"):
@@ -184,9 +184,7 @@ def test_a_grid_of_trees_counts_each_tree(
     branches = [draw(st.lists(st.integers(1, 6), min_size=2, max_size=2)) for _ in work.tree]
     samples = draw(st.lists(st.integers(1, 300), min_size=2, max_size=2))
     levels = tuple(
-        level.model_copy(
-            update={"tokens": np.array(long, float), "branches": np.array(wide, float)}
-        )
+        level.but(tokens=np.array(long, float), branches=np.array(wide, float))
         for long, wide, level in zip(tokens, branches, work.tree, strict=True)
     )
     fields = _besides(work, "samples")
@@ -205,7 +203,7 @@ def test_a_grid_of_trees_counts_each_tree(
             **fields,
             samples=samples[index],
             tree=[
-                level.model_copy(update={"tokens": long[index], "branches": wide[index]})
+                level.but(tokens=long[index], branches=wide[index])
                 for long, wide, level in zip(tokens, branches, work.tree, strict=True)
             ],
         )

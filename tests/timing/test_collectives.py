@@ -21,7 +21,7 @@ WAYS = {**ROUND_CONSTANTS, "hop_us": 1, "exchange_us": 5, "switch_fraction": 0.5
 def card(constants: dict[str, float], **changes: Any) -> HardwareProfile:
     """Return a GPU of which 200 GB/s reach its peers."""
     made = gpu(constants, network_gb_per_s_per_direction=50)
-    return made.model_copy(update=changes)
+    return made.but(**changes)
 
 
 def reduced(on: HardwareProfile, message: Any, ranks: int = 8) -> OperationTime:

@@ -210,8 +210,8 @@ def test_an_unknown_fitted_constant_is_an_error() -> None:
 
 def test_a_group_beyond_its_link_is_slower() -> None:
     """Where a bridge joins two GPUs, four talk over PCIe; both at the achieved share."""
-    data = gpu({"link_fraction": 0.5}, pcie_gb_per_s_per_direction=32).model_dump()
-    card = type(gpu()).model_validate({**data, "link_gpus": 2})
+    data = gpu({"link_fraction": 0.5}, pcie_gb_per_s_per_direction=32).as_dict()
+    card = type(gpu()).read({**data, "link_gpus": 2})
     assert rates(card).link_bytes_per_s(2) == 200e9
     assert rates(card, "peak").link_bytes_per_s(4) == 32e9
     assert rates(card).link_bytes_per_s(4) < 16e9
@@ -364,7 +364,7 @@ def test_a_profile_s_rates_are_gathered_once(monkeypatch: pytest.MonkeyPatch) ->
     vllm = (Variant("vllm"),)
     assert rates(card, variants=vllm) is rates(card, variants=vllm) is not rates(card)
     for launch_us in (3, 4):
-        other = card.model_copy(update={"fitted": gpu({"launch_us": launch_us}).fitted})
+        other = card.but(fitted=gpu({"launch_us": launch_us}).fitted)
         assert rates(other).launch_s["gemm"] == pytest.approx(launch_us * 1e-6)
     # Only so many are kept, and dropping them changes nothing.
     monkeypatch.setattr(constants, "_MOST_KEPT", 1)

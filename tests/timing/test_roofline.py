@@ -416,7 +416,7 @@ def test_plain_8_bits_take_their_tile_by_their_rows(
 ) -> None:
     """12,800 columns on 100 SMs of 5 TFLOP/s; then 1 MB of results at 1 TB/s, without a start."""
     constants = {**ROUND_CONSTANTS, "fp8_tile_gb_per_s": 1e6, "tile_start_k": 1000}
-    card = gpu(constants).model_copy(update={"compute_capability": capability})
+    card = gpu(constants).but(compute_capability=capability)
     eight = replace(product(rows, 12800, 1000), dtype="fp8", bytes_written=1e6)
     time = operation_time(eight, rates(card), "graph")
     written_s = time.memory_s
@@ -432,7 +432,7 @@ def test_blocks_read_latent_keys_in_pairs_on_blackwell(rows: int, reads: int) ->
     )
     constants = {**ROUND_CONSTANTS, "latent_attention_l2_gb_per_s": 15}
     for capability, most in (("10.0", reads), ("9.0", 1)):
-        card = gpu(constants).model_copy(update={"compute_capability": capability})
+        card = gpu(constants).but(compute_capability=capability)
         used = rates(card)
         time = operation_time(call, used, "graph")
         assert time.memory_s == pytest.approx(2e-6 if most == 1 else 4e6 / 1.5e12)

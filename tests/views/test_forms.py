@@ -122,7 +122,7 @@ def test_fits_of_training_runs_show_themselves(tmp_path: Path) -> None:
 
 def test_names_in_files_are_no_markup() -> None:
     """A model's name cannot put a tag into the page."""
-    model = simulator.load_model("gpt2").model_copy(update={"name": "<img src=x>"})
+    model = simulator.load_model("gpt2").but(name="<img src=x>")
     page = simulator.estimate(model)._repr_html_()
     assert "<img" not in page
     assert "&lt;img src=x&gt;" in page

@@ -307,15 +307,15 @@ def nasty() -> Scenario:
     texts = {
         name: f"{NASTY} {name}" for name in ("title", "description", "question", "verdict_reason")
     }
-    return scenario.model_copy(update={**texts, "sources": (NASTY,)})
+    return scenario.but(**{**texts, "sources": (NASTY,)})
 
 
 def test_no_text_of_a_file_becomes_markup() -> None:
     """Names and prose of files, and the command line, are shown as they are and run nothing."""
     found = report(nasty())
     case = found.decisions[0].case
-    model = case.model.model_copy(update={"name": NASTY})
-    profile = load_hardware("l40s").model_copy(update={"name": NASTY})
+    model = case.model.but(name=NASTY)
+    profile = load_hardware("l40s").but(name=NASTY)
     decision = decide(
         replace(case, model=model, name=NASTY), {NASTY: profile}, asked=1, output_tokens=2
     )
@@ -342,7 +342,7 @@ def test_figures_of_a_nasty_scenario_stay_figures() -> None:
     scenario = nasty()
     found = report(scenario)
     case = found.decisions[0].case
-    model = case.model.model_copy(update={"name": NASTY})
+    model = case.model.but(name=NASTY)
     decision = replace(found.decisions[0], case=replace(case, model=model))
     drawn = drawings(study_scenario(scenario), [decision])
     assert drawn

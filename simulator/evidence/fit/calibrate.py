@@ -111,7 +111,7 @@ def calibrate(measurements: Measurements, gpu: HardwareProfile) -> Calibration:
     engines = _named(tables["serving"]).map(library_of) if "serving" in tables else ()
     refitted = {f"{engine}_{name}" for engine in engines for name in SERVED}
     kept = {name: item for name, item in old.items() if name not in refitted}
-    profile = gpu.model_copy(update={"fitted": kept})
+    profile = gpu.but(fitted=kept)
     for stage in STAGES:
         if stage.kind not in tables:
             continue

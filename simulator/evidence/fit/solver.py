@@ -76,12 +76,10 @@ class Fitted:
 def with_constants(gpu: HardwareProfile, values: Mapping[str, float]) -> HardwareProfile:
     """Return a profile with these constants, for use during a fit."""
     figures = {
-        name: FittedFigure.model_construct(
-            value=value, source="being fitted", stderr=None, rows=None, date=None
-        )
+        name: FittedFigure.unchecked(value=value, source="being fitted")
         for name, value in values.items()
     }
-    return gpu.model_copy(update={"fitted": {**gpu.fitted, **figures}})
+    return gpu.but(fitted={**gpu.fitted, **figures})
 
 
 def fit(

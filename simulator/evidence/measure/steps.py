@@ -94,11 +94,11 @@ class Steps:
 
     def _error(self, cell: StepCell) -> float:
         """Compare one layer and the head with their float64 reference."""
-        group = cell.model.layer_groups[0].model_copy(update={"count": 1})
+        group = cell.model.layer_groups[0].but(count=1)
         changes = {"layers": 1, "layer_groups": (group,), "vocab_size": _CHECK_VOCABULARY}
         small = replace(
             cell,
-            model=cell.model.model_copy(update=changes),
+            model=cell.model.but(**changes),
             prompts=1,
             samples=_CHECK_SAMPLES,
             context_tokens=_CHECK_CONTEXT,

@@ -79,11 +79,11 @@ def _shard(rows: pd.DataFrame) -> Shard:
     """Return the model with the rows' local heads and latent widths, and their tokens."""
     known, first = model(MODEL), rows.iloc[0]
     widths = {"kv_rank": numbers(rows, "latent_dim"), "rope_dim": numbers(rows, "rope_dim")}
-    inner = cast("Any", known.latent).model_copy(update=widths)
+    inner = cast("Any", known.latent).but(**widths)
     formats = {"weight_dtype": first.get("gemm_dtype", "bf16"), "kv_dtype": first["kv_dtype"]}
     return Shard(
-        model=known.model_copy(update={"heads": numbers(rows, "heads"), "latent": inner}),
-        setup=Setup.model_validate(formats),
+        model=known.but(heads=numbers(rows, "heads"), latent=inner),
+        setup=Setup.read(formats),
         tokens=numbers(rows, "batch") * numbers(rows, "q_len"),
     )
 

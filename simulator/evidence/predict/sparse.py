@@ -59,7 +59,7 @@ def _models() -> dict[str, ModelShape]:
         "DeepSeek-V3.2": v32,
         "GLM-5": model("glm-5"),
         # The indexer alone: it scores compressed tokens as others score tokens.
-        "DeepSeek-V4": v32.model_copy(update={"indexer": Indexer(heads=64, dim=128, top_k=1024)}),
+        "DeepSeek-V4": v32.but(indexer=Indexer(heads=64, dim=128, top_k=1024)),
     }
 
 
@@ -164,9 +164,7 @@ def _module(rows: pd.DataFrame, known: ModelShape, shape: AttentionShape) -> lis
     latent, indexer = cast("LatentAttention", known.latent), cast("Indexer", known.indexer)
     formats = {"weight_dtype": first["gemm_dtype"], "kv_dtype": first["kv_dtype"]}
     shard = Shard(
-        model=known.model_copy(update={"heads": shape.heads}),
-        setup=Setup.model_validate(formats),
-        tokens=batch * queries,
+        model=known.but(heads=shape.heads), setup=Setup.read(formats), tokens=batch * queries
     )
     phase = _prefill if "context" in str(first["kind"]) else _decode
     timed = [*_around(shard, indexer, latent, first), *phase(rows, shape, indexer)]

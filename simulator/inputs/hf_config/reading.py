@@ -621,7 +621,7 @@ def _layers(
 def _merge(layers: Iterable[LayerGroup]) -> tuple[LayerGroup, ...]:
     """Merge the layers of equal cost, in order of first appearance."""
     counts = Counter(layers)
-    return tuple(layer.model_copy(update={"count": count}) for layer, count in counts.items())
+    return tuple(layer.but(count=count) for layer, count in counts.items())
 
 
 def _formats(

@@ -246,7 +246,7 @@ def _start(
 ) -> dict[str, Value]:
     """Return the initial point: the middle of each size, the first of everything else."""
     start: dict[str, Value] = {}
-    usual = Setup().model_dump() | Workload().model_dump()
+    usual = Setup().as_dict() | Workload().as_dict()
     usual |= {"weight_dtype": "auto", "kv_dtype": "auto"}
     for name in (*sizes, *SETTINGS):
         values = axes.get(name, (usual[name],))

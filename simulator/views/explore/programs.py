@@ -8,22 +8,21 @@ model treats alike.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import count, product
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import PrivateAttr
 
 from simulator.counts.memory import memory
 from simulator.counts.operation import PARTS, Operation, part_of
 from simulator.counts.transformer import around_attention, attention_operations, check_split
 from simulator.errors import WorkloadError
 from simulator.inputs.dtypes import Dtype
-from simulator.inputs.files import Frozen
 from simulator.inputs.formats import TENSOR_GROUPS, WeightFormat, WeightFormats
 from simulator.inputs.model import ModelShape, count_parameters
+from simulator.inputs.record import Frozen
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
 from simulator.timing.constants import Rates
@@ -85,8 +84,9 @@ def shape_of(model: ModelShape) -> tuple[tuple[Any, ...], list[float]]:
 def _collect(value: Any, leaves: list[Any]) -> None:
     """Add what a model's fields hold to the leaves, of nested ones as well."""
     if isinstance(value, Frozen):
-        for name in _fields_of(type(value)):
-            _collect(getattr(value, name), leaves)
+        for name, part in value:
+            if name not in _TOLD:
+                _collect(part, leaves)
     elif type(value) is tuple:
         leaves.append((len(value), "items"))
         for item in value:
@@ -99,19 +99,14 @@ def _is_number(leaf: Any) -> bool:
     return type(leaf) in (int, float) and leaf != 0
 
 
-@cache
-def _fields_of(kind: type[Frozen]) -> list[str]:
-    """Return the fields that formulas read."""
-    return [name for name in kind.model_fields if name not in _TOLD]
-
-
 def _replaced(value: Any, variable: Callable[[str], Any], path: str = "") -> Any:
     """Return a model with other numbers, by their paths."""
     if isinstance(value, Frozen):
         return value.but(
             **{
-                name: _replaced(getattr(value, name), variable, f"{path}.{name}")
-                for name in _fields_of(type(value))
+                name: _replaced(part, variable, f"{path}.{name}")
+                for name, part in value
+                if name not in _TOLD
             }
         )
     if isinstance(value, tuple):
@@ -209,7 +204,7 @@ class Timing(NamedTuple):
 class _Recorded(Setup):
     """A setup with symbols for the bytes of weights and of cached values."""
 
-    _kv_bytes: Any = PrivateAttr()
+    _kv_bytes: Any = None
 
     @cached_property
     def weights(self) -> WeightFormats:
@@ -341,10 +336,10 @@ class Programs:
         base, formats = stored
         sizes: list[Any] = [self._recorder.variable(_GROUPS + at) for at in range(len(formats))]
         groups: dict[str, Any] = {
-            group: WeightFormat.model_construct(dtype=dtype, multiplied=multiplied, bytes=size)
+            group: WeightFormat.unchecked(dtype=dtype, multiplied=multiplied, bytes=size)
             for group, (dtype, multiplied), size in zip(TENSOR_GROUPS, formats, sizes, strict=True)
         }
-        return WeightFormats.model_construct(base=base, **groups)
+        return WeightFormats.unchecked(base=base, **groups)
 
     def _splits(self, model: ModelShape) -> list[int]:
         """Return the sizes of a group over which the heads of a model can be split."""
@@ -384,8 +379,7 @@ class Programs:
         self.kinds.append({})
         ranks, cached = map(self._recorder.variable, (_RANKS, _CACHED))
         fields = {**dict(setup), **how, "weight_dtype": "auto", "tensor_parallel": ranks}
-        asked = _Recorded.model_construct(**fields)
-        asked._checkpoint, asked._kv_bytes = self._stored(stored), cached  # noqa: SLF001 - its own
+        asked = _Recorded.unchecked(**fields, _checkpoint=self._stored(stored), _kv_bytes=cached)
         waiting = architecture.rows
         recordings: list[Recording] = []
         while len(waiting):

@@ -3,13 +3,13 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from simulator.answers.decision import Decision
 from simulator.answers.sweep import GridSummary
 from simulator.inputs.scenario import Scenario
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
+from simulator.resources import PACKAGE
 from simulator.views.report import sections, sources, words
 from simulator.views.report.drawings import Drawing
 from simulator.views.report.html import Child, Html, tag, text_of
@@ -23,7 +23,7 @@ addEventListener("hashchange", linked);
 addEventListener("DOMContentLoaded", () => { if (location.hash) linked(); });
 addEventListener("beforeprint", () => document.querySelectorAll("details.part").forEach(open));
 """
-STYLE = files("simulator.views.report") / "report.css"
+STYLE = PACKAGE / "views" / "report" / "report.css"
 DESCRIPTION = "Standard against bifurcated attention: time, memory and cost of decode steps"
 
 
@@ -204,12 +204,12 @@ def _compare_command(decision: Decision) -> str:
     estimate = decision.first.comparison.standard
     case, work = decision.case, estimate.workload
     left_out = {"attention"} | ({"context_tokens", "prompts"} if work.tree else set())
-    usual = Workload().model_dump() | Setup().model_dump()
+    usual = Workload().as_dict() | Setup().as_dict()
     # Formats are always named: without them the model's own would be taken.
     always = ("samples", "context_tokens", "decoded_tokens", "weight_dtype", "kv_dtype")
     settings = {
         name: value
-        for name, value in (work.model_dump() | estimate.setup.model_dump()).items()
+        for name, value in (work.as_dict() | estimate.setup.as_dict()).items()
         if name not in left_out and (name in always or value != usual[name])
     }
     named = {"m": case.name, "kv_heads": case.kv_heads, "g": decision.first.name}

@@ -41,7 +41,7 @@ def points(made: Any, name: str, **place: str) -> dict[float, float]:
 
 def compare(question: Study, **changes: Any) -> Any:
     """Compare at the question's point, with changes."""
-    settings = {**question.setup.model_dump(), **question.workload.model_dump(), **changes}
+    settings = {**question.setup.as_dict(), **question.workload.as_dict(), **changes}
     return api.compare(question.model, question.gpu, **settings)
 
 
@@ -123,7 +123,7 @@ def test_the_bars_sum_to_the_step_and_its_bytes(question: Study) -> None:
 
 def test_bars_of_terabytes_are_named_as_such(question: Study) -> None:
     """4,096 copies of 1M tokens are 563 TB, which no one reads as 5.63e+05 GB."""
-    huge = question.workload.model_copy(update={"samples": 4096, "context_tokens": 2**20})
+    huge = question.workload.but(samples=4096, context_tokens=2**20)
     made = figure("operations", replace(question, workload=huge))
     texts = " ".join(str(item.text) for item in made.layout.annotations)
     assert " TB, does not fit" in texts or " PB, does not fit" in texts
@@ -226,11 +226,7 @@ def test_another_model_is_drawn_in_its_own_formats() -> None:
 def test_costs_are_those_of_plan(question: Study) -> None:
     """A million tokens cost on each GPU what ``plan`` says."""
     made = figure("cost", question)
-    settings = {
-        **question.setup.model_dump(),
-        **question.workload.model_dump(),
-        "tensor_parallel": 1,
-    }
+    settings = {**question.setup.as_dict(), **question.workload.as_dict(), "tensor_parallel": 1}
     del settings["attention"]  # of both
     answer = api.plan(question.model, list(question.gpus), tensor_parallel_sizes=[1], **settings)
     labels = dict(zip(made.layout.yaxis.tickvals, made.layout.yaxis.ticktext, strict=True))
@@ -251,7 +247,7 @@ def test_costs_are_those_of_plan(question: Study) -> None:
 
 def test_no_price_is_no_error() -> None:
     """Without any price the cost figure says so."""
-    unpriced = [gpu.model_copy(update={"price_usd_per_hour": None}) for gpu in study(GAIN).gpus]
+    unpriced = [gpu.but(price_usd_per_hour=None) for gpu in study(GAIN).gpus]
     gain = study(GAIN)
     question = Study(
         models=gain.models, gpus=tuple(unpriced), setup=gain.setup, workload=gain.workload
@@ -264,8 +260,8 @@ def test_a_generation_begins_and_ends_as_generate_does(question: Study) -> None:
     question = replace(question, workload=question.workload.but(samples=8), output_tokens=2048)
     made = figure("generation", question)
     settings = {
-        **question.setup.model_dump(),
-        **question.workload.model_dump(),
+        **question.setup.as_dict(),
+        **question.workload.as_dict(),
         "output_tokens": question.output_tokens,
     }
     times = {
@@ -297,8 +293,8 @@ def test_panels_of_kv_heads_are_the_what_ifs_of_compare(question: Study) -> None
             question.model,
             question.gpu,
             kv_heads=count,
-            **question.setup.model_dump(),
-            **question.workload.model_dump(),
+            **question.setup.as_dict(),
+            **question.workload.as_dict(),
         )
         line = points(made, "bifurcated", xaxis=axis)
         assert line[32] == pytest.approx(answer.bifurcated.step_s * 1e3)
@@ -326,7 +322,7 @@ def test_the_frontier_is_what_nothing_beats(cloud: list[tuple[float, float]]) ->
 @pytest.mark.parametrize("name", ["speedup-map", "kv-io", "kv-heads", "latency-kernels"])
 def test_no_finding_names_a_gain_over_what_does_not_fit(question: Study, name: str) -> None:
     """At 256 copies of 32K only bifurcated attention fits: its ratio to them is no gain."""
-    work = question.workload.model_copy(update={"samples": 256, "context_tokens": 2**15})
+    work = question.workload.but(samples=256, context_tokens=2**15)
     alone = replace(question, workload=work, samples=(), context_tokens=())
     assert not compare(alone).both_fit
     said = figure(name, alone).layout.meta["finding"]
@@ -335,7 +331,7 @@ def test_no_finding_names_a_gain_over_what_does_not_fit(question: Study, name: s
 
 def test_no_context_and_no_own_tokens_are_drawn_too(question: Study) -> None:
     """Sizes of 0 have no place on a logarithmic axis; every figure is drawn without them."""
-    work = question.workload.model_copy(update={"context_tokens": 0, "decoded_tokens": 0})
+    work = question.workload.but(context_tokens=0, decoded_tokens=0)
     nothing = Study(
         models=question.models[:1], gpus=question.gpus, setup=question.setup, workload=work
     )
