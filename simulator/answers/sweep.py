@@ -7,6 +7,7 @@ in constant memory.
 """
 
 import math
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -312,16 +313,14 @@ def prepare_sweep(
                 try:
                     named = dict(zip(named_axes, values, strict=True))
                     setup, work = ask(model, **named, **settings)
-                    sizes = _sizes(numeric, work)
-                    most, least = max(sizes["prompts"]), min(sizes["context_tokens"])
-                    largest = work.but(prompts=most, context_tokens=least)
-                    Question(model, gpu, setup, largest).check()
-                    if load is not None:
-                        load.request(largest)
                 except SimulatorError as error:
                     skipped[str(error)] = None
                     continue
-                grids.append(Grid(model, gpu, setup, work, axes=sizes))
+                asked = Question(model, gpu, setup, work)
+                sizes, reasons = _what_runs(asked, _sizes(numeric, work), load)
+                skipped |= dict.fromkeys(reasons)
+                if all(sizes.values()):
+                    grids.append(Grid(model, gpu, setup, work, axes=sizes))
     if not grids:
         lead = f"nothing can run, for {len(skipped)} reasons, first: " if len(skipped) > 1 else ""
         raise SimulatorError(f"{lead}{next(iter(skipped))}")
@@ -347,6 +346,36 @@ def _sizes(numeric: Mapping[str, Sequence[int]], work: Workload) -> dict[str, Se
     """Return the numeric axes of a grid; a tree says some of them."""
     of_tree = ("prompts", "context_tokens") if work.tree else ()
     return {**numeric, **{axis: (getattr(work, axis),) for axis in of_tree}}
+
+
+def _what_runs(
+    asked: Question, sizes: Mapping[str, Sequence[int]], load: Load | None
+) -> tuple[dict[str, Sequence[int]], list[str]]:
+    """Return the sizes of a grid that can run, and why others cannot.
+
+    What refuses some prompts refuses more of them too, and a load's cached tokens shorter contexts.
+    """
+    easy = {"prompts": min(sizes["prompts"]), "context_tokens": max(sizes["context_tokens"])}
+    runs, reasons = dict(sizes), []
+
+    def refusal(**changed: int) -> str:
+        try:
+            question = asked.but(**{**easy, **changed})
+            question.check()
+            if load is not None:
+                load.request(question.workload)
+        except SimulatorError as error:
+            return str(error)
+        return ""
+
+    for axis in easy:
+        easiest_first = sorted(sizes[axis], reverse=axis == "context_tokens")
+        # Refusals come last, and are more than no text.
+        kept = bisect(easiest_first, "", key=lambda value: refusal(**{axis: value}))
+        left = set(easiest_first[:kept])
+        runs[axis] = tuple(value for value in sizes[axis] if value in left)
+        reasons += [refusal(**{axis: value}) for value in easiest_first[kept : kept + 1]]
+    return runs, reasons
 
 
 def compare_grid(question: Question, numeric: Mapping[str, "np.ndarray"]) -> dict[str, Any]:
