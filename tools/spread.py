@@ -193,7 +193,7 @@ def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
             common = _rounded(common_share(part))
             found[str(family)] = either_way(widest(spreads))._replace(common=common)
     for name, part in frame.groupby("family")[["gpu_id", "kin"]]:
-        if name in found and part["gpu_id"].nunique() == 1:
+        if name in found and len(part["gpu_id"].unique()) == 1:
             item = found[name]
             kin = next((found[each] for each in part["kin"].iloc[0] if each in found), item)
             found[name] = widest([item, kin])._replace(common=item.common)

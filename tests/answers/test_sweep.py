@@ -128,8 +128,8 @@ def test_a_kernel_computes_the_prompts_that_it_can_take() -> None:
     asked = [(grid.setup.kernel, list(grid.axes["prompts"])) for grid in sweep.grids]
     assert asked == [("flash", [4, 1, 2]), ("vllm-cascade", [1])]
     nothing = (
-        "prompts = 2: kernel 'vllm-cascade' reads once what all prompts share, here nothing; "
-        "use flashinfer"
+        "prompts = 2: kernel 'vllm-cascade' reads once what all prompts share, and several share "
+        "nothing; use flashinfer"
     )
     assert sweep.skipped == (nothing,)
     none_left = prepare_sweep(_scenario("llama-2-7b", prompts=[4, 2], **kernels))

@@ -14,6 +14,7 @@ from explore_points import ANSWER, BOUND, random_states, truth, worst_error
 
 import simulator
 from simulator.answers.capacity import most_samples
+from simulator.answers.study import narrowed
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.scenario import load_scenario
 from simulator.units import format_time
@@ -214,6 +215,30 @@ def test_a_model_without_a_kernel_takes_one_it_has(path: Path, open_page: OpenPa
     assert opened.locator('#kernel option[value="sdpa_math"]').is_disabled()
     question = {"samples": 32, "context_tokens": 8192, "kv_layout": "copies"}
     shows_what_compare_says(opened, model="deepseek-v3", **question)
+
+
+def test_a_kernel_of_one_prompt_holds_the_prompts_and_says_why(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    """As ``compare`` refuses two prompts with vLLM's cascade attention, the page shows none."""
+    asked = {"kernel": ["flash", "vllm-cascade"]}
+    offer = menu(narrowed(load_scenario("code-sampling-8k"), asked), gpus=["h100-sxm"])
+    file = tmp_path / "page.html"
+    file.write_text(page(offer), encoding="utf-8")
+    opened = open_page(file)
+    prompts, hint = opened.get_by_label("Prompts", exact=True), opened.locator("#prompts-hint")
+    opened.get_by_label("Prompts, exact").fill("4")
+    opened.get_by_label("Kernel").select_option("vllm-cascade")
+    assert opened.get_by_label("Prompts, exact").input_value() == "1"
+    assert prompts.is_disabled()
+    assert "what all prompts share" in hint.inner_text()
+    question = {"samples": 32, "context_tokens": 8192, "kv_layout": "copies"}
+    shows_what_compare_says(opened, model="llama-2-7b", kernel="vllm-cascade", **question)
+    opened.get_by_label("Kernel").select_option("flash")
+    assert not prompts.is_disabled()
+    assert "different contexts" in hint.inner_text()
+    opened.evaluate("location.hash = 'kernel=vllm-cascade&prompts=4'")
+    opened.locator("#footer .warning").filter(has_text="prompts=4").wait_for()
 
 
 def test_sizes_can_be_typed(path: Path, open_page: OpenPage) -> None:

@@ -16,6 +16,7 @@ from explore_points import ANSWER, BOUND, covering, question, random_states, tru
 from simulator.answers.capacity import capacity
 from simulator.answers.compare import compare
 from simulator.answers.estimate import Question, latent_forms
+from simulator.answers.study import narrowed
 from simulator.inputs.scenario import load_scenario
 from simulator.resources import SCENARIO_PATH_VARIABLE
 from simulator.timing.interval import shipped_spreads
@@ -368,3 +369,15 @@ def test_only_latent_models_have_the_form_that_a_page_keeps(tmp_path: Path) -> N
         [form] = latent_forms(entry.model, setup.under("bifurcated"))
         forms[entry.model.name] = form.latent_form
     assert forms == {"kimi-k2": "mixed", "llama-3.1-8b": "auto"}
+
+
+def test_a_page_says_that_its_kernel_cannot_take_what_the_scenario_asks() -> None:
+    """It starts with another kernel, or with one prompt; ``compare`` refuses the same."""
+    scenario = load_scenario("code-sampling-8k")
+    asked = narrowed(scenario, {"kernel": ["vllm-cascade"], "prompts": [1, 2]})
+    offer = menu(asked, models=["llama-3.1-8b"], gpus=["l4"])
+    (why,) = offer.skipped
+    assert why.startswith("prompts = 2: kernel 'vllm-cascade' reads once what all prompts share")
+    assert list(page_data(offer)["one_prompt"]) == ["vllm-cascade"]
+    (why,) = menu(asked, models=["deepseek-v3"], gpus=["h200-sxm"]).skipped
+    assert "shares no latent cache" in why

@@ -171,7 +171,7 @@ class EngineFlash(Flash):
         if "prompts" in self.limits and surely_positive(work.prompts - 1):
             return (
                 f"prompts = {work.prompts}: kernel {self.name!r} reads once what all prompts "
-                "share, here nothing; use flashinfer"
+                "share, and several share nothing; use flashinfer"
             )
         return ""
 
