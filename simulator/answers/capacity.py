@@ -1,8 +1,10 @@
 """How much fits: the most samples and the longest context, in memory and under a latency target."""
 
+from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
-from simulator.answers.estimate import Question
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.search import largest
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import LARGEST_COUNT, Workload
@@ -16,9 +18,9 @@ class Capacity(NamedTuple):
     most_samples, longest_context_tokens
         What fits in memory as far as one can say, all other sizes as in the workload.
     most_samples_surely, longest_context_tokens_surely
-        What fits at the upper end of the memory's interval.
+        What fits, and meets the target, at the upper ends of the intervals of memory and time.
     most_samples_in_time, longest_context_tokens_in_time
-        What fits in memory and meets the target; equal to the former without a target.
+        What fits and meets the target as far as one can say.
     """
 
     most_samples: int | None
@@ -27,6 +29,14 @@ class Capacity(NamedTuple):
     longest_context_tokens_surely: int | None
     most_samples_in_time: int | None
     longest_context_tokens_in_time: int | None
+
+
+class Most(NamedTuple):
+    """The most of a size, as :class:`Capacity` has it: what fits, surely will do, and may do."""
+
+    fits: int | None
+    surely: int | None
+    in_time: int | None
 
 
 def capacity(
@@ -44,51 +54,40 @@ def capacity(
     most_context_tokens
         Where the search for the longest context ends.
     """
-    samples, samples_in_time = _limits(question, "samples", 1, target_step_s)
-    end = most_context_tokens
-    context, context_in_time = _limits(question, "context_tokens", 0, target_step_s, end)
-    return Capacity(
-        most_samples=samples,
-        longest_context_tokens=context,
-        most_samples_surely=_held(question, "samples", 1, "surely_fits"),
-        longest_context_tokens_surely=_held(question, "context_tokens", 0, "surely_fits", end),
-        most_samples_in_time=samples_in_time,
-        longest_context_tokens_in_time=context_in_time,
-    )
+    samples = most_samples(question, target_step_s=target_step_s)
+    context = _most(question, "context_tokens", 0, target_step_s, most_context_tokens)
+    return Capacity(*chain.from_iterable(zip(samples, context, strict=True)))
 
 
-def most_samples(question: Question, *, target_step_s: float | None = None) -> int | None:
-    """Return ``most_samples_in_time`` of :func:`capacity` alone, which takes a quarter of its time.
+def most_samples(question: Question, *, target_step_s: float | None = None) -> Most:
+    """Find the most samples alone.
 
     ``target_step_s`` is the longest acceptable decode step. [s]
     """
-    return _limits(question, "samples", 1, target_step_s)[1]
+    return _most(question, "samples", 1, target_step_s, LARGEST_COUNT)
 
 
-def _limits(
-    question: Question, field: str, low: int, target_step_s: float | None, end: int = LARGEST_COUNT
-) -> tuple[int | None, int | None]:
-    """Return the most of a size that fits, and the most that fits and meets a target."""
+def _most(question: Question, field: str, low: int, target_step_s: float | None, end: int) -> Most:
+    """Return the most of a size, from ``low`` up to an end."""
+
+    def fits(value: int) -> bool:
+        return bool(question.but(**{field: value}).memory_needs().fits)
 
     def in_time(value: int) -> bool:
         asked = question.but(**{field: value})
         return target_step_s is None or float(asked.step_time_s()) <= target_step_s
 
-    most = _held(question, field, low, "fits", end)
-    if most is None or in_time(most):
-        return most, most
-    return most, largest(in_time, low=low, high=most)
+    def surely(value: int) -> bool:
+        asked = question.but(**{field: value})
+        held = bool(asked.memory_needs().surely_fits)
+        return held and (target_step_s is None or estimate(asked).step_high_s <= target_step_s)
 
+    def most(holds: Callable[[int], bool], high: int | None) -> int | None:
+        return None if high is None else largest(holds, low=low, high=high)
 
-def _held(
-    question: Question, field: str, low: int, how: str, end: int = LARGEST_COUNT
-) -> int | None:
-    """Return the most of a size, up to an end, that memory holds, as far as ``how`` says."""
-
-    def fits(value: int) -> bool:
-        return bool(getattr(question.but(**{field: value}).memory_needs(), how))
-
-    return largest(fits, low=low, high=end)
+    held = most(fits, end)
+    timely = most(in_time, held)
+    return Most(held, most(surely, timely), timely)
 
 
 def longest_context(model: ModelShape, work: Workload) -> int:

@@ -6,7 +6,7 @@ from functools import cached_property
 from math import inf
 from typing import Literal
 
-from simulator.answers.capacity import most_samples
+from simulator.answers.capacity import Most, most_samples
 from simulator.answers.compare import Comparison, compare
 from simulator.answers.estimate import Estimate, Question
 from simulator.answers.generate import Generation, generate
@@ -47,7 +47,7 @@ class Choice(Priced):
     name
         How the GPU was named: an id or a path.
     most_samples
-        The most that fit in memory and meet the target, None where not one does.
+        The most that fit in memory and meet the target.
     asked
         Whether the scenario names this GPU; the others are for comparison.
     target_step_s
@@ -56,7 +56,7 @@ class Choice(Priced):
 
     name: str
     comparison: Comparison
-    most_samples: Mapping[Attention, int | None]
+    most_samples: Mapping[Attention, Most]
     price: Price | None
     gpus: int
     asked: bool

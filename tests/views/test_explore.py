@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from explore_points import ANSWER, BOUND, covering, question, random_states, truth, worst_error
 
-from simulator.answers.capacity import capacity
+from simulator.answers.capacity import most_samples
 from simulator.answers.compare import compare
 from simulator.answers.estimate import Question, latent_forms
 from simulator.answers.study import narrowed
@@ -125,20 +125,25 @@ def test_the_script_answers_as_estimate_does(
 
 
 def test_the_script_finds_the_limits_that_python_finds() -> None:
-    """Break-even points and the most samples that fit are those of compare and capacity."""
+    """Break-even points and the most samples that fit, in time or not, are those of Python."""
     offer = small_menu()
     data = json.loads(json.dumps(page_data(offer)))
     states = random_states(data, 40, seed=5)
     ask = """(state) => [
       engine.breakEven(state, "samples"), engine.breakEven(state, "context_tokens"),
-      engine.mostThatFits(state, data.layouts[state.kv_layout]),
-      engine.mostThatFits(state, "bifurcated"),
+      ...[data.layouts[state.kv_layout], "bifurcated"].flatMap((way) =>
+        [Infinity, 0.02].map((most_s) => engine.mostSamples(state, way, most_s))),
     ]"""
     for state, found in zip(states, run_script(data, states, ask), strict=True):
         model, gpu, setup, work = question(offer, data, state)
         result = compare(Question(model, gpu, setup, work))
-        held = [capacity(step).most_samples for step in (result.standard, result.bifurcated)]
-        expected = [result.break_even_samples, result.break_even_context_tokens, *held]
+        held = [
+            most_samples(step, target_step_s=target_s)
+            for step in (result.standard, result.bifurcated)
+            for target_s in (None, 0.02)
+        ]
+        most = [{"surely": each.surely, "perhaps": each.in_time} for each in held]
+        expected = [result.break_even_samples, result.break_even_context_tokens, *most]
         assert found == expected, state
 
 
