@@ -261,6 +261,7 @@ function makeModel(data) {
 
   /* Whether to bifurcate, as sure as the predictions are. */
   function verdict(low, high, standard, bifurcated) {
+    if (!standard.fits && !bifurcated.fits) return "neither fits";
     const said = byTime(low, high);
     if (standard.fits === bifurcated.fits) return said;
     const only = bifurcated.fits ? "yes" : "no";
