@@ -360,10 +360,12 @@ function makeModel(data) {
   function mostSamples(state, way, seconds = Infinity) {
     const { program } = brief(state, way);
     const held = mostFor(state, (at) => memory(at, program).fits);
-    const timely = held && mostFor(state, (at) => brief(at, way).seconds <= seconds, held);
-    const will = (at) =>
-      memory(at, program).verdict === "fits" && step(at, way).interval.high <= seconds;
-    return { surely: timely && mostFor(state, will, timely), perhaps: timely };
+    const within = (time) => seconds === Infinity || time() <= seconds;
+    const inTime = (at) => within(() => brief(at, way).seconds);
+    const surely = (at) =>
+      memory(at, program).verdict === "fits" && within(() => step(at, way).interval.high);
+    const timely = held && mostFor(state, inTime, held);
+    return { surely: timely && mostFor(state, surely, timely), perhaps: timely };
   }
 
   /* The largest number of samples, up to an end, for which a condition holds; null if not for one. */
