@@ -43,7 +43,8 @@ class Residuals:
     ----------
     fitted, carried, peak
         By origin of the constants, a row for each measured call: ``family`` (with the
-        precision as its prefix), ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
+        precision as its prefix), ``kin`` (names of what stands in for it, the nearest first),
+        ``gpu_id``, ``measured_s``, ``predicted_s``, ``fixed_share``,
         ``cached_share`` (of the bytes), ``launches``, ``size`` (what calls of one size share) and
         ``fold``.
     """
@@ -127,6 +128,7 @@ def predicted_rows(
     """Return a group's rows with the columns of :class:`Residuals`."""
     family, size = FAMILIES[group.kind], KINDS[group.kind].alike
     part = rows.loc[group.index]
+    name, *kin = spread_names(card, family, group.precision)
     gpu_rates = rates(card, choice)
     step = step_time(group.operations, gpu_rates, group.execution)
     column = group.column
@@ -136,7 +138,8 @@ def predicted_rows(
     keys = [name for name in ("framework", *size) if name in part]
     return pd.DataFrame(
         {
-            "family": spread_names(card, family, group.precision)[0],
+            "family": name,
+            "kin": [kin] * len(part),
             "gpu_id": group.gpu_id,
             "measured_s": part["time_s"].to_numpy(dtype=np.float64),
             "predicted_s": predicted,

@@ -190,10 +190,11 @@ def worst_gpu(frame: pd.DataFrame) -> dict[str, Spread]:
         if spreads:
             common = _rounded(common_share(part))
             found[str(family)] = either_way(widest(spreads))._replace(common=common)
-    cards = frame.groupby("family")["gpu_id"].nunique()
-    for name in [name for name in found if cards[name] == 1]:
-        kin = max((each for each in found if name.endswith(f"_{each}")), key=len, default=name)
-        found[name] = widest([found[name], found[kin]])._replace(common=found[name].common)
+    for name, part in frame.groupby("family")[["gpu_id", "kin"]]:
+        if name in found and len(part["gpu_id"].unique()) == 1:
+            item = found[name]
+            kin = next((found[each] for each in part["kin"].iloc[0] if each in found), item)
+            found[name] = widest([item, kin])._replace(common=item.common)
     return found
 
 

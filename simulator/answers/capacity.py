@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from simulator.answers.estimate import Question
+from simulator.answers.estimate import Question, estimate
 from simulator.answers.search import largest
 from simulator.inputs.model import ModelShape
 from simulator.inputs.workload import LARGEST_COUNT, Workload
@@ -35,22 +35,22 @@ class Capacity:
     @cached_property
     def most_samples(self) -> int | None:
         """The most samples that fit in memory, as far as one can say."""
-        return self._held("samples", "fits")
+        return self._held("samples")
 
     @cached_property
     def longest_context_tokens(self) -> int | None:
         """The longest context that fits in memory, as far as one can say."""
-        return self._held("context_tokens", "fits")
+        return self._held("context_tokens")
 
     @cached_property
     def most_samples_surely(self) -> int | None:
-        """The most samples that fit at the upper end of the memory's interval."""
-        return self._held("samples", "surely_fits")
+        """The most samples that surely fit, and whose step surely meets the target."""
+        return self._surely("samples", self.most_samples_in_time)
 
     @cached_property
     def longest_context_tokens_surely(self) -> int | None:
-        """The longest context that fits at the upper end of the memory's interval."""
-        return self._held("context_tokens", "surely_fits")
+        """The longest context that surely fits, and whose step surely meets the target."""
+        return self._surely("context_tokens", self.longest_context_tokens_in_time)
 
     @cached_property
     def most_samples_in_time(self) -> int | None:
@@ -62,11 +62,11 @@ class Capacity:
         """The longest context that fits in memory and meets the target."""
         return self._in_time("context_tokens", self.longest_context_tokens)
 
-    def _held(self, field: Size, how: str) -> int | None:
-        """Return the most of a size that memory holds, as far as ``how`` says."""
+    def _held(self, field: Size) -> int | None:
+        """Return the most of a size that memory holds, as far as one can say."""
 
         def fits(value: int) -> bool:
-            return bool(getattr(self.question.but(**{field: value}).memory_needs(), how))
+            return bool(self.question.but(**{field: value}).memory_needs().fits)
 
         end = LARGEST_COUNT if field == "samples" else self.most_context_tokens
         return largest(fits, low=LEAST[field], high=end)
@@ -81,6 +81,17 @@ class Capacity:
             return float(self.question.but(**{field: value}).step_time_s()) <= target_s
 
         return largest(meets, low=LEAST[field], high=most)
+
+    def _surely(self, field: Size, most: int | None) -> int | None:
+        """Return the most of a size that does at the upper ends of memory and time, of what may."""
+        target_s = self.target_step_s
+
+        def does(value: int) -> bool:
+            asked = self.question.but(**{field: value})
+            held = bool(asked.memory_needs().surely_fits)
+            return held and (target_s is None or estimate(asked).step_high_s <= target_s)
+
+        return None if most is None else largest(does, low=LEAST[field], high=most)
 
 
 def longest_context(model: ModelShape, work: Workload) -> int:

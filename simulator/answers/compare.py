@@ -40,7 +40,8 @@ class Comparison(Answer):
     winner
         The faster one that fits; ``tie`` below 2 % difference.
     verdict
-        Whether bifurcated is faster: ``yes`` or ``no`` where the whole interval says so.
+        Whether bifurcated is faster: ``yes`` or ``no`` where the whole interval says so, of steps
+        that fit.
     forms
         The setups from which bifurcated attention takes the fastest; more than one for a latent
         cache.

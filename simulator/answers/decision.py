@@ -46,8 +46,8 @@ class Choice(Priced):
         Price of one GPU, None where unknown, and how many there are.
     name
         How the GPU was named: an id or a path.
-    most_samples
-        The most that fit in memory and meet the target, None where not one does.
+    limits
+        How many samples fit in memory and meet the target.
     asked
         Whether the scenario names this GPU; the others are for comparison.
     target_step_s
@@ -56,7 +56,7 @@ class Choice(Priced):
 
     name: str
     comparison: Comparison
-    most_samples: Mapping[Attention, int | None]
+    limits: Mapping[Attention, Capacity]
     price: Price | None
     gpus: int
     asked: bool
@@ -187,8 +187,8 @@ def decide(
             Choice(
                 name=name,
                 comparison=comparison,
-                most_samples={
-                    step.attention: Capacity(step, target_step_s).most_samples_in_time
+                limits={
+                    step.attention: Capacity(step, target_step_s)
                     for step in (comparison.standard, comparison.bifurcated)
                 },
                 price=price_of(gpu, usd_per_hour),

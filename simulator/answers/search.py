@@ -72,8 +72,7 @@ def largest(condition: Callable[[int], bool], *, low: int, high: int) -> int | N
         return None
     if condition(high):
         return high  # as a model's longest context often fits
-    first_false = smallest(lambda value: not condition(value), low=low, high=high)
-    return high if first_false is None else first_false - 1
+    return _halved(lambda value: not condition(value), low, high) - 1
 
 
 def from_where_on(ratio: Callable[[int], float], *, high: int, after: int = 1) -> int | None:

@@ -7,6 +7,7 @@ in constant memory.
 """
 
 import math
+from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -45,8 +46,8 @@ NAMED_AXES = (
 )
 # Nobody reads a page with more rows; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240
-# Points computed at once: fewer cost more calls than the caches of the processor save.
-POINTS_AT_ONCE = 2**17
+# Points computed at once: fewer cost more calls, twice as many half again the memory.
+POINTS_AT_ONCE = 2**16
 # Under load each takes 5 to 20 ms: how many take some minutes, and how many are computed at once.
 MOST_UNDER_LOAD, UNDER_LOAD_AT_ONCE = 20_000, 2**6
 # What a row under load says of its request and load.
@@ -312,16 +313,14 @@ def prepare_sweep(
                 try:
                     named = dict(zip(named_axes, values, strict=True))
                     setup, work = ask(model, **named, **settings)
-                    sizes = _sizes(numeric, work)
-                    most, least = max(sizes["prompts"]), min(sizes["context_tokens"])
-                    largest = work.but(prompts=most, context_tokens=least)
-                    Question(model, gpu, setup, largest).check()
-                    if load is not None:
-                        load.request(largest)
                 except SimulatorError as error:
                     skipped[str(error)] = None
                     continue
-                grids.append(Grid(model, gpu, setup, work, axes=sizes))
+                asked = Question(model, gpu, setup, work)
+                sizes, reasons = _what_runs(asked, _sizes(numeric, work), load)
+                skipped |= dict.fromkeys(reasons)
+                if all(sizes.values()):
+                    grids.append(Grid(model, gpu, setup, work, axes=sizes))
     if not grids:
         lead = f"nothing can run, for {len(skipped)} reasons, first: " if len(skipped) > 1 else ""
         raise SimulatorError(f"{lead}{next(iter(skipped))}")
@@ -349,6 +348,36 @@ def _sizes(numeric: Mapping[str, Sequence[int]], work: Workload) -> dict[str, Se
     return {**numeric, **{axis: (getattr(work, axis),) for axis in of_tree}}
 
 
+def _what_runs(
+    asked: Question, sizes: Mapping[str, Sequence[int]], load: Load | None
+) -> tuple[dict[str, Sequence[int]], list[str]]:
+    """Return the sizes of a grid that can run, and why others cannot.
+
+    What refuses some prompts refuses more of them too, and a load's cached tokens shorter contexts.
+    """
+    easy = {"prompts": min(sizes["prompts"]), "context_tokens": max(sizes["context_tokens"])}
+    runs, reasons = dict(sizes), []
+
+    def refusal(**changed: int) -> str:
+        try:
+            question = asked.but(**{**easy, **changed})
+            question.check()
+            if load is not None:
+                load.request(question.workload)
+        except SimulatorError as error:
+            return str(error)
+        return ""
+
+    for axis in easy:
+        easiest_first = sorted(sizes[axis], reverse=axis == "context_tokens")
+        # Refusals come last, and are more than no text.
+        kept = bisect(easiest_first, "", key=lambda value: refusal(**{axis: value}))
+        left = set(easiest_first[:kept])
+        runs[axis] = tuple(value for value in sizes[axis] if value in left)
+        reasons += [refusal(**{axis: value}) for value in easiest_first[kept : kept + 1]]
+    return runs, reasons
+
+
 def compare_grid(question: Question, numeric: Mapping[str, "np.ndarray"]) -> dict[str, Any]:
     """Compare both kinds of attention at every point of one block of a grid.
 
@@ -372,7 +401,8 @@ def compare_grid(question: Question, numeric: Mapping[str, "np.ndarray"]) -> dic
     asked = question.but(**axes)
 
     def flat(values: Numeric) -> "np.ndarray":
-        return np.broadcast_to(values, shape).reshape(-1)
+        full = np.shape(values) == shape  # which needs no call of numpy's slow Python
+        return (values if full else np.broadcast_to(values, shape)).reshape(-1)
 
     columns: dict[str, Any] = _settings(question)
     columns.update({axis: flat(values).astype(np.int64) for axis, values in axes.items()})

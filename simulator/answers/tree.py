@@ -98,7 +98,7 @@ class TreePlan(Answer):
 
     @property
     def best(self) -> Reading:
-        """The fastest choice; of equals, the one that splits fewer levels."""
+        """The fastest choice that fits; of equals, the one that splits fewer levels."""
         return self.readings[0]
 
     def reading(self, split: tuple[str, ...]) -> Reading:
@@ -127,7 +127,7 @@ def plan_tree(question: Question) -> TreePlan:
         for split in combinations(names, count)
     ]
     # Sorting is stable: of equals, the one with fewer levels comes first.
-    readings.sort(key=lambda reading: reading.result.step_s)
+    readings.sort(key=lambda reading: (not reading.result.memory.fits, reading.result.step_s))
     best = question.of(workload=work.splitting(readings[0].split))
     rules = tuple(_rule(best, index) for index in range(len(names)))
     return TreePlan(standard=standard, readings=tuple(readings), rules=rules)

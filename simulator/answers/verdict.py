@@ -10,7 +10,7 @@ from simulator.numeric import Numeric, named, where
 
 Winner = Literal["standard", "bifurcated", "tie"]
 WINNERS: tuple[Winner, ...] = get_args(Winner)
-Verdict = Literal["yes", "no", "too close to call", "not known"]
+Verdict = Literal["yes", "no", "too close to call", "not known", "neither fits"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # Those that decide nothing.
 OPEN: tuple[Verdict, ...] = ("too close to call", "not known")
@@ -52,13 +52,16 @@ def verdict_of(
     'no'
     >>> verdict_of(0.0, inf, standard_fits=True, bifurcated_fits=True)
     'not known'
+    >>> verdict_of(1.2, 1.6, standard_fits=False, bifurcated_fits=False)
+    'neither fits'
     """
-    yes, no, close, unknown = range(len(VERDICTS))
+    yes, no, close, unknown, neither = range(len(VERDICTS))
     rest = where(low > 1, yes, where(high < inf, close, unknown))
     by_time = where(high < 1 + TIE_MARGIN, no, rest)
     only = where(bifurcated_fits, yes, no)
     only = where(memory_sure | (only == by_time), only, close)
-    return named(VERDICTS, where(standard_fits == bifurcated_fits, by_time, only))
+    alike = where(bifurcated_fits, by_time, neither)
+    return named(VERDICTS, where(standard_fits == bifurcated_fits, alike, only))
 
 
 def winner_of(speedup: Numeric, standard_fits: Numeric, bifurcated_fits: Numeric) -> Winner:

@@ -64,6 +64,7 @@ def _calibrate(form: Output, *, gpu: str, output: Path | None, **asked: Any) -> 
     from simulator.evidence.fit.profile import profile_path, profile_text
     from simulator.evidence.rows.reading import load
     from simulator.inputs.files import read_text
+    from simulator.inputs.hardware import load_hardware
 
     card = _known_card(gpu)
     if output is not None and output.suffix != ".toml":
@@ -72,7 +73,8 @@ def _calibrate(form: Output, *, gpu: str, output: Path | None, **asked: Any) -> 
     _say_refused(measurements)
     result = fitting.calibrate(measurements, card)
     if output is not None:
-        old = Path(gpu) if gpu.lower().endswith(".toml") else profile_path(card.id)
+        named = not gpu.lower().endswith(".toml")
+        old = profile_path(load_hardware(gpu).id) if named else Path(gpu)
         text = profile_text(
             read_text(old, MeasurementError),
             result,
@@ -99,15 +101,15 @@ def _known_card(name: str | Path, of: "HardwareProfile | None" = None) -> "Hardw
     MeasurementError
         If no card has that name.
     """
-    from simulator.inputs.hardware import load_hardware, profile_files
+    from simulator.inputs.hardware import load_hardware
 
     card = load_hardware(name)
     try:
-        known = of or (card if card.id in profile_files() else load_hardware(card.name))
+        known = of or load_hardware(card.name)
     except ProfileError:
         raise MeasurementError(
-            f"{name}: rows can name no {card.name}; put the file into a folder, set "
-            f"{HARDWARE_PATH_VARIABLE} to it, and give --gpu {card.id}"
+            f"{name}: rows find their GPU by name, and {card.name!r} is none that is known; use "
+            f"{HARDWARE_PATH_VARIABLE}=FOLDER with the file in that folder"
         ) from None
     return card.but(id=known.id)
 

@@ -45,12 +45,12 @@ def count(text: str) -> int:
 def counts(text: str | int) -> int | tuple[int, ...]:
     """Read a size for an option that takes a list as well, such as 1,4,16.
 
-    >>> counts("8K"), counts("1,4,16"), counts("4K, 8K"), counts("4,096")
-    (8192, (1, 4, 16), (4096, 8192), 4096)
+    >>> counts("8K"), counts("1,4,16"), counts("4K, 8K"), counts("4,096"), counts("8K,0")
+    (8192, (1, 4, 16), (4096, 8192), 4096, (8192, 0))
     """
     text = str(text)
     parts = text.split(",")
-    if len(parts) == 1 or any(part.startswith("0") for part in parts[1:]):
+    if len(parts) == 1 or any(re.match("0.", part) for part in parts[1:]):
         return count(text)
     if _THOUSANDS.fullmatch(text):
         raise typer.BadParameter(

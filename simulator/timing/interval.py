@@ -571,7 +571,7 @@ def spread_of(gpu_rates: Rates, family: Family, dtype: Dtype = "bf16") -> Spread
         tables = tables[-1:]
     names = spread_names(gpu_rates.gpu, family, precision)
     found = next(table[name] for name in names for table in tables if name in table)
-    if names == [OVER_PCIE] and gpu_rates.choice != "peak":
+    if names[0] == OVER_PCIE and gpu_rates.choice != "peak":
         found = found._replace(streaming_below=max(found.streaming_below, UNSHARED))
     return found
 
@@ -606,7 +606,7 @@ def spread_names(gpu: HardwareProfile, family: Family, precision: Precision) -> 
     ['nvfp4_experts', 'fp8_experts', 'experts', 'nvfp4_gemm', 'fp8_gemm', 'gemm']
     """
     if family == "collective" and gpu.over_pcie(NODE_GPUS):
-        return [OVER_PCIE]
+        return [OVER_PCIE, family]
     names = [*(f"{each}_{family}" for each in with_stand_ins(precision)), family]
     kin = KIN.get(family)
     return names if kin is None else [*names, *spread_names(gpu, FAMILY[kin], precision)]

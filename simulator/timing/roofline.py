@@ -112,6 +112,8 @@ class OperationTime(NamedTuple):
         Time under each roof; these overlap more or less.
     host_s
         Time the host needs to launch it.
+    stream_s
+        Time under the roofs: that of the slowest, and what it does not hide.
     overlap
         The power with which the times under the roofs add.
     waiting_s
@@ -123,6 +125,7 @@ class OperationTime(NamedTuple):
     compute_s: Numeric
     link_s: Numeric
     host_s: Numeric
+    stream_s: Numeric = 0.0
     overlap: float = inf
     waiting_s: Numeric = 0.0
 
@@ -135,17 +138,6 @@ class OperationTime(NamedTuple):
             memory_s = where(waits, maximum(memory_s, compute_s), memory_s)
             compute_s = where(waits, compute_s - self.waiting_s, compute_s)
         return memory_s, compute_s, self.link_s
-
-    @property
-    def stream_s(self) -> Numeric:
-        """Time under the roofs: that of the slowest, and what it does not hide. [s]."""
-        if is_used(self.compute_s):
-            streaming = overlapped(self.memory_s, self.compute_s, self.overlap)
-        else:
-            streaming = self.memory_s
-        if is_used(self.link_s):
-            return overlapped(streaming, self.link_s, self.overlap)
-        return streaming
 
     @property
     def runs(self) -> bool:
@@ -193,15 +185,23 @@ def operation_time(operation: Operation, gpu: Rates, execution: Execution) -> Op
         fixed_s = fixed_s + split_s
     else:
         compute_s = _compute_s(operation, gpu)
+    link_s, overlap = _link_s(operation, gpu), gpu.overlap[operation.kind]
     return OperationTime(
         launch_s=fixed_s,
         memory_s=memory_s,
         compute_s=compute_s,
-        link_s=_link_s(operation, gpu),
+        link_s=link_s,
         host_s=operation.launches * gpu.host_s_per_launch if eager else 0.0,
-        overlap=gpu.overlap[operation.kind],
+        stream_s=_stream_s(memory_s, compute_s, link_s, overlap),
+        overlap=overlap,
         waiting_s=waiting_s,
     )
+
+
+def _stream_s(memory_s: Numeric, compute_s: Numeric, link_s: Numeric, overlap: float) -> Numeric:
+    """Return the time under the roofs, given that under each. [s]."""
+    streaming = overlapped(memory_s, compute_s, overlap) if is_used(compute_s) else memory_s
+    return overlapped(streaming, link_s, overlap) if is_used(link_s) else streaming
 
 
 def of_fullest_part(operation: Operation) -> Operation:
@@ -340,7 +340,7 @@ def stored_ends_s(operation: Operation, time: OperationTime, gpu: Rates) -> tupl
         return 0.0, 0.0
     footprint, l2_bytes = operation.reused_footprint_bytes, gpu.l2_bytes[operation.kind]
     shortest, longest = (
-        time._replace(memory_s=_in_blocks(operation, gpu, seconds)).stream_s
+        _stream_s(_in_blocks(operation, gpu, seconds), time.compute_s, time.link_s, time.overlap)
         for seconds in (
             _stored_s(operation, gpu, _held_share(footprint, l2_bytes), 1.0),
             _stored_s(operation, gpu, _left_share(footprint, l2_bytes), 0.0),

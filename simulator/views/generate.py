@@ -136,7 +136,8 @@ def verdict(results: Mapping[Attention, Generation]) -> str:
     """Say how requests under both kinds of attention compare, or which do not fit in memory."""
     unfit = [name for name, result in results.items() if not result.memory.fits]
     if unfit:
-        return f"To the end of the request {' and '.join(unfit)} attention does not fit in memory."
+        fits = "does not fit" if len(unfit) == 1 else "do not fit"
+        return f"To the end of the request {' and '.join(unfit)} attention {fits} in memory."
     found = f"bifurcated is {text.times_as(_speedup(results))}"
     loads = [item.loaded for item in results.values() if item.loaded]
     if len(loads) > 1:

@@ -20,25 +20,18 @@ MOST_OPTIONS_SHOWN, NARROW = 16, 20
 MOST_NAMED = 4
 
 
-def _most(surely: int | None, in_time: int | None) -> str:
-    """Write the most that fits, surely and as far as one can say, and is in time."""
-    if in_time is None or (surely is not None and surely >= in_time):
-        return text.limit(in_time)
-    return f"{text.limit(surely)} to {text.limit(in_time)}"
-
-
 LIMITS = (
     *columns.named("most_samples", "most_samples_surely"),
     Column(
         "most_samples_in_time",
         heading="most samples",
-        cell=lambda limits: _most(limits.most_samples_surely, limits.most_samples_in_time),
+        cell=lambda limits: text.most(limits.most_samples_surely, limits.most_samples_in_time),
     ),
     *columns.named("longest_context_tokens", "longest_context_tokens_surely"),
     Column(
         "longest_context_tokens_in_time",
         heading="longest context",
-        cell=lambda limits: _most(
+        cell=lambda limits: text.most(
             limits.longest_context_tokens_surely, limits.longest_context_tokens_in_time
         ),
     ),

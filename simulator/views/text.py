@@ -353,6 +353,17 @@ def limit(value: int | None) -> str:
     return "none" if value is None else format_tokens(value)
 
 
+def most(surely: int | None, perhaps: int | None) -> str:
+    """Write the most that will do, surely and as far as one can say.
+
+    >>> most(8192, 8192), most(8192, 10240), most(None, 8192), most(None, None)
+    ('8K', '8K to 10K', 'perhaps 8K', 'none')
+    """
+    if perhaps is None or surely == perhaps:
+        return limit(perhaps)
+    return f"perhaps {limit(perhaps)}" if surely is None else f"{limit(surely)} to {limit(perhaps)}"
+
+
 def setting(value: object) -> str:
     """Write a setting, integers with separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)

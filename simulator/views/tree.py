@@ -8,7 +8,7 @@ from simulator.inputs.tree import tree_text
 from simulator.units import format_si, format_time, format_tokens
 from simulator.views import columns, estimate
 from simulator.views.columns import Column, Row, View
-from simulator.views.text import FITS_WORDS, plural_tokens, without_shortage
+from simulator.views.text import FITS_WORDS, plural_tokens, shortage, without_shortage
 
 MOST_READINGS_SHOWN = 16
 
@@ -170,6 +170,9 @@ def tree_sentences(result: TreePlan) -> list[str]:
     if not copies_fit:
         base, over = result.reading(()).result, f"{over} over one stored tree, which fits"
     ratio = base.step_s / best.result.step_s
+    if not best.result.memory.fits:
+        short = shortage(best.result.memory)
+        return [f"[bold]No choice fits[/]: the fastest is {short} short of memory."]
     if not best.split:
         return ["[bold]Split no level[/]: standard attention is the fastest."]
     command = f"--attention bifurcated --tree {tree_text(best.result.workload.tree)}"

@@ -166,6 +166,30 @@ def test_a_target_that_nothing_meets() -> None:
     assert limits.longest_context_tokens_in_time is None
 
 
+@pytest.mark.parametrize("size", ["samples", "context_tokens"])
+def test_what_surely_meets_a_target_does_so_at_the_upper_ends(size: str) -> None:
+    """The last size whose step surely meets it does, the next does not; likewise in memory."""
+    step = estimate(Question(llama_2_7b(), gpu(), Setup(attention="bifurcated"), Workload()))
+    target_s = 1.2 * step.step_s
+
+    def ends(value: int) -> tuple[bool, bool, bool]:
+        grown = estimate(step.but(**{size: value}))
+        fits = grown.memory
+        return (
+            fits.surely_fits and grown.step_high_s <= target_s,
+            fits.fits and grown.step_s <= target_s,
+            fits.fits,
+        )
+
+    name = "most_samples" if size == "samples" else "longest_context_tokens"
+    limits = Capacity(step, target_s)
+    sure, timely, held = (getattr(limits, name + end) for end in ("_surely", "_in_time", ""))
+    assert sure < timely < held
+    assert ends(sure) == (True, True, True)
+    assert ends(sure + 1) == (False, True, True)
+    assert ends(timely + 1) == (False, False, True)
+
+
 @pytest.mark.parametrize("field", ["most_samples", "longest_context_tokens"])
 def test_more_memory_never_holds_less(field: str) -> None:
     """Each step of memory adds room."""

@@ -61,7 +61,7 @@ def test_a_choice_says_what_the_api_says() -> None:
         alone = api.compare("llama-2-7b", choice.name, **_settings(found))
         assert choice.comparison.standard.step_s == alone.standard.step_s
         assert choice.comparison.bifurcated.step_s == alone.bifurcated.step_s
-        assert choice.most_samples["bifurcated"] == Capacity(alone.bifurcated).most_samples
+        assert choice.limits["bifurcated"].most_samples == Capacity(alone.bifurcated).most_samples
         price = choice.gpu.price_usd_per_hour
         assert price is not None
         expected = price.value / 3600 / alone.bifurcated.tokens_per_s * 1e6

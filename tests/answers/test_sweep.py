@@ -121,13 +121,29 @@ def test_what_cannot_be_run_is_skipped_and_said_once() -> None:
     assert "caches a latent vector" in reason
 
 
-def test_a_kernel_that_cannot_take_the_prompts_is_skipped() -> None:
-    """vLLM's cascade attention shares one prefix of all prompts: two of the grid's have none."""
-    sweep = prepare_sweep(_scenario("llama-2-7b", kernel=["flash", "vllm-cascade"], prompts=[1, 2]))
-    assert [grid.setup.kernel for grid in sweep.grids] == ["flash"]
-    assert sweep.skipped == (
-        "kernel 'vllm-cascade' reads once what all prompts share, here nothing; use flashinfer",
+def test_a_kernel_computes_the_prompts_that_it_can_take() -> None:
+    """vLLM's cascade attention shares one prefix of all prompts: of two and more there is none."""
+    kernels = {"kernel": ["flash", "vllm-cascade"]}
+    sweep = prepare_sweep(_scenario("llama-2-7b", prompts=[4, 1, 2], **kernels))
+    asked = [(grid.setup.kernel, list(grid.axes["prompts"])) for grid in sweep.grids]
+    assert asked == [("flash", [4, 1, 2]), ("vllm-cascade", [1])]
+    nothing = (
+        "prompts = 2: kernel 'vllm-cascade' reads once what all prompts share, and several share "
+        "nothing; use flashinfer"
     )
+    assert sweep.skipped == (nothing,)
+    none_left = prepare_sweep(_scenario("llama-2-7b", prompts=[4, 2], **kernels))
+    assert [grid.setup.kernel for grid in none_left.grids] == ["flash"]
+    assert none_left.skipped == (nothing,)
+
+
+def test_contexts_that_are_stored_already_are_no_requests() -> None:
+    """Of 1K, 2K and 8K tokens of which 4K are stored, the last alone has a prefill."""
+    scenario = _scenario("llama-2-7b", samples=[1], context_tokens=["1K", "8K", "2K"])
+    sweep = prepare_sweep(scenario, users=[4], cached_tokens="4K")
+    assert [list(grid.axes["context_tokens"]) for grid in sweep.grids] == [[8192]]
+    (reason,) = sweep.skipped
+    assert "between 0 and 2,047" in reason
 
 
 def test_nothing_left_is_an_error_that_says_why() -> None:

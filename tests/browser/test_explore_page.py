@@ -14,6 +14,7 @@ from explore_points import ANSWER, BOUND, random_states, truth, worst_error
 
 import simulator
 from simulator.answers.capacity import Capacity
+from simulator.answers.study import narrowed
 from simulator.answers.verdict import TIE_MARGIN
 from simulator.inputs.scenario import load_scenario
 from simulator.units import format_time
@@ -216,6 +217,30 @@ def test_a_model_without_a_kernel_takes_one_it_has(path: Path, open_page: OpenPa
     shows_what_compare_says(opened, model="deepseek-v3", **question)
 
 
+def test_a_kernel_of_one_prompt_holds_the_prompts_and_says_why(
+    tmp_path: Path, open_page: OpenPage
+) -> None:
+    """As ``compare`` refuses two prompts with vLLM's cascade attention, the page shows none."""
+    asked = {"kernel": ["flash", "vllm-cascade"]}
+    offer = menu(narrowed(load_scenario("code-sampling-8k"), asked), gpus=["h100-sxm"])
+    file = tmp_path / "page.html"
+    file.write_text(page(offer), encoding="utf-8")
+    opened = open_page(file)
+    prompts, hint = opened.get_by_label("Prompts", exact=True), opened.locator("#prompts-hint")
+    opened.get_by_label("Prompts, exact").fill("4")
+    opened.get_by_label("Kernel").select_option("vllm-cascade")
+    assert opened.get_by_label("Prompts, exact").input_value() == "1"
+    assert prompts.is_disabled()
+    assert "what all prompts share" in hint.inner_text()
+    question = {"samples": 32, "context_tokens": 8192, "kv_layout": "copies"}
+    shows_what_compare_says(opened, model="llama-2-7b", kernel="vllm-cascade", **question)
+    opened.get_by_label("Kernel").select_option("flash")
+    assert not prompts.is_disabled()
+    assert "different contexts" in hint.inner_text()
+    opened.evaluate("location.hash = 'kernel=vllm-cascade&prompts=4'")
+    opened.locator("#footer .warning").filter(has_text="prompts=4").wait_for()
+
+
 def test_sizes_can_be_typed(path: Path, open_page: OpenPage) -> None:
     """8K and 8k are read as the command line reads them; what is no size is refused in words."""
     opened = open_page(path)
@@ -405,8 +430,9 @@ def test_a_target_and_a_price_are_those_of_plan(path: Path, open_page: OpenPage)
     opened.get_by_label("Target", exact=True).fill("12.5")
     opened.get_by_label("Price", exact=True).fill("3")
     step = simulator.estimate("llama-2-7b", samples=32, context_tokens=8192, attention="bifurcated")
-    most = Capacity(step, 0.0125).most_samples_in_time
-    assert cell(opened, "Most samples in 12.5 ms", "bifurcated") == f"{most:,}"
+    most = Capacity(step, 0.0125)
+    expected = f"{most.most_samples_surely} to {most.most_samples_in_time}"
+    assert cell(opened, "Most samples in 12.5 ms", "bifurcated") == expected
     cost = float(cell(opened, "USD per million tokens", "bifurcated"))
     assert cost == pytest.approx(3e6 / 3600 / step.tokens_per_s, rel=0.005)
     assert cell(opened, "USD per million tokens", "standard") == "–"  # it does not fit

@@ -130,6 +130,29 @@ def test_a_profile_of_ones_own_is_of_the_card_that_it_names(tmp_path: Path) -> N
     assert errors.pop() < 0.05
 
 
+def test_a_card_of_one_s_own_is_calibrated_as_the_pages_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file lies in a folder, rows have its name; so does the fit, which lies beside it."""
+    cards, rows = tmp_path / "cards", tmp_path / "rows.csv"
+    cards.mkdir()
+    card = profile_path("l4").read_text(encoding="utf-8").replace('"L4"', '"Z9"')
+    (cards / "mine.toml").write_text(card.replace('"l4"', '"mine"'), encoding="utf-8")
+    sample = Path(__file__).parents[2] / "sample_rows" / "synthetic_l4_gemm.csv"
+    text = sample.read_text(encoding="utf-8").replace("synthetic,l4,", "synthetic,Z9,")
+    rows.write_text(text, encoding="utf-8")
+    monkeypatch.setenv("BIFURCATE_HARDWARE_PATH", str(cards))
+    fitted = str(cards / "mine-fitted.toml")
+    for name in ("mine", str(cards / "mine.toml")):
+        assert run("calibrate", str(rows), "-g", name, "-o", fitted)[0] == 0
+    first = read_profile(fitted).fitted
+    assert first
+    for name in ("mine-fitted", fitted):
+        code, _, said = run("calibrate", str(rows), "-g", name, "-o", str(tmp_path / "again.toml"))
+        assert (code, "other GPUs" in said) == (0, False)
+        assert read_profile(tmp_path / "again.toml").fitted == first
+
+
 def test_a_calibration_that_no_row_would_use_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,7 +162,7 @@ def test_a_calibration_that_no_row_would_use_is_refused(
     unknown.write_text(text.replace('"l4"', '"mine"').replace('"L4"', '"Z9"'), encoding="utf-8")
     for profile, told in (
         (profile_path("h100-sxm"), "no row is of h100-sxm"),
-        (unknown, "rows can name no Z9; put the file into a folder"),
+        (unknown, "'Z9' is none that is known\nhint: use BIFURCATE_HARDWARE_PATH=FOLDER with the"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["validate", "sample", "--calibration", str(profile)])

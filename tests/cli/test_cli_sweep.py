@@ -320,9 +320,9 @@ def test_steps_of_a_scenario_are_one_request_under_load() -> None:
     [
         ("--cached-tokens 1K", "--cached-tokens belongs to a load; give users or --requests-per-s"),
         ("--users 4 --decoded-tokens 8", "--decoded-tokens is for one step"),
-        ("--users 4 --prompts 1,2", "error: --prompts = 2: a request has one prompt"),
+        ("--users 4 --prompts 2", "error: --prompts = 2: a request has one prompt"),
         ("--tp 5,7", "error: nothing can run, for 2 reasons, first: --tensor-parallel-size = 5"),
-        ("--users 4 --input-len 1K,4K --cached-tokens 2K", "--cached-tokens = 2,048 is not"),
+        ("--users 4 --input-len 1K --cached-tokens 2K", "--cached-tokens = 2,048 is not"),
         ("--users 0", "--users = 0 is not positive"),
         (f"--users {','.join(map(str, range(1, 20_002)))}", "20,001 points under load are more"),
     ],

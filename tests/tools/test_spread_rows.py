@@ -10,7 +10,7 @@ import pytest
 from simulator.evidence.fit.calibrate import calibrate
 from simulator.evidence.rows.reading import Measurements, load
 from simulator.inputs.hardware import load_hardware
-from simulator.timing.interval import Spread, spreads_from
+from simulator.timing.interval import Spread, spread_names, spreads_from
 from tools import residuals, spread
 
 SHARED = Path(__file__).parents[3] / "shared" / "measurements"
@@ -33,6 +33,7 @@ def made_up(rows: int = 4000, *, common: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "family": "gemm",
+            "kin": [[]] * rows,
             "gpu_id": "h100-sxm",
             "predicted_s": 1e-5,
             "measured_s": 1e-5 * (1 + off * (0.4 * fixed + 0.1 * (1 - fixed))),
@@ -126,13 +127,24 @@ def test_other_gpus_may_be_off_either_way() -> None:
 
 
 def test_rows_of_one_card_promise_no_more_than_those_of_their_kin() -> None:
-    """Exact rows of 4-bit experts on one card, beside 16-bit ones that others miss by half."""
+    """Exact rows of 4-bit experts on one card; others miss 8-bit ones by half, 16-bit ones less.
+
+    What stands in for int4 are 16-bit products, for nvfp4 those in fp8.
+    """
     rows = made_up(400)
-    off = rows.assign(family="experts", measured_s=1.5e-5)
-    several = [off.assign(gpu_id=card) for card in ("h100-sxm", "l40s")]
-    one = rows.assign(family="int4_experts", measured_s=1e-5, gpu_id="a100-sxm-80gb")
-    found = spread.worst_gpu(pd.concat([*several, one]))
-    assert found["int4_experts"].streaming_above >= found["experts"].streaming_above > 0.4
+    several = [
+        rows.assign(family=family, measured_s=measured_s, gpu_id=card)
+        for card in ("h100-sxm", "l40s")
+        for family, measured_s in (("experts", 1.1e-5), ("fp8_experts", 1.5e-5))
+    ]
+    one = {}
+    for precision in ("int4", "nvfp4"):
+        name, *kin = spread_names(load_hardware("b200-sxm"), "experts", precision)
+        exact = rows.assign(family=name, measured_s=1e-5, gpu_id="b200-sxm")
+        one[name] = exact.assign(kin=[kin] * len(rows))
+    found = spread.worst_gpu(pd.concat([*several, *one.values()]))
+    assert found["int4_experts"].streaming_above == pytest.approx(0.1)
+    assert found["nvfp4_experts"].streaming_above == pytest.approx(0.5)
 
 
 def test_coverage_counts_both_sides() -> None:

@@ -16,6 +16,7 @@ from explore_points import ANSWER, BOUND, covering, question, random_states, tru
 from simulator.answers.capacity import Capacity
 from simulator.answers.compare import compare
 from simulator.answers.estimate import Question, latent_forms
+from simulator.answers.study import narrowed
 from simulator.inputs.scenario import load_scenario
 from simulator.resources import SCENARIO_PATH_VARIABLE
 from simulator.timing.interval import shipped_spreads
@@ -124,20 +125,28 @@ def test_the_script_answers_as_estimate_does(
 
 
 def test_the_script_finds_the_limits_that_python_finds() -> None:
-    """Break-even points and the most samples that fit are those of compare and capacity."""
+    """Break-even points and the most samples that fit, in time or not, are those of Python."""
     offer = small_menu()
     data = json.loads(json.dumps(page_data(offer)))
     states = random_states(data, 40, seed=5)
     ask = """(state) => [
       engine.breakEven(state, "samples"), engine.breakEven(state, "context_tokens"),
-      engine.mostThatFits(state, data.layouts[state.kv_layout]),
-      engine.mostThatFits(state, "bifurcated"),
+      ...[data.layouts[state.kv_layout], "bifurcated"].flatMap((way) =>
+        [Infinity, 0.02].map((most_s) => engine.mostSamples(state, way, most_s))),
     ]"""
     for state, found in zip(states, run_script(data, states, ask), strict=True):
         model, gpu, setup, work = question(offer, data, state)
         result = compare(Question(model, gpu, setup, work))
-        held = [Capacity(step).most_samples for step in (result.standard, result.bifurcated)]
-        expected = [result.break_even_samples, result.break_even_context_tokens, *held]
+        held = [
+            Capacity(step, target_s)
+            for step in (result.standard, result.bifurcated)
+            for target_s in (None, 0.02)
+        ]
+        most = [
+            {"surely": each.most_samples_surely, "perhaps": each.most_samples_in_time}
+            for each in held
+        ]
+        expected = [result.break_even_samples, result.break_even_context_tokens, *most]
         assert found == expected, state
 
 
@@ -368,3 +377,15 @@ def test_only_latent_models_have_the_form_that_a_page_keeps(tmp_path: Path) -> N
         [form] = latent_forms(entry.model, setup.under("bifurcated"))
         forms[entry.model.name] = form.latent_form
     assert forms == {"kimi-k2": "mixed", "llama-3.1-8b": "auto"}
+
+
+def test_a_page_says_that_its_kernel_cannot_take_what_the_scenario_asks() -> None:
+    """It starts with another kernel, or with one prompt; ``compare`` refuses the same."""
+    scenario = load_scenario("code-sampling-8k")
+    asked = narrowed(scenario, {"kernel": ["vllm-cascade"], "prompts": [1, 2]})
+    offer = menu(asked, models=["llama-3.1-8b"], gpus=["l4"])
+    (why,) = offer.skipped
+    assert why.startswith("prompts = 2: kernel 'vllm-cascade' reads once what all prompts share")
+    assert list(page_data(offer)["one_prompt"]) == ["vllm-cascade"]
+    (why,) = menu(asked, models=["deepseek-v3"], gpus=["h200-sxm"]).skipped
+    assert "shares no latent cache" in why

@@ -97,3 +97,11 @@ def test_the_derivation_of_a_tree_adds_up(tree: str) -> None:
         computed = eval(step.numbers.replace(" x ", " * "))  # noqa: S307 - our own numbers
         assert computed == result.totals.kv_bytes_read
         assert step.result.startswith(f"{computed:,.0f} B")
+
+
+def test_no_level_is_split_of_what_does_not_fit() -> None:
+    """810 GB of weights on 80 GB: the first sentence says that, and advises nothing."""
+    result = simulator.tree("llama-3.1-405b", "h100", tree="system=2K,problem=512x8")
+    (only,) = tree_sentences(result)
+    assert only.startswith("[bold]No choice fits[/]: the fastest is 69")
+    assert {rule.verdict for rule in result.rules} == {"neither fits"}

@@ -169,8 +169,8 @@ class EngineFlash(Flash):
             return f"kernel {self.name!r} shares one prefix, not a tree of several; use flash"
         if "prompts" in self.limits and surely_positive(work.prompts - 1):
             return (
-                f"kernel {self.name!r} reads once what all prompts share, here nothing; "
-                "use flashinfer"
+                f"prompts = {work.prompts}: kernel {self.name!r} reads once what all prompts "
+                "share, and several share nothing; use flashinfer"
             )
         return ""
 

@@ -166,6 +166,10 @@ def menu(
         "execution": EXECUTIONS,
     }
     start = _start(axes, entries[0].model, runnable[0], kept, sizes)
+    _, work = ask(entries[0].model, **kept)
+    work = work.but(prompts=start["prompts"])
+    if why := find_way(str(start["kernel"])).refusal(entries[0].model, work):
+        skipped.append(why)  # the page starts with another kernel, or with one prompt
     return Menu(
         scenario=scenario,
         models=tuple(entries),

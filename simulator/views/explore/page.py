@@ -4,6 +4,7 @@ import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from itertools import chain, product
 from string import Template
@@ -113,6 +114,7 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "moved": offer.moved,
         "layouts": offer.layouts,
         "choices": dict(offer.choices),
+        "one_prompt": _of_one_prompt(offer),
         "gpu_memory_utilization": offer.gpu_memory_utilization,
         "constants": offer.gpus[0].choice,
         "limits": {
@@ -164,6 +166,16 @@ def page_data(offer: Menu) -> dict[str, Any]:
         "columns": programs.tapes.columns.items,
         "tapes": programs.tapes.tapes.items,
     }
+
+
+def _of_one_prompt(offer: Menu) -> dict[str, str]:
+    """Return the kernels that run some model with one prompt but not with two, and why."""
+    found = {}
+    for kernel, entry in product(offer.choices["kernel"], offer.models):
+        refusal = partial(find_way(kernel).refusal, entry.model)
+        if not refusal(Workload()) and (why := refusal(Workload(prompts=2))):
+            found[kernel] = why.partition(": ")[2]
+    return found
 
 
 @dataclass

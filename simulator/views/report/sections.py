@@ -62,11 +62,7 @@ def decision_table(decision: Decision) -> Html:
                 _both(
                     "fits", lambda choice, name: text.FITS_WORDS[choice.under(name).memory.verdict]
                 ),
-                _both(
-                    "most samples",
-                    lambda choice, name: text.limit(choice.most_samples[name]),
-                    number=True,
-                ),
+                _both("most samples", _most_samples, number=True),
                 Head("USD per hour", lambda choice: text.money(choice.usd_per_hour, 2)),
                 _both(USD_PER_MILLION, _cost, number=True),
             ],
@@ -150,7 +146,7 @@ def _reading(decision: Decision) -> list[str]:
         "The GPUs asked about come first and are marked; the others are ordered by cost.",
         f"Below a prediction: where {shipped_spreads().coverage:.0%} of measurements should lie.",
         "Speed-up is standard's time over bifurcated's, where both fit.",
-        f"Most samples: {within}, all else as in the case.",
+        f"Most samples: {within}, all else as in the case; surely, and as far as one can say.",
         "Cost: of output tokens at this step's rate, prefill left out, where the step fits.",
     ]
     layout = estimate.LAYOUTS[decision.case.setup.kv_layout]
@@ -202,6 +198,12 @@ def _cost(choice: Choice, attention: Attention) -> str:
     return text.money(choice.usd_per_million_tokens(attention), 3)
 
 
+def _most_samples(choice: Choice, attention: Attention) -> str:
+    """Write the most samples that a GPU takes, surely and as far as one can say."""
+    limits = choice.limits[attention]
+    return text.most(limits.most_samples_surely, limits.most_samples_in_time)
+
+
 def tiles(decision: Decision) -> Html:
     """Return the figures to remember."""
     choice, cheapest = decision.first, decision.cheapest
@@ -212,7 +214,7 @@ def tiles(decision: Decision) -> Html:
     where = f"on {words.group_name(result.standard)}{dash}"
     fewer = f"{result.kv_io_ratio:.1f}x fewer" if result.kv_io_ratio > 1 else "the same"
     most = "Most samples that fit" if target is None else f"Most samples in {format_time(target)}"
-    standard, bifurcated = (text.limit(choice.most_samples[name]) for name in ATTENTIONS)
+    standard, bifurcated = (_most_samples(choice, name) for name in ATTENTIONS)
     layout = estimate.LAYOUTS[result.standard.setup.kv_layout]
     facts: list[tuple[str, str, str]] = [
         ("Step, standard to bifurcated", f"{' → '.join(steps)} ms", where),

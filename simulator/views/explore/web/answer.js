@@ -16,7 +16,7 @@ function showAnswer(result, breakEven) {
   setText(byId("title"), title);
   document.title = title;
   setText(byId("headline"), headline(result));
-  const most = WAYS.map((way) => [lineOf(way).name, engine.mostThatFits(state, layoutOf(way))]);
+  const most = WAYS.map((way) => [lineOf(way).name, engine.mostSamples(state, layoutOf(way))]);
   const base = comparable(result);
   const sure = engine.ratioInterval(base, result.bifurcated);
   const over = base === result.standard ? "" : " over one stored context";
@@ -29,7 +29,7 @@ function showAnswer(result, breakEven) {
       ? `Bifurcated reads ${significant(result.kv_io_ratio)} times fewer KV bytes; that ratio is not the speed-up.`
       : "Both read the same KV bytes.",
     breakEvenText(breakEven, result.speedup > 1),
-    `Most samples that fit: ${most.map(([name, found]) => `${countText(found)} (${name})`).join(", ")}.`,
+    `Most samples that fit: ${most.map(([name, found]) => `${mostText(found)} (${name})`).join(", ")}.`,
     againstPinned(result),
     tooLong(),
   ];
@@ -45,8 +45,11 @@ function showAnswer(result, breakEven) {
   }
 }
 
-function countText(found) {
-  return found === null ? "none" : wholeText(found);
+/* The most that will do, surely and as far as one can say. */
+function mostText({ surely, perhaps }) {
+  if (perhaps === null) return "none";
+  if (surely === null) return `perhaps ${wholeText(perhaps)}`;
+  return surely === perhaps ? wholeText(perhaps) : `${wholeText(surely)} to ${wholeText(perhaps)}`;
 }
 
 function plural(count, noun) {
@@ -206,7 +209,7 @@ function answerRows(result) {
     [`Fits in ${gibText(result.standard.memory.capacity_bytes)}`, fitsText],
     target && [
       `Most samples in ${significant(target)} ms`,
-      ({ way }) => countText(engine.mostInTime(state, way, target / 1e3)),
+      ({ way }) => mostText(engine.mostSamples(state, way, target / 1e3)),
     ],
     price && [
       "USD per million tokens",

@@ -178,10 +178,12 @@ function showControls(typing) {
     select.value = String(names ? names[state[field]] : state[field]);
     select.disabled = select.options.length < 2;
   }
-  for (const { field, unit } of SIZES) {
+  for (const { field, key, unit, hint } of SIZES) {
     const { slider, values } = controls[field];
+    const held = field === "prompts" && onePrompt(state);
+    setText(byId(`${key}-hint`), held ? `1: ${held}` : hint);
     slider.value = nearestPosition(values, state[field]);
-    slider.disabled = !data.moved.includes(field);
+    slider.disabled = Boolean(held) || !data.moved.includes(field);
     controls[field].box.readOnly = slider.disabled;
     slider.setAttribute("aria-valuetext", `${sizeText(state[field])} ${unit}`);
   }

@@ -261,6 +261,7 @@ function makeModel(data) {
 
   /* Whether to bifurcate, as sure as the predictions are. */
   function verdict(low, high, standard, bifurcated) {
+    if (!standard.fits && !bifurcated.fits) return "neither fits";
     const said = byTime(low, high);
     if (standard.fits === bifurcated.fits) return said;
     const only = bifurcated.fits ? "yes" : "no";
@@ -354,39 +355,24 @@ function makeModel(data) {
     return low;
   }
 
-  /* The most samples that fit in memory; null if not even one does. */
-  function mostThatFits(state, way) {
+  /* The most samples that fit and decode a step within some seconds, surely and as far as one can say;
+     null if not even one does. */
+  function mostSamples(state, way, seconds = Infinity) {
     const { program } = brief(state, way);
-    return mostSamples(state, (at) => memory(at, program).fits);
+    const held = mostFor(state, (at) => memory(at, program).fits);
+    const within = (time) => seconds === Infinity || time() <= seconds;
+    const inTime = (at) => within(() => brief(at, way).seconds);
+    const surely = (at) =>
+      memory(at, program).verdict === "fits" && within(() => step(at, way).interval.high);
+    const timely = held && mostFor(state, inTime, held);
+    return { surely: timely && mostFor(state, surely, timely), perhaps: timely };
   }
 
-  /* The most that fit and decode a step within some seconds. */
-  function mostInTime(state, way, seconds) {
-    const found = mostThatFits(state, way);
-    const most = found && mostSamples(state, (at) => brief(at, way).seconds <= seconds);
-    return most && Math.min(most, found);
-  }
-
-  /* The largest number of samples for which a condition holds; null if not for one. */
-  function mostSamples(state, holds) {
+  /* The largest number of samples, up to an end, for which a condition holds; null if not for one. */
+  function mostFor(state, holds, end = data.limits.count) {
     const fails = (samples) => !holds({ ...state, samples });
     if (fails(1)) return null;
-    const first = smallest(fails, 1, data.limits.count);
-    return first === null ? data.limits.count : first - 1;
-  }
-
-  /* The smallest whole number for which a condition holds that stays true once it is. */
-  function smallest(condition, low, high) {
-    if (condition(low)) return low;
-    let [no, stride] = [low, 1];
-    let yes = Math.min(high, no + stride);
-    while (!condition(yes)) {
-      if (yes === high) return null;
-      no = yes;
-      stride *= 2;
-      yes = Math.min(high, no + stride);
-    }
-    return halved(condition, no, yes);
+    return fails(end) ? halved(fails, 1, end) - 1 : end;
   }
 
   function halved(condition, no, yes) {
@@ -400,7 +386,7 @@ function makeModel(data) {
 
   return {
     ...{ follow, step, brief, compare, winner, ratioInterval, breakEven },
-    ...{ mostThatFits, mostInTime, tokensAt, runs: (state) => waysOf(state) !== null },
+    ...{ mostSamples, tokensAt, runs: (state) => waysOf(state) !== null },
   };
 }
 

@@ -72,8 +72,19 @@ function ownFormat(field, of) {
   return data.choices[field].map((name) => (name === "auto" ? `${own} (the checkpoint's)` : name));
 }
 
-/* The nearest state that the page has a program for: a model may lack KV heads or a kernel. */
+/* Why the kernel takes one prompt alone; nothing if it takes several. */
+function onePrompt({ kernel }) {
+  return data.one_prompt[data.choices.kernel[kernel]];
+}
+
+/* The nearest state that the page has a program for: a model may lack KV heads or a kernel, and a kernel
+   several prompts. */
 function runnable(wanted) {
+  const chosen = recorded(wanted);
+  return onePrompt(chosen) ? { ...chosen, prompts: 1 } : chosen;
+}
+
+function recorded(wanted) {
   const chosen = { ...wanted };
   const { choices, kv_heads: own } = data.models[chosen.model];
   if (!choices.includes(chosen.kv_heads)) {
@@ -163,7 +174,7 @@ function readWords(words, ignored) {
     wanted.kv_heads = data.models[wanted.model].kv_heads;
   }
   const taken = runnable(wanted);
-  for (const { field, key, names } of MENUS) {
+  for (const { field, key, names } of [...MENUS, ...SIZES]) {
     if (words.has(key) && taken[field] !== wanted[field]) {
       ignored.push(`${key}=${names ? names[wanted[field]] : wanted[field]}`);
     }
