@@ -47,7 +47,7 @@ NAMED_AXES = (
 # Nobody reads a page with more rows; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240
 # Points computed at once: fewer cost more calls, twice as many half again the memory.
-POINTS_AT_ONCE = 2**16
+POINTS_AT_ONCE = 2**17
 # Under load each takes 5 to 20 ms: how many take some minutes, and how many are computed at once.
 MOST_UNDER_LOAD, UNDER_LOAD_AT_ONCE = 20_000, 2**6
 # What a row under load says of its request and load.
