@@ -31,7 +31,9 @@ The products of experts are grouped: rows of every visited expert have tiles of 
 is split, and a wave takes a time more that grows with K, which explains rows better than loading
 does:
 
-    t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us x (K + start) / (2048 + start))
+    t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us x walked)
+
+where walked is (K + start) / (2048 + start): kernels differ in what a tile's start and end take.
 
 Where it is known which tile a kernel takes, its blocks run several at a time on an SM: they load
 from L2, and wait together.

@@ -23,6 +23,7 @@ TRUE = {
     "group_us": 0.08,
     "visit_us": 0.005,
     "experts_block_us": 6.0,
+    "group_start_k": 900.0,
     "experts_bandwidth_fraction": 0.7,
     "experts_flops_fraction": 0.6,
 }
