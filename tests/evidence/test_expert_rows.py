@@ -144,13 +144,20 @@ def test_many_impossible_rows_make_the_rest_of_their_series_distrusted(tmp_path:
 
 
 def test_rows_of_triton_have_a_buffer_row_for_every_choice(tmp_path: Path) -> None:
-    """16 ranks: 8 x 64 choices pass through the activation, of which this rank multiplies 32."""
+    """16 ranks: 8 x 64 choices pass through the activation, of which this rank multiplies 32.
+
+    Of the others its products write zeros; the sum reads all choices and writes a row for a token.
+    """
     rows = [row(64, SHAPES[0], expert_parallel=16, kernel="vllm_triton_experts")]
     table = load([written(tmp_path / "rows.csv", rows)]).tables["moe"]
     (group,) = prepare(table, "moe").groups
     named = {item.name: item for item in group.operations}
     assert named["experts_activation"].bytes_written == pytest.approx(8 * 64 * 768 * 2)
     assert named["experts_up"].m == 32
+    for name, width in (("experts_up", 2 * 768), ("experts_down", 2048)):
+        assert named[name].bytes_written == pytest.approx(8 * 64 * width * 2)
+    summed = named["expert_sum"]
+    assert (summed.bytes_read, summed.bytes_written) == pytest.approx((8 * 64 * 4096, 64 * 4096))
     assert "expert_gather" not in named
 
 
