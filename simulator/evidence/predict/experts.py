@@ -163,10 +163,10 @@ def _default_tile(tokens: Any, held: Any) -> Tile:
 
 
 def _of_slots(operation: Operation, factor: Any) -> Operation:
-    """Return an operation of Triton's layer that has ``factor`` times as many rows as it multiplies.
+    """Return an operation of Triton's layer, with ``factor`` times as many rows as it multiplies.
 
-    Products write zeros for choices on other GPUs, which activation and sum read. (Recalled; rows of
-    8 to 512 parts on L40S and H100 take as long.)
+    Products write zeros for choices on other GPUs, which activation and sum read. (Recalled; rows
+    of 2 to 512 parts on L40S and H100 take as long.)
     """
     read = factor if operation.name in ("experts_activation", "expert_sum") else 1
     written = factor if operation.kind in ("experts", "activation") else 1
