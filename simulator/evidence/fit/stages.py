@@ -67,6 +67,8 @@ _EAGER: tuple[tuple[RowKind, tuple[str, ...]], ...] = (
 # As many calls of a kernel and format take minutes to fit; of 300, seen too few shapes of experts
 # and of their parts, errors on unseen shapes were a seventh larger (7.4 for 6.6 %).
 MOST_CALLS = 3000
+# As many of each kernel for constants of no library: a question may be of any.
+ALIKE_ROWS = 300
 Rows = Literal["graph", "module", "eager", "whole"]
 
 
@@ -89,6 +91,9 @@ class Stage:
     least, most
         The fewest rows that can determine a constant, and the most of a kernel and format to fit, 0
         for all: whole series are left out.
+    alike
+        The most rows of a kernel and format that count for constants of no library where several
+        have rows, so that each counts alike; 0 for all.
     noise
         The relative noise of rows that may be too few to show it: each constant must then prove
         itself on shapes left out. 0 where rows are many.
@@ -108,6 +113,7 @@ class Stage:
     apart: str = ""
     least: int = 12
     most: int = 0
+    alike: int = 0
     noise: float = 0.0
     rows: Rows = "graph"
     besides: Mapping[Precision, tuple[Free, ...]] = field(default_factory=dict)
@@ -166,6 +172,7 @@ STAGES = (
         ("hidden_size", "intermediate", "experts", "top_k"),
         own=True,
         most=MOST_CALLS,
+        alike=ALIKE_ROWS,
     ),
     Stage("mla_prefill", _free(*_keys("latent_prefill", *_PREFILL)), ("heads", "batch"), own=True),
     # Long calls that the host launched one by one tell rates, not fixed times.
