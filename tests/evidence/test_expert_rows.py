@@ -1,5 +1,6 @@
 """Rows of experts: read, refused, doubted, predicted and fitted."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pandas as pd
 import pytest
 
 from simulator.counts.operation import Operation
-from simulator.evidence.fit.calibrate import calibrate
+from simulator.evidence.fit.calibrate import _alike, calibrate
 from simulator.evidence.fit.solver import with_constants
+from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.predict.validate import validate
@@ -217,3 +219,19 @@ def test_questions_take_the_kernels_that_engines_choose(
     asked = row(8, SHAPES[0], gpu=gpu, dtype=dtype, kernel=kernel)
     (group,) = prepare(load([written(tmp_path / "rows.csv", [asked])]).tables["moe"], "moe").groups
     assert group.typical == typical
+
+
+def test_each_kernel_counts_alike_for_constants_of_no_library(tmp_path: Path) -> None:
+    """Of four series of one library and two of another, two of each, whole."""
+    rows = [
+        row(2**i, shape, framework=name)
+        for name, count in (("vllm", 4), ("trtllm", 2))
+        for shape in SHAPES[:count]
+        for i in range(15)
+    ]
+    table = load([written(tmp_path / "rows.csv", rows)]).tables["moe"]
+    (stage,) = (replace(stage, alike=30) for stage in STAGES if stage.kind == "moe")
+    found = _alike(stage, table, prepare(table, "moe").groups)
+    taken = table.loc[[label for group in found for label in group.index]]
+    assert dict(taken["framework"].value_counts()) == {"vllm": 30, "trtllm": 30}
+    assert set(taken["tokens"].value_counts()) == {4}
