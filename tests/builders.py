@@ -33,6 +33,7 @@ ROUND_CONSTANTS = {
     "sequence_us": 1e-9,
     "group_us": 1e-9,
     "visit_us": 1e-9,
+    "group_start_k": 512,
     "split_us": 1e-9,
     "tile_gb_per_s": 1e9,
     "split_k_us": 1e-9,

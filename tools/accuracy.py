@@ -71,15 +71,18 @@ def kernels_of(calibrations: Mapping[str, Calibration]) -> list[str]:
     return table(f"GPU | rows of | constants for | rows> | {ERRORS}", rows)
 
 
-def unseen(calibrations: Mapping[str, Calibration], kind: RowKind) -> "pd.Series[float]":
+def unseen(
+    calibrations: Mapping[str, Calibration], kind: RowKind, *, libraries: bool = True
+) -> "pd.Series[float]":
     """Return log(predicted / measured) of each row by its label, its shape held out of the fit.
 
-    The most specific fit of a row counts: general constants, those of its precision, of its library.
+    The most specific fit of a row counts: general constants, those of its precision, of its library;
+    without ``libraries`` only those that name none.
     """
     found: dict[int, float] = {}
     for calibration in calibrations.values():
         for part in calibration.fits:
-            if part.kind == kind:
+            if part.kind == kind and (libraries or not part.variant.library):
                 found.update(zip(part.labels, part.fitted.held_out.tolist(), strict=True))
     return pd.Series(found, dtype=np.float64)
 
@@ -101,6 +104,22 @@ def regimes(measurements: Measurements, calibrations: Mapping[str, Calibration])
                 name = f"{kind.replace('_', ' ')}, {gpu} {library} {format_}, {word}"
                 lines.append((name, f"{len(rows):,}", new, errors_of(rows)))
     return table(f"rows | count> | held out: {ERRORS} | in sample: {ERRORS}", lines)
+
+
+def all_cards(measurements: Measurements, calibrations: Mapping[str, Calibration]) -> list[str]:
+    """Tabulate products of all cards, their shapes held out, by format and size."""
+    lines = []
+    for kind, sizes in POOLED:
+        if kind not in measurements.tables:
+            continue
+        own, general = (unseen(calibrations, kind, libraries=some) for some in (True, False))
+        rows = measurements.tables[kind].loc[own.index]
+        for format_, part in (("all formats", rows), *rows.groupby("dtype")):
+            for word, chosen in sizes(part):
+                labels = part.index[chosen]
+                known = (errors(found.reindex(labels).to_numpy()) for found in (own, general))
+                lines.append((f"{kind}, {format_}, {word}", f"{len(labels):,}", *known))
+    return table(f"rows | count> | own library: {ERRORS} | no library named: {ERRORS}", lines)
 
 
 def by_cache(rows: pd.DataFrame) -> Iterator[tuple[str, "pd.Series[bool]"]]:
@@ -128,6 +147,11 @@ SIZES: tuple[tuple[RowKind, str, Parts], ...] = (
     ("mla_decode", "kv_dtype", by_cache),
     ("gemm", "dtype", by_size("m", 256)),
     ("moe", "dtype", by_size("tokens", 8, 512)),
+)
+# Those whose errors over all cards are told.
+POOLED: tuple[tuple[RowKind, Parts], ...] = (
+    ("gemm", by_size("m", 256)),
+    ("moe", by_size("tokens", 512)),
 )
 
 
@@ -272,6 +296,7 @@ def main() -> None:
     shipped_spreads.cache_clear()  # the page is about the new intervals
     sections = {
         "kernels": kernels_of(calibrations),
+        "all_cards": all_cards(measurements, calibrations),
         "sizes": regimes(measurements, calibrations),
         "never_measured": never_measured(found),
         "left_out": left_out(measurements, calibrations),

@@ -314,6 +314,10 @@ CONSTANTS: dict[str, Definition] = {
     "visit_us": _time(
         "time of each choice of an expert by a token, beside its bytes and FLOPs",
         needs=("held",), fit={None: (1e-5, 0.1, 0.002)}, rows="many tokens over narrow experts"),
+    "group_start_k": Definition(
+        "length of the inner dimension that takes as long as the start and end of an expert's tile",
+        at_peak=0.0, needs=("held",), fit={None: (16, 8192, 512)},
+        rows="experts of narrow parts: split over many GPUs"),
     "split_us": _time(
         "time of each partial result that a combine adds up", needs=("splits",),
         fit={None: (1e-4, 1)}, rows="decode attention of one long sequence with few KV heads"),
@@ -417,7 +421,7 @@ def key_named(name: str) -> Key:
 
 def of_experts(key: Key) -> bool:
     """Return whether a constant is one of experts' grouped products."""
-    return key.kind == "experts" or key.name in ("group_us", "visit_us")
+    return key.kind == "experts" or key.name in ("group_us", "visit_us", "group_start_k")
 
 
 def fitted_constants(gpu: HardwareProfile) -> Mapping[Key, FittedFigure]:
@@ -732,6 +736,8 @@ class Rates:
         By kind: time of each sequence.
     group_s, visit_s, split_s
         Time of each expert, of each choice of one by a token, and of each partial result.
+    group_start_k
+        Length of K that takes as long as the start and end of a tile of a grouped product.
     hop_s, network_hop_s, exchange_s, chunk_s
         Of collectives: the time of each further GPU and node, of sending parts, and of a chunk.
     tile_bytes_per_s, tile_start_k, split_k_s
@@ -770,6 +776,7 @@ class Rates:
     sequence_s = _by_kind("sequence_us")
     group_s = _one("group_us")
     visit_s = _one("visit_us")
+    group_start_k = _one("group_start_k")
     split_s = _one("split_us")
     hop_s = _one("hop_us")
     network_hop_s = _one("network_hop_us")

@@ -31,7 +31,9 @@ The products of experts are grouped: rows of every visited expert have tiles of 
 is split, and a wave takes a time more that grows with K, which explains rows better than loading
 does:
 
-    t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us x (K + 512) / 2560)
+    t = waves x (K x 2 x tile rows x tile columns / rate of an SM + block_us x walked)
+
+where walked is (K + start) / (2048 + start): kernels differ in what a tile's start and end take.
 
 Where it is known which tile a kernel takes, its blocks run several at a time on an SM: they load
 from L2, and wait together.
@@ -83,10 +85,8 @@ SPLITS = (2, 8)
 # The small tile of an unsplit kernel loads only the rows that the product has, but at least those
 # of an MMA.
 UNSPLIT_ROWS = 16
-# The waves of a grouped product take ``block_us`` at K = 2048, and their start and end as long as
-# 512 of K: without, products of short K (the second ones, where experts are split over GPUs) come
-# out too slow. Of 0, 512 and no growth the best on unseen experts of H100, L40S and B200.
-GROUPED_K, GROUPED_START_K = 2048, 512
+# The K at which a wave of a grouped product takes ``block_us``.
+GROUPED_K = 2048
 # A split product writes its partial results in fp32 and reads them again.
 PARTIAL_BYTES = 2 * 4
 # The power with which multiplying a tile overlaps with loading it, and with its exponentials.
@@ -582,7 +582,7 @@ def _grouped_s(operation: Operation, gpu: Rates) -> tuple[Numeric, Numeric]:
     rows_each = operation.m / groups
     sms, flops_each = gpu.sm_count, 2 * operation.k
     rate = gpu.flops_per_s(operation.kind, operation.dtype) / sms
-    walked = (operation.k + GROUPED_START_K) / (GROUPED_K + GROUPED_START_K)
+    walked = (operation.k + gpu.group_start_k) / (GROUPED_K + gpu.group_start_k)
     wait_s = gpu.block_s[operation.kind] * walked
 
     def blocks(rows: Numeric, columns: Numeric) -> Numeric:

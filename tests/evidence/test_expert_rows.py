@@ -1,5 +1,6 @@
 """Rows of experts: read, refused, doubted, predicted and fitted."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pandas as pd
 import pytest
 
 from simulator.counts.operation import Operation
-from simulator.evidence.fit.calibrate import calibrate
+from simulator.evidence.fit.calibrate import _alike, calibrate
 from simulator.evidence.fit.solver import with_constants
+from simulator.evidence.fit.stages import STAGES
 from simulator.evidence.predict.groups import Group
 from simulator.evidence.predict.prepare import prepare
 from simulator.evidence.predict.validate import validate
@@ -23,6 +25,7 @@ TRUE = {
     "group_us": 0.08,
     "visit_us": 0.005,
     "experts_block_us": 6.0,
+    "group_start_k": 900.0,
     "experts_bandwidth_fraction": 0.7,
     "experts_flops_fraction": 0.6,
 }
@@ -143,13 +146,20 @@ def test_many_impossible_rows_make_the_rest_of_their_series_distrusted(tmp_path:
 
 
 def test_rows_of_triton_have_a_buffer_row_for_every_choice(tmp_path: Path) -> None:
-    """16 ranks: 8 x 64 choices pass through the activation, of which this rank multiplies 32."""
+    """16 ranks: 8 x 64 choices pass through the activation, of which this rank multiplies 32.
+
+    Of the others its products write zeros; the sum reads all choices and writes a row for a token.
+    """
     rows = [row(64, SHAPES[0], expert_parallel=16, kernel="vllm_triton_experts")]
     table = load([written(tmp_path / "rows.csv", rows)]).tables["moe"]
     (group,) = prepare(table, "moe").groups
     named = {item.name: item for item in group.operations}
     assert named["experts_activation"].bytes_written == pytest.approx(8 * 64 * 768 * 2)
     assert named["experts_up"].m == 32
+    for name, width in (("experts_up", 2 * 768), ("experts_down", 2048)):
+        assert named[name].bytes_written == pytest.approx(8 * 64 * width * 2)
+    summed = named["expert_sum"]
+    assert (summed.bytes_read, summed.bytes_written) == pytest.approx((8 * 64 * 4096, 64 * 4096))
     assert "expert_gather" not in named
 
 
@@ -209,3 +219,19 @@ def test_questions_take_the_kernels_that_engines_choose(
     asked = row(8, SHAPES[0], gpu=gpu, dtype=dtype, kernel=kernel)
     (group,) = prepare(load([written(tmp_path / "rows.csv", [asked])]).tables["moe"], "moe").groups
     assert group.typical == typical
+
+
+def test_each_kernel_counts_alike_for_constants_of_no_library(tmp_path: Path) -> None:
+    """Of four series of one library and two of another, two of each, whole."""
+    rows = [
+        row(2**i, shape, framework=name)
+        for name, count in (("vllm", 4), ("trtllm", 2))
+        for shape in SHAPES[:count]
+        for i in range(15)
+    ]
+    table = load([written(tmp_path / "rows.csv", rows)]).tables["moe"]
+    (stage,) = (replace(stage, alike=30) for stage in STAGES if stage.kind == "moe")
+    found = _alike(stage, table, prepare(table, "moe").groups)
+    taken = table.loc[[label for group in found for label in group.index]]
+    assert dict(taken["framework"].value_counts()) == {"vllm": 30, "trtllm": 30}
+    assert set(taken["tokens"].value_counts()) == {4}

@@ -348,7 +348,7 @@ def test_every_carried_name_is_looked_up() -> None:
 def test_every_name_has_one_key() -> None:
     """What a profile or a table calls a constant is written and read without guessing."""
     kernels = [each for each in VARIANTS if each.library in EXPERT_KERNELS]
-    of_experts = [key for key in KNOWN if "experts" in key or key in ("group_us", "visit_us")]
+    of_experts = [key for key in KNOWN if "experts" in key or key.startswith(("group_", "visit_"))]
     for variant in (GENERAL, *VARIANTS):
         for name in of_experts if variant in kernels else KNOWN:
             key = key_named(name).of(variant)

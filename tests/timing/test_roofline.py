@@ -483,11 +483,14 @@ def test_uneven_groups_leave_half_a_tile_empty() -> None:
 def test_waves_of_tiles_and_held_experts_take_their_own_time() -> None:
     """One wave, 100 experts at 0.1 us each and 6,400 rows at 1 ns, on top of launch and product.
 
-    A wave takes 3 us at K = 2048 and start, 2560 in all; K = 4096 is 1.8 times as much.
+    A wave takes 3 us at K = 2048 and start, 2560 in all; K = 4096 is 1.8 times as much, 1.5 times
+    if a tile starts and ends in the time of 2048.
     """
     slow = rates(gpu({**ROUND_CONSTANTS, "experts_block_us": 3, "group_us": 0.1, "visit_us": 2e-3}))
     item = grouped(6400, 100, even=True)
     assert _product_us(item, slow) == pytest.approx(_product_us(item) + 3 * 1.8 + 10 + 6.4)
+    late = rates(gpu({**ROUND_CONSTANTS, "experts_block_us": 3, "group_start_k": 2048}))
+    assert _product_us(item, late) == pytest.approx(_product_us(item) + 3 * 1.5)
 
 
 def test_experts_that_wait_for_their_weights_are_bound_by_memory() -> None:

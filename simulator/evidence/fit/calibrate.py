@@ -188,6 +188,8 @@ def _stage(
         libraries = _by_variant(some)
         if stage.general:
             typical = [group for group in some if group.typical]
+            if stage.alike and len({group.variant for group in typical}) > 1:
+                typical = _alike(stage, rows, typical)
             apart = Variant(stage.apart)
             without = [group for group in typical if apart not in group.variants]
             # General constants are those of questions.
@@ -209,6 +211,12 @@ def _stage(
         found = _fit(stage, rows, profile, chosen, left, variant)
         profile = with_constants(profile, found.fitted.constants)
         yield found
+
+
+def _alike(stage: Stage, rows: pd.DataFrame, groups: Sequence[Group]) -> list[Group]:
+    """Return groups of as many rows of each kernel: those with most have no more say."""
+    rows = rows.loc[[label for group in groups for label in group.index]].sort_index()
+    return prepare(_thinned(rows, replace(stage, most=stage.alike)), stage.kind).groups
 
 
 def _without_library(group: Group) -> Group:

@@ -33,6 +33,9 @@ class Stage:
     least, most
         The fewest rows that can determine a constant, and the most of a kernel and format to fit, 0
         for all: whole series are left out.
+    alike
+        The most rows of a kernel and format that count for constants of no library where several
+        have rows, so that each counts alike; 0 for all.
     noise
         The relative noise of rows that may be too few to show it: each constant must then prove
         itself on shapes left out. 0 where rows are many.
@@ -52,6 +55,7 @@ class Stage:
     apart: str = ""
     least: int = 12
     most: int = 0
+    alike: int = 0
     noise: float = 0.0
     rows: Rows = "graph"
     besides: Mapping[Precision, tuple[Free, ...]] = field(default_factory=dict)
