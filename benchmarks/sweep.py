@@ -52,15 +52,15 @@ def measure(model: str, points: int) -> tuple[int, int, float]:
             title="benchmark",
             description="benchmark",
             question="how fast",
-            sources=["none"],
+            sources=("none",),
             verdict="mixed",
             verdict_reason="none",
-            models=[model],
-            gpus=[GPU],
+            models=(model,),
+            gpus=(GPU,),
             workload={
-                "samples": list(range(1, SAMPLES + 1)),
-                "context_tokens": list(range(spacing, spacing * contexts + 1, spacing)),
-                "decoded_tokens": list(range(0, 8 * DECODED, 8)),
+                "samples": tuple(range(1, SAMPLES + 1)),
+                "context_tokens": tuple(range(spacing, spacing * contexts + 1, spacing)),
+                "decoded_tokens": tuple(range(0, 8 * DECODED, 8)),
             },
         )
     )

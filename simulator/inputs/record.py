@@ -10,11 +10,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache, partial
-from inspect import get_annotations
+from inspect import Parameter, Signature, get_annotations
 from math import isfinite
 from operator import ge, gt, le
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, Union, cast, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    Union,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 # Takes a value if it plainly is right, or raises a ValueError.
 Reader = Callable[[Any], Any]
@@ -60,6 +72,26 @@ class Rules:
         return handler.generate_schema(Annotated[(kind, *told)])
 
 
+class _Fields:
+    """The signature of a record's class, made when help or an editor asks for it."""
+
+    def __get__(self, _: object, cls: "type[Frozen]") -> Signature:
+        """Return the fields as keywords."""
+        hints = get_type_hints(cls)
+        return Signature(
+            [
+                Parameter(
+                    name,
+                    Parameter.KEYWORD_ONLY,
+                    default=Parameter.empty if usual is ... else usual,
+                    annotation=hints[name],
+                )
+                for name, usual in cls.fields.items()
+            ]
+        )
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 class Frozen:
     """Base class of records. Unknown keys are mistakes.
 
@@ -80,6 +112,7 @@ class Frozen:
     _kept: ClassVar[dict[str, Any]]
     _needed: ClassVar[set[str]]
     _readers: ClassVar[dict[str, Reader]]
+    __signature__: ClassVar = _Fields()
 
     def __init_subclass__(cls) -> None:
         """Find the fields of a class, those of its bases first."""
@@ -91,7 +124,7 @@ class Frozen:
         cls._needed = {name for name, usual in cls.fields.items() if usual is ...}
         cls._readers = {name: _reader(kind) for name, kind in cls.kinds.items()}
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, **data: Any) -> None:
         vars(self).update(vars(self.read(data)))
 
     @classmethod
@@ -159,6 +192,8 @@ class Frozen:
         """Return a copy with some fields changed, without any check."""
         return self.unchecked(**{name: vars(self)[name] for name in self._kept} | changes)
 
+    __replace__ = but  # for copy.replace, from Python 3.13 on
+
     def as_dict(self, *, changed: bool = False, known: bool = False) -> dict[str, Any]:
         """Return the fields by name, and likewise those of records in them.
 
@@ -177,13 +212,15 @@ class Frozen:
         """Yield the name and value of each field, for ``dict``."""
         return ((name, vars(self)[name]) for name in self.fields)
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: Any = None) -> None:
         """Refuse every change."""
         raise AttributeError(f"{type(self).__name__} is frozen; 'but' makes another")
 
+    __delattr__ = __setattr__
+
     def __eq__(self, other: object) -> bool:
         """Return whether another record is of the same class and values."""
-        return isinstance(other, Frozen) and self._values == other._values
+        return self._values == other._values if isinstance(other, Frozen) else NotImplemented
 
     def __hash__(self) -> int:
         """Return a hash of the class and the values."""

@@ -1,11 +1,14 @@
 """Records: what they take without pydantic is what pydantic reads, and pydantic judges all else."""
 
 import copy
+import inspect
 import pickle
+import pydoc
 from collections.abc import Iterator
 from functools import cached_property
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -175,6 +178,7 @@ def test_records_are_equal_with_their_values(first: Bike, second: Bike) -> None:
     mixed = first.but(spare=second.spare)
     assert (mixed == first) == (second.spare == first.spare)
     assert mixed != tuple(mixed)
+    assert mixed == mock.ANY
     assert first.but(_owner="me") != first
     for wheel in first.wheels:
         assert hash(wheel) == hash(Wheel(spokes=wheel.spokes, weight_kg=wheel.weight_kg))
@@ -188,10 +192,23 @@ def test_a_copy_keeps_what_nobody_writes_and_computes_anew() -> None:
     assert (more.spokes, more._owner, bike.spokes) == (3, "me", 32)
     with pytest.raises(AttributeError, match="frozen"):
         bike.name = "other"
+    with pytest.raises(AttributeError, match="frozen"):
+        del bike.lights
     with pytest.raises(ValidationError, match="_owner"):
         Bike(name="ab", _owner="me")
+    with pytest.raises(ValidationError, match="self"):
+        Bike(name="ab", self=1)
     with pytest.raises(TypeError, match="Bike has no colour"):
         bike.but(colour="red")
+
+
+def test_help_shows_what_a_record_is_made_of() -> None:
+    """Fields as keywords, with their types and defaults; what nobody writes is not among them."""
+    shown = "(*, spokes: int, weight_kg: float = 1.0)"
+    assert str(inspect.signature(Wheel)) == shown
+    assert f"Wheel{shown}" in pydoc.render_doc(Wheel, renderer=pydoc.plaintext)
+    assert list(inspect.signature(Bike).parameters) == list(Bike.fields)
+    assert inspect.signature(Bike).parameters["lights"].default is False
 
 
 def test_what_is_left_out_of_a_dict() -> None:

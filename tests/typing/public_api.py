@@ -67,5 +67,19 @@ def main() -> None:
         assert_type(error, simulator.SimulatorError)
 
 
+def by_hand() -> None:
+    """Build a record: without the mistakes, mypy would refuse the comments about them."""
+    work = simulator.Workload(samples=4, context_tokens=4096)
+    assert_type(work.samples, int)
+    assert_type(work.but(samples=5), simulator.Workload)
+    with suppress(ValueError):
+        simulator.Workload(sample=4)  # type: ignore[call-arg]
+    with suppress(ValueError):
+        simulator.Setup(attention="bifurcate")  # type: ignore[arg-type]
+    with suppress(AttributeError):
+        work.samples = 5  # type: ignore[misc]
+
+
 if __name__ == "__main__":
     main()
+    by_hand()

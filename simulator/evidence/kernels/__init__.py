@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from simulator.evidence.kernels.external import Planned
     from simulator.evidence.kernels.inputs import Attend, Inputs
-    from simulator.inputs.dtypes import Dtype
+    from simulator.inputs.dtypes import KvDtype
 
 Layout = Literal["copies", "shared", "rebuilt", "packed", "paged"]
 
@@ -93,7 +93,7 @@ class Implementation:
         """The setup's kernel nearest to it, for predicted times."""
         return PLAIN_KERNELS[self.name].kernel if self.name in PLAIN_KERNELS else "flash"
 
-    def setup(self, dtype: "Dtype", execution: Execution = "eager") -> Setup:
+    def setup(self, dtype: "KvDtype", execution: Execution = "eager") -> Setup:
         """Return the setup of a step with it, with weights and cache in one format."""
         return Setup(
             attention=self.attention,

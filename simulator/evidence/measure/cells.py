@@ -15,7 +15,7 @@ from simulator.counts.operation import Operation, streamed
 from simulator.counts.transformer import decode_operations
 from simulator.evidence.kernels import ALL_KERNELS, Implementation
 from simulator.evidence.kernels.other_libraries import PAGE_TOKENS, workspace_bytes
-from simulator.inputs.dtypes import DTYPE_BYTES, Dtype
+from simulator.inputs.dtypes import DTYPE_BYTES, KvDtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Setup
 from simulator.inputs.workload import Workload
@@ -63,7 +63,7 @@ class _Cell:
         says each size after the letter that docs/nomenclature.md gives it.
     """
 
-    dtype: Dtype = "bf16"
+    dtype: KvDtype = "bf16"
     mode: Mode = "graph"
     l2: L2State = "cold"
     stage: int = field(default=0, compare=False)

@@ -33,7 +33,7 @@ from simulator.evidence.measure.cells import (
     StepCell,
     sizes_of,
 )
-from simulator.inputs.dtypes import Dtype
+from simulator.inputs.dtypes import KvDtype
 from simulator.inputs.model import ModelShape
 from simulator.inputs.presets import load_model
 from simulator.inputs.scenario import Scenario
@@ -56,7 +56,7 @@ _WORKING_SETS = tuple(_MIB * 4**power for power in range(7))  # 1 MiB to 4 GiB
 _TINY = ModelShape(**_GRID["tiny"])
 
 
-def default_grid(*, dtype: Dtype = "bf16", l2: L2State = "cold") -> Selection:
+def default_grid(*, dtype: KvDtype = "bf16", l2: L2State = "cold") -> Selection:
     """Return the paper's regime on 7B shapes; it takes less than 25 minutes on one GPU."""
     model, step, few = load_model(_GRID["model"]), _GRID["step"], _GRID["flex"]
     cells: list[Cell] = list(_memory_cells(_WORKING_SETS))
@@ -81,7 +81,7 @@ def _stored_first(cell: Cell) -> Cell:
     return replace(cell, stage=_STORED_STAGE) if first else cell
 
 
-def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Selection:
+def cpu_grid(*, dtype: KvDtype = "fp32", l2: L2State = "cold") -> Selection:
     """Return a few small cells of every kind, to test the harness without a GPU."""
     cells: list[Cell] = list(_memory_cells((_MIB // 16, _MIB // 4), "eager"))
     for kv_heads, context, samples in product((4, 1), (64, 256), (1, 4)):
@@ -94,7 +94,7 @@ def cpu_grid(*, dtype: Dtype = "fp32", l2: L2State = "cold") -> Selection:
 
 
 def scenario_grid(
-    scenario: Scenario, *, dtype: Dtype | None = None, l2: L2State = "cold"
+    scenario: Scenario, *, dtype: KvDtype | None = None, l2: L2State = "cold"
 ) -> Selection:
     """Return the cells of a scenario's models and workloads; its GPUs do not matter.
 
@@ -261,7 +261,9 @@ def _attention_cells(
             )
 
 
-def _step_cells(model: ModelShape, work: Workload, dtype: Dtype, stage: int) -> Iterable[StepCell]:
+def _step_cells(
+    model: ModelShape, work: Workload, dtype: KvDtype, stage: int
+) -> Iterable[StepCell]:
     """Yield whole steps in both modes at one point."""
     for kernel, mode in product(_GRID["step"]["kernels"], MODES):
         yield StepCell(

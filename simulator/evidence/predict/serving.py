@@ -129,12 +129,14 @@ def _group(rows: pd.DataFrame) -> "ServingGroup":
     shape, ranks = groups.model(str(first["model"])), int(first["tensor_parallel"])
     gpu = groups.profile(str(first["gpu_id"]))
     check_ranks(shape, gpu.id, ranks)
-    setup = Setup(
-        weight_dtype=weights_asked(shape, str(first["weights_dtype"])),
-        kv_dtype=str(first["kv_dtype"]),
-        tensor_parallel=ranks,
-        expert_parallel=int(first["expert_parallel"]) if shape.experts else 1,
-        engine=groups.library_of(str(first["framework"])) or "vllm",
+    setup = Setup.read(
+        {
+            "weight_dtype": weights_asked(shape, str(first["weights_dtype"])),
+            "kv_dtype": str(first["kv_dtype"]),
+            "tensor_parallel": ranks,
+            "expert_parallel": int(first["expert_parallel"]) if shape.experts else 1,
+            "engine": groups.library_of(str(first["framework"])) or "vllm",
+        }
     ).of(shape)
     ratio = groups.numbers(rows, "length_ratio")
     context = ratio * groups.numbers(rows, "input_len")

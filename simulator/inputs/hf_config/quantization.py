@@ -228,7 +228,7 @@ def weight_formats(
     elif scheme.named:
         # A format of all matrices leaves the head in 16 bits; one that names it does not.
         formats["head"] = scheme._replace(default=None).of(["lm_head"])
-    return WeightFormats(**formats)
+    return WeightFormats.read(formats)
 
 
 # Keys under which files list what is left out.
