@@ -195,7 +195,7 @@ class Frozen:
 
     @property
     def _values(self) -> tuple[Any, ...]:
-        """The class and all values, but for what properties keep."""
+        """The class and the values of all fields; what cached properties hold is none of them."""
         values = vars(self)
         return (type(self), *[values[name] for name in self._kept])
 

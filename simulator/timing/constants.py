@@ -22,8 +22,9 @@ fixed times consist of SM cycles and of memory latency, which is no shorter on a
 cache runs at the SMs' clock. One with ``sm_tflops`` grows with a power of the matrix rate of an SM:
 between architectures libraries and makers match the loads of tiles of 16 and 8 bits to it (16-bit
 tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5 per FLOP). One with
-``tflops_per_w`` depends on power. Shares of the bandwidth follow what the GPU's memory streams,
-where a reading says.
+``tflops_per_w`` depends on power; without it, the share of the matrix rate that products reach
+falls with the boost clock. Shares of the bandwidth follow what the GPU's memory streams, where a
+reading says.
 """
 
 import json
