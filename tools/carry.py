@@ -264,7 +264,7 @@ def _at_reference(key: Key, value: float, gpu: HardwareProfile) -> float:
 
 
 def _of_streams(key: Key, value: float, gpu: HardwareProfile) -> float:
-    """Return a constant, a share of bandwidth as it is where the memory streams as most do."""
+    """Return a constant; a share of bandwidth for a GPU whose memory streams as most do."""
     return value / constants.stream_factor(gpu) if key.name == "bandwidth_fraction" else value
 
 

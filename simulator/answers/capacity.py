@@ -16,9 +16,9 @@ LEAST: dict[Size, int] = {"samples": 1, "context_tokens": 0}
 
 @dataclass(frozen=True, eq=False)
 class Capacity:
-    """Limits around a question, samples and context each grown alone; None where nothing fits.
+    """Limits around a question, samples and context each grown alone.
 
-    Each is searched when it is first read.
+    Each is searched when it is first read, and None where not even the least size does.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Capacity:
         return largest(fits, low=LEAST[field], high=end)
 
     def _in_time(self, field: Size, most: int | None) -> int | None:
-        """Return the most of a size that meets the target, of what fits."""
+        """Return the most of a size, up to the most that fits, that meets the target."""
         target_s = self.target_step_s
         if most is None or target_s is None:
             return most
@@ -83,7 +83,10 @@ class Capacity:
         return largest(meets, low=LEAST[field], high=most)
 
     def _surely(self, field: Size, most: int | None) -> int | None:
-        """Return the most of a size that does at the upper ends of memory and time, of what may."""
+        """Return the most of a size that fits and is in time at the upper ends of both intervals.
+
+        No larger size than ``most``, which fits and is in time as far as one can say, can.
+        """
         target_s = self.target_step_s
 
         def does(value: int) -> bool:

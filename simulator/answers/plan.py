@@ -269,7 +269,7 @@ def plan(
         What is decoded and how, on what, and what it has to meet. The question's own GPU,
         ``attention`` and ``tensor_parallel`` are ignored.
     request
-        What one of the requests asks that arrive; None for a step of the question's sizes.
+        What each of the requests asks, whose sizes then replace the question's; None for a step.
     gpus_at_most
         GPUs of a group, or of all replicas; None for any number.
     attentions

@@ -46,7 +46,7 @@ NAMED_AXES = (
 )
 # Nobody reads a page with more rows; `bifurcate sweep` writes them all.
 MOST_POINTS_LISTED = 240
-# Points computed at once: fewer cost more calls, twice as many half again the memory.
+# Points computed at once: fewer cost more calls; twice as many take half as much memory again.
 POINTS_AT_ONCE = 2**17
 # Under load each takes 5 to 20 ms: how many take some minutes, and how many are computed at once.
 MOST_UNDER_LOAD, UNDER_LOAD_AT_ONCE = 20_000, 2**6
@@ -370,7 +370,7 @@ def _what_runs(
 
     for axis in easy:
         easiest_first = sorted(sizes[axis], reverse=axis == "context_tokens")
-        # Refusals come last, and are more than no text.
+        # Sizes that run have an empty refusal, and come first.
         kept = bisect(easiest_first, "", key=lambda value: refusal(**{axis: value}))
         left = set(easiest_first[:kept])
         runs[axis] = tuple(value for value in sizes[axis] if value in left)
@@ -401,7 +401,7 @@ def compare_grid(question: Question, numeric: Mapping[str, "np.ndarray"]) -> dic
     asked = question.but(**axes)
 
     def flat(values: Numeric) -> "np.ndarray":
-        full = np.shape(values) == shape  # which needs no call of numpy's slow Python
+        full = np.shape(values) == shape  # no need for a call that is slow on few points
         return (values if full else np.broadcast_to(values, shape)).reshape(-1)
 
     columns: dict[str, Any] = _settings(question)

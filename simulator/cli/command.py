@@ -99,14 +99,15 @@ def _value(item: Any, read: Callable[[str], Any] | None, context: Any, typed: An
 
 
 class _Own:
-    """What reads its options by their own functions, and ends its help with examples, if any."""
+    """Commands whose options are read by functions of ours, and whose help ends with examples."""
 
     callback: Any
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the options and arguments, to be read without Typer's validators.
 
-        It makes one for each, and loads pydantic for them, which takes as long as an answer.
+        Typer makes a validator for each, and loads pydantic for that, which takes as long as an
+        answer.
         """
         written = signature(self.callback).parameters
         params: list[Any] = cast("Any", super()).get_params(ctx)

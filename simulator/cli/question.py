@@ -197,7 +197,7 @@ class Asked(NamedTuple):
         return {**self.given, **changes}
 
     def request(self, **changes: Any) -> dict[str, Any]:
-        """Return the question about requests under load, likewise.
+        """Return the question about requests under load, as :meth:`settings` does.
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """Why the numbers can be trusted: runnable code, its traces, measurements and validation.
 
-Import the subpackages by name; this package loads nothing, so torch stays optional.
+Import the subpackages by name; this package loads none of them, so torch stays optional.
 """
 
 import tomllib

@@ -249,7 +249,7 @@ class HardwareProfile(Frozen):
 
     @cached_property
     def _hash(self) -> int:
-        """The hash, kept: it is that of numbers alone, which is the same in every process."""
+        """The hash. It is of numbers alone, so that it is the same in every process."""
         peak, fitted = self.peak, self.fitted.values()
         figures = (peak.memory_bandwidth_gb_per_s, peak.fp16_tflops, peak.sm_count, *fitted)
         return hash(tuple([figure.value for figure in figures]))

@@ -99,7 +99,7 @@ class Frozen:
     ----------
     fields, kinds
         The default of each field by name, ``...`` where a value must be given, and its annotation.
-        What begins with an underscore is kept with them, but nobody writes it.
+        A name that begins with an underscore is in neither: it has a value that nobody writes.
 
     Raises
     ------
@@ -142,7 +142,7 @@ class Frozen:
 
     @classmethod
     def _plain(cls, data: Any) -> dict[str, Any]:
-        """Take the values of fields, if there are all that must be and no others."""
+        """Take the values of fields, if none that is needed is missing and none is unknown."""
         if type(data) is not dict or not cls._needed <= data.keys() <= cls.fields.keys():
             raise ValueError
         return {name: cls._readers[name](value) for name, value in data.items()}
@@ -181,7 +181,7 @@ class Frozen:
 
     @classmethod
     def unchecked(cls, **values: Any) -> Self:
-        """Make a record of values that need no check, or pass none; others have their default."""
+        """Make a record of values without any check; other fields have their default."""
         if not values.keys() <= cls._kept.keys():
             raise TypeError(f"{cls.__name__} has no {', '.join(values.keys() - cls._kept.keys())}")
         made = object.__new__(cls)
@@ -195,12 +195,12 @@ class Frozen:
     __replace__ = but  # for copy.replace, from Python 3.13 on
 
     def as_dict(self, *, changed: bool = False, known: bool = False) -> dict[str, Any]:
-        """Return the fields by name, and likewise those of records in them.
+        """Return the fields by name, with records in them as mappings too.
 
         Parameters
         ----------
         changed, known
-            Whether to leave out what has its default; what is None.
+            Whether to leave out what has its default, and what is None.
         """
         return {
             name: _as_data(value, changed=changed, known=known)
@@ -232,7 +232,7 @@ class Frozen:
 
     @property
     def _values(self) -> tuple[Any, ...]:
-        """The class and all values, but for what properties keep."""
+        """The class and the values of all fields; what cached properties hold is none of them."""
         values = vars(self)
         return (type(self), *[values[name] for name in self._kept])
 

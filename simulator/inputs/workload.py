@@ -118,7 +118,8 @@ class Workload(Frozen):
 
     def as_dict(self, **left_out: bool) -> dict[str, Any]:
         """Return the sizes by name, with the tree as text."""
-        return super().as_dict(**left_out) | {"tree": tree_text(self.tree)}
+        sizes = super().as_dict(**left_out)
+        return sizes | ({"tree": tree_text(self.tree)} if "tree" in sizes else {})
 
     @classmethod
     def _prepared(cls, data: Any) -> Any:

@@ -22,8 +22,9 @@ fixed times consist of SM cycles and of memory latency, which is no shorter on a
 cache runs at the SMs' clock. One with ``sm_tflops`` grows with a power of the matrix rate of an SM:
 between architectures libraries and makers match the loads of tiles of 16 and 8 bits to it (16-bit
 tiles of A100, L40S, H100, H200 and B200 load 5.2 times apart per clock, 2.5 per FLOP). One with
-``tflops_per_w`` depends on power. Shares of the bandwidth follow what the GPU's memory streams,
-where a reading says.
+``tflops_per_w`` depends on power; without it, the share of the matrix rate that products reach
+falls with the boost clock. Shares of the bandwidth follow what the GPU's memory streams, where a
+reading says.
 """
 
 import json
@@ -93,10 +94,10 @@ PCIE_PAIR, PCIE_POWER = 2, 1.8
 # 0.78 to 0.79 (0.80). L40S's 0.66 becomes 0.93 on an RTX 4090, which reaches 161 of 165 TFLOP/s:
 # no card is known to reach a larger share than that.
 WATT_POWER, LARGEST_SHARE = 1 / 3, 0.975
-# Between designs, the share of products falls with this power of the boost clock, with which the
-# published rate grows: no load draws more power, and a higher clock is held less. From A100 (1,410
-# MHz, 0.88) over H100 and B200 (0.84, 0.81) to L40S (2,520 MHz, 0.68); of powers in tenths the best
-# on cards left out.
+# Between designs, the share of products falls with this power of the boost clock, at which the
+# published rate is told: the power limit lets products hold less of a higher clock. From A100
+# (1,410 MHz, 0.88) over H100 and B200 (0.84, 0.81) to L40S (2,520 MHz, 0.68); of powers in tenths
+# the best on cards left out.
 BOOST_POWER = 0.3
 # Loads grow with this power of an SM's matrix rate: of powers in tenths the best on products and
 # experts of cards left out.

@@ -31,7 +31,7 @@ class StepTime:
         t = max(sum over the device's operations, sum over the host's launches) + collectives
 
     Eager execution queues launches while the GPU works, so the slower of the two counts; the host
-    launches a CUDA graph only once. Two parts of a step add up to both.
+    launches a CUDA graph only once. The sum of two is a step of both, one after the other.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class StepTime:
 
 
 def time_of(parts: Sequence[StepTime]) -> Numeric:
-    """Return the time of a step of some parts: searches sum unchanging ones once. [s]."""
+    """Return the time of a step made of parts; a search sums each that stays the same once. [s]."""
     device_s = sum(part.device_s for part in parts)
     host_s = sum(part.host_s for part in parts)
     return maximum(device_s, host_s) + sum(part.collective_s for part in parts)

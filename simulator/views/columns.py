@@ -1,7 +1,7 @@
 """Columns of answers, which make tables for a terminal, JSON objects, rows of CSV, and docs.
 
-What a terminal shows are blocks of lines, broken to its width: plain text, or painted by rich. That
-is imported only to paint: a terminal and a notebook need it, pipes and files do not.
+A terminal shows blocks of lines, broken to its width: plain text, or painted by rich. rich is
+imported only to paint: a terminal and a notebook need it, pipes and files do not.
 """
 
 import re

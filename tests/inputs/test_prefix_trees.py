@@ -74,6 +74,7 @@ def test_a_workload_takes_its_sizes_from_the_tree() -> None:
     # As long as they agree, sizes may be given too: what a workload says of itself is read again.
     assert Workload(**work.as_dict()) == work
     assert work.as_dict()["tree"] == "system=2048,shots=1024x3,problem=512x8"
+    assert Workload(samples=4).as_dict(changed=True) == {"samples": 4}
     assert Workload(tree="").tree == ()
     assert Workload(tree="").context_tokens == Workload().context_tokens
 

@@ -163,10 +163,11 @@ def _default_tile(tokens: Any, held: Any) -> Tile:
 
 
 def _of_slots(operation: Operation, factor: Any) -> Operation:
-    """Return an operation of Triton's layer, with ``factor`` times as many rows as it multiplies.
+    """Return an operation of Triton's layer as it runs over all choices of the tokens.
 
-    Products write zeros for choices on other GPUs, which activation and sum read. (Recalled; rows
-    of 2 to 512 parts on L40S and H100 take as long.)
+    These are ``factor`` times the choices of this GPU's experts. Products write zeros for the
+    others; activation and sum read them. (Recalled; rows of 2 to 512 parts on L40S and H100 take
+    as long.)
     """
     read = factor if operation.name in ("experts_activation", "expert_sum") else 1
     written = factor if operation.kind in ("experts", "activation") else 1

@@ -17,7 +17,7 @@ from simulator.evidence.kernels.layout import storage_of
 Steps = tuple[tuple[int, int], ...]
 # Runs of adjacent bytes: the first byte, the length of each run, and the steps between them.
 Runs = tuple[int, int, Steps]
-# More runs of overlapping views are not worth the memory of a list.
+# More runs of overlapping views are not worth the memory: 8 bytes each, in several arrays.
 _MOST_RUNS = 2**24
 
 
