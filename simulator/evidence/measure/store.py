@@ -112,7 +112,10 @@ class Store:
             for cell, (_, status) in self._found.items()
             if cell in cells and status in statuses
         }
-        for kind in {self._found.pop(cell)[0] for cell in gone}:
+        kinds = {self._found[cell][0] for cell in gone}
+        for cell in gone:
+            del self._found[cell]
+        for kind in kinds:
             header, *lines = self.path(kind).read_bytes().splitlines(keepends=True)
             rows = ((line, _row_of(line, COLUMNS[kind])) for line in lines)
             kept = [line for line, row in rows if row is None or row["cell"] not in gone]
