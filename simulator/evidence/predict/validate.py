@@ -170,14 +170,14 @@ def _compared(table: pd.DataFrame, found: pd.DataFrame, name: RowKind) -> pd.Dat
         for row in rows[names].itertuples(index=False)
     ]
     # Rows that state where their data were are not asked.
-    stated = rows["l2_state"].fillna("").astype(str) != "" if "l2_state" in rows else False
+    asked = rows["l2_state"].fillna("").astype(str) == "" if "l2_state" in rows else True
     predicted, error = f"predicted_{kind.result}", seconds / measured - 1
     known = np.isfinite(measured) & np.isfinite(low)
     added = {
         "kind": name,
         "head_shape": _head_shapes(rows),
         "regime": found.pop("regime"),
-        "from_l2": found.pop("from_l2") & ~stated,
+        "from_l2": found.pop("from_l2") & asked,
         "sizes": sizes,
         "measured_us": measured / MICROSECOND,
         "predicted_us": seconds / MICROSECOND,
