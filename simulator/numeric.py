@@ -6,7 +6,9 @@ and the command line starts quickly. Arrays must be float64, which is exact up t
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -50,6 +52,14 @@ def minimum(first: Numeric, second: Numeric) -> Numeric:
         return second if second < first else first  # noqa: FURB136  a call costs more
     numpy = _arrays(first, second)
     return min(first, second) if numpy is None else numpy.minimum(first, second)
+
+
+def summed(values: Iterable[Numeric]) -> Numeric:
+    """Return the sum, added in order, so that a point equals its place in a grid to the last bit.
+
+    From Python 3.12 on, ``sum`` adds plain numbers more exactly than arrays.
+    """
+    return reduce(add, values, 0)
 
 
 def where(condition: Numeric, if_true: Numeric, if_false: Numeric) -> Numeric:

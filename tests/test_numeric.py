@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.numeric import ceil_div, floor_div, maximum, minimum, surely_positive, where
+from simulator.numeric import ceil_div, floor_div, maximum, minimum, summed, surely_positive, where
 from simulator.views.explore.symbol import Recorder
 
 COUNTS = st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=20)
@@ -24,6 +24,12 @@ def test_arrays_give_what_their_numbers_give(
     expected = [function(value, second) for value in first]
     assert function(np.array(first, dtype=float), second).tolist() == expected
     assert function(second, np.array(first, dtype=float)).tolist() == expected
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20))
+def test_a_sum_of_numbers_is_that_of_arrays_to_the_last_bit(values: list[float]) -> None:
+    """From Python 3.12 on, sum() would add plain floats in another way."""
+    assert summed(np.array([value]) for value in values).tolist() == [summed(values)]
 
 
 @given(COUNTS)

@@ -9,7 +9,7 @@ from simulator.counts.transformer import decode_operations
 from simulator.inputs.model import ModelShape
 from simulator.inputs.setup import Execution, Setup
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, maximum, named, where
+from simulator.numeric import Numeric, maximum, named, summed, where
 from simulator.timing.constants import Rates
 from simulator.timing.limits import resident_blocks
 from simulator.timing.roofline import (
@@ -56,18 +56,18 @@ class StepTime:
         """Time of the GPU's own operations, attention added last: see ``ONE_KERNEL``. [s]."""
         own = [call for call in self.calls if call[0].kind != "collective"]
         own.sort(key=lambda call: call[0].kind in ONE_KERNEL)
-        return sum(operation.repeat * time.device_s for operation, time in own)
+        return summed(operation.repeat * time.device_s for operation, time in own)
 
     @cached_property
     def collective_s(self) -> Numeric:
         """Time of the traffic between GPUs. [s]."""
         across = (call for call in self.calls if call[0].kind == "collective")
-        return sum(operation.repeat * time.device_s for operation, time in across)
+        return summed(operation.repeat * time.device_s for operation, time in across)
 
     @cached_property
     def host_s(self) -> Numeric:
         """Time of the host's launches. [s]."""
-        return sum(operation.repeat * time.host_s for operation, time in self.calls)
+        return summed(operation.repeat * time.host_s for operation, time in self.calls)
 
     @cached_property
     def total_s(self) -> Numeric:
@@ -113,9 +113,9 @@ class StepTime:
 
 def time_of(parts: Sequence[StepTime]) -> Numeric:
     """Return the time of a step made of parts; a search sums each that stays the same once. [s]."""
-    device_s = sum(part.device_s for part in parts)
-    host_s = sum(part.host_s for part in parts)
-    return maximum(device_s, host_s) + sum(part.collective_s for part in parts)
+    device_s = summed(part.device_s for part in parts)
+    host_s = summed(part.host_s for part in parts)
+    return maximum(device_s, host_s) + summed(part.collective_s for part in parts)
 
 
 def step_time(operations: Iterable[Operation], gpu: Rates, execution: Execution) -> StepTime:
