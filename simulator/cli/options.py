@@ -151,8 +151,8 @@ def option(
     Parameters
     ----------
     panel, text
-        Its section of the help, and what that says, or under which name ``HELP`` has it, by
-        default its own.
+        Its section of the help; and what the help says, or the name in ``HELP`` of what it says,
+        by default that of its value.
     name, spelt
         Of its value; and its spellings, by default those of ``SPELT``, or the name.
     reads
@@ -164,11 +164,14 @@ def option(
         result's.
     """
     names = spelt.split() if spelt else spellings_of(name)
-    described = typer.Option(
-        *names, help=HELP.get(text, text) or HELP[name], rich_help_panel=panel, **reads
-    )
+    described = typer.Option(*names, help=_said(name, text), rich_help_panel=panel, **reads)
     usual = Any if "parser" in reads else str | None if default is None else type(default)
     return parameter(name, Annotated[kind or usual, described], default)
+
+
+def _said(name: str, text: str) -> str:
+    """Return what the help says of a value: its text, or the one in ``HELP`` that this names."""
+    return HELP.get(text, text) if text else HELP[name]
 
 
 def spellings_of(name: str) -> list[str]:
@@ -191,9 +194,7 @@ def argument(
         As for :func:`option`.
     """
     return parameter(
-        name,
-        Annotated[kind, typer.Argument(help=HELP.get(text, text) or HELP[name], **reads)],
-        default,
+        name, Annotated[kind, typer.Argument(help=_said(name, text), **reads)], default
     )
 
 
