@@ -156,7 +156,7 @@ def engines(rows: pd.DataFrame, plain: pd.DataFrame, blind: pd.DataFrame) -> lis
 def calibrated(rows: pd.DataFrame) -> list[str]:
     """Tabulate what `bifurcate calibrate` gains on each configuration's own rows, as read."""
     cells = []
-    for engine, runs in rows[(vendors(rows) == VENDOR)].groupby("framework", sort=True):
+    for engine, runs in rows[vendors(rows) == VENDOR].groupby("framework", sort=True):
         found: list[StageFit] = []
         for (name, *_), part in runs.groupby([*CELL, "tensor_parallel"]):
             if len(part) < LEAST_ROWS:

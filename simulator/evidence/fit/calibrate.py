@@ -134,7 +134,7 @@ def _saving(found: StageFit) -> list[str]:
     """Say that runs take less time than predicted, where no time of their engine is found."""
     if found.before is None or found.fitted.constants or np.median(found.before) < SHORTER:
         return []
-    bias = float(np.median(np.expm1(found.before)))
+    bias = error_summary(found.before)["bias"]
     less = f"half of the rows take {1 - 1 / (1 + bias):.0%} or more less than predicted"
     return [f"{found.kind}, {found.variant}: {less}, and no engine saves time"]
 
@@ -266,14 +266,14 @@ def _fit(
     before = fitted(()) if stage.noise else None
     result = fitted(free) if before is None else _proven(before, fitted, free)
     asked = (item.key.of(variant) for item in free)
-    named = fitted_rows["source"].dropna().astype(str)
+    sources = fitted_rows["source"].dropna().astype(str)
     return StageFit(
         kind=stage.kind,
         variant=variant,
         fitted=result,
         untold=tuple(key for key in asked if str(key) not in result.constants),
         rows=stage.rows,
-        sources=tuple(sorted(set(named) - {""})),
+        sources=tuple(sorted(set(sources) - {""})),
         labels=tuple(fitted_rows.index),
         shapes=tuple(shapes),
         shape_columns=columns,

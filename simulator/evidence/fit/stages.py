@@ -70,15 +70,15 @@ def _free(names: Iterable[str]) -> tuple[Free, ...]:
 def _stage(
     kind: RowKind,
     shape: list[str],
-    free: Iterable[str] = (),
+    free: Iterable[str] | Literal["paper_code"],
     instead: Iterable[list[str]] = (),
     besides: Mapping[Precision, list[str]] | None = None,
     **how: Any,
 ) -> Stage:
-    """Return a stage as the file describes it; one without constants fits the paper's code."""
+    """Return a stage as the file describes it; its ``free`` may be all of ``paper_code``."""
     return Stage(
         kind,
-        _free(free) or _PAPERS,
+        _PAPERS if free == "paper_code" else _free(free),
         tuple(shape),
         instead=tuple(map(tuple, instead)),
         besides={precision: _free(names) for precision, names in (besides or {}).items()},

@@ -38,15 +38,16 @@ def step_group(row: "pd.Series[Any]") -> groups.Group:
     """Return the whole decode step of a row as a group."""
     shape, setup, work = _step(row)
     gpu = groups.profile(str(row["gpu_id"]))
-    on: dict[str, Any] = {"resident_blocks": resident_blocks(gpu)}
+    blocks = resident_blocks(gpu)
     whole = setup.but(gpu_memory_utilization=1.0)
+    needs = memory(shape, whole, work, card_bytes=gpu.memory_bytes, resident_blocks=blocks)
     return groups.Group(
         kind="decode_step",
         **groups.of_program(row),
-        operations=decode_operations(shape, setup, work, **on),
+        operations=decode_operations(shape, setup, work, resident_blocks=blocks),
         execution=setup.execution,
         setup=setup,
-        oom=(not memory(shape, whole, work, card_bytes=gpu.memory_bytes, **on).fits,),
+        oom=(not needs.fits,),
     )
 
 

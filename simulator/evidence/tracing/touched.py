@@ -64,11 +64,11 @@ def _count(views: Sequence[Runs]) -> int:
     starts = np.concatenate([_starts(start, steps) for start, _, steps in views])
     lengths = np.repeat([length for _, length, _ in views], counts)
     order = np.argsort(starts)
+    starts = starts[order]
+    farthest = np.maximum.accumulate(starts + lengths[order])
     # Each run adds what it has beyond the farthest end of those before it.
-    starts, lengths = starts[order], lengths[order]
-    farthest = np.maximum.accumulate(starts + lengths)
-    before = np.concatenate([[first], farthest[:-1]])
-    return int(np.sum(farthest - np.maximum(before, starts)))
+    starts[1:] = np.maximum(starts[1:], farthest[:-1])
+    return int(np.sum(farthest - starts))
 
 
 def _reach(length: int, steps: Steps) -> int:
