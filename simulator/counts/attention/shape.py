@@ -312,7 +312,7 @@ def cache_parts(levels: Sequence[SharedLevel], own: CachePart) -> tuple[CachePar
 
     The last levels, if not split, are read with the decoded tokens by every sequence.
     """
-    several = sum(level.split for level in levels) > 1
+    numbered = sum(level.split for level in levels) > 1
     parts: list[CachePart] = []
     above: list[SharedLevel] = []  # joined levels, to be read with a level below
     for index, level in enumerate(levels):
@@ -320,7 +320,7 @@ def cache_parts(levels: Sequence[SharedLevel], own: CachePart) -> tuple[CachePar
             above.append(level)
             continue
         part = CachePart(
-            name=f"attention_level_{index + 1}" if several else "attention_context",
+            name=f"attention_level_{index + 1}" if numbered else "attention_context",
             tokens=level.tokens,
             caches=level.nodes,
             sharers=own.caches // level.nodes,
