@@ -16,7 +16,7 @@ from simulator.counts.operation import Kind
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import Indexer
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, maximum, minimum, where
+from simulator.numeric import Numeric, maximum, minimum, summed, where
 
 
 class SharedLevel(NamedTuple):
@@ -279,10 +279,7 @@ def visible_levels(work: Workload, visible_tokens: Numeric) -> tuple[SharedLevel
 
 def stored_tokens(levels: Sequence[SharedLevel]) -> Numeric:
     """Return the tokens of a tree, each node counted once."""
-    tokens: Numeric = 0
-    for level in levels:
-        tokens = tokens + level.nodes * level.tokens
-    return tokens
+    return summed(level.nodes * level.tokens for level in levels)
 
 
 def computed_levels(levels: Sequence[SharedLevel]) -> Iterator[tuple[SharedLevel, Numeric, str]]:
