@@ -8,9 +8,9 @@ attention at the same point.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
-from simulator.answers.capacity import Capacity
+from simulator.answers.capacity import Capacity, Size
 from simulator.answers.estimate import Estimate, Question, estimate
 from simulator.answers.price import cost_per_million_tokens, price_of, priced_gpus
 from simulator.answers.scaled import FAMILIES, scale_model
@@ -92,9 +92,7 @@ def by_samples(study: Study) -> Frame:
     return grid(study, samples=_with_ends(study.question, study.samples_axis, "samples"))
 
 
-def _with_ends(
-    asked: Question, axis: Sequence[int], field: Literal["samples", "context_tokens"]
-) -> list[int]:
+def _with_ends(asked: Question, axis: Sequence[int], field: Size) -> list[int]:
     """Add to an axis, for each way, the last value that fits and the first that does not."""
     values = set(axis)
     for attention in ATTENTIONS:

@@ -326,7 +326,7 @@ def deployments(
         )
     setup = question.setup
     question.of(workload=request.together(2)).check()
-    question = question.of(setup, request.halfway)
+    question = question.of(workload=request.halfway)
     if not request.shares and "standard" in attentions:
         attentions = ("standard",)
     most, at_once = setup.data_parallel * (most_sequences // samples), setup.at_once

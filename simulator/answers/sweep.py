@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simulator.answers.answer import Answer
-from simulator.answers.estimate import Estimate, Question, forms_to_try, latent_forms, model_notes
+from simulator.answers.estimate import Estimate, Question, forms_to_try, model_notes
 from simulator.answers.load import Request, serve
 from simulator.answers.verdict import VERDICTS, Verdict, kv_io_ratio, verdict_of, winner_of
 from simulator.counts.attention.registry import find_way
@@ -411,8 +411,8 @@ def compare_grid(question: Question, numeric: Mapping[str, "np.ndarray"]) -> dic
     def named(kind: Attention, step: Estimate) -> dict[str, "np.ndarray"]:
         return {f"{kind}_{name}": flat(values) for name, values in _results(step).items()}
 
-    first, *_ = latent_forms(asked.model, asked.setup.under("standard"))
-    standard = asked.of(first).answered(before + asked.of(first).attending() + after)
+    ((form, attends),) = forms_to_try(asked.under("standard"))  # never mixed, so in one form
+    standard = form.answered(before + attends + after)
     columns.update(named("standard", standard))
     chosen: dict[str, Any] = {}
     for form, attends in forms_to_try(asked.under("bifurcated")):

@@ -87,7 +87,7 @@ class TreePlan(Answer):
     standard
         Every level read for every sample, stored as the setup's ``kv_layout`` says.
     readings
-        Every choice of levels over one stored tree, fastest first.
+        Every choice of levels over one stored tree: those that fit, then the rest, by time.
     rules
         For each level from the root down, whether to split it.
     """

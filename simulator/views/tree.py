@@ -105,7 +105,7 @@ def tree_object(result: TreePlan) -> Row:
 
 
 def tree_rows(result: TreePlan) -> list[Row]:
-    """Return every choice as a tidy row, fastest first."""
+    """Return every choice as a tidy row, in the order of the plan."""
     return [columns.as_object(ROW, _item(item, result)) for item in result.readings]
 
 

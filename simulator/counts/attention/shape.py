@@ -16,7 +16,7 @@ from simulator.counts.operation import Kind
 from simulator.inputs.dtypes import Dtype
 from simulator.inputs.model import Indexer
 from simulator.inputs.workload import Workload
-from simulator.numeric import Numeric, maximum, minimum, where
+from simulator.numeric import Numeric, maximum, minimum, summed, where
 
 
 class SharedLevel(NamedTuple):
@@ -279,10 +279,7 @@ def visible_levels(work: Workload, visible_tokens: Numeric) -> tuple[SharedLevel
 
 def stored_tokens(levels: Sequence[SharedLevel]) -> Numeric:
     """Return the tokens of a tree, each node counted once."""
-    tokens: Numeric = 0
-    for level in levels:
-        tokens = tokens + level.nodes * level.tokens
-    return tokens
+    return summed(level.nodes * level.tokens for level in levels)
 
 
 def computed_levels(levels: Sequence[SharedLevel]) -> Iterator[tuple[SharedLevel, Numeric, str]]:
@@ -312,7 +309,7 @@ def cache_parts(levels: Sequence[SharedLevel], own: CachePart) -> tuple[CachePar
 
     The last levels, if not split, are read with the decoded tokens by every sequence.
     """
-    several = sum(level.split for level in levels) > 1
+    numbered = sum(level.split for level in levels) > 1
     parts: list[CachePart] = []
     above: list[SharedLevel] = []  # joined levels, to be read with a level below
     for index, level in enumerate(levels):
@@ -320,7 +317,7 @@ def cache_parts(levels: Sequence[SharedLevel], own: CachePart) -> tuple[CachePar
             above.append(level)
             continue
         part = CachePart(
-            name=f"attention_level_{index + 1}" if several else "attention_context",
+            name=f"attention_level_{index + 1}" if numbered else "attention_context",
             tokens=level.tokens,
             caches=level.nodes,
             sharers=own.caches // level.nodes,
